@@ -1,0 +1,18 @@
+"""Flows: exact densities by invertible transforms and the change of variables."""
+
+from course_lib.flows.base import StandardGaussian, StandardLogistic, Transform
+from course_lib.flows.flow import Flow
+from course_lib.flows.nice import NICE
+from course_lib.flows.transforms import AdditiveCoupling, DiagonalScaling, Permutation, Planar
+
+__all__ = [
+    "NICE",
+    "AdditiveCoupling",
+    "DiagonalScaling",
+    "Flow",
+    "Permutation",
+    "Planar",
+    "StandardGaussian",
+    "StandardLogistic",
+    "Transform",
+]

@@ -1,0 +1,56 @@
+"""NICE: additive couplings in turn, one learned scale per coordinate, a factorised prior."""
+
+from collections.abc import Sequence
+
+from course_lib.checks import check_int, check_one_of
+from course_lib.flows.base import StandardGaussian, StandardLogistic
+from course_lib.flows.flow import Flow
+from course_lib.flows.transforms import AdditiveCoupling, DiagonalScaling
+
+__all__ = ["NICE"]
+
+PRIORS = {"gaussian": StandardGaussian, "logistic": StandardLogistic}
+
+
+class NICE(Flow):
+    """Nonlinear independent components estimation.
+
+    Reference:
+        Dinh, Krueger, Bengio 2014, https://arxiv.org/abs/1410.8516, section 3. The paper uses four
+        couplings; three are the fewest with which every output can depend on every input.
+
+    Args:
+        dim: Number of coordinates, at least 2.
+        couplings: Number of additive couplings; they move the odd and the even coordinates in turn.
+        hidden: Widths of the hidden layers of each coupling's network.
+        prior: ``"logistic"`` or ``"gaussian"``.
+
+    Raises:
+        ValueError: When an argument is out of range; the message names it.
+
+    Example:
+        >>> import torch
+        >>> model = NICE(64)
+        >>> model.log_prob(torch.rand(10, 64)).shape
+        torch.Size([10])
+
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        couplings: int = 4,
+        hidden: Sequence[int] = (128, 128),
+        prior: str = "logistic",
+    ):
+        check_int("dim", dim, minimum=2)
+        check_int("couplings", couplings, minimum=1)
+        check_one_of("prior", prior, PRIORS)
+        super().__init__(
+            [
+                *(AdditiveCoupling(dim, hidden, flip=i % 2 == 1) for i in range(couplings)),
+                DiagonalScaling(dim),
+            ],
+            PRIORS[prior](dim),
+        )

@@ -1,0 +1,193 @@
+"""The invertible building blocks of a flow, each with the log-determinant of its Jacobian."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from course_lib.checks import check_bool, check_permutation
+from course_lib.flows.base import Transform
+from course_lib.nn import MLP
+
+__all__ = ["AdditiveCoupling", "DiagonalScaling", "Permutation", "Planar"]
+
+
+class AdditiveCoupling(Transform):
+    """Half of the coordinates stay; the other half is shifted by a function of the half that stays.
+
+    z_kept = x_kept,  z_moved = x_moved + m(x_kept), with any network m. The inverse subtracts the
+    same shift, so m itself never has to be inverted. The Jacobian is triangular with ones on its
+    diagonal: log_det = 0, whatever m is.
+
+    Reference:
+        Dinh, Krueger, Bengio 2014, NICE, https://arxiv.org/abs/1410.8516, equations 9-10.
+
+    Args:
+        dim: Number of coordinates, at least 2. The halves are the even and the odd coordinates.
+        hidden: Widths of the hidden layers of m.
+        flip: False moves the odd coordinates (1, 3, ...), True the even ones (0, 2, ...).
+
+    Example:
+        >>> coupling = AdditiveCoupling(4, [16], flip=False)
+        >>> x = torch.randn(8, 4)
+        >>> z, log_det = coupling(x)
+        >>> torch.equal(z[:, 0::2], x[:, 0::2]), log_det.abs().max().item()
+        (True, 0.0)
+
+    """
+
+    def __init__(self, dim: int, hidden: Sequence[int], *, flip: bool):
+        super().__init__(dim, minimum=2)
+        check_bool("flip", flip)
+        self.flip = flip
+        even, odd = slice(0, None, 2), slice(1, None, 2)
+        self.kept, self.moved = (odd, even) if flip else (even, odd)
+        n_even, n_odd = (dim + 1) // 2, dim // 2
+        self.shift = MLP(n_odd, hidden, n_even) if flip else MLP(n_even, hidden, n_odd)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Add the shift: ``x [B, dim]`` to ``(z [B, dim], log_det [B])``."""
+        self.check("x", x)
+        z = x.clone()
+        z[:, self.moved] = x[:, self.moved] + self.shift(x[:, self.kept])
+        return z, x.new_zeros(len(x))
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Subtract the shift: ``z [B, dim]`` to ``(x [B, dim], log_det [B])``."""
+        self.check("z", z)
+        x = z.clone()
+        x[:, self.moved] = z[:, self.moved] - self.shift(z[:, self.kept])
+        return x, z.new_zeros(len(z))
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"dim={self.dim}, flip={self.flip}"
+
+
+class DiagonalScaling(Transform):
+    """Stretch every coordinate by its own learned positive factor: z_i = x_i exp(s_i).
+
+    log_det = Σ s_i for every point. A large factor says that the data hardly varies in that
+    direction; NICE needs this layer, since its couplings cannot change volume at all.
+
+    Reference:
+        Dinh, Krueger, Bengio 2014, https://arxiv.org/abs/1410.8516, section 3.3.
+
+    Args:
+        dim: Number of coordinates.
+
+    Example:
+        >>> DiagonalScaling(3)(torch.ones(1, 3))[1].tolist()  # starts as the identity
+        [0.0]
+
+    """
+
+    def __init__(self, dim: int):
+        super().__init__(dim)
+        self.log_scale = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Multiply: ``x [B, dim]`` to ``(z [B, dim], log_det [B])``."""
+        self.check("x", x)
+        return x * self.log_scale.exp(), self.log_scale.sum().expand(len(x))
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Divide: ``z [B, dim]`` to ``(x [B, dim], log_det [B])``."""
+        self.check("z", z)
+        return z * (-self.log_scale).exp(), -self.log_scale.sum().expand(len(z))
+
+
+class Permutation(Transform):
+    """Put the coordinates into another order: z_i = x_order[i]. Volume is kept, log_det = 0.
+
+    Args:
+        dim: Number of coordinates.
+        order: A permutation of 0 ... dim - 1; the reversal when left out.
+
+    Raises:
+        ValueError: When ``order`` is not a permutation of 0 ... dim - 1.
+
+    Example:
+        >>> Permutation(3)(torch.tensor([[1.0, 2.0, 3.0]]))[0].tolist()
+        [[3.0, 2.0, 1.0]]
+
+    """
+
+    def __init__(self, dim: int, *, order: Sequence[int] | None = None):
+        super().__init__(dim)
+        order = list(range(dim))[::-1] if order is None else order
+        check_permutation("order", order, dim)
+        self.register_buffer("order", torch.tensor(order))
+        self.register_buffer("inverse_order", torch.argsort(self.order))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Reorder: ``x [B, dim]`` to ``(z [B, dim], log_det [B])``."""
+        self.check("x", x)
+        return x[:, self.order], x.new_zeros(len(x))
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Undo the order: ``z [B, dim]`` to ``(x [B, dim], log_det [B])``."""
+        self.check("z", z)
+        return z[:, self.inverse_order], z.new_zeros(len(z))
+
+
+class Planar(Transform):
+    """Push points along one direction u, by an amount that depends on the plane w·x + b they lie on.
+
+    z = x + u tanh(w·x + b), so the Jacobian is the identity plus a rank-one matrix, and its
+    determinant is 1 + (w·u) (1 - tanh²(w·x + b)) by the matrix determinant lemma. It is positive,
+    and the map invertible, when w·u > -1; u is moved along w to make it so (appendix A.1).
+
+    Reference:
+        Rezende & Mohamed 2015, https://arxiv.org/abs/1505.05770, equations 10-12.
+
+    Args:
+        dim: Number of coordinates.
+
+    Example:
+        >>> planar = Planar(2)
+        >>> x = torch.randn(5, 2)
+        >>> torch.allclose(planar.inverse(planar(x)[0])[0], x, atol=1e-5)
+        True
+
+    """
+
+    def __init__(self, dim: int):
+        super().__init__(dim)
+        self.w = nn.Parameter(torch.randn(dim) / dim**0.5)
+        self.u = nn.Parameter(torch.randn(dim) / dim**0.5)
+        self.b = nn.Parameter(torch.zeros(()))
+
+    def constrained_u(self) -> Tensor:
+        """The direction ``[dim]`` nearest to u, along w, for which w·u = softplus(w·u) - 1 > -1."""
+        w_dot_u = self.w @ self.u
+        return self.u + (F.softplus(w_dot_u) - 1 - w_dot_u) * self.w / (self.w @ self.w)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Push: ``x [B, dim]`` to ``(z [B, dim], log_det [B])``."""
+        self.check("x", x)
+        u = self.constrained_u()
+        push = torch.tanh(x @ self.w + self.b)  # [B]
+        return x + push[:, None] * u, torch.log1p(self.w @ u * (1 - push**2))
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Pull back: ``z [B, dim]`` to ``(x [B, dim], log_det [B])``.
+
+        There is no formula, but one unknown is enough: a = w·x + b solves a + (w·u) tanh(a) = w·z + b,
+        whose left side grows with a. Bisection finds it.
+        """
+        self.check("z", z)
+        u = self.constrained_u()
+        w_dot_u, target = self.w @ u, z @ self.w + self.b
+        with torch.no_grad():
+            low, high = target - w_dot_u.abs(), target + w_dot_u.abs()  # since |tanh| < 1
+            for _ in range(60):
+                middle = (low + high) / 2
+                too_low = middle + w_dot_u * torch.tanh(middle) < target
+                low, high = torch.where(too_low, middle, low), torch.where(too_low, high, middle)
+            a = (low + high) / 2
+            slope = 1 + w_dot_u * (1 - torch.tanh(a) ** 2)
+        # One Newton step: it sharpens the root and lets gradients pass through the implicit equation.
+        a = a - (a + w_dot_u * torch.tanh(a) - target) / slope
+        push = torch.tanh(a)
+        return z - push[:, None] * u, -torch.log1p(w_dot_u * (1 - push**2))

@@ -1,0 +1,5 @@
+"""Building blocks shared by the model families."""
+
+from course_lib.nn.mlp import MLP
+
+__all__ = ["MLP"]

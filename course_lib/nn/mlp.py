@@ -1,0 +1,41 @@
+"""A multilayer perceptron: the plainest network that can be any function."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from course_lib.checks import check_int, check_ints
+
+__all__ = ["MLP"]
+
+
+class MLP(nn.Sequential):
+    """Linear layers with ReLU between them.
+
+    Args:
+        n_in: Width of the input.
+        hidden: Width of each hidden layer; an empty sequence gives one linear map.
+        n_out: Width of the output.
+
+    Raises:
+        ValueError: When a width is not an integer of at least 1.
+
+    Example:
+        >>> MLP(2, [8, 8], 1)(torch.zeros(5, 2)).shape
+        torch.Size([5, 1])
+
+    """
+
+    def __init__(self, n_in: int, hidden: Sequence[int], n_out: int):
+        check_int("n_in", n_in, minimum=1)
+        check_ints("hidden", hidden, minimum=1)
+        check_int("n_out", n_out, minimum=1)
+        layers: list[nn.Module] = []
+        for width_in, width_out in zip([n_in, *hidden], hidden, strict=False):
+            layers += [nn.Linear(width_in, width_out), nn.ReLU()]
+        super().__init__(*layers, nn.Linear([n_in, *hidden][-1], n_out))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``[B, n_in]`` to ``[B, n_out]``."""
+        return super().forward(x)
