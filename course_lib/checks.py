@@ -23,9 +23,9 @@ __all__ = [
 def check_floats(
     name: str, x: torch.Tensor, shape: Sequence[int | None], *, dtype: torch.dtype | None = None
 ) -> None:
-    """Require a finite floating-point tensor of the given shape, and of one dtype where it is given.
+    """Require a finite floating-point tensor of the given shape, of one dtype where given.
 
-    ``None`` in ``shape`` stands for any size of at least one: ``(None, 2)`` means "points, one or more".
+    ``None`` in ``shape`` stands for any size of at least one: ``(None, 2)`` means points.
     """
     wanted = "[" + ", ".join("B" if size is None else str(size) for size in shape) + "]"
     if not isinstance(x, torch.Tensor):

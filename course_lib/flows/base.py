@@ -38,7 +38,7 @@ class Transform(nn.Module):
         """Lead latents ``z [B, dim]`` to ``(x [B, dim], log_det [B])``."""
         raise NotImplementedError
 
-    def extra_repr(self) -> str:  # noqa: D102
+    def extra_repr(self) -> str:
         return f"dim={self.dim}"
 
 
@@ -57,7 +57,7 @@ class Base(nn.Module):
         check_int("n", n, minimum=1)
         check_generator(generator)
 
-    def extra_repr(self) -> str:  # noqa: D102
+    def extra_repr(self) -> str:
         return f"dim={self.event_shape[0]}"
 
 
@@ -111,7 +111,7 @@ class StandardLogistic(Base):
         return -(F.softplus(z) + F.softplus(-z)).sum(dim=1)
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """``n`` independent draws, ``[n, dim]``: the quantile function log(u / (1 - u)) of uniform u."""
+        """``n`` independent draws, ``[n, dim]``: the quantiles log(u / (1 - u)) of uniform u."""
         self.check(n, generator)
         # Drawn in double precision: in single precision u = 0 comes up once in 2²⁴ draws, and its
         # quantile is minus infinity.

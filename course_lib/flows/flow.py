@@ -42,9 +42,8 @@ class Flow(nn.Module):
             if not isinstance(transform, Transform):
                 raise ValueError(f"transforms[{i}] must be a Transform, got {transform!r}")
             if (transform.dim,) != tuple(base.event_shape):
-                raise ValueError(
-                    f"transforms[{i}] must have the base's dim {base.event_shape[0]}, got {transform.dim}"
-                )
+                width = base.event_shape[0]
+                raise ValueError(f"transforms[{i}] must have dim {width}, got {transform.dim}")
         super().__init__()
         self.transforms = nn.ModuleList(transforms)
         self.base = base
@@ -59,7 +58,7 @@ class Flow(nn.Module):
         return x, log_det
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Lead latents ``z [B, dim]`` back to ``(x [B, dim], log_det [B])``, last transform first."""
+        """Lead latents ``z [B, dim]`` to ``(x [B, dim], log_det [B])``, last transform first."""
         self.check("z", z)
         log_det = z.new_zeros(len(z))
         for transform in reversed(self.transforms):
@@ -83,7 +82,7 @@ class Flow(nn.Module):
 
     @torch.no_grad()
     def trajectory(self, x: Tensor) -> Tensor:
-        """All states on the way from data to latent, ``[T, B, dim]``: ``x`` first, then one per transform."""
+        """All states from data to latent, ``[T, B, dim]``: ``x``, then one per transform."""
         self.check("x", x)
         states = [x]
         for transform in self.transforms:
@@ -92,7 +91,7 @@ class Flow(nn.Module):
 
     @torch.no_grad()
     def trajectory_inverse(self, z: Tensor) -> Tensor:
-        """All states on the way from latent to data, ``[T, B, dim]``: ``z`` first."""
+        """All states from latent to data, ``[T, B, dim]``: ``z``, then one per transform."""
         self.check("z", z)
         states = [z]
         for transform in reversed(self.transforms):

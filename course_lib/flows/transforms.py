@@ -60,7 +60,7 @@ class AdditiveCoupling(Transform):
         x[:, self.moved] = z[:, self.moved] - self.shift(z[:, self.kept])
         return x, z.new_zeros(len(z))
 
-    def extra_repr(self) -> str:  # noqa: D102
+    def extra_repr(self) -> str:
         return f"dim={self.dim}, flip={self.flip}"
 
 
@@ -132,7 +132,7 @@ class Permutation(Transform):
 
 
 class Planar(Transform):
-    """Push points along one direction u, by an amount that depends on the plane w·x + b they lie on.
+    """Push points along one direction u, by an amount that depends on w·x + b.
 
     z = x + u tanh(w·x + b), so the Jacobian is the identity plus a rank-one matrix, and its
     determinant is 1 + (w·u) (1 - tanh²(w·x + b)) by the matrix determinant lemma. It is positive,
@@ -173,8 +173,8 @@ class Planar(Transform):
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Pull back: ``z [B, dim]`` to ``(x [B, dim], log_det [B])``.
 
-        There is no formula, but one unknown is enough: a = w·x + b solves a + (w·u) tanh(a) = w·z + b,
-        whose left side grows with a. Bisection finds it.
+        There is no formula, but one unknown is enough: a = w·x + b solves
+        a + (w·u) tanh(a) = w·z + b, whose left side grows with a. Bisection finds it.
         """
         self.check("z", z)
         u = self.constrained_u()
@@ -187,7 +187,7 @@ class Planar(Transform):
                 low, high = torch.where(too_low, middle, low), torch.where(too_low, high, middle)
             a = (low + high) / 2
             slope = 1 + w_dot_u * (1 - torch.tanh(a) ** 2)
-        # One Newton step: it sharpens the root and lets gradients pass through the implicit equation.
+        # One Newton step sharpens the root and lets gradients pass through the equation.
         a = a - (a + w_dot_u * torch.tanh(a) - target) / slope
         push = torch.tanh(a)
         return z - push[:, None] * u, -torch.log1p(w_dot_u * (1 - push**2))
