@@ -8,77 +8,49 @@ from collections.abc import Collection, Sequence
 
 import torch
 
-__all__ = [
-    "check_bool",
-    "check_floats",
-    "check_generator",
-    "check_int",
-    "check_ints",
-    "check_number",
-    "check_one_of",
-    "check_permutation",
-]
+__all__ = ["check_floats", "check_generator", "check_int", "check_number", "check_one_of"]
 
 
-def check_floats(
-    name: str, x: torch.Tensor, shape: Sequence[int | None], *, dtype: torch.dtype | None = None
-) -> None:
-    """Require a finite floating-point tensor of the given shape, of one dtype where given.
+def check_floats(name: str, x: torch.Tensor, shape: Sequence[int | None] | None) -> None:
+    """Require a finite floating-point tensor of the given shape.
 
-    ``None`` in ``shape`` stands for any size of at least one: ``(None, 2)`` means points.
+    ``None`` in ``shape`` stands for any size of at least one: ``(None, 2)`` means "points, one or
+    more". ``shape=None`` takes any tensor that is not empty.
     """
-    wanted = "[" + ", ".join("B" if size is None else str(size) for size in shape) + "]"
+    wanted = "any shape but an empty one"
+    if shape is not None:
+        wanted = "shape [" + ", ".join("B" if size is None else str(size) for size in shape) + "]"
     if not isinstance(x, torch.Tensor):
-        raise ValueError(f"{name} must be a tensor of shape {wanted}, got {type(x).__name__}")
+        raise ValueError(f"{name} must be a tensor of {wanted}, got {type(x).__name__}")
     if not x.is_floating_point():
         raise ValueError(f"{name} must be a floating-point tensor, got {x.dtype}")
-    fits = x.ndim == len(shape) and all(
-        size == (wish if wish is not None else max(size, 1))
-        for size, wish in zip(x.shape, shape, strict=True)
-    )
-    if not fits:
-        raise ValueError(f"{name} must have shape {wanted}, got {list(x.shape)}")
-    if dtype is not None and x.dtype != dtype:
-        raise ValueError(f"{name} must be {dtype} like the model, got {x.dtype}")
-    # Inside torch.func.vmap a tensor stands for many, so that no single yes or no can be read off.
-    if not torch._C._functorch.is_batchedtensor(x) and not torch.isfinite(x).all():
+    if not _fits(x.shape, shape):
+        raise ValueError(f"{name} must have {wanted}, got {list(x.shape)}")
+    if not torch.isfinite(x).all():
         raise ValueError(f"{name} must be finite, got NaN or infinite values")
 
 
-def check_int(name: str, value: int, *, minimum: int) -> None:
-    """Require a whole number that is at least ``minimum`` (a bool is not a number)."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
+def _fits(shape: torch.Size, wanted: Sequence[int | None] | None) -> bool:
+    if wanted is None:
+        return shape.numel() > 0
+    return len(shape) == len(wanted) and all(
+        size >= 1 if wish is None else size == wish
+        for size, wish in zip(shape, wanted, strict=True)
+    )
 
 
-def check_ints(name: str, values: Sequence[int], *, minimum: int) -> None:
-    """Require a sequence of whole numbers, each at least ``minimum``."""
-    if isinstance(values, str) or not isinstance(values, Sequence):
-        raise ValueError(f"{name} must be a sequence of integers, got {values!r}")
-    for i, value in enumerate(values):
-        check_int(f"{name}[{i}]", value, minimum=minimum)
-
-
-def check_permutation(name: str, values: Sequence[int], n: int) -> None:
-    """Require the numbers 0 ... n - 1, each once, in any order."""
-    check_ints(name, values, minimum=0)
-    if sorted(values) != list(range(n)):
-        raise ValueError(f"{name} must hold each of 0 ... {n - 1} once, got {list(values)}")
-
-
-def check_bool(name: str, value: bool) -> None:
-    """Require True or False itself, not a number that could stand for it."""
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, got {value!r}")
+def check_int(name: str, value: int, *, minimum: int, maximum: int | None = None) -> None:
+    """Require a whole number from ``minimum`` to ``maximum`` (a bool is not a number)."""
+    wanted = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < minimum or (maximum is not None and value > maximum):
+        raise ValueError(f"{name} must be an integer {wanted}, got {value!r}")
 
 
 def check_number(name: str, value: float, *, above: float) -> None:
     """Require a finite real number strictly greater than ``above``."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not above < value < float("inf")
-    ):
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    if not real or not above < value < float("inf"):
         raise ValueError(f"{name} must be a finite number above {above}, got {value!r}")
 
 
@@ -88,7 +60,16 @@ def check_one_of(name: str, value: str, allowed: Collection[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(sorted(allowed))}, got {value!r}")
 
 
-def check_generator(generator: torch.Generator | None) -> None:
-    """Require a ``torch.Generator`` or None: seeds are never given as bare integers."""
-    if generator is not None and not isinstance(generator, torch.Generator):
+def check_generator(
+    generator: torch.Generator | None, device: torch.device | str | None = None
+) -> None:
+    """Require a ``torch.Generator`` or None: seeds are never given as bare integers.
+
+    With ``device``, the generator must draw its numbers on that kind of device.
+    """
+    if generator is None:
+        return
+    if not isinstance(generator, torch.Generator):
         raise ValueError(f"generator must be a torch.Generator or None, got {generator!r}")
+    if device is not None and generator.device.type != (wanted := torch.device(device).type):
+        raise ValueError(f"generator must be on device {wanted}, got {generator.device.type}")

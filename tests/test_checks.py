@@ -1,0 +1,126 @@
+"""The argument checks: what passes, what does not, and the exact words of every refusal."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from course_lib import checks
+from course_lib.checks import (
+    check_floats,
+    check_generator,
+    check_int,
+    check_number,
+    check_one_of,
+)
+
+
+def refuses(message):
+    """A ValueError with exactly this message."""
+    return pytest.raises(ValueError, match=f"^{re.escape(message)}$")
+
+
+def test_every_check_is_public():
+    assert set(checks.__all__) == {name for name in vars(checks) if name.startswith("check_")}
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [
+        ((3, 2), (None, 2)),
+        ((1, 2), (None, 2)),
+        ((3, 2), (3, 2)),
+        ((), ()),
+        ((), None),
+        ((4, 1, 8, 8), (None, 1, None, None)),
+        ((4, 1, 8, 8), None),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_floats_pass(size, shape, dtype):
+    assert check_floats("x", torch.ones(size, dtype=dtype), shape) is None
+
+
+@pytest.mark.parametrize(
+    ("x", "shape", "message"),
+    [
+        ([1.0], (None, 2), "x must be a tensor of shape [B, 2], got list"),
+        (np.ones((1, 2)), (None, 2), "x must be a tensor of shape [B, 2], got ndarray"),
+        (None, None, "x must be a tensor of any shape but an empty one, got NoneType"),
+        (torch.ones(1, 2).long(), (None, 2), "x must be a floating-point tensor, got torch.int64"),
+        (torch.ones(1, 2).bool(), None, "x must be a floating-point tensor, got torch.bool"),
+        (torch.ones(2), (None, 2), "x must have shape [B, 2], got [2]"),
+        (torch.ones(1, 2, 1), (None, 2), "x must have shape [B, 2], got [1, 2, 1]"),
+        (torch.ones(1, 3), (None, 2), "x must have shape [B, 2], got [1, 3]"),
+        (torch.ones(0, 2), (None, 2), "x must have shape [B, 2], got [0, 2]"),
+        (torch.ones(4), (3,), "x must have shape [3], got [4]"),
+        (torch.ones(0, 2), None, "x must have any shape but an empty one, got [0, 2]"),
+        (torch.tensor([torch.nan]), (None,), "x must be finite, got NaN or infinite values"),
+        (torch.tensor([1.0, torch.inf]), None, "x must be finite, got NaN or infinite values"),
+        (torch.tensor([1.0, -torch.inf]), (2,), "x must be finite, got NaN or infinite values"),
+    ],
+)
+def test_floats_refused(x, shape, message):
+    with refuses(message):
+        check_floats("x", x, shape)
+
+
+@pytest.mark.parametrize("value", [3, 4, 10**12])
+def test_int_pass(value):
+    assert check_int("n", value, minimum=3) is None
+
+
+@pytest.mark.parametrize("value", [2, -1, 3.0, True, "3", None, torch.tensor(3)])
+def test_int_refused(value):
+    with refuses(f"n must be an integer of at least 3, got {value!r}"):
+        check_int("n", value, minimum=3)
+
+
+def test_a_bool_is_not_a_number():
+    with refuses("n must be an integer of at least 0, got True"):
+        check_int("n", True, minimum=0)
+    with refuses("lr must be a finite number above 0, got True"):
+        check_number("lr", True, above=0)
+
+
+@pytest.mark.parametrize("value", [2, 3, 256])
+def test_int_in_a_range_passes(value):
+    assert check_int("levels", value, minimum=2, maximum=256) is None
+
+
+@pytest.mark.parametrize("value", [1, 257, 17.0, None])
+def test_int_in_a_range_refused(value):
+    with refuses(f"levels must be an integer from 2 to 256, got {value!r}"):
+        check_int("levels", value, minimum=2, maximum=256)
+
+
+@pytest.mark.parametrize("value", [1e-9, 1, 2.5])
+def test_number_passes(value):
+    assert check_number("lr", value, above=0.0) is None
+
+
+@pytest.mark.parametrize("value", [0, 0.0, -1, float("inf"), float("nan"), "1", None])
+def test_number_refused(value):
+    with refuses(f"lr must be a finite number above 0.0, got {value!r}"):
+        check_number("lr", value, above=0.0)
+
+
+def test_one_of():
+    assert check_one_of("split", "test", ("train", "test")) is None
+    for value in ("validation", "", None, 3, ["train"]):
+        with refuses(f"split must be one of test, train, got {value!r}"):
+            check_one_of("split", value, ("train", "test"))
+
+
+def test_generator():
+    assert check_generator(None) is None
+    assert check_generator(None, "cuda") is None
+    assert check_generator(torch.Generator()) is None
+    assert check_generator(torch.Generator(), "cpu") is None
+    assert check_generator(torch.Generator(), torch.ones(1).device) is None
+    for value in (0, "0", torch.Generator):
+        with refuses(f"generator must be a torch.Generator or None, got {value!r}"):
+            check_generator(value)
+    with refuses("generator must be on device cuda, got cpu"):
+        check_generator(torch.Generator(), "cuda:0")
