@@ -8,11 +8,26 @@ from collections.abc import Collection, Sequence
 
 import torch
 
-__all__ = ["check_floats", "check_generator", "check_int", "check_number", "check_one_of"]
+__all__ = [
+    "check_bool",
+    "check_floats",
+    "check_generator",
+    "check_int",
+    "check_ints",
+    "check_number",
+    "check_one_of",
+    "check_permutation",
+]
 
 
-def check_floats(name: str, x: torch.Tensor, shape: Sequence[int | None] | None) -> None:
-    """Require a finite floating-point tensor of the given shape.
+def check_floats(
+    name: str,
+    x: torch.Tensor,
+    shape: Sequence[int | None] | None,
+    *,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Require a finite floating-point tensor of the given shape, of one dtype where given.
 
     ``None`` in ``shape`` stands for any size of at least one: ``(None, 2)`` means "points, one or
     more". ``shape=None`` takes any tensor that is not empty.
@@ -26,7 +41,10 @@ def check_floats(name: str, x: torch.Tensor, shape: Sequence[int | None] | None)
         raise ValueError(f"{name} must be a floating-point tensor, got {x.dtype}")
     if not _fits(x.shape, shape):
         raise ValueError(f"{name} must have {wanted}, got {list(x.shape)}")
-    if not torch.isfinite(x).all():
+    if dtype is not None and x.dtype != dtype:
+        raise ValueError(f"{name} must be {dtype} like the model, got {x.dtype}")
+    # Inside torch.func.vmap a tensor stands for many, so that no single yes or no can be read off.
+    if not torch._C._functorch.is_batchedtensor(x) and not torch.isfinite(x).all():
         raise ValueError(f"{name} must be finite, got NaN or infinite values")
 
 
@@ -45,6 +63,27 @@ def check_int(name: str, value: int, *, minimum: int, maximum: int | None = None
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or value < minimum or (maximum is not None and value > maximum):
         raise ValueError(f"{name} must be an integer {wanted}, got {value!r}")
+
+
+def check_ints(name: str, values: Sequence[int], *, minimum: int) -> None:
+    """Require a sequence of whole numbers, each at least ``minimum``."""
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise ValueError(f"{name} must be a sequence of integers, got {values!r}")
+    for i, value in enumerate(values):
+        check_int(f"{name}[{i}]", value, minimum=minimum)
+
+
+def check_permutation(name: str, values: Sequence[int], n: int) -> None:
+    """Require the numbers 0 ... n - 1, each once, in any order."""
+    check_ints(name, values, minimum=0)
+    if sorted(values) != list(range(n)):
+        raise ValueError(f"{name} must hold each of 0 ... {n - 1} once, got {list(values)}")
+
+
+def check_bool(name: str, value: bool) -> None:
+    """Require True or False itself, not a number that could stand for it."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
 
 
 def check_number(name: str, value: float, *, above: float) -> None:
