@@ -1,0 +1,97 @@
+# make lab   opens the course in JupyterLab        make test   runs every test
+#
+# Both build .venv first, from constraints.txt, and do nothing twice.
+# PYTHON=/path/to/python3.12   which Python builds .venv (3.11 or newer)
+# LAB_ARGS="--no-browser"      is passed on to JupyterLab
+# TEST_ARGS="-k flows -x"      is passed on to pytest
+
+SHELL := /bin/sh
+BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
+PY := $(BIN)/python
+STAMP := .venv/installed
+
+# The first Python on the path that is new enough. Looked up only when .venv is built.
+OLD_ENOUGH = -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+PYTHON = $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+  if "$$p" $(OLD_ENOUGH) >/dev/null 2>&1; then echo "$$p"; exit; fi; done; echo python3)
+
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+LAB_URL := /lab$(if $(NOTEBOOKS),/tree/$(firstword $(NOTEBOOKS)))
+LAB_ROOT_USER = $(if $(filter 0,$(shell id -u)),--allow-root)
+PYTEST = $(PY) -m pytest --timeout=600
+NBVAL = --nbval --nbval-cell-timeout=300 $(if $(wildcard nbval_sanitize.cfg),\
+  --nbval-sanitize-with nbval_sanitize.cfg)
+
+.PHONY: help install lab test lint unit browser notebooks format clean
+
+help:
+	@echo "make lab        open the course in JupyterLab (LAB_ARGS=... is passed on)"
+	@echo "make test       run every test: style, unit, browser, notebooks (TEST_ARGS=...)"
+	@echo "make lint       check format and style"
+	@echo "make unit       run the tests without the browser and without running notebooks"
+	@echo "make browser    run the browser tests"
+	@echo "make notebooks  run the notebooks and store them with their outputs"
+	@echo "make format     format the code"
+	@echo "make clean      remove .venv and caches"
+
+install: $(STAMP)
+
+# The stamp holds the folder it was made for: an environment doesn't survive being moved.
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
+$(STAMP): moved
+.PHONY: moved
+moved:
+endif
+
+$(STAMP): pyproject.toml constraints.txt jupyterlab-overrides.json
+	@"$(PYTHON)" $(OLD_ENOUGH) 2>/dev/null || { \
+	  echo "The course needs Python 3.11 or newer; '$(PYTHON)' is not."; \
+	  echo "Install one, or name it: make $(firstword $(MAKECMDGOALS) lab) PYTHON=/path/to/python3.12"; \
+	  exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "This Python can't make virtual environments: its venv module is missing."; \
+	  echo "On Debian or Ubuntu, as root: apt-get install python3-venv"; \
+	  exit 1; }
+	@if { [ -e $(STAMP) ] && [ "$$(cat $(STAMP))" != "$(CURDIR)" ]; } || \
+	  ! { $(PY) $(OLD_ENOUGH) && $(PY) -m pip --version; } >/dev/null 2>&1; then \
+	  echo "Building .venv with $$("$(PYTHON)" --version)"; \
+	  "$(PYTHON)" -m venv --clear .venv; fi
+	@echo "Installing the pinned packages: minutes the first time, PyTorch is the largest."
+	$(PY) -m pip install --disable-pip-version-check --no-input -c constraints.txt -e ".[test]"
+	@mkdir -p .venv/share/jupyter/lab/settings
+	@cp jupyterlab-overrides.json .venv/share/jupyter/lab/settings/overrides.json
+	@printf '%s\n' "$(CURDIR)" > $(STAMP)
+
+# Before the lab opens: the newer side of each pair wins (work done in another editor is kept;
+# pairs that agree are left as they are), and the notebooks are signed, because JupyterLab shows
+# the stored figures of a signed notebook alive and those of an unsigned one as still pictures.
+lab: $(STAMP)
+	@$(if $(NOTEBOOKS),$(BIN)/jupytext --sync --quiet $(NOTEBOOKS) || true)
+	@$(if $(NOTEBOOKS),$(BIN)/jupyter-trust $(NOTEBOOKS) >/dev/null || true)
+	$(BIN)/jupyter-lab --ServerApp.ip=localhost --ServerApp.root_dir=. \
+	  --LabApp.default_url="$(LAB_URL)" $(LAB_ROOT_USER) $(LAB_ARGS)
+
+# One pytest for everything, so that its last line counts everything. tests/conftest.py puts
+# the quick tests first; nbval runs each notebook once and compares what it prints, strictly.
+test: lint
+	$(PYTEST) $(NBVAL) $(TEST_ARGS) tests notebooks
+
+lint: $(STAMP)
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+
+unit: $(STAMP)
+	$(PYTEST) $(TEST_ARGS) --ignore=tests/browser tests
+
+browser: $(STAMP)
+	$(PYTEST) $(TEST_ARGS) tests/browser
+
+notebooks: $(STAMP)
+	$(PY) -m course_lib store
+
+format: $(STAMP)
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis *.egg-info build dist
