@@ -4,6 +4,7 @@ Each check raises a ``ValueError`` that names the argument, what was expected an
 any work is done.
 """
 
+import math
 from collections.abc import Collection, Sequence
 
 import torch
@@ -86,11 +87,14 @@ def check_bool(name: str, value: bool) -> None:
         raise ValueError(f"{name} must be True or False, got {value!r}")
 
 
-def check_number(name: str, value: float, *, above: float) -> None:
-    """Require a finite real number strictly greater than ``above``."""
-    real = isinstance(value, int | float) and not isinstance(value, bool)
-    if not real or not above < value < float("inf"):
-        raise ValueError(f"{name} must be a finite number above {above}, got {value!r}")
+def check_number(
+    name: str, value: float, *, above: float | None = None, minimum: float | None = None
+) -> None:
+    """Require a finite real number strictly greater than ``above``, or of at least ``minimum``."""
+    wanted = f"above {above}" if above is not None else f"of at least {minimum}"
+    real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not real or not (value > above if above is not None else value >= minimum):
+        raise ValueError(f"{name} must be a finite number {wanted}, got {value!r}")
 
 
 def check_one_of(name: str, value: str, allowed: Collection[str]) -> None:

@@ -2,6 +2,7 @@
 
 from course_lib.flows.base import StandardGaussian, StandardLogistic, Transform
 from course_lib.flows.flow import Flow
+from course_lib.flows.inpainting import inpaint
 from course_lib.flows.nice import NICE
 from course_lib.flows.transforms import AdditiveCoupling, DiagonalScaling, Permutation, Planar
 
@@ -15,4 +16,5 @@ __all__ = [
     "StandardGaussian",
     "StandardLogistic",
     "Transform",
+    "inpaint",
 ]
