@@ -10,7 +10,7 @@ from course_lib.checks import check_int, check_ints
 __all__ = ["MLP"]
 
 
-class MLP(nn.Sequential):
+class MLP(nn.Module):
     """Linear layers with ReLU between them.
 
     Args:
@@ -34,8 +34,9 @@ class MLP(nn.Sequential):
         layers: list[nn.Module] = []
         for width_in, width_out in zip([n_in, *hidden], hidden, strict=False):
             layers += [nn.Linear(width_in, width_out), nn.ReLU()]
-        super().__init__(*layers, nn.Linear([n_in, *hidden][-1], n_out))
+        super().__init__()
+        self.layers = nn.Sequential(*layers, nn.Linear([n_in, *hidden][-1], n_out))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``[B, n_in]`` to ``[B, n_out]``."""
-        return super().forward(x)
+        return self.layers(x)

@@ -1,0 +1,112 @@
+"""The base densities against SciPy and against integrals."""
+
+import math
+
+import pytest
+import scipy.stats
+import torch
+
+from course_lib.flows import StandardGaussian, StandardLogistic, Transform
+
+BASES = {
+    "gaussian": (StandardGaussian, scipy.stats.norm),
+    "logistic": (StandardLogistic, scipy.stats.logistic),
+}
+each_base = pytest.mark.parametrize("name", BASES)
+
+
+@each_base
+@pytest.mark.parametrize("dim", [1, 5])
+def test_log_prob_agrees_with_scipy(name, dim, generator):
+    make, reference = BASES[name]
+    z = 4 * torch.randn(20, dim, generator=generator, dtype=torch.float64)
+    expected = torch.from_numpy(reference.logpdf(z.numpy()).sum(axis=1))
+    torch.testing.assert_close(make(dim).double().log_prob(z), expected, rtol=1e-12, atol=0)
+
+
+@each_base
+def test_log_prob_is_finite_far_out(name):
+    make, reference = BASES[name]
+    z = torch.tensor([[200.0], [-200.0]])
+    expected = torch.from_numpy(reference.logpdf(z.double().numpy()).sum(axis=1)).float()
+    torch.testing.assert_close(make(1).log_prob(z), expected)
+
+
+@each_base
+def test_samples_follow_the_density(name, generator):
+    make, reference = BASES[name]
+    z = make(2).double().sample(20_000, generator=generator)
+    assert z.shape == (20_000, 2)
+    for column in z.T:
+        assert scipy.stats.kstest(column.numpy(), reference.cdf).pvalue > 0.01
+    assert abs(torch.corrcoef(z.T)[0, 1]) < 0.03
+
+
+@each_base
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_samples_are_reproducible_and_leave_the_global_seed_alone(name, dtype):
+    base = BASES[name][0](3).to(dtype)
+    state = torch.get_rng_state()
+    first = base.sample(7, generator=torch.Generator().manual_seed(1))
+    assert first.dtype == dtype
+    assert torch.equal(first, base.sample(7, generator=torch.Generator().manual_seed(1)))
+    assert not torch.equal(first, base.sample(7, generator=torch.Generator().manual_seed(2)))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_the_logistic_never_samples_infinity(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.tensor([[0.0], [1.0]]).double())
+    z = StandardLogistic(1).sample(2)
+    assert torch.isfinite(z).all()
+    assert -40 < z[0, 0] < -30
+    assert 30 < z[1, 0] < 40
+
+
+@each_base
+@pytest.mark.parametrize(
+    ("z", "message"),
+    [
+        (torch.zeros(3), r"z must have shape \[B, 3\], got \[3\]"),
+        (torch.zeros(2, 2), r"z must have shape \[B, 3\], got \[2, 2\]"),
+        (torch.zeros(0, 3), r"z must have shape \[B, 3\], got \[0, 3\]"),
+        (torch.zeros(1, 3).int(), "z must be a floating-point tensor, got torch.int32"),
+        (torch.full((1, 3), math.nan), "z must be finite"),
+        (torch.zeros(1, 3).double(), "z must be torch.float32 like the model, got torch.float64"),
+    ],
+)
+def test_bad_latents_are_named(name, z, message):
+    with pytest.raises(ValueError, match="^" + message):
+        BASES[name][0](3).log_prob(z)
+
+
+@each_base
+def test_bad_sample_arguments_are_named(name):
+    base = BASES[name][0](3)
+    assert base.sample(1).shape == (1, 3)
+    for n in (0, -1, 2.0, True):
+        with pytest.raises(ValueError, match=r"^n must be an integer of at least 1, got"):
+            base.sample(n)
+    with pytest.raises(ValueError, match=r"^generator must be a torch.Generator or None, got 3"):
+        base.sample(2, generator=3)
+
+
+@each_base
+@pytest.mark.parametrize("dim", [0, 1.5, None])
+def test_bad_dim_is_named(name, dim):
+    with pytest.raises(ValueError, match=r"^dim must be an integer of at least 1, got"):
+        BASES[name][0](dim)
+
+
+def test_repr_says_the_dim():
+    assert repr(StandardGaussian(3)) == "StandardGaussian(dim=3)"
+
+
+def test_a_transform_without_formulas_says_so():
+    with pytest.raises(NotImplementedError):
+        Transform(2)(torch.zeros(1, 2))
+    with pytest.raises(NotImplementedError):
+        Transform(2).inverse(torch.zeros(1, 2))
+
+
+def test_bases_have_nothing_to_save():
+    assert not StandardGaussian(2).state_dict()

@@ -1,0 +1,135 @@
+"""Inpainting: the ascent's steps by hand, and its end at a mode that is known exactly."""
+
+import math
+
+import pytest
+import torch
+
+from course_lib.flows import (
+    NICE,
+    AdditiveCoupling,
+    DiagonalScaling,
+    Flow,
+    StandardGaussian,
+    inpaint,
+)
+from tests.flows.conftest import randomize
+
+
+@pytest.fixture
+def model(generator):
+    return randomize(NICE(6, hidden=(16,)), generator, scale=0.5)
+
+
+@pytest.fixture
+def x(generator):
+    return torch.rand(3, 6, generator=generator)
+
+
+@pytest.fixture
+def known():
+    return torch.tensor([[True, True, False, False, True, False]]).expand(3, 6)
+
+
+def test_known_coordinates_never_move(model, x, known, generator):
+    states = inpaint(model, x, known, steps=5, generator=generator)
+    assert states.shape == (6, 3, 6)
+    assert torch.equal(states[0], x)
+    assert not states.requires_grad
+    assert torch.equal(states[:, known], x[known].expand(6, -1))
+    assert (states[1:, ~known] != x[~known]).any()
+    assert states.min() >= 0
+    assert states.max() <= 1
+
+
+def test_the_steps_are_the_papers(model, x, known):
+    states = inpaint(model, x, known, steps=2, generator=torch.Generator().manual_seed(5))
+    noise = torch.Generator().manual_seed(5)
+    expected = x
+    for alpha in (10 / 100, 10 / 101):
+        gradient = torch.autograd.functional.jacobian(lambda p: model.log_prob(p).sum(), expected)
+        moved = expected + alpha * (gradient + torch.randn(3, 6, generator=noise))
+        expected = torch.where(known, x, moved.clamp(0, 1))
+    torch.testing.assert_close(states[-1], expected)
+
+
+def test_without_noise_it_climbs_to_the_conditional_mean(generator):
+    """The mode of a Gaussian given some coordinates is their conditional mean, known exactly."""
+    flow = Flow(
+        [
+            AdditiveCoupling(4, [], flip=False),
+            AdditiveCoupling(4, [], flip=True),
+            DiagonalScaling(4),
+        ],
+        StandardGaussian(4),
+    )
+    flow = randomize(flow.double(), generator, scale=0.3)
+    origin = torch.zeros(1, 4, dtype=torch.float64)
+    matrix = torch.autograd.functional.jacobian(lambda p: flow(p[None])[0][0], origin[0])
+    mean = torch.full((4,), 0.5, dtype=torch.float64)
+    # Shift the flow so that its mean lies inside [0, 1], where nothing is clamped.
+    with torch.no_grad():
+        flow.transforms[0].shift.layers[0].bias -= (
+            flow(mean[None])[0][0, 1::2] / flow.transforms[2].log_scale[1::2].exp()
+        )
+        even = flow(mean[None])[0][0, 0::2] / flow.transforms[2].log_scale[0::2].exp()
+        flow.transforms[1].shift.layers[0].bias -= even
+    torch.testing.assert_close(flow(mean[None])[0], origin, rtol=0, atol=1e-12)
+    precision = matrix.T @ matrix
+    known = torch.tensor([[True, False, False, True]])
+    x = torch.tensor([[0.6, 0.1, 0.9, 0.45]], dtype=torch.float64)
+    free, given = [1, 2], [0, 3]
+    conditional = mean[free] - torch.linalg.solve(
+        precision[free][:, free], precision[free][:, given] @ (x[0, given] - mean[given])
+    )
+    assert ((conditional > 0) & (conditional < 1)).all()
+    end = inpaint(flow, x, known, steps=400, step_size=0.3, noise=0.0)[-1]
+    torch.testing.assert_close(end[0, free], conditional, rtol=0, atol=1e-6)
+
+
+def test_noise_scales_the_steps_randomness(model, x, known):
+    def step(noise):
+        generator = torch.Generator().manual_seed(1)
+        return inpaint(model, x, known, steps=1, step_size=1e-3, noise=noise, generator=generator)[
+            1
+        ]
+
+    torch.testing.assert_close(
+        step(2.0) - step(0.0), 2 * (step(1.0) - step(0.0)), rtol=1e-3, atol=1e-6
+    )
+    assert not torch.equal(step(1.0), step(0.0))
+
+
+def test_defaults_are_the_papers_and_the_result_is_reproducible(model, x, known):
+    def seed():
+        return torch.Generator().manual_seed(1)
+
+    default = inpaint(model, x, known, generator=seed())
+    assert len(default) == 101
+    spelled = inpaint(model, x, known, steps=100, step_size=0.1, noise=1.0, generator=seed())
+    assert torch.equal(default, spelled)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": torch.zeros(6)}, r"x must have shape \[B, 6\], got \[6\]"),
+        ({"x": torch.full((3, 6), math.nan)}, "x must be finite"),
+        ({"x": torch.zeros(3, 6).long()}, "x must be a floating-point tensor, got torch.int64"),
+        (
+            {"known": torch.ones(3, 6)},
+            r"known must be a boolean tensor of x's shape \[3, 6\], got torch.float32",
+        ),
+        ({"known": torch.ones(6).bool()}, r"known must .* \[3, 6\], got torch.bool \[6\]"),
+        ({"known": None}, r"known must .* got None"),
+        ({"steps": 0}, "steps must be an integer of at least 1, got 0"),
+        ({"step_size": 0.0}, "step_size must be a finite number above 0, got 0.0"),
+        ({"noise": -0.5}, "noise must be a finite number of at least 0, got -0.5"),
+        ({"noise": math.inf}, "noise must be a finite number of at least 0, got inf"),
+        ({"generator": 1}, "generator must be a torch.Generator or None, got 1"),
+    ],
+)
+def test_bad_arguments_are_named(model, x, known, change, message):
+    arguments = {"x": x, "known": known, **change}
+    with pytest.raises(ValueError, match="^" + message):
+        inpaint(model, arguments.pop("x"), arguments.pop("known"), **arguments)
