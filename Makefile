@@ -19,8 +19,8 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 LAB_URL := /lab$(if $(NOTEBOOKS),/tree/$(firstword $(NOTEBOOKS)))
 LAB_ROOT_USER = $(if $(filter 0,$(shell id -u)),--allow-root)
 PYTEST = $(PY) -m pytest --timeout=600
-NBVAL = --nbval --nbval-cell-timeout=300 $(if $(wildcard nbval_sanitize.cfg),\
-  --nbval-sanitize-with nbval_sanitize.cfg)
+SANITIZE := $(firstword $(wildcard *sanitize* tests/*sanitize* tests/notebooks/*sanitize*))
+NBVAL = --nbval --nbval-cell-timeout=300 $(if $(SANITIZE),--nbval-sanitize-with $(SANITIZE))
 
 .PHONY: help install lab test lint unit browser notebooks format clean
 
