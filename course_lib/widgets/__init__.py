@@ -1,0 +1,9 @@
+"""What the reader drags: interactive figures that draw in the browser.
+
+A widget is given arrays and imports no model. See ``base.py`` for what widgets share.
+"""
+
+from course_lib.widgets.palette import MAPS, PALETTE, colour_map
+from course_lib.widgets.particle_player import ParticlePlayer
+
+__all__ = ["MAPS", "PALETTE", "ParticlePlayer", "colour_map"]

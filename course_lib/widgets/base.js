@@ -1,0 +1,519 @@
+// What every widget shares: colours, data, theme, canvas, axes, and the player bar.
+//
+// Python pastes this file in place of a widget's line `import {...} from "./base.js"`, so that each
+// widget is one self-contained module: nothing is fetched, neither live nor from a stored notebook.
+
+// ---------------------------------------------------------------------------------------- colours
+
+// The same colours mean the same things throughout the course; palette.py holds the same values.
+export const PALETTE = {
+  "data": "#2b7bba",
+  "noise": "#858b94",
+  "model": "#d9730d",
+  "latent": "#1f9a6e",
+  "error": "#cc4b9b"
+};
+
+// Colour maps as evenly spaced anchors, interpolated linearly.
+export const MAPS = {
+  "viridis": [
+    "#440154", "#48186a", "#472d7b", "#424086", "#3b528b", "#33638d", "#2c728e", "#26828e",
+    "#21918c", "#1fa088", "#28ae80", "#3fbc73", "#5ec962", "#84d44b", "#addc30", "#d8e219",
+    "#fde725"
+  ],
+  "signed": ["#1c62b0", "#5f9bd8", "#c8c8c8", "#dd8033", "#a84300"],
+  "grey": ["#000000", "#ffffff"]
+};
+
+function rgb(hex) {
+  return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+}
+
+// A colour map as a table of `size` colours: Uint8ClampedArray [size * 3].
+export function colourTable(name, size = 256) {
+  const anchors = MAPS[name].map(rgb);
+  const table = new Uint8ClampedArray(size * 3);
+  for (let i = 0; i < size; i++) {
+    const place = (i / (size - 1)) * (anchors.length - 1);
+    const a = Math.min(Math.floor(place), anchors.length - 2);
+    for (let c = 0; c < 3; c++) {
+      table[3 * i + c] = anchors[a][c] + (anchors[a + 1][c] - anchors[a][c]) * (place - a);
+    }
+  }
+  return table;
+}
+
+// ------------------------------------------------------------------------------------------- data
+
+// The arrays Python packed: {name: {values: Float32Array, shape}}. See `pack` in base.py.
+export function unpack(model) {
+  const bytes = model.get("data");
+  const arrays = {};
+  for (const [name, { offset, shape, low, high }] of Object.entries(model.get("arrays"))) {
+    const size = shape.reduce((a, b) => a * b, 1);
+    const start = bytes.byteOffset + offset;
+    const whole = new Uint16Array(bytes.buffer.slice(start, start + 2 * size));
+    const values = new Float32Array(size);
+    const unit = (high - low) / 65535;
+    for (let i = 0; i < size; i++) values[i] = low + unit * whole[i];
+    arrays[name] = { values, shape };
+  }
+  return arrays;
+}
+
+// The state at a fractional step: neighbours along the first axis, mixed linearly, into `out`.
+export function atStep({ values, shape }, step, out) {
+  const size = values.length / shape[0];
+  const a = Math.max(0, Math.min(Math.floor(step), shape[0] - 1));
+  const share = a + 1 < shape[0] ? step - a : 0;
+  const from = a * size;
+  if (share === 0) {
+    out.set(values.subarray(from, from + size));
+  } else {
+    for (let i = 0; i < size; i++) {
+      out[i] = values[from + i] + (values[from + size + i] - values[from + i]) * share;
+    }
+  }
+  return out;
+}
+
+// A number as short as a tick label should be, with a true minus sign.
+export function tidy(value) {
+  const text = Math.abs(value) < 1e-9 ? "0" : String(Number(value.toPrecision(4)));
+  return text.replace("-", "\u2212");
+}
+
+// ------------------------------------------------------------------------------------------ theme
+
+const THEMES = {
+  light: {
+    dark: false, ink: "#1f2328", muted: "#5b626b", line: "#d3d7dc", fill: "#eceef1",
+    plot: "#fbfcfd", accent: PALETTE.data, rim: "rgba(20, 24, 30, 0.35)"
+  },
+  dark: {
+    dark: true, ink: "#e8eaed", muted: "#a7adb5", line: "#43484f", fill: "#2c3036",
+    plot: "#191b1e", accent: "#5aa2dc", rim: "rgba(0, 0, 0, 0.45)"
+  }
+};
+
+// The page the reader looks at: inside an iframe this is the page around it.
+function readersPage() {
+  try {
+    return window.parent.document;
+  } catch {
+    return document; // another origin's page around ours: we may not look at it
+  }
+}
+
+function isDark(page) {
+  const jupyter = page.body.dataset.jpThemeLight;
+  if (jupyter !== undefined) return jupyter === "false";
+  // Elsewhere the page's own background decides.
+  for (const element of [page.body, page.documentElement]) {
+    const [r, g, b, alpha = 1] = (getComputedStyle(element).backgroundColor.match(/[\d.]+/g) || [])
+      .map(Number);
+    if (r !== undefined && alpha > 0.5) return 0.2126 * r + 0.7152 * g + 0.0722 * b < 110;
+  }
+  return false;
+}
+
+// Keep `root` in the reader's theme and call `onChange` when it turns.
+// Returns {current, stop}; `current` holds the colours to draw with.
+export function followTheme(root, onChange) {
+  const page = readersPage();
+  const state = { current: THEMES.light, stop: () => observer.disconnect() };
+  const apply = () => {
+    state.current = THEMES[isDark(page) ? "dark" : "light"];
+    const style = getComputedStyle(page.body);
+    const font = style.getPropertyValue("--jp-ui-font-family") || "system-ui, sans-serif";
+    state.current.font = font;
+    root.style.setProperty("--cw-font", font);
+    root.style.colorScheme = state.current.dark ? "dark" : "light";
+    for (const name of ["ink", "muted", "line", "fill", "plot", "accent"]) {
+      root.style.setProperty(`--cw-${name}`, state.current[name]);
+    }
+  };
+  const observer = new MutationObserver(() => {
+    apply();
+    onChange();
+  });
+  const attributes = { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class"] };
+  observer.observe(page.body, attributes);
+  observer.observe(page.documentElement, attributes);
+  apply();
+  return state;
+}
+
+// ------------------------------------------------------------------------------------- the outline
+
+// A small way to write HTML: element("div", {class: "x"}, child, "text").
+export function element(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+// The outline of a widget: a focusable group with a header, a stage and a place for controls.
+//
+// `layout(width)` says how high the canvas is in CSS pixels, `draw(ctx, size, theme)` draws it.
+// Returns {root, header, stage, canvas, controls, theme, redraw, onStop}; `redraw()` may be called
+// as often as you like and draws at most once a frame.
+export function outline({ model, el, layout, draw, maxWidth = 560 }) {
+  const title = element("span", { class: "cw-title" }, model.get("title") || "");
+  const note = element("span", { class: "cw-note" });
+  const header = element("div", { class: "cw-header" }, title, note);
+  const canvas = element("canvas", { role: "img", "aria-label": model.get("alt") || "" });
+  const stage = element("div", { class: "cw-stage" }, canvas);
+  const controls = element("div", { class: "cw-controls" });
+  const name = model.get("title") || "interactive figure";
+  const root = element(
+    "div",
+    { class: "course-widget", role: "group", tabindex: "0", "aria-label": name },
+    header, stage, controls
+  );
+  root.style.maxWidth = `${maxWidth}px`;
+  el.replaceChildren(root);
+
+  const ctx = canvas.getContext("2d");
+  const stops = [];
+  let frame = 0;
+  let size = { width: 0, height: 0 };
+
+  const paint = () => {
+    frame = 0;
+    if (!size.width) return;
+    // A canvas has as many pixels as the screen shows, else its lines are blurred.
+    const ratio = window.devicePixelRatio || 1;
+    const [w, h] = [Math.round(size.width * ratio), Math.round(size.height * ratio)];
+    if (canvas.width !== w || canvas.height !== h) {
+      canvas.width = w;
+      canvas.height = h;
+    }
+    ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
+    ctx.clearRect(0, 0, size.width, size.height);
+    draw(ctx, { ...size, ratio }, theme.current);
+  };
+  const redraw = () => {
+    if (!frame) frame = requestAnimationFrame(paint);
+  };
+  const theme = followTheme(root, redraw);
+
+  const measure = () => {
+    const width = Math.min(stage.clientWidth, maxWidth);
+    if (!width || width === size.width) return;
+    size = { width, height: Math.round(layout(width)) };
+    canvas.style.height = `${size.height}px`;
+    redraw();
+  };
+  const observer = new ResizeObserver(measure);
+  observer.observe(stage);
+
+  const retitle = () => (title.textContent = model.get("title") || "");
+  model.on("change:title", retitle);
+  stops.push(theme.stop, () => observer.disconnect(), () => cancelAnimationFrame(frame));
+  stops.push(() => model.off("change:title", retitle));
+  return {
+    root, header, note, stage, canvas, controls, theme, redraw,
+    onStop: (stop) => stops.push(stop),
+    stop: () => stops.forEach((stop) => stop())
+  };
+}
+
+// ------------------------------------------------------------------------------------------- axes
+
+// Round tick positions inside [low, high], about `wanted` of them.
+export function ticks(low, high, wanted = 5) {
+  const raw = (high - low) / wanted;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const unit = power * [1, 2, 5, 10].find((factor) => factor * power >= raw);
+  const found = [];
+  for (let k = Math.ceil(low / unit - 1e-9); k * unit <= high + 1e-9 * unit; k++) found.push(k * unit);
+  return found;
+}
+
+// Maps between the plane and canvas pixels: extent [x0, x1, y0, y1] into box {x, y, width, height}.
+export function plane(extent, box) {
+  const [x0, x1, y0, y1] = extent;
+  const sx = box.width / (x1 - x0);
+  const sy = box.height / (y1 - y0);
+  return {
+    x: (value) => box.x + (value - x0) * sx,
+    y: (value) => box.y + (y1 - value) * sy,
+    toPlane: (px, py) => [x0 + (px - box.x) / sx, y1 - (py - box.y) / sy]
+  };
+}
+
+export function drawPlane(ctx, box, theme) {
+  ctx.fillStyle = theme.plot;
+  ctx.fillRect(box.x, box.y, box.width, box.height);
+}
+
+// Frame, ticks and numbers around a plot; drawn last, so that nothing hides the frame.
+export function drawAxes(ctx, extent, box, theme) {
+  const map = plane(extent, box);
+  ctx.strokeStyle = theme.line;
+  ctx.fillStyle = theme.muted;
+  ctx.lineWidth = 1;
+  ctx.font = `11px ${theme.font}`;
+  ctx.beginPath();
+  // Half pixels make a line of width 1 crisp.
+  ctx.rect(Math.round(box.x) + 0.5, Math.round(box.y) + 0.5, box.width - 1, box.height - 1);
+  ctx.textAlign = "center";
+  ctx.textBaseline = "top";
+  for (const value of ticks(extent[0], extent[1])) {
+    const x = Math.round(map.x(value)) + 0.5;
+    ctx.moveTo(x, box.y + box.height);
+    ctx.lineTo(x, box.y + box.height + 4);
+    ctx.fillText(tidy(value), x, box.y + box.height + 7);
+  }
+  ctx.textAlign = "right";
+  ctx.textBaseline = "middle";
+  for (const value of ticks(extent[2], extent[3])) {
+    const y = Math.round(map.y(value)) + 0.5;
+    ctx.moveTo(box.x - 4, y);
+    ctx.lineTo(box.x, y);
+    ctx.fillText(tidy(value), box.x - 7, y);
+  }
+  ctx.stroke();
+}
+
+// A colour bar with its numbers to the right and its label along it.
+export function drawColourBar(ctx, table, low, high, label, box, theme) {
+  const rows = table.length / 3;
+  for (let i = 0; i < rows; i++) {
+    ctx.fillStyle = `rgb(${table[3 * i]}, ${table[3 * i + 1]}, ${table[3 * i + 2]})`;
+    const top = box.y + box.height * (1 - (i + 1) / rows);
+    ctx.fillRect(box.x, top, box.width, box.height / rows + 0.6);
+  }
+  ctx.strokeStyle = theme.line;
+  ctx.fillStyle = theme.muted;
+  ctx.font = `11px ${theme.font}`;
+  ctx.textAlign = "left";
+  ctx.textBaseline = "middle";
+  ctx.beginPath();
+  let widest = 0;
+  for (const value of ticks(low, high)) {
+    const y = Math.round(box.y + box.height * (1 - (value - low) / (high - low))) + 0.5;
+    ctx.moveTo(box.x + box.width, y);
+    ctx.lineTo(box.x + box.width + 4, y);
+    ctx.fillText(tidy(value), box.x + box.width + 7, y);
+    widest = Math.max(widest, ctx.measureText(tidy(value)).width);
+  }
+  ctx.stroke();
+  ctx.save();
+  ctx.translate(box.x + box.width + 17 + widest, box.y + box.height / 2);
+  ctx.rotate(-Math.PI / 2);
+  ctx.textAlign = "center";
+  ctx.fillText(label, 0, 0);
+  ctx.restore();
+}
+
+// ------------------------------------------------------------------------------------- the player
+
+const REDUCED_MOTION = window.matchMedia("(prefers-reduced-motion: reduce)");
+
+// One clock per model, shared by all its views, so that two views of a widget stay together.
+const CLOCKS = new WeakMap();
+
+// The clock moves `step` along and keeps it in step with Python.
+//
+// The screen follows at once; Python hears of it at most five times a second and when motion ends,
+// so that a busy kernel never slows the drawing.
+export function clockOf(model) {
+  if (CLOCKS.has(model)) return CLOCKS.get(model);
+  const last = () => Math.max(0, model.get("n_steps") - 1);
+  const listeners = new Set();
+  let sent = model.get("step");
+  let timer = 0;
+  let frame = 0;
+  let before = 0;
+
+  const clock = { step: sent, speed: 1, loop: false, playing: false, last };
+  const tell = () => listeners.forEach((listener) => listener());
+  const send = () => {
+    clearTimeout(timer);
+    timer = 0;
+    sent = clock.step;
+    model.set("step", clock.step);
+    model.set("playing", clock.playing);
+    model.save_changes();
+  };
+  const move = (step) => {
+    clock.step = Math.max(0, Math.min(step, last()));
+    if (!timer) timer = setTimeout(send, 200);
+    tell();
+  };
+  const tick = (now) => {
+    if (!clock.playing) return;
+    // After a pause of the page, motion goes on where it stopped instead of jumping.
+    const seconds = Math.min(now - before, 100) / 1000;
+    let next = clock.step + seconds * clock.speed * model.get("rate");
+    before = now;
+    if (next >= last()) {
+      if (clock.loop) {
+        next = 0;
+      } else {
+        clock.playing = false;
+        next = last();
+      }
+    }
+    move(next);
+    if (clock.playing) frame = requestAnimationFrame(tick);
+    else send();
+  };
+
+  clock.seek = (step) => {
+    clock.pause();
+    move(step);
+  };
+  // To the neighbouring whole step.
+  clock.forward = () => clock.seek(Math.floor(clock.step + 1e-6) + 1);
+  clock.back = () => clock.seek(Math.ceil(clock.step - 1e-6) - 1);
+  clock.play = () => {
+    if (clock.playing || last() === 0) return;
+    if (clock.step >= last()) clock.step = 0;
+    clock.playing = true;
+    send();
+    tell();
+    before = performance.now();
+    frame = requestAnimationFrame(tick);
+  };
+  clock.pause = () => {
+    if (!clock.playing) return;
+    clock.playing = false;
+    cancelAnimationFrame(frame);
+    send();
+    tell();
+  };
+  // What is shown: with reduced motion whole steps only, nothing glides.
+  clock.shown = () =>
+    REDUCED_MOTION.matches && clock.playing ? Math.floor(clock.step) : clock.step;
+  clock.listen = (listener) => {
+    listeners.add(listener);
+    return () => {
+      listeners.delete(listener);
+      if (!listeners.size) clock.pause();
+    };
+  };
+
+  model.on("change:step", () => {
+    const step = model.get("step");
+    if (step === sent) return; // our own message coming back
+    sent = step;
+    clock.step = step;
+    tell();
+  });
+  model.on("change:playing", () => (model.get("playing") ? clock.play() : clock.pause()));
+  CLOCKS.set(model, clock);
+  if (model.get("playing")) clock.play();
+  return clock;
+}
+
+const ICONS = {
+  play: "M4 2.5v11l9-5.5z",
+  pause: "M4 2.5h3v11H4zM9.5 2.5h3v11h-3z",
+  back: "M3 3h2v10H3zM13 3v10L6 8z",
+  forward: "M11 3h2v10h-2zM3 3v10l7-5z",
+  loop: "M8 3V.8L4.6 3.6 8 6.4V4.4a3.6 3.6 0 1 1-3.6 3.6H3A5 5 0 1 0 8 3z"
+};
+
+function icon(name) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  svg.setAttribute("viewBox", "0 0 16 16");
+  svg.setAttribute("aria-hidden", "true");
+  path.setAttribute("d", ICONS[name]);
+  svg.append(path);
+  return svg;
+}
+
+function button(name, label, onClick) {
+  const node = element("button", { type: "button", "aria-label": label, title: label, class: `cw-${name}` });
+  node.append(icon(name));
+  node.addEventListener("click", onClick);
+  return node;
+}
+
+const SPEEDS = [1, 2, 0.5];
+
+// The bar under a player: play, step, scrub, speed, loop; and the keys that do the same.
+export function playerBar(view, model) {
+  const clock = clockOf(model);
+  const play = button("play", "Play", () => (clock.playing ? clock.pause() : clock.play()));
+  const back = button("back", "Step back", clock.back);
+  const forward = button("forward", "Step forward", clock.forward);
+  const slider = element("input", { type: "range", min: "0", step: "any", "aria-label": "Step" });
+  const readout = element("span", { class: "cw-readout" });
+  const speed = element("button", { type: "button", class: "cw-speed" }, "1\u00d7");
+  const loop = button("loop", "Repeat", () => {
+    clock.loop = !clock.loop;
+    show();
+  });
+  slider.addEventListener("input", () => clock.seek(Number(slider.value)));
+  speed.addEventListener("click", () => {
+    clock.speed = SPEEDS[(SPEEDS.indexOf(clock.speed) + 1) % SPEEDS.length];
+    show();
+  });
+  view.controls.append(play, back, forward, slider, readout, speed, loop);
+
+  let wasPlaying = null;
+  const show = () => {
+    const last = clock.last();
+    const step = clock.shown();
+    const label = (model.get("labels") || [])[Math.round(step)] || "";
+    const whole = Math.abs(step - Math.round(step)) < 0.005;
+    const place = `${whole ? Math.round(step) : step.toFixed(1)} / ${last}`;
+    slider.max = String(last);
+    slider.value = String(step);
+    slider.style.setProperty("--cw-done", `${last ? (100 * step) / last : 0}%`);
+    slider.setAttribute("aria-valuetext", label ? `${place}, ${label}` : place);
+    readout.textContent = place;
+    view.note.textContent = label;
+    if (wasPlaying !== clock.playing) {
+      wasPlaying = clock.playing;
+      const name = clock.playing ? "Pause" : "Play";
+      play.replaceChildren(icon(name.toLowerCase()));
+      play.setAttribute("aria-label", name);
+      play.title = name;
+    }
+    speed.textContent = `${clock.speed === 0.5 ? "\u00bd" : clock.speed}\u00d7`;
+    speed.title = "Speed";
+    speed.setAttribute("aria-label", `Speed ${clock.speed}`);
+    loop.setAttribute("aria-pressed", String(clock.loop));
+    view.redraw();
+  };
+  view.onStop(clock.listen(show));
+  onKeys(view, {
+    " ": () => (clock.playing ? clock.pause() : clock.play()),
+    ArrowLeft: clock.back,
+    ArrowRight: clock.forward,
+    Home: () => clock.seek(0),
+    End: () => clock.seek(clock.last())
+  });
+  const refresh = () => show();
+  for (const name of ["n_steps", "labels"]) {
+    model.on(`change:${name}`, refresh);
+    view.onStop(() => model.off(`change:${name}`, refresh));
+  }
+  show();
+  return clock;
+}
+
+// Keys that work while the focus is inside the widget: {key: action}.
+//
+// JupyterLab listens for its shortcuts on the document before the event reaches us, and takes the
+// arrows for itself. The window comes before the document, so we listen there.
+export function onKeys(view, actions) {
+  const listen = (event) => {
+    if (!view.root.contains(event.target) || event.ctrlKey || event.altKey || event.metaKey) return;
+    const action = actions[event.key];
+    const pressesButton = event.key === " " && event.target.tagName === "BUTTON";
+    if (!action || pressesButton) return;
+    event.preventDefault();
+    event.stopPropagation();
+    action();
+  };
+  window.addEventListener("keydown", listen, true);
+  view.onStop(() => window.removeEventListener("keydown", listen, true));
+}

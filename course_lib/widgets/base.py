@@ -1,0 +1,296 @@
+"""What every widget shares: arrays packed for the browser, traits, and two ways to be shown.
+
+A widget is shown live (an anywidget that talks to the kernel), or, with ``COURSE_WIDGETS=static``
+in the environment, as one piece of HTML that needs no kernel: a still picture and an iframe with a
+self-contained copy of the widget. See ``docs/architecture.md``.
+"""
+
+import base64
+import html
+import io
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import anywidget
+import numpy as np
+import torch
+import traitlets
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from course_lib.checks import check_number
+
+__all__ = [
+    "MAX_BYTES",
+    "CourseWidget",
+    "PlayerWidget",
+    "check_labels",
+    "javascript",
+    "pack",
+    "png",
+    "to_array",
+]
+
+HERE = Path(__file__).parent
+MAX_BYTES = 300_000  # of one widget's arrays, after quantization
+LEVELS = 65_535  # of one number, after quantization
+
+Extent = tuple[float, float, float, float]
+
+
+# ----------------------------------------------------------------------------------- JavaScript
+
+
+def javascript(name: str) -> str:
+    """The module ``name`` with ``base.js`` in place of the line that imports from it."""
+    shared = re.sub(r"^export ", "", (HERE / "base.js").read_text("utf-8"), flags=re.MULTILINE)
+    source = (HERE / name).read_text("utf-8")
+    module, found = re.subn(
+        r'^import \{[^}]*\} from "\./base\.js";\n', lambda _: shared, source, flags=re.MULTILINE
+    )
+    if found != 1:
+        raise ValueError(f'{name} must import from "./base.js" exactly once, found {found} imports')
+    return module
+
+
+# ------------------------------------------------------------------------------------- arguments
+
+
+def to_array(name: str, values: object, shape: str, *dims: int) -> np.ndarray:
+    """``values`` as a finite float32 array whose rank is one of ``dims``.
+
+    ``shape`` says in words what is expected, such as ``"[T, B, 2]"``. Takes NumPy arrays, tensors
+    (on any device, with or without a gradient) and nested sequences.
+    """
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().numpy()
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise ValueError(f"{name} must be an array of shape {shape}, got ragged rows") from None
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must hold real numbers of shape {shape}, got {array.dtype}")
+    if array.ndim not in dims or 0 in array.shape:
+        raise ValueError(f"{name} must have shape {shape}, got {list(array.shape)}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinite values")
+    return array.astype(np.float32)
+
+
+def check_labels(name: str, labels: Sequence[str] | None, count: int) -> list[str]:
+    """``labels`` as a list of ``count`` strings; None becomes the empty list."""
+    if labels is None:
+        return []
+    strings = not isinstance(labels, str) and all(isinstance(label, str) for label in labels)
+    if not strings or len(labels) != count:
+        raise ValueError(f"{name} must be {count} strings, got {labels!r}")
+    return list(labels)
+
+
+def check_extent(name: str, extent: Sequence[float]) -> Extent:
+    """``extent`` as four floats (x0, x1, y0, y1) with x0 < x1 and y0 < y1."""
+    values = tuple(float(value) for value in extent)
+    if (
+        len(values) != 4
+        or not np.isfinite(values).all()
+        or not (values[0] < values[1] and values[2] < values[3])
+    ):
+        raise ValueError(
+            f"{name} must be (x0, x1, y0, y1) with x0 < x1 and y0 < y1, got {extent!r}"
+        )
+    return values
+
+
+def value_range(values: np.ndarray, *, signed: bool = False) -> list[float]:
+    """The range a colour map covers: all values, and around zero where the map is signed."""
+    low, high = float(values.min()), float(values.max())
+    if signed:
+        high = max(-low, high)
+        low = -high
+    return [low, high] if high > low else [low - 0.5, high + 0.5]
+
+
+# ------------------------------------------------------------------------------------------ data
+
+
+def pack(arrays: dict[str, np.ndarray], hint: str) -> tuple[bytes, dict[str, dict]]:
+    """Quantize arrays to 16 bits each over their own range and join them.
+
+    Returns the bytes (little-endian uint16) and, for each array, ``{"offset", "shape", "low",
+    "high"}``: a whole number q stands for ``low + q (high - low) / 65535``. Raises ``ValueError``
+    with ``hint`` where the result is larger than ``MAX_BYTES``.
+    """
+    size = sum(2 * array.size for array in arrays.values())
+    if size > MAX_BYTES:
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
+        raise ValueError(
+            f"a widget holds at most {MAX_BYTES:,} bytes, got {size:,} ({shapes}, 2 bytes a "
+            f"number): {hint}"
+        )
+    parts, layout, offset = [], {}, 0
+    for name, array in arrays.items():
+        low, high = float(array.min()), float(array.max())
+        unit = (high - low) / LEVELS or 1.0
+        whole = np.rint((array.astype(np.float64) - low) / unit).astype("<u2")
+        layout[name] = {"offset": offset, "shape": list(array.shape), "low": low, "high": high}
+        parts.append(whole.tobytes())
+        offset += whole.nbytes
+    return b"".join(parts), layout
+
+
+def png(figure: Figure, *, colours: int = 64) -> bytes:
+    """Draw a figure as a PNG with few colours, so that a notebook stays small."""
+    figure.set_dpi(100)
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    image = Image.open(buffer).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+    small = io.BytesIO()
+    image.save(small, "PNG", optimize=True)
+    return small.getvalue()
+
+
+# --------------------------------------------------------------------------------------- widgets
+
+
+class CourseWidget(anywidget.AnyWidget):
+    """Arrays, a title, alternative text, and both ways to be shown.
+
+    A subclass names its module in ``module``, passes its arrays to ``__init__`` and draws its still
+    picture in ``still``.
+    """
+
+    module = ""  # file name of the widget's JavaScript, set by each subclass
+
+    title = traitlets.Unicode().tag(sync=True)
+    alt = traitlets.Unicode().tag(sync=True)
+    data = traitlets.Bytes().tag(sync=True)
+    arrays = traitlets.Dict().tag(sync=True)
+
+    _css = (HERE / "base.css").read_text("utf-8")
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Read the JavaScript once for each class."""
+        if "module" in cls.__dict__:
+            cls._esm = javascript(cls.module)
+        super().__init_subclass__(**options)
+
+    def __init__(
+        self, arrays: dict[str, np.ndarray], *, hint: str, title: str, alt: str, **traits: object
+    ) -> None:
+        for name, text in (("title", title), ("alt", alt)):
+            if not isinstance(text, str):
+                raise ValueError(f"{name} must be a string, got {text!r}")
+        data, layout = pack(arrays, hint)
+        super().__init__(data=data, arrays=layout, title=title, alt=alt, **traits)
+
+    def __repr__(self) -> str:
+        """The class and its title: no address, no data."""
+        return f"{type(self).__name__}({self.title!r})"
+
+    def array(self, name: str) -> np.ndarray:
+        """One of the arrays as the browser sees it: quantized and restored, float64."""
+        layout = self.arrays[name]
+        size = int(np.prod(layout["shape"]))
+        whole = np.frombuffer(self.data, "<u2", count=size, offset=layout["offset"])
+        unit = (layout["high"] - layout["low"]) / LEVELS
+        return (layout["low"] + unit * whole).reshape(layout["shape"])
+
+    def still(self) -> bytes:
+        """The widget as a PNG, for readers whose page runs no script."""
+        raise NotImplementedError
+
+    def static_html(self) -> str:
+        """The stored form: a still picture, and an iframe that is a copy of this widget.
+
+        Once the iframe is alive it hides the picture and takes the height it needs. JupyterLab
+        strips the iframe of a notebook that is not trusted: then the picture stays.
+        """
+        state = {
+            name: value
+            for name, value in self.get_state().items()
+            if not name.startswith("_") and name not in ("layout", "tabbable", "tooltip", "data")
+        }
+        state["data"] = base64.b64encode(self.data).decode("ascii")
+        # "</" would end the script element that holds the state.
+        text = json.dumps(state, sort_keys=True).replace("</", "<\\/")
+        module = self._esm.replace("export default ", "const widget = ")
+        page = (
+            '<!DOCTYPE html><html><head><meta charset="utf-8">'
+            f"<style>html, body {{ margin: 0; overflow: hidden; }}\n{self._css}</style></head>"
+            '<body><div id="widget"></div>'
+            f'<script type="application/json" id="state">{text}</script>'
+            f'<script type="module">\n{module}\n{(HERE / "static.js").read_text("utf-8")}</script>'
+            "</body></html>"
+        )
+        picture = base64.b64encode(self.still()).decode("ascii")
+        return (
+            f'<img src="data:image/png;base64,{picture}" alt="{html.escape(self.alt)}" '
+            'style="max-width: 100%">'
+            f'<iframe title="{html.escape(self.title or "interactive figure")}" '
+            'style="display: block; width: 100%; height: 0; border: 0" '
+            f'srcdoc="{html.escape(page)}"></iframe>'
+        )
+
+    def _repr_mimebundle_(self, **options: object) -> object:
+        if os.environ.get("COURSE_WIDGETS") == "static":
+            return {"text/html": self.static_html(), "text/plain": repr(self)}
+        return super()._repr_mimebundle_(**options)
+
+
+class PlayerWidget(CourseWidget):
+    """A widget that plays the steps of a trajectory.
+
+    ``step`` (float, 0 ... n_steps − 1; a fraction lies between two stored steps), ``playing`` and
+    ``rate`` (steps per second) can be read and set from Python; ``n_steps`` and ``labels`` (one
+    name per step, or none) describe the trajectory.
+    """
+
+    step = traitlets.Float(0.0).tag(sync=True)
+    playing = traitlets.Bool(False).tag(sync=True)
+    n_steps = traitlets.Int(1).tag(sync=True)
+    rate = traitlets.Float(1.0).tag(sync=True)
+    labels = traitlets.List(traitlets.Unicode()).tag(sync=True)
+
+    def __init__(
+        self,
+        arrays: dict[str, np.ndarray],
+        *,
+        n_steps: int,
+        labels: Sequence[str] | None,
+        **options: object,
+    ) -> None:
+        # A trajectory takes about six seconds, but a step never more than one.
+        rate = max(1.0, (n_steps - 1) / 6)
+        names = check_labels("labels", labels, n_steps)
+        super().__init__(arrays, n_steps=n_steps, labels=names, rate=rate, **options)
+
+    @traitlets.validate("step")
+    def _step_in_range(self, proposal: dict) -> float:
+        step, last = proposal["value"], self.n_steps - 1
+        if not 0 <= step <= last:
+            raise ValueError(f"step must lie in [0, {last}], got {step}")
+        return step
+
+    @traitlets.validate("rate")
+    def _rate_positive(self, proposal: dict) -> float:
+        check_number("rate", proposal["value"], above=0)
+        return proposal["value"]
+
+    def state_at(self, name: str, step: float) -> np.ndarray:
+        """One of the arrays at a step; between two steps, their linear mixture."""
+        array = self.array(name)
+        low = int(min(step, len(array) - 1))
+        high = min(low + 1, len(array) - 1)
+        return array[low] + (array[high] - array[low]) * (step - low)
+
+    def telling_steps(self, most: int = 3) -> list[int]:
+        """Up to ``most`` evenly spread steps for the still picture, the first and last included."""
+        return sorted({round(k) for k in np.linspace(0, self.n_steps - 1, most)})
+
+    def step_name(self, step: int) -> str:
+        """The step's label, or its number."""
+        return self.labels[step] if self.labels else f"step {step}"
