@@ -1,0 +1,86 @@
+"""The command line of the course: ``python -m course_lib train | list | store``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from course_lib.checks import check_int
+from course_lib.training import RECIPES, DivergedError, load_card, recipe, run_recipe
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message} (see --help)\n")
+
+
+def main(argv: list[str]) -> int:
+    """Run one command and return its exit code: 0, 2 after an error, 130 after Ctrl-C."""
+    if argv[:1] == ["store"]:
+        from course_lib.widgets import store
+
+        return store.main(argv[1:]) or 0
+
+    parser = Parser(prog="python -m course_lib", description="Train and list the course's models.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    training = commands.add_parser("train", help="train a model by its recipe and store it")
+    training.add_argument("name", metavar="NAME", help="a recipe; `list` shows them all")
+    training.add_argument("--steps", type=int, help="train for so many steps")
+    training.add_argument("--out", type=Path, metavar="DIR", help="store the model in DIR")
+    training.add_argument("--fresh", action="store_true", help="don't resume an unfinished run")
+    training.add_argument("--threads", type=int, help="number of CPU threads")
+    commands.add_parser("list", help="show all recipes and which of them are stored")
+    commands.add_parser("store", help="run the notebooks and store them with their outputs")
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.command == "list":
+            list_recipes()
+        else:
+            train(arguments)
+    except (ValueError, DivergedError, OSError) as error:
+        notes = " ".join(getattr(error, "__notes__", []))
+        print(f"error: {error} {notes}".rstrip(), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        print(f"{interrupt}: the same command goes on from there.", file=sys.stderr)
+        return 130
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+    return 0
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train one model; its unfinished state is kept in ``runs/`` of the current folder."""
+    chosen = recipe(arguments.name)
+    if arguments.threads is not None:
+        check_int("--threads", arguments.threads, minimum=1)
+        torch.set_num_threads(arguments.threads)
+    resume = Path("runs") / f"{chosen.name}.safetensors"
+    if arguments.fresh:
+        resume.unlink(missing_ok=True)
+    elif resume.exists():
+        print(f"Resuming from {resume} (--fresh starts anew).")
+    card = run_recipe(chosen, steps=arguments.steps, folder=arguments.out, resume=resume)
+    if card is not None:
+        for metric, value in card["metrics"].items():
+            print(f"{metric}: {value:.4g}")
+
+
+def list_recipes() -> None:
+    """Print one line for each recipe: its name, its metrics if it is stored, its summary."""
+    for name, known in sorted(RECIPES.items()):
+        try:
+            metrics = load_card(name)["metrics"]
+            stored = ", ".join(f"{metric} {value:.4g}" for metric, value in metrics.items())
+        except ValueError:
+            stored = "not stored"
+        print(f"{name:24} {known.summary}  [{stored}]")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,29 @@
+"""One training loop, recipes, and stored models."""
+
+from course_lib.training.checkpoints import (
+    checkpoint_folder,
+    load_card,
+    load_pretrained,
+    round_weights,
+    save_pretrained,
+)
+from course_lib.training.fit import DivergedError, History, fit, learning_rate
+from course_lib.training.recipes import RECIPES, Recipe, recipe, register
+from course_lib.training.run import run_recipe
+
+__all__ = [
+    "RECIPES",
+    "DivergedError",
+    "History",
+    "Recipe",
+    "checkpoint_folder",
+    "fit",
+    "learning_rate",
+    "load_card",
+    "load_pretrained",
+    "recipe",
+    "register",
+    "round_weights",
+    "run_recipe",
+    "save_pretrained",
+]

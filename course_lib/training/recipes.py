@@ -1,0 +1,125 @@
+"""Named recipes: everything that leads from nothing to a stored model.
+
+A recipe is an ordinary value. To add one, write in a module ``recipes_<family>.py``, which
+``course_lib/training/__init__.py`` imports::
+
+    register(
+        Recipe(
+            name="nice-digits",
+            summary="NICE on 8x8 handwritten digits",
+            data="load_digits: train split, dequantized",
+            build=lambda: NICE(64),
+            load=lambda: load_digits("train")[0].flatten(1),
+            transform=lambda x, generator: dequantize(x, 17, generator=generator),
+            options={"steps": 4000, "batch_size": 128, "ema": 0.999},
+            evaluate=lambda model: {"bits per dimension": bits_per_dimension(model)},
+        )
+    )
+
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.checks import check_int, check_one_of
+
+__all__ = ["RECIPES", "Recipe", "check_name", "recipe", "register"]
+
+DTYPES = {"float16": torch.float16, "float32": torch.float32}
+OPTIONS = {"steps", "batch_size", "lr", "schedule", "weight_decay", "clip", "ema"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one model is built, trained and measured.
+
+    Args:
+        name: The name of the stored files: lower-case letters, digits, ``-`` and ``_``.
+        summary: One line for people.
+        data: What ``load`` returns, in words, for the card.
+        build: Makes the untrained model; its random start is drawn from ``seed``.
+        load: Makes the training data: a tensor or a tuple of tensors, as ``fit`` takes it.
+        options: Arguments of ``fit``, of which ``steps`` and ``batch_size`` are required.
+        evaluate: Measures the trained model, after rounding to ``dtype``, in eval mode: a number
+            for each name.
+        transform: As in ``fit``.
+        dtype: In which precision the weights are stored, ``"float16"`` or ``"float32"``.
+        seed: For the random start and for ``fit``.
+
+    Raises:
+        ValueError: When a field is not as described; the message names it.
+
+    """
+
+    name: str
+    summary: str
+    data: str
+    build: Callable[[], nn.Module]
+    load: Callable[[], Tensor | tuple[Tensor, ...]]
+    options: Mapping[str, Any]
+    evaluate: Callable[[nn.Module], Mapping[str, float]]
+    transform: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    dtype: str = "float16"
+    seed: int = 0
+
+    def __post_init__(self):
+        check_name(self.name)
+        for field in ("summary", "data"):
+            if not isinstance(text := getattr(self, field), str) or not text.strip():
+                raise ValueError(f"{field} must be a line of text, got {text!r}")
+        for field in ("build", "load", "evaluate"):
+            if not callable(function := getattr(self, field)):
+                raise ValueError(f"{field} must be a function, got {function!r}")
+        if not {"steps", "batch_size"} <= set(self.options) <= OPTIONS:
+            raise ValueError(
+                f"options must hold steps and batch_size, and of the rest only "
+                f"{', '.join(sorted(OPTIONS))}, got {', '.join(self.options)}"
+            )
+        check_one_of("dtype", self.dtype, DTYPES)
+        check_int("seed", self.seed, minimum=0)
+
+    def new_model(self) -> nn.Module:
+        """The untrained model, the same at every call; the global random generator is untouched."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed)
+            return self.build()
+
+
+RECIPES: dict[str, Recipe] = {}
+
+
+def register(new: Recipe) -> Recipe:
+    """Make a recipe known under its name, and return it.
+
+    Raises:
+        ValueError: When it isn't a ``Recipe``, or another has that name already.
+
+    """
+    if not isinstance(new, Recipe):
+        raise ValueError(f"new must be a Recipe, got {new!r}")
+    if new.name in RECIPES:
+        raise ValueError(f"new must have a name of its own, got {new.name!r} a second time")
+    RECIPES[new.name] = new
+    return new
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        ValueError: When there is none; the message lists all names.
+
+    """
+    check_one_of("recipe", name, RECIPES)
+    return RECIPES[name]
+
+
+def check_name(name: str) -> None:
+    """Require a name that is safe as a file name on every system (``ValueError``)."""
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        raise ValueError(f"name must be lower-case letters, digits, - and _, got {name!r}")
