@@ -10,10 +10,12 @@ BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 PY := $(BIN)/python
 STAMP := .venv/installed
 
-# The first Python on the path that is new enough. Looked up only when .venv is built.
-OLD_ENOUGH = -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+# The first Python on the path that will do. Looked up only when .venv is built.
+NEW_ENOUGH = -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+HAS_VENV = -c 'import ensurepip, venv'
 PYTHON = $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
-  if "$$p" $(OLD_ENOUGH) >/dev/null 2>&1; then echo "$$p"; exit; fi; done; echo python3)
+  if "$$p" $(NEW_ENOUGH) && "$$p" $(HAS_VENV); then echo "$$p"; exit; fi; \
+  done 2>/dev/null; echo python3)
 
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 LAB_URL := /lab$(if $(NOTEBOOKS),/tree/$(firstword $(NOTEBOOKS)))
@@ -44,16 +46,16 @@ moved:
 endif
 
 $(STAMP): pyproject.toml constraints.txt jupyterlab-overrides.json
-	@"$(PYTHON)" $(OLD_ENOUGH) 2>/dev/null || { \
+	@"$(PYTHON)" $(NEW_ENOUGH) 2>/dev/null || { \
 	  echo "The course needs Python 3.11 or newer; '$(PYTHON)' is not."; \
 	  echo "Install one, or name it: make $(firstword $(MAKECMDGOALS) lab) PYTHON=/path/to/python3.12"; \
 	  exit 1; }
-	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	@"$(PYTHON)" $(HAS_VENV) 2>/dev/null || { \
 	  echo "This Python can't make virtual environments: its venv module is missing."; \
 	  echo "On Debian or Ubuntu, as root: apt-get install python3-venv"; \
 	  exit 1; }
 	@if { [ -e $(STAMP) ] && [ "$$(cat $(STAMP))" != "$(CURDIR)" ]; } || \
-	  ! { $(PY) $(OLD_ENOUGH) && $(PY) -m pip --version; } >/dev/null 2>&1; then \
+	  ! { $(PY) $(NEW_ENOUGH) && $(PY) -m pip --version; } >/dev/null 2>&1; then \
 	  echo "Building .venv with $$("$(PYTHON)" --version)"; \
 	  "$(PYTHON)" -m venv --clear .venv; fi
 	@echo "Installing the pinned packages: minutes the first time, PyTorch is the largest."
