@@ -43,7 +43,9 @@ class Transform(nn.Module):
 
 
 class Base(nn.Module):
-    """A density of ``dim`` independent coordinates, each with the same 1-D density."""
+    """A density of ``dim`` independent coordinates, each with the same 1-D density around 0."""
+
+    std: float  # the standard deviation of one coordinate
 
     def __init__(self, dim: int):
         check_int("dim", dim, minimum=1)
@@ -72,6 +74,8 @@ class StandardGaussian(Base):
         tensor([-1.8379])
 
     """
+
+    std = 1.0
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density ``[B]`` of ``z [B, dim]``, in nats."""
@@ -104,6 +108,8 @@ class StandardLogistic(Base):
         tensor([-1.3863])
 
     """
+
+    std = math.pi / math.sqrt(3)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density ``[B]`` of ``z [B, dim]``, in nats."""

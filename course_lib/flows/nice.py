@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
 from course_lib.checks import check_int, check_one_of
 from course_lib.flows.base import StandardGaussian, StandardLogistic
 from course_lib.flows.flow import Flow
@@ -29,7 +32,6 @@ class NICE(Flow):
         ValueError: When an argument is out of range; the message names it.
 
     Example:
-        >>> import torch
         >>> model = NICE(64)
         >>> model.log_prob(torch.rand(10, 64)).shape
         torch.Size([10])
@@ -54,3 +56,21 @@ class NICE(Flow):
             ],
             PRIORS[prior](dim),
         )
+
+    @torch.no_grad()
+    def initialise_scale(self, x: Tensor) -> None:
+        """Start the scaling layer so that the latents of ``x [B, dim]`` spread like the prior.
+
+        Without it most of the first training steps only find each coordinate's scale: a pixel that
+        is always black varies by 1/256 and needs a factor of more than a thousand.
+
+        Raises:
+            ValueError: When ``x`` is no batch of points or a latent coordinate does not vary.
+
+        """
+        spread = self.trajectory(x)[-2].std(dim=0)  # the state just before the scaling layer
+        if not (spread > 0).all():
+            raise ValueError(
+                "x must vary in every coordinate, got a latent coordinate that is constant"
+            )
+        self.transforms[-1].log_scale.copy_((self.base.std / spread).log())
