@@ -30,7 +30,7 @@ MAPS: dict[str, list[str]] = {
 
 
 def colour_map(name: str) -> Colormap:
-    """One of the course's colour maps, ``"viridis"``, ``"signed"`` or ``"grey"``, for matplotlib."""
+    """The colour map ``"viridis"``, ``"signed"`` or ``"grey"`` for matplotlib."""
     if name not in MAPS:
         raise ValueError(f"name must be one of {', '.join(sorted(MAPS))}, got {name!r}")
     return LinearSegmentedColormap.from_list(f"course_{name}", MAPS[name])

@@ -42,7 +42,8 @@ if (frame) {
   const picture = frame.previousElementSibling;
   if (picture) picture.style.display = "none";
   const fit = () => {
-    frame.style.height = `${place.offsetHeight}px`;
+    // Zero means that the page hides us for a moment (JupyterLab does while it turns its theme).
+    if (place.offsetHeight) frame.style.height = `${place.offsetHeight}px`;
     // An iframe stays transparent only while both sides agree on the colour scheme.
     frame.style.colorScheme = place.firstElementChild.style.colorScheme;
     document.documentElement.style.colorScheme = frame.style.colorScheme;

@@ -1,7 +1,7 @@
 """Run notebooks and store them the way a reader finds them: outputs in place, widgets alive.
 
-``python -m course_lib store [NAME ...]`` reads the text pair ``notebooks/text/NAME.py``, runs it in a
-fresh kernel with ``COURSE_WIDGETS=static`` and writes ``notebooks/NAME.ipynb``.
+``python -m course_lib store [NAME ...]`` reads the text pair ``notebooks/text/NAME.py``, runs it in
+a fresh kernel with ``COURSE_WIDGETS=static`` and writes ``notebooks/NAME.ipynb``.
 """
 
 import os
@@ -10,6 +10,9 @@ from unittest.mock import patch
 
 import nbformat
 from nbclient import NotebookClient
+
+# With this in its metadata a notebook opens without asking which kernel to use.
+KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 
 
 def run_notebook(

@@ -4,6 +4,7 @@ Without a Chromium on the machine the tests are skipped, except where the enviro
 set: there a missing browser is a failure.
 """
 
+import copy
 import os
 import secrets
 import shutil
@@ -19,9 +20,11 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.sign import NotebookNotary
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
-from course_lib.widgets.store import run_notebook
+from course_lib.widgets.store import KERNEL, run_notebook
+from tests.browser.gallery import GALLERY, SETUP
+from tests.browser.harness import live_widget, run_all
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM_OPTIONS = [
@@ -59,24 +62,24 @@ class Lab:
     folder: Path
     notary: NotebookNotary
 
-    def write(self, name: str, *cells: str, run: bool = False, trusted: bool = False) -> str:
-        """Write a notebook with code cells, executed and stored or not, trusted or not."""
-        notebook = nbformat.v4.new_notebook(
-            cells=[nbformat.v4.new_code_cell(cell, id=f"cell-{i}") for i, cell in enumerate(cells)],
-            metadata={
-                "kernelspec": {
-                    "name": "python3",
-                    "display_name": "Python 3 (ipykernel)",
-                    "language": "python",
-                }
-            },
+    @staticmethod
+    def notebook(*cells: str) -> nbformat.NotebookNode:
+        """A notebook of code cells that opens without asking for a kernel."""
+        return nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in cells],
+            metadata={"kernelspec": KERNEL},
         )
-        if run:
-            notebook = run_notebook(notebook, folder=ROOT)
+
+    def save(self, name: str, notebook: nbformat.NotebookNode, *, trusted: bool = False) -> str:
+        """Put a notebook into the folder, trusted or not."""
         if trusted:
             self.notary.sign(notebook)
         nbformat.write(notebook, self.folder / name)
         return name
+
+    def write(self, name: str, *cells: str) -> str:
+        """Put a notebook that was never run into the folder."""
+        return self.save(name, self.notebook(*cells))
 
 
 @pytest.fixture(scope="session")
@@ -140,59 +143,69 @@ class Watch:
 
     def __init__(self, page: Page, origin: str) -> None:
         self.faults: list[str] = []
-        allowed = (origin, origin.replace("http", "ws"), "data:", "blob:", "about:")
+        self.allowed = (origin, origin.replace("http", "ws", 1), "data:", "blob:", "about:")
         page.on("pageerror", lambda error: self.faults.append(f"page error: {error}"))
-        page.on(
-            "console",
-            lambda message: (
-                self.faults.append(f"console error: {message.text}")
-                if message.type == "error"
-                else None
-            ),
-        )
-        page.on(
-            "request",
-            lambda request: (
-                None
-                if request.url.startswith(allowed)
-                else self.faults.append(f"request: {request.url}")
-            ),
-        )
+        page.on("console", self._console)
+        page.on("request", self._request)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.faults.append(f"console error: {message.text}")
+
+    def _request(self, request: Request) -> None:
+        if not request.url.startswith(self.allowed):
+            self.faults.append(f"request: {request.url}")
 
 
-@pytest.fixture
-def open_notebook(lab: Lab, browser: Browser) -> Iterator[Callable[..., Page]]:
-    """``open_notebook(name, kernel=True)`` opens a notebook of ``lab``; faults fail the test."""
+@pytest.fixture(scope="session")
+def open_page(lab: Lab, browser: Browser) -> Iterator[Callable[[str], Page]]:
+    """``open_page(name)`` opens a notebook of ``lab``; at the end no page may have misbehaved."""
     opened = []
 
-    def open_(name: str, *, kernel: bool = True, theme: str = "light") -> Page:
+    def open_(name: str) -> Page:
         context = browser.new_context(viewport={"width": 1000, "height": 900})
         page = context.new_page()
-        watch = Watch(page, lab.url)
-        opened.append((context, watch))
+        opened.append((context, name, Watch(page, lab.url)))
         page.goto(f"{lab.url}/doc/tree/{name}?reset&token={lab.token}")
-        page.wait_for_selector(".jp-Notebook .jp-Cell")
-        if theme == "dark":
-            page.evaluate(
-                "jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})"
-            )
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
         return page
 
     yield open_
-    faults = []
-    for context, watch in opened:
+    for context, _, _ in opened:
         context.close()
-        faults += watch.faults
-    assert not faults
+    assert not [f"{name}: {fault}" for _, name, watch in opened for fault in watch.faults]
 
 
-def run_all(page: Page) -> None:
-    """Run all cells of the open notebook and wait until the last has its number."""
-    page.wait_for_function(
-        "() => { const panel = jupyterapp.shell.currentWidget;"
-        " return panel && panel.sessionContext && panel.sessionContext.session"
-        " && panel.sessionContext.session.kernel"
-        " && panel.sessionContext.session.kernel.status === 'idle'; }",
-        timeout=60_000,
-    )
-    page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
+@pytest.fixture(scope="session")
+def live(lab: Lab, open_page: Callable[[str], Page]) -> Page:
+    """A notebook with every widget of the gallery, just run: cell k + 1 shows the k-th widget."""
+    page = open_page(lab.write("live.ipynb", SETUP, *GALLERY.values()))
+    run_all(page)
+    for index in range(len(GALLERY)):
+        live_widget(page, index + 1)
+    return page
+
+
+@pytest.fixture(scope="session")
+def gallery_outputs(lab: Lab) -> nbformat.NotebookNode:
+    """The same notebook, run and stored as the course's notebooks are."""
+    return run_notebook(lab.notebook(SETUP, *GALLERY.values()), folder=ROOT)
+
+
+@pytest.fixture(scope="session")
+def trusted(
+    lab: Lab, open_page: Callable[[str], Page], gallery_outputs: nbformat.NotebookNode
+) -> Page:
+    """The stored notebook, trusted and reopened; nothing is run."""
+    return open_page(lab.save("trusted.ipynb", gallery_outputs, trusted=True))
+
+
+@pytest.fixture(scope="session")
+def untrusted(
+    lab: Lab, open_page: Callable[[str], Page], gallery_outputs: nbformat.NotebookNode
+) -> Page:
+    """The stored notebook as a stranger finds it: reopened, but not trusted."""
+    # Trust is a signature of the content, so that this copy must not be the same.
+    other = copy.deepcopy(gallery_outputs)
+    other.cells.append(nbformat.v4.new_markdown_cell("Not trusted."))
+    return open_page(lab.save("untrusted.ipynb", other))

@@ -1,0 +1,27 @@
+"""One small example of each widget: the code of a notebook cell that shows it.
+
+The browser tests put all of them into one notebook. Each cell names its widget like its key here.
+"""
+
+SETUP = """
+import numpy as np
+from course_lib import widgets
+points = np.random.default_rng(0).normal(size=(400, 2))
+"""
+
+PLAYERS = {
+    "particles": """
+path = np.stack([points * np.array([1 - 0.2 * k, 1 + 0.2 * k]) for k in range(5)])
+lines = np.stack(np.meshgrid(np.linspace(-3, 3, 9), np.linspace(-3, 3, 9)), -1)
+mesh = np.stack([lines * np.array([1 - 0.2 * k, 1 + 0.2 * k]) for k in range(5)])
+particles = widgets.ParticlePlayer(
+    path, grid=mesh, color=points[:, 0], color_label="height", color_map="signed",
+    labels=[f"squeeze {k}" for k in range(5)], title="Squeezed points",
+)
+particles
+""",
+}
+
+OTHERS: dict[str, str] = {}
+
+GALLERY = PLAYERS | OTHERS

@@ -1,0 +1,165 @@
+"""Every player, live in JupyterLab and stored: it moves, answers, and stays quiet otherwise."""
+
+import json
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.gallery import GALLERY, PLAYERS
+from tests.browser.harness import (
+    cell_output,
+    fingerprint,
+    live_widget,
+    python,
+    set_theme,
+    settle,
+    stored_frame,
+    wait_until_it_differs,
+)
+
+CELL = {name: index + 1 for index, name in enumerate(GALLERY)}
+
+
+@pytest.fixture(params=["live", "stored"])
+def form(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=PLAYERS)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def player(name: str, form: str, live: Page, trusted: Page) -> Locator:
+    """A player at its first step, with the focus on it."""
+    if form == "live":
+        widget = live_widget(live, CELL[name])
+    else:
+        widget = stored_frame(trusted, CELL[name]).locator(".course-widget")
+    widget.focus()
+    widget.press("Home")
+    settle(widget)
+    return widget
+
+
+def readout(player: Locator) -> str:
+    return player.locator(".cw-readout").inner_text()
+
+
+def test_nothing_moves_until_asked(player: Locator) -> None:
+    before = settle(player)
+    player.page.wait_for_timeout(300)
+    assert fingerprint(player) == before
+    assert readout(player) == "0 / 4"
+
+
+def test_play_moves_the_picture_and_pause_stops_it(player: Locator) -> None:
+    before = settle(player)
+    player.get_by_role("button", name="Play").click()
+    wait_until_it_differs(player, before)
+    player.get_by_role("button", name="Pause").click()
+    resting = settle(player)
+    player.page.wait_for_timeout(300)
+    assert fingerprint(player) == resting != before
+
+
+def test_play_ends_at_the_last_step(player: Locator) -> None:
+    player.press("End")
+    player.press("ArrowLeft")
+    player.press(" ")
+    expect(player.locator(".cw-readout")).to_have_text("4 / 4")
+    expect(player.get_by_role("button", name="Play")).to_be_visible()
+
+
+def test_keys_step_and_play(player: Locator) -> None:
+    before = settle(player)
+    player.press("ArrowRight")
+    player.press("ArrowRight")
+    assert readout(player) == "2 / 4"
+    assert settle(player) != before
+    player.press("ArrowLeft")
+    assert readout(player) == "1 / 4"
+    player.press("End")
+    assert readout(player) == "4 / 4"
+    player.press("Home")
+    assert readout(player) == "0 / 4"
+    assert settle(player) == before
+    player.press(" ")
+    expect(player.get_by_role("button", name="Pause")).to_be_visible()
+    player.press(" ")
+    expect(player.get_by_role("button", name="Play")).to_be_visible()
+
+
+def test_buttons_step(player: Locator) -> None:
+    player.get_by_role("button", name="Step forward").click()
+    assert readout(player) == "1 / 4"
+    player.get_by_role("button", name="Step back").click()
+    assert readout(player) == "0 / 4"
+
+
+def test_scrubbing_shows_the_place_under_the_mouse(player: Locator) -> None:
+    before = settle(player)
+    slider = player.get_by_role("slider")
+    box = slider.bounding_box()
+    slider.click(position={"x": box["width"] / 2, "y": box["height"] / 2})
+    assert 1.5 < float(readout(player).split(" / ")[0]) < 2.5
+    assert settle(player) != before
+
+
+def test_the_slider_names_the_step(player: Locator) -> None:
+    player.press("ArrowRight")
+    expect(player.get_by_role("slider")).to_have_attribute("aria-valuetext", "1 / 4, squeeze 1")
+    expect(player.locator(".cw-note")).to_have_text("squeeze 1")
+
+
+def test_the_theme_changes_the_picture(player: Locator) -> None:
+    light = settle(player)
+    set_theme(player.page, "Dark")
+    wait_until_it_differs(player, light)
+    assert player.evaluate("root => getComputedStyle(root).color") == "rgb(232, 234, 237)"
+    set_theme(player.page, "Light")
+    player.page.wait_for_timeout(300)
+    assert settle(player) == light
+    assert player.bounding_box()["height"] > 300  # the theme's turn did not fold it
+
+
+def test_python_drives_the_step_and_reads_it_back(live: Page, name: str) -> None:
+    widget = live_widget(live, CELL[name])
+    before = settle(widget)
+    assert python(live, f"{name}.step = 2.5") == ""
+    expect(widget.locator(".cw-readout")).to_have_text("2.5 / 4")
+    assert settle(widget) != before
+    widget.focus()
+    widget.press("ArrowRight")
+    live.wait_for_timeout(500)
+    assert json.loads(python(live, f"print({name}.step)")) == 3.0
+
+
+def test_python_starts_and_stops_the_motion(live: Page, name: str) -> None:
+    widget = live_widget(live, CELL[name])
+    python(live, f"{name}.step = 0.0; {name}.playing = True")
+    expect(widget.get_by_role("button", name="Pause")).to_be_visible()
+    live.wait_for_timeout(400)
+    python(live, f"{name}.playing = False")
+    expect(widget.get_by_role("button", name="Play")).to_be_visible()
+    live.wait_for_timeout(500)
+    assert 0 < json.loads(python(live, f"print({name}.step)")) < 4
+
+
+def test_a_stored_widget_replaces_its_picture(trusted: Page, name: str) -> None:
+    widget = stored_frame(trusted, CELL[name]).locator(".course-widget")
+    settle(widget)
+    output = cell_output(trusted, CELL[name])
+    assert output.locator("img").is_hidden()
+    frame, inside = output.locator("iframe").bounding_box(), widget.bounding_box()
+    assert inside["height"] <= frame["height"] <= inside["height"] + 10
+
+
+def test_without_trust_the_picture_stays(untrusted: Page, name: str) -> None:
+    output = cell_output(untrusted, CELL[name])
+    picture = output.locator("img")
+    picture.scroll_into_view_if_needed()
+    assert output.locator("iframe").count() == 0
+    assert picture.evaluate("img => img.complete && img.naturalWidth") > 300
+    assert len(picture.get_attribute("alt")) > 20
