@@ -3,7 +3,17 @@
 A widget is given arrays and imports no model. See ``base.py`` for what widgets share.
 """
 
+from course_lib.widgets.base import CourseWidget, PlayerWidget
+from course_lib.widgets.image_player import ImagePlayer
 from course_lib.widgets.palette import MAPS, PALETTE, colour_map
 from course_lib.widgets.particle_player import ParticlePlayer
 
-__all__ = ["MAPS", "PALETTE", "ParticlePlayer", "colour_map"]
+__all__ = [
+    "MAPS",
+    "PALETTE",
+    "CourseWidget",
+    "ImagePlayer",
+    "ParticlePlayer",
+    "PlayerWidget",
+    "colour_map",
+]

@@ -278,14 +278,12 @@ export function drawAxes(ctx, extent, box, theme) {
   ctx.stroke();
 }
 
-// A colour bar with its numbers to the right and its label along it.
-export function drawColourBar(ctx, table, low, high, label, box, theme) {
-  const rows = table.length / 3;
-  for (let i = 0; i < rows; i++) {
-    ctx.fillStyle = `rgb(${table[3 * i]}, ${table[3 * i + 1]}, ${table[3 * i + 2]})`;
-    const top = box.y + box.height * (1 - (i + 1) / rows);
-    ctx.fillRect(box.x, top, box.width, box.height / rows + 0.6);
-  }
+// A bar of the colour map `name` with its numbers to the right and its label along it.
+export function drawColourBar(ctx, name, low, high, label, box, theme) {
+  const gradient = ctx.createLinearGradient(0, box.y + box.height, 0, box.y);
+  MAPS[name].forEach((hex, i, all) => gradient.addColorStop(i / (all.length - 1), hex));
+  ctx.fillStyle = gradient;
+  ctx.fillRect(box.x, box.y, box.width, box.height);
   ctx.strokeStyle = theme.line;
   ctx.fillStyle = theme.muted;
   ctx.font = `11px ${theme.font}`;

@@ -37,7 +37,6 @@ function render({ model, el }) {
   const place = new Float32Array(2 * count);
   const shade = color && new Float32Array(count);
   const mesh = grid && new Float32Array(grid.values.length / grid.shape[0]);
-  const table = colourTable(model.get("color_map"));
   const heat = field && heatMap(field, model.get("field_range"));
 
   // Fewer particles, larger dots.
@@ -93,7 +92,7 @@ function render({ model, el }) {
     drawAxes(ctx, extent, box, theme);
     if (color) {
       const bar = { x: box.x + box.width + 14, y: box.y, width: 12, height: box.height };
-      drawColourBar(ctx, table, colourLow, colourHigh, barLabel, bar, theme);
+      drawColourBar(ctx, model.get("color_map"), colourLow, colourHigh, barLabel, bar, theme);
     }
   };
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.sign import NotebookNotary
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, sync_playwright
 
 from course_lib.widgets.store import KERNEL, run_notebook
 from tests.browser.gallery import GALLERY, SETUP
@@ -144,9 +144,14 @@ class Watch:
     def __init__(self, page: Page, origin: str) -> None:
         self.faults: list[str] = []
         self.allowed = (origin, origin.replace("http", "ws", 1), "data:", "blob:", "about:")
-        page.on("pageerror", lambda error: self.faults.append(f"page error: {error}"))
+        page.on(
+            "pageerror", lambda error: self.faults.append(f"page error: {error}\n{error.stack}")
+        )
         page.on("console", self._console)
         page.on("request", self._request)
+
+    def _page_error(self, error: Error) -> None:
+        self.faults.append(f"page error: {error}\n{error.stack}")
 
     def _console(self, message: ConsoleMessage) -> None:
         if message.type == "error":

@@ -41,7 +41,10 @@ def python(page: Page, code: str) -> str:
 
 
 def set_theme(page: Page, name: str) -> None:
-    """Turn JupyterLab "Light" or "Dark"."""
+    """Turn JupyterLab "Light" or "Dark", and wait until its splash screen is gone.
+
+    A second turn while the splash screen fades makes JupyterLab itself report an error.
+    """
     page.evaluate(
         "name => jupyterapp.commands.execute('apputils:change-theme', {theme: name})",
         f"JupyterLab {name}",
@@ -49,6 +52,7 @@ def set_theme(page: Page, name: str) -> None:
     page.wait_for_function(
         "dark => document.body.dataset.jpThemeLight === String(!dark)", arg=name == "Dark"
     )
+    page.wait_for_selector("#jupyterlab-splash", state="detached")
 
 
 def cell_output(page: Page, index: int) -> Locator:
