@@ -1,6 +1,7 @@
 """The command line of the course: ``python -m course_lib train | list | store``."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -42,11 +43,13 @@ def main(argv: list[str]) -> int:
         else:
             train(arguments)
     except (ValueError, DivergedError, OSError) as error:
-        notes = " ".join(getattr(error, "__notes__", []))
-        print(f"error: {error} {notes}".rstrip(), file=sys.stderr)
+        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
+        print(f"error: {error}{notes}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
-        print(f"{interrupt}: the same command goes on from there.", file=sys.stderr)
+        print(
+            f"{str(interrupt) or 'stopped'}: the same command goes on from there", file=sys.stderr
+        )
         return 130
     finally:
         if dist.is_available() and dist.is_initialized():
@@ -63,8 +66,8 @@ def train(arguments: argparse.Namespace) -> None:
     resume = Path("runs") / f"{chosen.name}.safetensors"
     if arguments.fresh:
         resume.unlink(missing_ok=True)
-    elif resume.exists():
-        print(f"Resuming from {resume} (--fresh starts anew).")
+    elif resume.exists() and os.environ.get("RANK", "0") == "0":
+        print(f"Resuming from {resume} (--fresh starts anew)", flush=True)
     card = run_recipe(chosen, steps=arguments.steps, folder=arguments.out, resume=resume)
     if card is not None:
         for metric, value in card["metrics"].items():
@@ -73,13 +76,17 @@ def train(arguments: argparse.Namespace) -> None:
 
 def list_recipes() -> None:
     """Print one line for each recipe: its name, its metrics if it is stored, its summary."""
+    rows = []
     for name, known in sorted(RECIPES.items()):
         try:
             metrics = load_card(name)["metrics"]
             stored = ", ".join(f"{metric} {value:.4g}" for metric, value in metrics.items())
         except ValueError:
             stored = "not stored"
-        print(f"{name:24} {known.summary}  [{stored}]")
+        rows.append((name, stored, known.summary))
+    for row in rows:
+        widths = [max(len(other[i]) for other in rows) for i in range(2)]
+        print(f"{row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ no byte of a file is parsed before its checksum was compared with the card's.
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from course_lib.checks import check_one_of
+from course_lib.checks import check_int, check_number, check_one_of
 from course_lib.training.files import write_atomically
 from course_lib.training.recipes import DTYPES, check_name, recipe
 
@@ -87,11 +86,8 @@ def save_pretrained(
     _check_module(model)
     check_name(name)
     check_one_of("dtype", dtype, DTYPES)
-    if set(card) != set(GIVEN):
-        raise ValueError(f"card must hold {', '.join(GIVEN)}, got {', '.join(card)}")
-    for metric, value in card["metrics"].items():
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"metrics must be finite numbers, got {metric}={value!r}")
+    _check_card(card)
+    folder = _folder(folder)
 
     payload = safetensors.torch.save(_rounded(model, dtype))
     if len(payload) > MAX_BYTES:
@@ -105,7 +101,6 @@ def save_pretrained(
         "torch": torch.__version__,
     }
     text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
-    folder = checkpoint_folder() if folder is None else Path(folder)
     write_atomically(folder / f"{name}.safetensors", payload)
     write_atomically(folder / f"{name}.json", text.encode())
     return whole
@@ -120,7 +115,7 @@ def load_card(name: str, *, folder: str | os.PathLike | None = None) -> dict[str
 
     """
     check_name(name)
-    path = (checkpoint_folder() if folder is None else Path(folder)) / f"{name}.json"
+    path = _folder(folder) / f"{name}.json"
     try:
         card = json.loads(_read(path, name))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -139,7 +134,7 @@ def load_pretrained(name: str, *, folder: str | os.PathLike | None = None) -> nn
 
     """
     card = load_card(name, folder=folder)
-    path = (checkpoint_folder() if folder is None else Path(folder)) / f"{name}.safetensors"
+    path = _folder(folder) / f"{name}.safetensors"
     payload = _read(path, name)
     if hashlib.sha256(payload).hexdigest() != card["sha256"]:
         raise ValueError(f"{path} is not the file of its card (SHA-256 differs): {_remedy(name)}")
@@ -172,6 +167,29 @@ def _read(path: Path, name: str) -> bytes:
 
 def _remedy(name: str) -> str:
     return f"run `python -m course_lib train {name}`, or restore it with `git checkout`"
+
+
+def _folder(folder: str | os.PathLike | None) -> Path:
+    if folder is None:
+        return checkpoint_folder()
+    if not isinstance(folder, str | os.PathLike):
+        raise ValueError(f"folder must be a path or None, got {folder!r}")
+    return Path(folder)
+
+
+def _check_card(card: Mapping[str, Any]) -> None:
+    if not isinstance(card, Mapping) or set(card) != set(GIVEN):
+        raise ValueError(f"card must be a mapping of {', '.join(GIVEN)}, got {card!r}")
+    recipe(card["recipe"])
+    for key in ("summary", "command", "data"):
+        if not isinstance(card[key], str):
+            raise ValueError(f"card[{key!r}] must be text, got {card[key]!r}")
+    check_int("card['seed']", card["seed"], minimum=0)
+    check_int("card['steps']", card["steps"], minimum=1)
+    if not isinstance(card["metrics"], Mapping):
+        raise ValueError(f"card['metrics'] must be a mapping, got {card['metrics']!r}")
+    for metric, value in card["metrics"].items():
+        check_number(f"metric {metric}", value, above=float("-inf"))
 
 
 def _check_module(model: nn.Module) -> None:

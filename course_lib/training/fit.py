@@ -137,8 +137,11 @@ def fit(
     check_int("batch_size", batch_size, minimum=1, maximum=len(data[0]))
     check_number("lr", lr, above=0)
     check_one_of("schedule", schedule, SCHEDULES)
-    _check_other_options(weight_decay, clip, ema, transform)
+    _check_options(weight_decay, clip, ema)
     check_int("seed", seed, minimum=0)
+    if transform is not None and not callable(transform):
+        raise ValueError(f"transform must be a function or None, got {transform!r}")
+    checkpoint = _check_path(checkpoint)
     check_int("checkpoint_every", checkpoint_every, minimum=1)
     check_bool("progress", progress)
     device = _check_device(device)
@@ -146,7 +149,6 @@ def fit(
 
     home = next(iter(parameters.values())).device
     data = tuple(t.detach().cpu() for t in data)
-    checkpoint = None if checkpoint is None else Path(checkpoint)
     options = {
         "model": describe_model(model),
         "data": describe_data(data) if checkpoint else None,
@@ -163,6 +165,7 @@ def fit(
     hide = not progress or rank > 0 or os.environ.get("COURSE_WIDGETS") == "static"
     try:
         model.to(device).train()
+        model.zero_grad()
         optimizer = torch.optim.AdamW(parameters.values(), lr=lr, weight_decay=weight_decay)
         average = {name: p.detach().clone() for name, p in parameters.items()} if ema else {}
         losses: list[float] = []
@@ -172,6 +175,7 @@ def fit(
         if world > 1:
             for t in model.state_dict().values():
                 dist.broadcast(t, src=0)
+            dist.barrier()  # nobody writes the checkpoint before everybody has read it
 
         order = _order(len(data[0]), batch_size, seed, first_step=len(losses))
         with (
@@ -183,7 +187,8 @@ def fit(
                 index = next(order)
                 batch = [t[index] for t in data]
                 if transform is not None:
-                    batch[0] = transform(batch[0], _generator("cpu", seed, TRANSFORM, step))
+                    noise = _generator("cpu", seed, TRANSFORM, step)
+                    batch[0] = _check_transformed(transform(batch[0], noise), batch_size)
                 share = [t.tensor_split(world)[rank].to(device) for t in batch]
                 weight = len(share[0]) / batch_size
 
@@ -214,12 +219,12 @@ def fit(
                 for name, mean in average.items():
                     mean.lerp_(parameters[name].detach(), _ema_weight(ema, step))
 
-                if rank == 0 and checkpoint:
-                    last = interrupted() or step + 1 == steps
-                    if last or (step + 1) % checkpoint_every == 0:
-                        state.save(checkpoint, options)
-                if interrupted():
-                    raise KeyboardInterrupt(f"stopped after step {step + 1} of {steps}")
+                done, stop = step + 1, interrupted()
+                due = stop or done == steps or done % checkpoint_every == 0
+                if checkpoint and rank == 0 and due:
+                    state.save(checkpoint, options)
+                if stop:
+                    raise KeyboardInterrupt(f"stopped after step {done} of {steps}")
                 bar.set_postfix_str(f"loss {np.mean(losses[-50:]):.3f}", refresh=False)
                 bar.update()
         with torch.no_grad():
@@ -286,7 +291,7 @@ def _loss(model: nn.Module, share: list[Tensor], noise: torch.Generator, step: i
         loss = model.loss(*share, generator=noise)
     except ValueError as error:
         # A model checks its own values too: overflowing ones may meet that check first.
-        error.add_note(f"This came from model.loss in step {step + 1} of fit.")
+        error.add_note(f"this came from model.loss in step {step + 1} of fit")
         raise
     if not isinstance(loss, Tensor) or loss.ndim > 0:
         raise ValueError(f"model.loss must return a tensor without dimensions, got {loss!r}")
@@ -352,9 +357,22 @@ def _check_data(data: tuple[Tensor, ...]) -> None:
             raise ValueError(f"data[{i}] must have {len(data[0])} rows like data[0], got {len(t)}")
 
 
-def _check_other_options(
-    weight_decay: float, clip: float | None, ema: float | None, transform: Callable | None
-) -> None:
+def _check_transformed(x: Tensor, batch_size: int) -> Tensor:
+    if not isinstance(x, Tensor) or x.ndim == 0 or len(x) != batch_size:
+        what = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"transform must return a tensor of {batch_size} rows, got {what}")
+    return x
+
+
+def _check_path(path: str | os.PathLike | None) -> Path | None:
+    if path is None:
+        return None
+    if not isinstance(path, str | os.PathLike) or Path(path).is_dir():
+        raise ValueError(f"checkpoint must be the path of a file or None, got {path!r}")
+    return Path(path)
+
+
+def _check_options(weight_decay: float, clip: float | None, ema: float | None) -> None:
     if weight_decay != 0:
         check_number("weight_decay", weight_decay, above=0)
     if clip is not None:
@@ -363,8 +381,6 @@ def _check_other_options(
         check_number("ema", ema, above=0)
         if ema >= 1:
             raise ValueError(f"ema must be below 1, got {ema!r}")
-    if transform is not None and not callable(transform):
-        raise ValueError(f"transform must be a function or None, got {transform!r}")
 
 
 def _check_device(device: str | torch.device | None) -> torch.device:

@@ -31,7 +31,8 @@ from course_lib.checks import check_int, check_one_of
 __all__ = ["RECIPES", "Recipe", "check_name", "recipe", "register"]
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
-OPTIONS = {"steps", "batch_size", "lr", "schedule", "weight_decay", "clip", "ema"}
+NEEDED = {"steps", "batch_size"}
+OPTIONS = NEEDED | {"lr", "schedule", "weight_decay", "clip", "ema"}
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,12 @@ class Recipe:
         for field in ("build", "load", "evaluate"):
             if not callable(function := getattr(self, field)):
                 raise ValueError(f"{field} must be a function, got {function!r}")
-        if not {"steps", "batch_size"} <= set(self.options) <= OPTIONS:
+        if self.transform is not None and not callable(self.transform):
+            raise ValueError(f"transform must be a function or None, got {self.transform!r}")
+        if not isinstance(self.options, Mapping) or not NEEDED <= set(self.options) <= OPTIONS:
             raise ValueError(
-                f"options must hold steps and batch_size, and of the rest only "
-                f"{', '.join(sorted(OPTIONS))}, got {', '.join(self.options)}"
+                f"options must hold {' and '.join(sorted(NEEDED))}, and may hold "
+                f"{', '.join(sorted(OPTIONS - NEEDED))}, got {self.options!r}"
             )
         check_one_of("dtype", self.dtype, DTYPES)
         check_int("seed", self.seed, minimum=0)

@@ -43,7 +43,10 @@ def run_recipe(
     if steps is not None:
         check_int("steps", steps, minimum=1)
     check_bool("progress", progress)
-    options = {**recipe.options} if steps is None else {**recipe.options, "steps": steps}
+    for name, path in (("folder", folder), ("resume", resume)):
+        if path is not None and not isinstance(path, str | os.PathLike):
+            raise ValueError(f"{name} must be a path or None, got {path!r}")
+    options = recipe.options if steps is None else {**recipe.options, "steps": steps}
     model = recipe.new_model()
     history = fit(
         model,

@@ -1,0 +1,12 @@
+"""The tests of this folder use one thread: bit-for-bit comparisons then hold everywhere."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,175 @@
+"""The command line: what it prints, writes and refuses, in one process and in two."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+from course_lib.__main__ import main
+from course_lib.training import RECIPES, Recipe, load_card, load_pretrained, run_recipe
+from tests.training.tiny import TINY, jitter
+
+ROOT = Path(__file__).parents[2]
+FIELDS = vars(TINY)
+
+
+@pytest.fixture(autouse=True)
+def place(monkeypatch, tmp_path):
+    for name in list(RECIPES):
+        monkeypatch.delitem(RECIPES, name)
+    monkeypatch.setitem(RECIPES, "tiny", TINY)
+    monkeypatch.setenv("COURSE_CHECKPOINTS", str(tmp_path / "stored"))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_train_then_list(capsys):
+    assert main(["list"]) == 0
+    assert re.fullmatch(r"tiny +not stored +A line through a sine\n", capsys.readouterr().out)
+    assert main(["train", "tiny", "--steps", "7"]) == 0
+    metric = f"{load_card('tiny')['metrics']['mean squared error']:.4g}"
+    assert capsys.readouterr().out == f"mean squared error: {metric}\n"
+    assert load_card("tiny")["steps"] == 7
+    assert not any(Path("runs").iterdir())
+    assert main(["list"]) == 0
+    line = rf"tiny +mean squared error {re.escape(metric)} +A line through a sine\n"
+    assert re.fullmatch(line, capsys.readouterr().out)
+
+
+def test_out_and_threads():
+    assert main(["train", "tiny", "--steps", "1", "--out", "here", "--threads", "2"]) == 0
+    assert torch.get_num_threads() == 2
+    assert {p.name for p in Path("here").iterdir()} == {"tiny.json", "tiny.safetensors"}
+    assert not Path("stored").exists()
+
+
+def interrupted(monkeypatch, *arguments):
+    calls = []
+
+    def transform(x, generator):
+        calls.append(1)
+        if len(calls) == 4:
+            signal.raise_signal(signal.SIGINT)
+        return jitter(x, generator)
+
+    transform.__qualname__ = jitter.__qualname__
+    with monkeypatch.context() as patch:
+        patch.setitem(RECIPES, "tiny", Recipe(**FIELDS | {"transform": transform}))
+        assert main(["train", "tiny", *arguments]) == 130
+    assert Path("runs", "tiny.safetensors").exists()
+    return calls
+
+
+def test_an_interrupted_run_goes_on(monkeypatch, capsys, tmp_path):
+    interrupted(monkeypatch)
+    assert "stopped after step 4 of 30: the same command goes on" in capsys.readouterr().err
+    assert main(["train", "tiny"]) == 0
+    resume = Path("runs", "tiny.safetensors")
+    assert capsys.readouterr().out.startswith(f"Resuming from {resume} (--fresh starts anew)\n")
+    assert not resume.exists()
+    whole = run_recipe(TINY, folder=tmp_path / "whole", progress=False)
+    assert load_card("tiny")["sha256"] == whole["sha256"]
+
+
+def test_fresh_starts_anew(monkeypatch, capsys):
+    interrupted(monkeypatch)
+    assert main(["train", "tiny", "--steps", "5"]) == 2
+    assert "steps=30 there, steps=5 here" in capsys.readouterr().err
+    assert main(["train", "tiny", "--steps", "5", "--fresh"]) == 0
+    assert "Resuming" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: command"),
+        (["fly"], "argument command: invalid choice: 'fly'"),
+        (["train"], "the following arguments are required: NAME"),
+        (["train", "huge"], "recipe must be one of tiny, got 'huge'"),
+        (["train", "tiny", "--steps", "0"], "steps must be an integer of at least 1, got 0"),
+        (["train", "tiny", "--steps", "x"], "argument --steps: invalid int value: 'x'"),
+        (["train", "tiny", "--threads", "0"], "--threads must be an integer of at least 1, got 0"),
+        (["train", "tiny", "--steps", "1", "--out", "file/below"], "[Errno "),
+    ],
+    ids=str,
+)
+def test_errors_are_one_line_and_exit_code_2(arguments, message, capsys):
+    Path("file").touch()
+    try:
+        code = main(arguments)
+    except SystemExit as stop:  # argparse ends the process itself
+        code = stop.code
+    assert code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "step/s" not in line]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"error: {message}")
+
+
+def test_divergence_is_one_line(monkeypatch, capsys):
+    def nan(x, generator):
+        return x * torch.nan
+
+    monkeypatch.setitem(RECIPES, "tiny", Recipe(**FIELDS | {"transform": nan}))
+    assert main(["train", "tiny"]) == 2
+    assert "error: training diverged in step 1: the loss is nan" in capsys.readouterr().err
+
+
+def test_notes_are_part_of_the_line(monkeypatch, capsys):
+    class Picky(torch.nn.Linear):
+        def loss(self, x, *, generator=None):
+            raise ValueError("x must be nicer")
+
+    monkeypatch.setitem(RECIPES, "tiny", Recipe(**FIELDS | {"build": lambda: Picky(1, 1)}))
+    assert main(["train", "tiny"]) == 2
+    line = "error: x must be nicer (this came from model.loss in step 1 of fit)\n"
+    assert capsys.readouterr().err.endswith(line)
+
+
+def test_store_is_handed_on(monkeypatch):
+    import course_lib.widgets
+
+    given = []
+    fake = types.ModuleType("course_lib.widgets.store")
+    fake.main = lambda argv: given.append(argv)
+    monkeypatch.setitem(sys.modules, "course_lib.widgets.store", fake)
+    monkeypatch.setattr(course_lib.widgets, "store", fake, raising=False)
+    assert main(["store", "--check", "a.ipynb"]) == 0
+    assert given == [["--check", "a.ipynb"]]
+    fake.main = lambda argv: 3
+    assert main(["store"]) == 3
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", *arguments]
+    changes = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COURSE_WIDGETS": ""}
+    environment = os.environ | changes
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+
+
+def test_as_a_process():
+    result = run("course_lib", "train", "no-such-recipe")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: recipe must be one of ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_two_processes_take_the_steps_of_one(tmp_path):
+    """Five examples a step: shares of three and two. Process 1 starts with other weights."""
+    script = str(ROOT / "tests" / "training" / "tiny.py")
+    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", script]
+    result = run(*launch, "train", "tiny", "--out", str(tmp_path / "two"))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("mean squared error") == 1
+    assert result.stderr.count("100%") == 1
+    assert not any(Path("runs").iterdir())
+    run_recipe(TINY, folder=tmp_path / "one", progress=False)
+    one, two = (load_pretrained("tiny", folder=tmp_path / name) for name in ("one", "two"))
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    start = TINY.new_model()
+    assert (start.net[0].weight - two.net[0].weight).abs().max() > 0.05
