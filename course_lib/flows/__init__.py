@@ -4,7 +4,13 @@ from course_lib.flows.base import StandardGaussian, StandardLogistic, Transform
 from course_lib.flows.flow import Flow
 from course_lib.flows.inpainting import inpaint
 from course_lib.flows.nice import NICE
-from course_lib.flows.transforms import AdditiveCoupling, DiagonalScaling, Permutation, Planar
+from course_lib.flows.transforms import (
+    AdditiveCoupling,
+    DiagonalScaling,
+    Permutation,
+    Planar,
+    Standardize,
+)
 
 __all__ = [
     "NICE",
@@ -15,6 +21,7 @@ __all__ = [
     "Planar",
     "StandardGaussian",
     "StandardLogistic",
+    "Standardize",
     "Transform",
     "inpaint",
 ]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +28,8 @@ class Transform(nn.Module):
 
     def check(self, name: str, x: Tensor) -> None:
         """Require finite points ``[B, dim]`` of the transform's own dtype (``ValueError``)."""
-        dtype = next((p.dtype for p in self.parameters()), None)
-        check_floats(name, x, (None, self.dim), dtype=dtype)
+        own = (t.dtype for t in chain(self.parameters(), self.buffers()) if t.is_floating_point())
+        check_floats(name, x, (None, self.dim), dtype=next(own, None))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Lead data ``x [B, dim]`` to ``(z [B, dim], log_det [B])``."""
@@ -43,9 +44,7 @@ class Transform(nn.Module):
 
 
 class Base(nn.Module):
-    """A density of ``dim`` independent coordinates, each with the same 1-D density around 0."""
-
-    std: float  # the standard deviation of one coordinate
+    """A density of ``dim`` independent coordinates, each with the same 1-D density."""
 
     def __init__(self, dim: int):
         check_int("dim", dim, minimum=1)
@@ -74,8 +73,6 @@ class StandardGaussian(Base):
         tensor([-1.8379])
 
     """
-
-    std = 1.0
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density ``[B]`` of ``z [B, dim]``, in nats."""
@@ -108,8 +105,6 @@ class StandardLogistic(Base):
         tensor([-1.3863])
 
     """
-
-    std = math.pi / math.sqrt(3)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density ``[B]`` of ``z [B, dim]``, in nats."""

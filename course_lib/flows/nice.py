@@ -2,13 +2,10 @@
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
-from course_lib.checks import check_int, check_one_of
+from course_lib.checks import check_bool, check_int, check_one_of
 from course_lib.flows.base import StandardGaussian, StandardLogistic
 from course_lib.flows.flow import Flow
-from course_lib.flows.transforms import AdditiveCoupling, DiagonalScaling
+from course_lib.flows.transforms import AdditiveCoupling, DiagonalScaling, Standardize
 
 __all__ = ["NICE"]
 
@@ -27,11 +24,13 @@ class NICE(Flow):
         couplings: Number of additive couplings; they move the odd and the even coordinates in turn.
         hidden: Widths of the hidden layers of each coupling's network.
         prior: ``"logistic"`` or ``"gaussian"``.
+        standardize: Put a ``Standardize`` in front; it must ``measure`` the data before training.
 
     Raises:
         ValueError: When an argument is out of range; the message names it.
 
     Example:
+        >>> import torch
         >>> model = NICE(64)
         >>> model.log_prob(torch.rand(10, 64)).shape
         torch.Size([10])
@@ -45,32 +44,17 @@ class NICE(Flow):
         couplings: int = 4,
         hidden: Sequence[int] = (128, 128),
         prior: str = "logistic",
+        standardize: bool = False,
     ):
         check_int("dim", dim, minimum=2)
         check_int("couplings", couplings, minimum=1)
         check_one_of("prior", prior, PRIORS)
+        check_bool("standardize", standardize)
         super().__init__(
             [
+                *([Standardize(dim)] if standardize else []),
                 *(AdditiveCoupling(dim, hidden, flip=i % 2 == 1) for i in range(couplings)),
                 DiagonalScaling(dim),
             ],
             PRIORS[prior](dim),
         )
-
-    @torch.no_grad()
-    def initialise_scale(self, x: Tensor) -> None:
-        """Start the scaling layer so that the latents of ``x [B, dim]`` spread like the prior.
-
-        Without it most of the first training steps only find each coordinate's scale: a pixel that
-        is always black varies by 1/256 and needs a factor of more than a thousand.
-
-        Raises:
-            ValueError: When ``x`` is no batch of points or a latent coordinate does not vary.
-
-        """
-        spread = self.trajectory(x)[-2].std(dim=0)  # the state just before the scaling layer
-        if not (spread > 0).all():
-            raise ValueError(
-                "x must vary in every coordinate, got a latent coordinate that is constant"
-            )
-        self.transforms[-1].log_scale.copy_((self.base.std / spread).log())

@@ -10,7 +10,7 @@ from course_lib.checks import check_bool, check_permutation
 from course_lib.flows.base import Transform
 from course_lib.nn import MLP
 
-__all__ = ["AdditiveCoupling", "DiagonalScaling", "Permutation", "Planar"]
+__all__ = ["AdditiveCoupling", "DiagonalScaling", "Permutation", "Planar", "Standardize"]
 
 
 class AdditiveCoupling(Transform):
@@ -95,6 +95,50 @@ class DiagonalScaling(Transform):
         """Divide: ``z [B, dim]`` to ``(x [B, dim], log_det [B])``."""
         self.check("z", z)
         return z * (-self.log_scale).exp(), -self.log_scale.sum().expand(len(z))
+
+
+class Standardize(Transform):
+    """Measure every coordinate in units of its own spread: z_i = (x_i - mean_i) / std_i.
+
+    Nothing here is learned: it is preprocessing, kept inside the flow so that its volume change
+    counts and log_prob stays a density of the data as it came. It changes no family of functions
+    that a NICE can be, but makes the training far quicker: a pixel that is always black varies by a
+    thousandth, and a step that is right for the others is a thousand times too long for it.
+
+    Args:
+        dim: Number of coordinates.
+
+    Example:
+        >>> standardize = Standardize(2)  # the identity, until it has measured some data
+        >>> standardize.measure(torch.tensor([[0.0, 1.0], [2.0, 5.0], [4.0, 9.0]]))
+        >>> standardize(torch.tensor([[4.0, 1.0]]))[0].tolist()
+        [[1.0, -1.0]]
+
+    """
+
+    def __init__(self, dim: int):
+        super().__init__(dim)
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
+
+    def measure(self, x: Tensor) -> None:
+        """Take mean and standard deviation from ``x [B, dim]``, B at least 2 (``ValueError``)."""
+        self.check("x", x)
+        std = x.std(dim=0) if len(x) > 1 else torch.zeros(1)
+        if not (std > 0).all():
+            raise ValueError("x must vary in every coordinate, got one that is constant")
+        self.mean.copy_(x.mean(dim=0))
+        self.std.copy_(std)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Centre and divide: ``x [B, dim]`` to ``(z [B, dim], log_det [B])``."""
+        self.check("x", x)
+        return (x - self.mean) / self.std, -self.std.log().sum().expand(len(x))
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Multiply and move back: ``z [B, dim]`` to ``(x [B, dim], log_det [B])``."""
+        self.check("z", z)
+        return z * self.std + self.mean, self.std.log().sum().expand(len(z))
 
 
 class Permutation(Transform):

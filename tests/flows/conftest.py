@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from course_lib.flows import AdditiveCoupling, DiagonalScaling, Permutation, Planar
+from course_lib.flows import AdditiveCoupling, DiagonalScaling, Permutation, Planar, Standardize
 
 
 @pytest.fixture
@@ -21,11 +21,20 @@ def randomize(module, generator, scale=1.0):
     return module
 
 
+def measured(dim):
+    """A Standardize that has seen data: no coordinate keeps its place or its size."""
+    standardize = Standardize(dim)
+    standardize.mean.copy_(torch.arange(dim) - 0.5)
+    standardize.std.copy_(torch.linspace(0.3, 4.0, dim))
+    return standardize
+
+
 TRANSFORMS = {
     "coupling": lambda dim: AdditiveCoupling(dim, [16], flip=False),
     "coupling flipped": lambda dim: AdditiveCoupling(dim, [16, 8], flip=True),
     "linear coupling": lambda dim: AdditiveCoupling(dim, [], flip=False),
     "scaling": DiagonalScaling,
+    "standardize": measured,
     "reversal": Permutation,
     "permutation": lambda dim: Permutation(dim, order=[*range(1, dim), 0]),
     "planar": Planar,

@@ -14,6 +14,7 @@ from course_lib.flows import (
     Permutation,
     Planar,
     StandardGaussian,
+    Standardize,
     StandardLogistic,
 )
 from tests.flows.conftest import log_abs_det_jacobian, randomize
@@ -165,6 +166,11 @@ def test_nice_is_built_as_in_the_paper(prior):
     assert type(model.base).__name__.lower() == f"standard{prior}"
 
 
+def test_nice_can_standardize_first():
+    assert isinstance(NICE(4, standardize=True).transforms[0], Standardize)
+    assert len(NICE(4, standardize=True).transforms) == 6
+
+
 def test_nice_defaults():
     model = NICE(4)
     assert len(model.transforms) == 5
@@ -191,6 +197,7 @@ def test_three_couplings_connect_everything(couplings, complete, generator):
         ({"dim": 4, "hidden": (8, -1)}, r"hidden\[1\] must be an integer of at least 1, got -1"),
         ({"dim": 4, "hidden": 8}, "hidden must be a sequence of integers, got 8"),
         ({"dim": 4, "prior": "cauchy"}, "prior must be one of gaussian, logistic, got 'cauchy'"),
+        ({"dim": 4, "standardize": 1}, "standardize must be True or False, got 1"),
         ({"dim": 4, "prior": None}, "prior must be one of gaussian, logistic, got None"),
     ],
 )

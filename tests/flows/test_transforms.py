@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_lib.flows import AdditiveCoupling, DiagonalScaling, Permutation, Planar
+from course_lib.flows import AdditiveCoupling, DiagonalScaling, Permutation, Planar, Standardize
 from tests.flows.conftest import TRANSFORMS, log_abs_det_jacobian, randomize
 
 each_transform = pytest.mark.parametrize("name", TRANSFORMS)
@@ -107,7 +107,7 @@ def test_another_precision_is_not_cast(name):
         TRANSFORMS[name](4)(torch.zeros(1, 4, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("make", [DiagonalScaling, Permutation, Planar])
+@pytest.mark.parametrize("make", [DiagonalScaling, Permutation, Planar, Standardize])
 @pytest.mark.parametrize("dim", [0, -1, 2.0, True, "2"])
 def test_bad_dim_is_named(make, dim):
     with pytest.raises(ValueError, match=r"^dim must be an integer of at least 1, got"):
@@ -154,6 +154,29 @@ def test_scaling_multiplies_by_the_exponential():
     z, log_det = scaling(torch.tensor([[1.0, 1.0], [3.0, -2.0]]))
     torch.testing.assert_close(z, torch.tensor([[2.0, 5.0], [6.0, -10.0]]))
     torch.testing.assert_close(log_det, torch.full((2,), math.log(10.0)))
+
+
+def test_standardize_measures_mean_and_spread(generator):
+    x = torch.randn(500, 3, generator=generator) * torch.tensor([0.001, 1.0, 50.0]) + 7
+    standardize = Standardize(3)
+    assert torch.equal(standardize(x)[0], x)
+    standardize.measure(x)
+    z, log_det = standardize(x)
+    torch.testing.assert_close(z.mean(0), torch.zeros(3), rtol=0, atol=2e-3)
+    torch.testing.assert_close(z.std(0), torch.ones(3), rtol=1e-3, atol=0)
+    torch.testing.assert_close(log_det[0], -x.std(0).log().sum())
+    assert not list(standardize.parameters())
+    assert set(standardize.state_dict()) == {"mean", "std"}
+
+
+@pytest.mark.parametrize("x", [torch.zeros(5, 2), torch.tensor([[1.0, 2.0]])])
+def test_standardize_wants_data_that_vary(x):
+    with pytest.raises(
+        ValueError, match=r"^x must vary in every coordinate, got one that is const"
+    ):
+        Standardize(2).measure(x)
+    with pytest.raises(ValueError, match=r"^x must have shape \[B, 2\], got \[3\]"):
+        Standardize(2).measure(torch.zeros(3))
 
 
 def test_permutation_follows_its_order():
