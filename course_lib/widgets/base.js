@@ -498,7 +498,7 @@ export function playerBar(view, model) {
   return clock;
 }
 
-// Keys that work while the focus is inside the widget: {key: action}.
+// Keys that work while the focus is inside the widget: {key: action}, called with the event.
 //
 // JupyterLab listens for its shortcuts on the document before the event reaches us, and takes the
 // arrows for itself. The window comes before the document, so we listen there.
@@ -510,7 +510,7 @@ export function onKeys(view, actions) {
     if (!action || pressesButton) return;
     event.preventDefault();
     event.stopPropagation();
-    action();
+    action(event);
   };
   window.addEventListener("keydown", listen, true);
   view.onStop(() => window.removeEventListener("keydown", listen, true));
