@@ -1,5 +1,6 @@
 """Data of the course: toy distributions, the 8×8 digits, MNIST, and grey levels to numbers."""
 
+from course_lib.data.augment import jitter
 from course_lib.data.digits import load_digits
 from course_lib.data.discrete import binarize, dequantize, quantize
 from course_lib.data.mnist import load_mnist
@@ -9,6 +10,7 @@ __all__ = [
     "TOYS",
     "binarize",
     "dequantize",
+    "jitter",
     "load_digits",
     "load_mnist",
     "quantize",

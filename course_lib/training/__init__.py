@@ -1,5 +1,6 @@
 """One training loop, recipes, and stored models."""
 
+from course_lib.training import recipes_nice  # noqa: F401 - importing it registers its recipes
 from course_lib.training.checkpoints import (
     checkpoint_folder,
     load_card,

@@ -108,7 +108,7 @@ def fit(
         batch_size: Number of examples per step, in all processes together.
         lr: Learning rate of the first step.
         schedule: ``"cosine"`` (half a cosine from ``lr`` down to 0) or ``"constant"``.
-        weight_decay: AdamW's decoupled weight decay.
+        weight_decay: AdamW's decoupled weight decay, of parameters with two or more dimensions.
         clip: Largest Euclidean norm of the gradient; a longer one is shortened. None: no limit.
         ema: Decay of the moving average of the parameters, between 0 and 1. With it, the average
             is what the model holds in the end. None: no average.
@@ -166,7 +166,14 @@ def fit(
     try:
         model.to(device).train()
         model.zero_grad()
-        optimizer = torch.optim.AdamW(parameters.values(), lr=lr, weight_decay=weight_decay)
+        # Only matrices and filters decay: a bias or a scale near 0 isn't a simpler one.
+        decaying = [p for p in parameters.values() if p.ndim > 1]
+        others = [p for p in parameters.values() if p.ndim <= 1]
+        optimizer = torch.optim.AdamW(
+            [{"params": decaying, "weight_decay": weight_decay}, {"params": others}],
+            lr=lr,
+            weight_decay=0.0,
+        )
         average = {name: p.detach().clone() for name, p in parameters.items()} if ema else {}
         losses: list[float] = []
         state = TrainingState(model, parameters, optimizer, average, losses)

@@ -48,6 +48,8 @@ class Recipe:
         options: Arguments of ``fit``, of which ``steps`` and ``batch_size`` are required.
         evaluate: Measures the trained model, after rounding to ``dtype``, in eval mode: a number
             for each name.
+        prepare: Gets the untrained model and the data before training, to set what is measured on
+            the data and not learned.
         transform: As in ``fit``.
         dtype: In which precision the weights are stored, ``"float16"`` or ``"float32"``.
         seed: For the random start and for ``fit``.
@@ -64,6 +66,7 @@ class Recipe:
     load: Callable[[], Tensor | tuple[Tensor, ...]]
     options: Mapping[str, Any]
     evaluate: Callable[[nn.Module], Mapping[str, float]]
+    prepare: Callable[[nn.Module, Tensor | tuple[Tensor, ...]], None] | None = None
     transform: Callable[[Tensor, torch.Generator], Tensor] | None = None
     dtype: str = "float16"
     seed: int = 0

@@ -47,10 +47,12 @@ def run_recipe(
         if path is not None and not isinstance(path, str | os.PathLike):
             raise ValueError(f"{name} must be a path or None, got {path!r}")
     options = recipe.options if steps is None else {**recipe.options, "steps": steps}
-    model = recipe.new_model()
+    model, data = recipe.new_model(), recipe.load()
+    if recipe.prepare is not None:
+        recipe.prepare(model, data)
     history = fit(
         model,
-        recipe.load(),
+        data,
         **options,
         seed=recipe.seed,
         transform=recipe.transform,

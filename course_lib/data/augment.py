@@ -1,0 +1,60 @@
+"""Small random distortions of images, so that few images stand for many."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from course_lib.checks import check_floats, check_generator, check_number
+
+__all__ = ["jitter"]
+
+
+def jitter(
+    images: Tensor,
+    *,
+    degrees: float = 8.0,
+    shift: float = 0.5,
+    scale: float = 0.08,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Turn, move and resize each image a little, each by its own random amounts.
+
+    Every amount is uniform between minus and plus its bound. Pixels are interpolated linearly, and
+    what comes in from outside is black.
+
+    Args:
+        images: ``[N, C, H, W]``.
+        degrees: Largest rotation, in degrees.
+        shift: Largest shift along each axis, in pixels.
+        scale: Largest change of size, as a fraction.
+        generator: Source of the randomness, on the CPU.
+
+    Returns:
+        Images of the same shape and dtype.
+
+    Raises:
+        ValueError: When an argument has the wrong shape, type or range; the message names it.
+
+    Example:
+        >>> images = torch.rand(3, 1, 8, 8)
+        >>> torch.equal(jitter(images, degrees=0, shift=0, scale=0), images)
+        True
+
+    """
+    check_floats("images", images, (None, None, None, None))
+    check_number("degrees", degrees, minimum=0)
+    check_number("shift", shift, minimum=0)
+    check_number("scale", scale, minimum=0)
+    check_generator(generator, "cpu")
+    if degrees == shift == scale == 0:
+        return images.clone()
+    angle, size, right, down = 2 * torch.rand(4, len(images), generator=generator) - 1
+    angle, size = angle * math.radians(degrees), 1 + scale * size
+    height, width = images.shape[-2:]
+    # affine_grid wants the map from the new image to the old one, in units of half an image.
+    cos, sin = size * angle.cos(), size * angle.sin()
+    rows = torch.stack([cos, -sin, right * 2 * shift / width, sin, cos, down * 2 * shift / height])
+    grid = F.affine_grid(rows.T.reshape(-1, 2, 3), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid.to(images), align_corners=False)
