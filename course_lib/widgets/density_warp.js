@@ -128,14 +128,14 @@ function panels(width) {
   const height = Math.round(0.76 * inner);
   const low = Math.round(Math.max(76, 0.3 * inner));
   return {
-    left: { x: edge, y: 4, width: side, height },
-    curve: { x: edge + side + gap, y: 4, width: inner, height },
-    below: { x: edge + side + gap, y: 4 + height + gap, width: inner, height: low },
-    total: 4 + height + gap + low + 24
+    left: { x: edge, y: 8, width: side, height },
+    curve: { x: edge + side + gap, y: 8, width: inner, height },
+    below: { x: edge + side + gap, y: 8 + height + gap, width: inner, height: low },
+    total: 8 + height + gap + low + 24
   };
 }
 
-function frame(ctx, box, theme) {
+function border(ctx, box, theme) {
   ctx.strokeStyle = theme.line;
   ctx.lineWidth = 1;
   ctx.strokeRect(Math.round(box.x) + 0.5, Math.round(box.y) + 0.5, box.width - 1, box.height - 1);
@@ -287,7 +287,8 @@ function render({ model, el }) {
 
     // One scale for both densities, such that equal areas are equal areas on the screen. It gives
     // way where p(x) grows a tall peak.
-    const top = Math.max(2 * prior(0), Math.min(20 * prior(0), 1.06 * Math.max(...across.map(density))));
+    const peak = 1.06 * Math.max(...across.map(density));
+    const top = clamp(peak, 2 * prior(0), 20 * prior(0));
     const up = (0.94 * below.height) / top;
     const out = (up * curve.width) / curve.height;
     const floor = below.y + below.height;
@@ -330,7 +331,7 @@ function render({ model, el }) {
       ctx.strokeStyle = PALETTE.latent;
       ctx.stroke();
     });
-    for (const box of [left, curve, below]) frame(ctx, box, theme);
+    for (const box of [left, curve, below]) border(ctx, box, theme);
     numbers(ctx, bound, boxes, map, theme);
     ctx.font = `600 12px ${theme.font}`;
     caption(ctx, "p(z)", left.x + left.width - 7, left.y + 7, PALETTE.latent, "right");
@@ -377,7 +378,8 @@ function render({ model, el }) {
     }
     node.addEventListener("focus", () => (selected = node));
     node.keys = keys;
-    view.stage.append(node);
+    // Tab reaches the knots first, from left to right, then the strip.
+    view.stage.insertBefore(node, kind === "knot" ? strip.strip : null);
     return node;
   };
 
@@ -414,6 +416,8 @@ function render({ model, el }) {
     knotHandles.forEach((node, i) => {
       node.style.left = `${map.x(xs[i])}px`;
       node.style.top = `${map.y(ys[i])}px`;
+      node.setAttribute("aria-valuemin", -limit());
+      node.setAttribute("aria-valuemax", limit());
       node.setAttribute("aria-valuenow", ys[i].toFixed(2));
       node.setAttribute("aria-valuetext", `x ${xs[i].toFixed(2)}, z ${ys[i].toFixed(2)}`);
     });
@@ -423,6 +427,8 @@ function render({ model, el }) {
       node.style.left = `${at}px`;
       node.style.top = `${below.y}px`;
       node.style.height = `${below.height}px`;
+      node.setAttribute("aria-valuemin", -limit());
+      node.setAttribute("aria-valuemax", limit());
       node.setAttribute("aria-valuenow", value.toFixed(2));
       node.setAttribute("aria-valuetext", `x from ${x0.toFixed(2)} to ${x1.toFixed(2)}`);
     }
@@ -430,7 +436,9 @@ function render({ model, el }) {
     const { left: corner } = panels(view.stage.clientWidth);
     Object.assign(readout.style, {
       left: "4px", width: `${corner.x + corner.width - 6}px`,
-      top: `${below.y}px`, height: `${below.height}px`
+      top: `${below.y}px`, height: `${below.height}px`,
+      // A narrow page leaves the corner less room than its numbers like.
+      fontSize: corner.width < 100 ? "10.5px" : "", columnGap: corner.width < 100 ? "5px" : ""
     });
   }
 
@@ -459,7 +467,7 @@ function render({ model, el }) {
   // ------------------------------------------------------------------------------ buttons and keys
 
   view.controls.classList.add("warp-controls");
-  for (const [name, target] of Object.entries(model.get("presets"))) {
+  for (const [name, ...target] of model.get("presets")) {
     const button = element("button", { type: "button" }, name[0].toUpperCase() + name.slice(1));
     button.addEventListener("click", () => goTo(target));
     view.controls.append(button);

@@ -17,13 +17,13 @@ __all__ = ["DensityWarp", "base_cdf", "base_density", "monotone_curve", "warped_
 LIMITS = {"gaussian": 4.0, "logistic": 7.0}
 
 # The curves that one click brings back, as (knots_x, knots_y) for a plot that reaches 4. The knots
-# of "two modes" lie on the exact map from a mixture of N(-1.5, 0.5²) and N(1.5, 0.5²) to N(0, 1).
+# of "two modes" lie close to the map from a mixture of N(-1.5, 0.5²) and N(1.5, 0.5²) to N(0, 1).
 PRESETS: dict[str, tuple[list[float], list[float]]] = {
     "identity": ([-3, -2, -1, 0, 1, 2, 3], [-3, -2, -1, 0, 1, 2, 3]),
     "stretch": ([-3.6, -2.4, -1.2, 0, 1.2, 2.4, 3.6], [-2.1, -1.4, -0.7, 0, 0.7, 1.4, 2.1]),
     "squeeze": ([-1.8, -1.2, -0.6, 0, 0.6, 1.2, 1.8], [-3.3, -2.2, -1.1, 0, 1.1, 2.2, 3.3]),
-    "skew": ([-2.4, -1.9, -1.4, -0.6, 0.6, 2, 3.5], [-3.4, -1.7, -0.7, 0.1, 0.8, 1.5, 2.2]),
-    "two modes": ([-3, -2, -1, 0, 1, 2, 3], [-3.21, -1.41, -0.2, 0, 0.2, 1.41, 3.21]),
+    "skew": ([-2.5, -2, -1.4, -0.6, 0.6, 2, 3.5], [-3.4, -1.75, -0.65, 0.15, 0.85, 1.5, 2.2]),
+    "two modes": ([-3, -2, -1, 0, 1, 2, 3], [-3.21, -1.41, -0.18, 0, 0.18, 1.41, 3.21]),
 }
 
 
@@ -175,7 +175,7 @@ class DensityWarp(CourseWidget):
     interval = traitlets.List(traitlets.Float()).tag(sync=True, echo_update=False)
     base = traitlets.Unicode("gaussian").tag(sync=True)
     limit = traitlets.Float(4.0).tag(sync=True)  # both axes run from -limit to limit
-    presets = traitlets.Dict().tag(sync=True)
+    presets = traitlets.List().tag(sync=True)  # [name, knots_x, knots_y] each
     start = traitlets.List().tag(sync=True)  # [knots_x, knots_y] that "Reset" brings back
 
     def __init__(
@@ -189,14 +189,14 @@ class DensityWarp(CourseWidget):
     ) -> None:
         check_one_of("base", base, LIMITS)
         factor = LIMITS[base] / 4
-        presets = {
-            name: [_scaled(xs, factor), _scaled(ys, factor)] for name, (xs, ys) in PRESETS.items()
-        }
+        presets = [
+            [name, _scaled(xs, factor), _scaled(ys, factor)] for name, (xs, ys) in PRESETS.items()
+        ]
         if (knots_x is None) != (knots_y is None):
             missing = "knots_x" if knots_x is None else "knots_y"
             raise ValueError(f"{missing} must be given where the other knots are, got None")
         if knots_x is None:
-            knots_x, knots_y = presets["identity"]
+            _, knots_x, knots_y = presets[0]
         _check_knots(knots_x, knots_y)
         start = [_floats(knots_x), _floats(knots_y)]
         super().__init__(
@@ -235,8 +235,11 @@ class DensityWarp(CourseWidget):
     def _interval_increases(self, proposal: dict) -> list[float]:
         values = proposal["value"]
         _check_increasing("interval", values)
-        if len(values) != 2:
-            raise ValueError(f"interval must be 2 increasing numbers, got {values!r}")
+        if len(values) != 2 or not -self.limit <= values[0] < values[1] <= self.limit:
+            raise ValueError(
+                f"interval must be 2 increasing numbers in [{-self.limit:g}, {self.limit:g}], "
+                f"got {values!r}"
+            )
         return values
 
     @traitlets.observe("knots_x", "knots_y")
@@ -275,7 +278,9 @@ class DensityWarp(CourseWidget):
             sharex="col",
             sharey="row",
         )
-        figure.subplots_adjust(left=0.07, right=0.98, bottom=0.08, top=0.97, wspace=0.05, hspace=0.05)
+        figure.subplots_adjust(
+            left=0.07, right=0.98, bottom=0.08, top=0.97, wspace=0.05, hspace=0.05
+        )
         middle.plot(across, across, color="#d3d7dc", lw=0.8)
         middle.fill_between(strip, -limit, image, color=blue, alpha=0.12, lw=0)
         middle.fill_betweenx(image, -limit, strip, color=green, alpha=0.12, lw=0)
@@ -286,15 +291,22 @@ class DensityWarp(CourseWidget):
         below.plot(across, self.density(across), color=blue, lw=1.5)
         below.fill_between(strip, 0, self.density(strip), color=blue, alpha=0.45, lw=0)
         middle.set(xlim=(-limit, limit), ylim=(-limit, limit))
-        left.set(xlim=(0, None), xticks=[])
+        left.set(xlim=(0, None), xticks=[], yticks=middle.get_yticks()[::2])
         below.set(ylim=(0, None), yticks=[])
-        texts = ((left, "p(z)", green), (middle, "z = f(x)", PALETTE["model"]))
-        for ax, text, colour in (*texts, (below, "p(x)", blue)):
-            ax.text(0.03, 0.96, text, color=colour, fontsize=8, va="top", transform=ax.transAxes)
+        captions = (
+            (left, "p(z)", green, 0.96, "right"),
+            (middle, "z = f(x)", PALETTE["model"], 0.02, "left"),
+            (below, "p(x)", blue, 0.02, "left"),
+        )
+        for ax, text, colour, x, side in captions:
+            place = {"ha": side, "va": "top", "transform": ax.transAxes}
+            ax.text(x, 0.96, text, color=colour, fontsize=8, **place)
             ax.tick_params(labelsize=7, length=2, color="#d3d7dc")
-            for side in ax.spines.values():
-                side.set_color("#d3d7dc")
+            for spine in ax.spines.values():
+                spine.set_color("#d3d7dc")
         corner.axis("off")
         equal = f"shaded\n{self.area:.3f} = {self.area:.3f}"
-        corner.text(0.45, 0.5, equal, fontsize=8, ha="center", va="center", transform=corner.transAxes)
+        corner.text(
+            0.45, 0.5, equal, fontsize=8, ha="center", va="center", transform=corner.transAxes
+        )
         return png(figure)
