@@ -37,9 +37,9 @@ function render({ model, el }) {
     sheetContext.putImageData(pixels, 0, 0);
   };
 
-  // Small images grow, but not beyond 12 screen pixels for each of theirs.
+  // Small images grow, but not beyond 16 screen pixels for each of theirs.
   const cellFor = (width) => {
-    const cell = Math.min((width - GAP * (across - 1)) / across, 12 * columns);
+    const cell = Math.min((width - GAP * (across - 1)) / across, 16 * columns);
     return { width: cell, height: (cell * rows) / columns };
   };
   const pitch = (cell) => cell.height + (captions.length ? CAPTION : 0) + GAP;

@@ -80,6 +80,8 @@ class ParticlePlayer(PlayerWidget):
             arrays["color"] = _color(color, steps, count)
         check_one_of("color_map", color_map, ("viridis", "signed"))
         check_one_of("role", role, PALETTE)
+        if not isinstance(color_label, str):
+            raise ValueError(f"color_label must be a string, got {color_label!r}")
         shown = check_extent("extent", extent) if extent is not None else _extent(arrays["points"])
         covered = shown if field_extent is None else check_extent("field_extent", field_extent)
         ranges = {

@@ -20,6 +20,15 @@ particles = widgets.ParticlePlayer(
 )
 particles
 """,
+    "images": """
+noise, digits = np.random.default_rng(1).random((2, 6, 8, 8))
+share = np.linspace(0, 1, 5).reshape(5, 1, 1, 1)
+images = widgets.ImagePlayer(
+    (1 - share) * noise + share * digits, captions=list("abcdef"), columns=3,
+    labels=[f"squeeze {k}" for k in range(5)], title="Noise to images",
+)
+images
+""",
 }
 
 OTHERS: dict[str, str] = {}

@@ -1,0 +1,69 @@
+"""The colours: one set in Python and JavaScript, readable in both themes and for everyone."""
+
+import json
+import re
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+
+from course_lib import widgets
+
+BASE = (Path(widgets.__file__).parent / "base.js").read_text("utf-8")
+
+
+def constant(name: str) -> dict:
+    """An object that base.js writes as JSON."""
+    return json.loads(re.search(rf"export const {name} = (\{{.*?\n\}});", BASE, re.DOTALL)[1])
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance (WCAG 2.2) of "#rrggbb"."""
+    channels = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(one: str, other: str) -> float:
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_python_and_javascript_hold_the_same_colours() -> None:
+    assert constant("PALETTE") == widgets.PALETTE
+    assert constant("MAPS") == widgets.MAPS
+
+
+@pytest.mark.parametrize("page", ["#ffffff", "#111111"])
+@pytest.mark.parametrize("name", widgets.PALETTE)
+def test_every_colour_stands_out_in_both_themes(name: str, page: str) -> None:
+    assert contrast(widgets.PALETTE[name], page) >= 3
+
+
+@pytest.mark.parametrize("page", ["#fbfcfd", "#191b1e"])
+@pytest.mark.parametrize("which", ["ink", "muted"])
+def test_text_is_readable_in_both_themes(which: str, page: str) -> None:
+    assert page in BASE
+    light, dark = re.findall(rf'{which}: "(#\w+)"', BASE)
+    assert contrast(light if page == "#fbfcfd" else dark, page) >= 4.5
+
+
+def test_viridis_is_viridis() -> None:
+    places = np.linspace(0, 1, 101)
+    ours = widgets.colour_map("viridis")(places)
+    np.testing.assert_allclose(ours, matplotlib.colormaps["viridis"](places), atol=0.03)
+
+
+def test_the_signed_map_is_balanced() -> None:
+    """A value and its negative are equally dark, so that neither sign looks stronger."""
+    colours = widgets.MAPS["signed"]
+    for low, high in zip(colours, reversed(colours), strict=True):
+        # Lightness in CIE L*, of 100.
+        ours, theirs = (116 * luminance(c) ** (1 / 3) - 16 for c in (low, high))
+        assert abs(ours - theirs) < 1
+
+
+def test_an_unknown_map_is_refused() -> None:
+    with pytest.raises(ValueError, match="name must be one of grey, signed, viridis, got 'jet'"):
+        widgets.colour_map("jet")
