@@ -1,0 +1,23 @@
+"""Exercises: check what you wrote, ask for hints, look at the solution."""
+
+from course_lib.exercises import ch04_nice
+from course_lib.exercises.dependency import coupling_dependencies, dependencies
+from course_lib.exercises.discrete_spikes import spiky_log_prob
+from course_lib.exercises.display import Hints, Result, Source, show_source
+from course_lib.exercises.registry import check, exercise, exercises, hint, solution
+
+__all__ = [
+    "Hints",
+    "Result",
+    "Source",
+    "ch04_nice",
+    "check",
+    "coupling_dependencies",
+    "dependencies",
+    "exercise",
+    "exercises",
+    "hint",
+    "show_source",
+    "solution",
+    "spiky_log_prob",
+]

@@ -1,0 +1,284 @@
+"""What a checker needs: run the reader's function with care, and name what is wrong with an answer.
+
+A checker tests a property. Where the property breaks it raises ``Mistake``; ``diagnose`` first
+looks whether one of the mistakes that people make explains the answer.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Attempt",
+    "Mistake",
+    "NotAttempted",
+    "check_gradients",
+    "diagnose",
+    "first_line",
+    "log_abs_det_jacobian",
+    "same",
+    "take_pair",
+    "take_tensor",
+]
+
+
+class Mistake(Exception):
+    """The answer breaks a property: ``reason`` says which, ``hint`` helps with this mistake."""
+
+    def __init__(self, reason: str, hint: str = ""):
+        super().__init__(reason)
+        self.reason, self.hint = reason, hint
+
+
+class NotAttempted(Exception):
+    """There is nothing to judge yet."""
+
+
+class Attempt:
+    """The reader's function: call it like the function itself.
+
+    A call raises ``NotAttempted`` when the first answer is None, ``...`` or NotImplementedError,
+    and ``Mistake`` when the function stops with an exception or changes its inputs in place.
+
+    Args:
+        function: What the reader wrote.
+        names: The names of its arguments, for the messages.
+
+    """
+
+    def __init__(self, function: Callable[..., Any], names: Sequence[str]):
+        self.function = function
+        self.names = names
+        self.answered = False
+        self.where = ""  # the inputs of the last call, in words
+
+    def __call__(self, *inputs: Any) -> Any:
+        self.where = _in_words(self.names, inputs)
+        self._check_signature(inputs)
+        before = [_copy(value) for value in inputs]
+        try:
+            answer = self.function(*inputs)
+        except Mistake:  # raised by a callable that the checker handed out
+            raise
+        except NotImplementedError:
+            answer = None
+        except Exception as error:
+            raise Mistake(
+                f"Your function stopped with `{first_line(error)}`.",
+                "Call your function yourself on an input of that shape: the traceback then names "
+                "the line.",
+            ) from None
+        for name, now, then in zip(self.names, inputs, before, strict=True):
+            if not _unchanged(now, then):
+                raise Mistake(
+                    f"Your function changes its input `{name}` in place.",
+                    f"Work on a copy (`{name}.clone()` for a tensor): whoever called you still "
+                    f"needs `{name}`.",
+                )
+        if _is_nothing(answer):
+            if not self.answered:
+                raise NotAttempted
+            raise Mistake(
+                "Your function returns nothing on this input.",
+                "Is there a branch without a `return`?",
+            )
+        self.answered = True
+        return answer
+
+    def _check_signature(self, inputs: Sequence[Any]) -> None:
+        try:
+            signature = inspect.signature(self.function)
+        except (TypeError, ValueError):  # some built-in functions have none
+            return
+        try:
+            signature.bind(*inputs)
+        except TypeError:
+            wanted = ", ".join(self.names)
+            raise Mistake(
+                f"Your function takes `{signature}`, and it is called with `({wanted})`.",
+                f"Give it the arguments `{wanted}`, in this order.",
+            ) from None
+
+
+def _is_nothing(answer: Any) -> bool:
+    if isinstance(answer, tuple) and answer:
+        return all(_is_nothing(part) for part in answer)
+    return answer is None or answer is ...
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    return list(value) if isinstance(value, list) else value
+
+
+def _unchanged(now: Any, then: Any) -> bool:
+    if isinstance(now, Tensor):
+        return now.shape == then.shape and torch.equal(now.detach(), then)
+    if isinstance(now, list):
+        return len(now) == len(then) and all(a is b for a, b in zip(now, then, strict=True))
+    return True
+
+
+def _in_words(names: Sequence[str], inputs: Sequence[Any]) -> str:
+    """Name the inputs that can be told in a few letters: tensors by shape, numbers by value."""
+    words = []
+    for name, value in zip(names, inputs, strict=True):
+        if isinstance(value, Tensor):
+            words.append(f"{name} of shape {list(value.shape)}")
+        elif isinstance(value, bool | int | float):
+            words.append(f"{name}={value}")
+        elif isinstance(value, list):
+            words.append(f"{len(value)} {name}")
+    return ", ".join(words)
+
+
+def first_line(error: BaseException) -> str:
+    """An exception in one line of at most 160 characters."""
+    text = " ".join(str(error).strip().splitlines()[:1])
+    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return line if len(line) <= 160 else line[:159] + "…"
+
+
+def take_tensor(
+    name: str,
+    value: Any,
+    shape: Sequence[int],
+    *,
+    dtype: torch.dtype | None = None,
+    infinite: bool = False,
+) -> Tensor:
+    """Require a floating-point tensor of this shape and dtype, free of NaN, and return it.
+
+    Args:
+        name: What the reader calls it.
+        value: A part of the reader's answer.
+        shape: The shape it must have.
+        dtype: The dtype it must have; None takes any floating-point one.
+        infinite: Whether it may hold infinite values, as a log-density may.
+
+    """
+    shape = list(shape)
+    if isinstance(value, tuple | list):
+        raise Mistake(
+            f"Your function returns a {type(value).__name__} of {len(value)}, but only {name} is "
+            "asked for.",
+            f"Return {name} alone.",
+        )
+    if not isinstance(value, Tensor):
+        raise Mistake(
+            f"Your {name} is of type {type(value).__name__}, not a tensor of shape {shape}.",
+            "Stay in PyTorch: `x.new_zeros(n)`, for example, makes a tensor of n zeros.",
+        )
+    if list(value.shape) != shape:
+        raise Mistake(
+            f"Your {name} has shape {list(value.shape)}; it must have {shape}.",
+            _about_shape(name, list(value.shape), shape),
+        )
+    if not value.is_floating_point() or (dtype is not None and value.dtype != dtype):
+        raise Mistake(
+            f"Your {name} is of dtype {_short(value.dtype)}; it must be "
+            f"{'floating-point' if dtype is None else _short(dtype)}, as the input is.",
+            "Make new tensors like the input: `torch.zeros_like(x)`, `x.new_zeros(n)`.",
+        )
+    if value.isnan().any() or not (infinite or value.isfinite().all()):
+        raise Mistake(
+            f"Your {name} holds {'NaN' if value.isnan().any() else 'infinite values'}.",
+            "Look for log(0), 0 / 0 and inf − inf; is every entry written to?",
+        )
+    return value
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _about_shape(name: str, got: list[int], wanted: list[int]) -> str:
+    if len(wanted) == 1 and got == []:
+        return f"One {name} per point of the batch: never sum or average over the first axis."
+    if got == [*wanted, 1] or got == [1, *wanted]:
+        return "An axis of length 1 is left over: `squeeze`, or sum without `keepdim`."
+    if len(wanted) == 1 and got[:1] != wanted and len(got) == 1:
+        return "You reduced the wrong axis: axis 0 is the batch and stays."
+    if len(wanted) == 1 and got[:1] == wanted:
+        return "Sum over the coordinates (axis 1): one number per point."
+    return "Print the shapes of your intermediate results, one after the other."
+
+
+def take_pair(names: tuple[str, str], value: Any) -> tuple[Any, Any]:
+    """Require two results and return them."""
+    if isinstance(value, tuple | list) and len(value) == 2:
+        return value[0], value[1]
+    got = f"{len(value)} results" if isinstance(value, tuple | list) else "only one result"
+    raise Mistake(
+        f"Your function returns {got}, but both {names[0]} and {names[1]} are asked for.",
+        f"End with `return {names[0]}, {names[1]}`.",
+    )
+
+
+def same(a: Tensor, b: Tensor, *, tolerance: float = 1e-4) -> bool:
+    """Whether two tensors agree up to rounding (for values of about 1, in float32)."""
+    return a.shape == b.shape and torch.allclose(
+        a.detach().double(), b.detach().double(), rtol=tolerance, atol=tolerance
+    )
+
+
+def diagnose(
+    got: Tensor, known: Iterable[tuple[Tensor, str, str]], otherwise: tuple[str, str]
+) -> None:
+    """Raise the mistake that explains ``got``, known to be wrong, or else ``otherwise``.
+
+    Args:
+        got: The reader's values.
+        known: What people get wrong: ``(the values they then get, reason, hint)``.
+        otherwise: Reason and hint when nothing known explains the values.
+
+    """
+    for value, reason, hint in known:
+        if same(got, value):
+            raise Mistake(reason, hint)
+    raise Mistake(*otherwise)
+
+
+def log_abs_det_jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The log-determinant of the autograd Jacobian at every point of ``x [B, D]``: ``[B]``."""
+    # Points don't know of each other, so that the sum over the batch has their Jacobians side by
+    # side: [D, B, D].
+    jacobian = torch.autograd.functional.jacobian(lambda points: function(points).sum(0), x)
+    return torch.linalg.slogdet(jacobian.transpose(0, 1)).logabsdet
+
+
+def check_gradients(
+    name: str, got: Tensor, right: Tensor, sources: dict[str, Tensor], hint: str
+) -> None:
+    """Require that gradients flow through ``got`` as they do through ``right``, its equal in value.
+
+    Args:
+        name: What the reader calls the answer.
+        got: The reader's answer.
+        right: The same values, computed by the library.
+        sources: What gradients are taken with respect to, each under its name in words.
+        hint: Helps a reader who lost them.
+
+    """
+    # Weights that differ from entry to entry: no two mistakes can cancel in the sum.
+    weights = torch.linspace(0.5, 1.5, got.numel(), dtype=got.dtype).reshape(got.shape)
+    for source_name, source in sources.items():
+        (wanted,) = torch.autograd.grad((right * weights).sum(), source, retain_graph=True)
+        try:
+            (gradient,) = torch.autograd.grad(
+                (got * weights).sum(), source, retain_graph=True, allow_unused=True
+            )
+        except RuntimeError:
+            gradient = None
+        if gradient is None:
+            raise Mistake(f"No gradient flows from your {name} back to {source_name}.", hint)
+        if not same(gradient, wanted, tolerance=1e-3):
+            raise Mistake(
+                f"The gradient of your {name} with respect to {source_name} is off: a "
+                "part of it is cut.",
+                hint,
+            )

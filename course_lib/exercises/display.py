@@ -1,0 +1,198 @@
+"""What the reader sees: the verdict on an attempt, hints, and library source."""
+
+import ast
+import html
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+__all__ = ["Hints", "Result", "Source", "show_source"]
+
+Status = Literal["not attempted", "passes", "fails"]
+
+_ICONS: dict[Status, str] = {"not attempted": "○", "passes": "✓", "fails": "✗"}
+_COLOURS: dict[Status, str] = {
+    "not attempted": "var(--jp-border-color0, #858b94)",
+    "passes": "var(--jp-success-color1, #2e9e5b)",
+    "fails": "var(--jp-error-color1, #d9483b)",
+}
+# The text takes the page's own colour, so that it is legible in every theme.
+_CARD = (
+    "border-left: 4px solid {colour}; padding: 6px 12px; margin: 4px 0; max-width: 62em; "
+    "line-height: 1.5; color: var(--jp-content-font-color1, inherit);"
+)
+
+
+def _as_html(text: str) -> str:
+    """Escape a text and set what stands between backticks in code type."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+
+
+@dataclass(frozen=True)
+class Result:
+    """The verdict on an attempt.
+
+    Attributes:
+        name: The exercise.
+        status: ``"not attempted"``, ``"passes"`` or ``"fails"``.
+        reason: What is asked for, what holds, or which property broke.
+        hint: Help with this very mistake.
+        where: The input on which it broke.
+
+    """
+
+    name: str
+    status: Status
+    reason: str
+    hint: str = ""
+    where: str = ""
+
+    def __repr__(self) -> str:
+        lines = [f"{_ICONS[self.status]} {self.name}: {self.status}", self.reason]
+        lines += [f"Input: {self.where}"] if self.where else []
+        lines += [f"Hint: {self.hint}"] if self.hint else []
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        colour = _COLOURS[self.status]
+        rows = [
+            f'<span aria-hidden="true" style="font-weight: bold">{_ICONS[self.status]}</span> '
+            f"<strong>{self.status.capitalize()}</strong> · "
+            f"<code>{html.escape(self.name)}</code>",
+            _as_html(self.reason),
+        ]
+        if self.where:
+            rows.append(f"<strong>Input</strong> · {_as_html(self.where)}")
+        if self.hint:
+            rows.append(f"<strong>Hint</strong> · {_as_html(self.hint)}")
+        if self.status == "fails":
+            rows.append(f"More help: <code>hint(&quot;{html.escape(self.name)}&quot;)</code>")
+        body = "".join(f"<div>{row}</div>" for row in rows)
+        return f'<div role="status" style="{_CARD.format(colour=colour)}">{body}</div>'
+
+
+@dataclass(frozen=True)
+class Hints:
+    """The hints of an exercise, from general to specific: each opens inside the one before.
+
+    Attributes:
+        name: The exercise.
+        hints: At least one.
+
+    """
+
+    name: str
+    hints: Sequence[str]
+
+    def __repr__(self) -> str:
+        lines = [f"{i}. {hint}" for i, hint in enumerate(self.hints, 1)]
+        return "\n".join([f"Hints for {self.name}", *lines])
+
+    def _repr_html_(self) -> str:
+        body = ""
+        for i, hint in reversed(list(enumerate(self.hints, 1))):
+            body = (
+                f'<details style="margin: 4px 0"><summary>Hint {i} of {len(self.hints)}</summary>'
+                f'<div style="margin: 4px 0 4px 16px">{_as_html(hint)}{body}</div></details>'
+            )
+        colour = _COLOURS["not attempted"]
+        return f'<div style="{_CARD.format(colour=colour)}">{body}</div>'
+
+
+@dataclass(frozen=True)
+class Source:
+    """Pieces of source, each with the name of where it lives.
+
+    Attributes:
+        pieces: Pairs ``(module, qualified name, code)``.
+
+    """
+
+    pieces: Sequence[tuple[str, str, str]]
+
+    def __repr__(self) -> str:
+        return "\n\n".join(f"# {module}: {name}\n{code}" for module, name, code in self.pieces)
+
+    def _repr_markdown_(self) -> str:
+        blocks = []
+        for module, name, code in self.pieces:
+            longest = max((len(ticks) for ticks in re.findall("`+", code)), default=0)
+            fence = "`" * max(3, longest + 1)
+            blocks.append(f"`{name}` in `{module}`\n\n{fence}python\n{code}\n{fence}")
+        return "\n\n".join(blocks)
+
+
+def show_source(
+    obj: Callable[..., Any] | Sequence[Callable[..., Any]],
+    *,
+    start: str | None = None,
+    end: str | None = None,
+    docstring: bool = False,
+) -> Source:
+    """Show the source of a function, a method or a class, so that a formula and its line stay one.
+
+    Args:
+        obj: What to show; several, in a list or tuple, are shown one below the other.
+        start: Show only from the first line that holds this text ...
+        end: ... to the first line from there on that holds this text, both included. To show one
+            line, give its text twice.
+        docstring: Whether to keep docstrings.
+
+    Raises:
+        ValueError: When ``obj`` has no Python source, or a line that was asked for isn't there.
+
+    Example:
+        >>> from course_lib.flows import Flow
+        >>> show_source(Flow.log_prob, start="return", end="return")
+        # course_lib.flows.flow: Flow.log_prob
+        return self.base.log_prob(z) + log_det
+
+    """
+    objects = list(obj) if isinstance(obj, list | tuple) else [obj]
+    if not objects:
+        raise ValueError("obj must hold at least one function, method or class, got none")
+    return Source([_piece(each, start, end, docstring) for each in objects])
+
+
+def _piece(obj: Any, start: str | None, end: str | None, docstring: bool) -> tuple[str, str, str]:
+    if isinstance(obj, property):
+        obj = obj.fget
+    try:
+        code = textwrap.dedent(inspect.getsource(obj)).rstrip()
+        module, name = obj.__module__, obj.__qualname__
+    except (TypeError, OSError, AttributeError):
+        raise ValueError(
+            f"obj must be a function, method or class with Python source, got {obj!r}"
+        ) from None
+    if not docstring:
+        code = _without_docstrings(code)
+    lines = code.splitlines()
+    first = 0 if start is None else _find("start", start, lines, 0, name)
+    last = len(lines) - 1 if end is None else _find("end", end, lines, first, name)
+    return module, name, textwrap.dedent("\n".join(lines[first : last + 1]))
+
+
+def _find(argument: str, fragment: str, lines: Sequence[str], first: int, name: str) -> int:
+    for i in range(first, len(lines)):
+        if fragment and fragment in lines[i]:
+            return i
+    raise ValueError(f"{argument} must be text from a line of {name}, got {fragment!r}")
+
+
+def _without_docstrings(code: str) -> str:
+    lines = code.splitlines()
+    dropped: set[int] = set()  # counted from 1
+    for node in ast.walk(ast.parse(code)):
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if ast.get_docstring(node, clean=False) is None or len(node.body) < 2:
+            continue  # a body that is nothing but a docstring stays as it is
+        text = node.body[0]
+        dropped |= set(range(text.lineno, text.end_lineno + 1))
+        after = text.end_lineno + 1
+        if after <= len(lines) and not lines[after - 1].strip():
+            dropped.add(after)
+    return "\n".join(line for i, line in enumerate(lines, 1) if i not in dropped)

@@ -1,0 +1,679 @@
+"""Chapter 04: right answers, written differently, pass; known mistakes are named."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from course_lib import data, metrics
+from course_lib.exercises import check, coupling_dependencies, exercises, spiky_log_prob
+from course_lib.flows import AdditiveCoupling, Flow, StandardGaussian, Transform
+from course_lib.flows.base import Base
+
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+GREYS = torch.arange(17, dtype=torch.float64) / 16
+
+
+def halves(flip):
+    even, odd = slice(0, None, 2), slice(1, None, 2)
+    return (odd, even) if flip else (even, odd)
+
+
+# --- additive_coupling ---------------------------------------------------------------------------
+
+
+def couple(x, shift, flip, *, log_det=lambda x, m: x.new_zeros(len(x)), new=lambda a, m: a + m):
+    """A right coupling, of which a test can replace a part."""
+    kept, moved = halves(flip)
+    m = shift(x[:, kept])
+    z = x.clone()
+    z[:, moved] = new(x[:, moved], m)
+    return z, log_det(x, m)
+
+
+def library_coupling(x, shift, flip):
+    coupling = AdditiveCoupling(x.shape[1], [], flip=flip)
+    coupling.shift = nn.Identity()
+    coupling.shift.forward = shift
+    return coupling(x)
+
+
+def coupling_by_columns(x, shift, flip):
+    start = 1 if flip else 0
+    m = shift(x[:, start::2])
+    columns = []
+    for i in range(x.shape[1]):
+        columns.append(x[:, i] if i % 2 == start else x[:, i] + m[:, i // 2])
+    return torch.stack(columns, dim=1), torch.zeros(x.size(0))
+
+
+def coupling_by_points(x, shift, flip):
+    rows = []
+    for point in x:
+        kept, moved = (point[1::2], point[0::2]) if flip else (point[0::2], point[1::2])
+        row = torch.empty_like(point)
+        row[1 - flip :: 2] = moved + shift(kept)
+        row[int(flip) :: 2] = kept
+        rows.append(row)
+    return torch.stack(rows), 0 * x.sum(dim=1)
+
+
+def coupling_in_place(x, shift, flip):
+    kept, moved = halves(flip)
+    x[:, moved] += shift(x[:, kept])
+    return x, x.new_zeros(len(x))
+
+
+def coupling_down_the_middle(x, shift, flip):
+    left, right = x.chunk(2, dim=1)
+    parts = [left + shift(right), right] if flip else [left, right + shift(left)]
+    return torch.cat(parts, 1), x.new_zeros(len(x))
+
+
+def coupling_side_by_side(x, shift, flip):
+    kept, moved = halves(flip)
+    return torch.cat([x[:, kept], x[:, moved] + shift(x[:, kept])], 1), x.new_zeros(len(x))
+
+
+def coupling_of_both(x, shift, flip):
+    z, log_det = couple(x, shift, flip)
+    return couple(z, shift, not flip)[0], log_det
+
+
+def coupling_from_the_moved(x, shift, flip):
+    _, moved = halves(flip)
+    z = x.clone()
+    z[:, moved] = x[:, moved] + shift(x[:, moved])
+    return z, x.new_zeros(len(x))
+
+
+def coupling_of_even_widths(x, shift, flip):
+    pairs = x.view(len(x), x.shape[1] // 2, 2)
+    even, odd = pairs.unbind(2)
+    even, odd = (even + shift(odd), odd) if flip else (even, odd + shift(even))
+    return torch.stack([even, odd], 2).flatten(1), x.new_zeros(len(x))
+
+
+def coupling_without_flip_branch(x, shift, flip):
+    if not flip:
+        return couple(x, shift, flip)
+    return None
+
+
+def changed(**parts):
+    return lambda x, shift, flip: couple(x, shift, flip, **parts)
+
+
+COUPLING_RIGHT = [couple, library_coupling, coupling_by_columns, coupling_by_points]
+COUPLING_WRONG = {
+    "sign": (changed(new=lambda a, m: a - m), "You subtract the shift"),
+    "swapped halves": (lambda x, s, f: couple(x, s, not f), "keeps the wrong half."),
+    "flip ignored": (lambda x, s, f: couple(x, s, False), "you ignore `flip`"),
+    "overwritten": (changed(new=lambda a, m: m), "You overwrite the moved half"),
+    "multiplied": (changed(new=lambda a, m: a * m), "You multiply"),
+    "twice": (changed(new=lambda a, m: a + 2 * m), "is not x_moved + shift(x_kept)"),
+    "nothing": (lambda x, s, f: (x.clone(), x.new_zeros(len(x))), "Your z is x, unchanged"),
+    "noise": (lambda x, s, f: (torch.randn_like(x), x.new_zeros(len(x))), "half that must stay"),
+    "in place": (coupling_in_place, "changes its input `x` in place"),
+    "down the middle": (coupling_down_the_middle, "down the middle"),
+    "side by side": (coupling_side_by_side, "side by side instead of interleaved"),
+    "both halves": (coupling_of_both, "You move both halves"),
+    "from the moved": (coupling_from_the_moved, "computed from the half that moves"),
+    "rows": (lambda x, s, f: (x + s(x[0::2]), 0), "the half that stays has 2 columns"),
+    "whole x to shift": (lambda x, s, f: (x + s(x), 0), "the half that stays has 2 columns"),
+    "no tensor to shift": (lambda x, s, f: s(3), "You call shift with a int"),
+    "even widths only": (coupling_of_even_widths, "stopped with `RuntimeError: shape '[7, 2, 2]'"),
+    "one branch": (coupling_without_flip_branch, "returns nothing on this input"),
+    "z alone": (lambda x, s, f: couple(x, s, f)[0], "returns only one result, but both z and"),
+    "three results": (lambda x, s, f: (x, x, x), "returns 3 results"),
+    "detached shift": (changed(new=lambda a, m: a + m.detach()), "part of it is cut"),
+    "detached z": (
+        lambda x, s, f: tuple(part.detach() for part in couple(x, s, f)),
+        "No gradient flows from your z back to x",
+    ),
+    "no grad to weights": (
+        lambda x, s, f: couple(x, lambda h: s(h).detach() + 0 * h.sum(), f),
+        "is cut",
+    ),
+    "float64": (
+        lambda x, s, f: couple(x.double(), lambda h: s(h.float()).double(), f),
+        "Your z is of dtype float64; it must be float32",
+    ),
+    "numpy": (lambda x, s, f: (couple(x, s, f)[0].detach().numpy(), 0), "of type ndarray"),
+    "log_det a number": (changed(log_det=lambda x, m: 0.0), "Your log_det is of type float"),
+    "log_det None": (changed(log_det=lambda x, m: None), "Your log_det is of type NoneType"),
+    "log_det scalar": (changed(log_det=lambda x, m: m.sum() * 0), "log_det has shape []; it"),
+    "log_det per column": (changed(log_det=lambda x, m: x[0] * 0), "log_det has shape [4]"),
+    "log_det kept axis": (changed(log_det=lambda x, m: x[:, :1] * 0), "log_det has shape [7, 1]"),
+    "log_det per entry": (changed(log_det=lambda x, m: x * 0), "log_det has shape [7, 4]"),
+    "det": (changed(log_det=lambda x, m: x.new_ones(len(x))), "the determinant itself"),
+    "sum of shifts": (changed(log_det=lambda x, m: m.sum(1)), "log_det adds up the shifts"),
+    "sum of x": (changed(log_det=lambda x, m: x.sum(1)), "not the one of the autograd Jacobian"),
+    "NaN": (changed(log_det=lambda x, m: x[:, 0] * math.nan), "Your log_det holds NaN"),
+    "two arguments": (lambda x, shift: x, "it is called with `(x, shift, flip)`"),
+}
+
+# --- additive_coupling_inverse -------------------------------------------------------------------
+
+
+def uncouple(z, shift, flip):
+    return couple(z, lambda h: -shift(h), flip)[0]
+
+
+def library_inverse(z, shift, flip):
+    coupling = AdditiveCoupling(z.shape[1], [], flip=flip)
+    coupling.shift = nn.Identity()
+    coupling.shift.forward = shift
+    return coupling.inverse(z)[0]
+
+
+def inverse_by_mask(z, shift, flip):
+    kept, _ = halves(flip)
+    m = torch.zeros_like(z)
+    m[:, 1 - int(flip) :: 2] = shift(z[:, kept])
+    return z - m
+
+
+def inverse_by_columns(z, shift, flip):
+    return coupling_by_columns(z, lambda h: -shift(h), flip)[0]
+
+
+def negated(attempt):
+    return lambda z, shift, flip: attempt(z, lambda h: -shift(h), flip)[0]
+
+
+INVERSE_RIGHT = [uncouple, library_inverse, inverse_by_mask, inverse_by_columns]
+INVERSE_WRONG = {
+    "forward again": (lambda z, s, f: couple(z, s, f)[0], "You add the shift; this direction has"),
+    "swapped halves": (lambda z, s, f: uncouple(z, s, not f), "Your x keeps the wrong half."),
+    "flip ignored": (lambda z, s, f: uncouple(z, s, False), "you ignore `flip`"),
+    "from the moved": (negated(coupling_from_the_moved), "computed from the half that moves"),
+    "side by side": (negated(coupling_side_by_side), "side by side"),
+    "down the middle": (negated(coupling_down_the_middle), "down the middle"),
+    "in place": (negated(coupling_in_place), "changes its input `z` in place"),
+    "nothing": (lambda z, s, f: z.clone(), "Your x is z, unchanged"),
+    "overwritten": (lambda z, s, f: changed(new=lambda a, m: m)(z, s, f)[0], "You overwrite"),
+    "wrong factor": (lambda z, s, f: (z + uncouple(z, s, f)) / 2, "not z_moved − shift(z_kept)"),
+    "negative": (lambda z, s, f: -uncouple(z, s, f), "changes the half that must stay"),
+    "log_det, too": (lambda z, s, f: (uncouple(z, s, f), 0), "a tuple of 2, but only x"),
+    "detached": (
+        lambda z, s, f: uncouple(z, s, f).detach(),
+        "No gradient flows from your x back to z",
+    ),
+    "shift cut": (lambda z, s, f: uncouple(z, lambda h: s(h).detach(), f), "is cut"),
+    "shape": (lambda z, s, f: uncouple(z, s, f).T, "Your x has shape [4, 7]; it must have [7, 4]"),
+}
+
+# --- change_of_variables -------------------------------------------------------------------------
+
+
+def follow(x, transforms):
+    """The last z, and the log-determinants of all transforms."""
+    log_dets = []
+    for transform in transforms:
+        x, log_det = transform(x)
+        log_dets.append(log_det)
+    return x, log_dets
+
+
+def flow_log_prob(x, transforms, base_log_prob):
+    z, log_dets = follow(x, transforms)
+    return base_log_prob(z) + sum(log_dets)
+
+
+def flow_log_prob_recursive(x, transforms, base_log_prob):
+    if not transforms:
+        return base_log_prob(x)
+    z, log_det = transforms[0](x)
+    return log_det + flow_log_prob_recursive(z, transforms[1:], base_log_prob)
+
+
+def flow_log_prob_accumulating(x, transforms, base_log_prob):
+    total = torch.zeros(len(x))
+    for transform in transforms:
+        x, step = transform(x)
+        total += step
+    total += base_log_prob(x)
+    return total
+
+
+def library_flow(x, transforms, base_log_prob):
+    class Given(Transform):
+        def __init__(self, function):
+            super().__init__(x.shape[1])
+            self.forward = lambda points: function(points)
+
+    class GivenBase(Base):
+        def log_prob(self, z):
+            return base_log_prob(z)
+
+    return Flow([Given(f) for f in transforms], GivenBase(x.shape[1])).log_prob(x)
+
+
+def flow_by(combine):
+    """``combine(log-density of the base, log-determinants)``."""
+
+    def attempt(x, transforms, base_log_prob):
+        z, log_dets = follow(x, transforms)
+        return combine(base_log_prob(z), log_dets)
+
+    return attempt
+
+
+def flow_eating_its_list(x, transforms, base_log_prob):
+    total = 0
+    while transforms:
+        x, log_det = transforms.pop(0)(x)
+        total = total + log_det
+    return base_log_prob(x) + total
+
+
+def flow_gaussian(x, transforms, base_log_prob):
+    return flow_log_prob(x, transforms, StandardGaussian(x.shape[1]).log_prob)
+
+
+def flow_fed_with_x(x, transforms, base_log_prob):
+    total = 0
+    for transform in transforms:
+        z, log_det = transform(x)
+        total = total + log_det
+    return base_log_prob(z) + total
+
+
+FLOW_RIGHT = [flow_log_prob, flow_log_prob_recursive, flow_log_prob_accumulating, library_flow]
+FLOW_WRONG = {
+    "no log_det": (flow_by(lambda b, d: b), "You forget the log-determinants"),
+    "sign": (flow_by(lambda b, d: b - sum(d)), "the sign of the inverse direction"),
+    "loss": (flow_by(lambda b, d: -(b + sum(d))), "the negative log-density"),
+    "exp": (flow_by(lambda b, d: (b + sum(d)).exp()), "the density, not its logarithm"),
+    "bits": (flow_by(lambda b, d: (b + sum(d)) / math.log(2)), "is in bits"),
+    "first log_det": (flow_by(lambda b, d: b + d[0]), "log_det of the first transform only"),
+    "last log_det": (flow_by(lambda b, d: b + d[-1]), "log_det of the last transform only"),
+    "first transform": (lambda x, t, b: flow_log_prob(x, t[:1], b), "apply the first transform"),
+    "base at x": (lambda x, t, b: b(x) + sum(follow(x, t)[1]), "base density at x"),
+    "no base": (flow_by(lambda b, d: sum(d)), "You forget the base density"),
+    "reverse": (lambda x, t, b: flow_log_prob(x, t[::-1], b), "transforms in reverse"),
+    "fed with x": (flow_fed_with_x, "You feed every transform with x"),
+    "log_det at x": (
+        lambda x, t, b: b(follow(x, t)[0]) + sum(f(x)[1] for f in t),
+        "every log_det at x",
+    ),
+    "mean log_det": (flow_by(lambda b, d: b + sum(d).mean()), "average log_det over the batch"),
+    "summed log_det": (flow_by(lambda b, d: b + sum(d).sum()), "sum log_det over the batch"),
+    "det": (flow_by(lambda b, d: b + sum(d).exp()), "the determinant, not its logarithm"),
+    "own base": (flow_gaussian, "a Gaussian in place of base_log_prob"),
+    "halved": (flow_by(lambda b, d: b + sum(d) / 2), "not base_log_prob(z) + log |det"),
+    "scalar": (flow_by(lambda b, d: (b + sum(d)).mean()), "log-density has shape []; it must"),
+    "kept axis": (flow_by(lambda b, d: (b + sum(d))[:, None]), "has shape [7, 1]"),
+    "eats its list": (flow_eating_its_list, "changes its input `transforms` in place"),
+    "log_det detached": (flow_by(lambda b, d: b + sum(d).detach()), "is cut"),
+    "detached": (flow_by(lambda b, d: (b + sum(d)).detach()), "No gradient flows"),
+    "one result": (lambda x, t, b: b(t[0](x)), "Your function stopped with `ValueError: z must"),
+}
+
+# --- dequantize ----------------------------------------------------------------------------------
+
+
+def noise(x, generator):
+    return torch.rand(x.shape, generator=generator)
+
+
+def dequantize(x, levels, generator):
+    return ((x * (levels - 1)).round() + noise(x, generator)) / levels
+
+
+def dequantize_naive(x, levels, generator):
+    return (x * (levels - 1) + torch.rand(x.shape, generator=generator)) / levels
+
+
+def dequantize_uniform_(x, levels, generator):
+    u = torch.empty_like(x).uniform_(0, 1 / levels, generator=generator)
+    return x * (levels - 1) / levels + u
+
+
+def library_dequantize(x, levels, generator):
+    return data.dequantize(x, levels, generator=generator)
+
+
+def with_noise(make):
+    def attempt(x, levels, generator):
+        return (x * (levels - 1) + make(x, generator)) / levels
+
+    return attempt
+
+
+def dequantize_seeded(x, levels, generator):
+    return dequantize(x, levels, generator.manual_seed(0))
+
+
+def dequantize_in_place(x, levels, generator):
+    x *= levels - 1
+    return (x + noise(x, generator)) / levels
+
+
+DEQUANTIZE_RIGHT = [dequantize, dequantize_naive, dequantize_uniform_, library_dequantize]
+DEQUANTIZE_WRONG = {
+    "no noise": (lambda x, levels, g: x * (levels - 1) / levels, "there is no noise"),
+    "x itself": (lambda x, levels, g: x.clone(), "Your y is x: there is no noise"),
+    "levels - 1": (
+        lambda x, levels, g: (x * (levels - 1) + noise(x, g)) / (levels - 1),
+        "You divide by levels − 1",
+    ),
+    "not rescaled": (lambda x, levels, g: x + noise(x, g) / levels, "added to k / (levels − 1)"),
+    "wide": (lambda x, levels, g: x + noise(x, g), "as wide as the whole range"),
+    "wide, clamped": (lambda x, levels, g: (x + noise(x, g)).clamp(0, 0.999), "as wide as"),
+    "not divided": (lambda x, levels, g: x * (levels - 1) + noise(x, g), "y is k + u, in [0, lev"),
+    "centred": (with_noise(lambda x, g: noise(x, g) - 0.5), "Your noise is centred"),
+    "Gaussian": (with_noise(lambda x, g: torch.randn(x.shape, generator=g)), "leave the bin"),
+    "half": (with_noise(lambda x, g: noise(x, g) / 2), "not uniform: it has mean 0.25"),
+    "squared": (with_noise(lambda x, g: noise(x, g) ** 2), "not uniform: it has mean 0.3"),
+    "averaged": (
+        with_noise(lambda x, g: (noise(x, g) + noise(x, g)) / 2),
+        "standard deviation 0.2",
+    ),
+    "short": (with_noise(lambda x, g: 0.9 * noise(x, g)), "not uniform"),
+    "coin": (with_noise(lambda x, g: noise(x, g).round() / 2), "not uniform"),
+    "black stays": (with_noise(lambda x, g: noise(x, g) * (x > 0)), "share one draw"),
+    "one draw": (with_noise(lambda x, g: torch.rand(1, generator=g)), "one draw for all pixels"),
+    "draw per image": (with_noise(lambda x, g: noise(x[:, :1], g)), "Some pixels share one draw"),
+    "draw per pixel": (with_noise(lambda x, g: noise(x[:1], g)), "Some pixels share one draw"),
+    "global noise": (with_noise(lambda x, g: torch.rand_like(x)), "noise comes from elsewhere"),
+    "seeded": (dequantize_seeded, "Every generator gives the same values"),
+    "fixed levels": (lambda x, levels, g: dequantize(x, 17, g), "leave the bin"),
+    "in place": (dequantize_in_place, "changes its input `x` in place"),
+    "integers": (lambda x, levels, g: (x * 16).long(), "y is of dtype int64"),
+    "flattened": (lambda x, levels, g: dequantize(x, levels, g).flatten(), "y has shape [34000]"),
+}
+
+# --- bits_per_dim --------------------------------------------------------------------------------
+
+
+def bits(log_prob, dim, levels):
+    return -log_prob / (dim * math.log(2)) + math.log2(levels)
+
+
+def bits_of_images(log_prob, dim, levels):
+    log_probability = log_prob - dim * torch.log(torch.tensor(float(levels)))
+    return -log_probability / dim / torch.log(torch.tensor(2.0))
+
+
+LN2 = math.log(2)
+BITS_RIGHT = [bits, bits_of_images, metrics.bits_per_dim]
+BITS_WRONG = {
+    "no bins": (lambda p, d, n: -p / d / LN2, "You forget the size of the bins"),
+    "sign of p": (lambda p, d, n: p / d / LN2 + math.log2(n), "log-density has the wrong sign"),
+    "sign": (lambda p, d, n: p / d / LN2 - math.log2(n), "Your result has the wrong sign"),
+    "sign of bins": (lambda p, d, n: -p / d / LN2 - math.log2(n), "log2(levels) has the wrong"),
+    "nats": (lambda p, d, n: -p / d + math.log(n), "in nats, not in bits"),
+    "p in nats": (lambda p, d, n: -p / d + math.log2(n), "Your log-density stays in nats"),
+    "bins in nats": (lambda p, d, n: -p / d / LN2 + math.log(n), "log(levels) in nats"),
+    "times log 2": (lambda p, d, n: -p / d * LN2 + math.log2(n), "multiply by log 2"),
+    "not per dim": (lambda p, d, n: -p / LN2 + math.log2(n), "don't divide the log-density"),
+    "per image": (lambda p, d, n: -p / LN2 + d * math.log2(n), "bits per image"),
+    "all per dim": (lambda p, d, n: (-p / LN2 + math.log2(n)) / d, "divide log2(levels) by dim"),
+    "levels - 1": (lambda p, d, n: -p / d / LN2 + math.log2(n - 1), "levels − 1 bins"),
+    "8 bits": (lambda p, d, n: -p / d / LN2 + 8, "fixed to 256"),
+    "784": (lambda p, d, n: bits(p, 784, n), "fixed to 784"),
+    "mean": (lambda p, d, n: bits(p, d, n).mean(), "result has shape []; it must have [7]"),
+    "odd factor": (lambda p, d, n: 3 * bits(p, d, n), "average of −log2 P"),
+    "number": (lambda p, d, n: bits(p, d, n).mean().item(), "result is of type float"),
+    "in place": (lambda p, d, n: -p.div_(d * LN2) + math.log2(n), "changes its input `log_prob`"),
+}
+
+# --- break_it ------------------------------------------------------------------------------------
+
+
+def gaussians(x, width, *, centres=GREYS, weight=17, scale=None, height=True):
+    scale = width if scale is None else scale
+    e = -0.5 * ((x[:, None] - centres) / scale) ** 2
+    if height:
+        e = e - math.log(scale) - HALF_LOG_2PI
+    return torch.logsumexp(e, 1) - math.log(weight)
+
+
+def boxes(x, width, *, centres=GREYS, half=0.5, height=lambda width: 1 / (17 * width)):
+    inside = ((x[:, None] - centres).abs() <= half * width).any(1)
+    return torch.where(inside, math.log(height(width)), -math.inf)
+
+
+def torch_mixture(x, width):
+    from torch.distributions import Categorical, MixtureSameFamily, Normal
+
+    spikes = Normal(GREYS, torch.full_like(GREYS, width))
+    return MixtureSameFamily(Categorical(torch.ones(17)), spikes).log_prob(x)
+
+
+def laplace_mixture(x, width):
+    e = -(x[:, None] - GREYS).abs() / width - math.log(2 * width * 17)
+    return torch.logsumexp(e, 1)
+
+
+def box_on_a_floor(x, width):
+    on = ((x[:, None] - GREYS).abs() < width / 2).any(1) / (17 * width)
+    floor = ((x > 0) & (x < 1)).to(x.dtype)
+    return (0.9 * on + 0.1 * floor).log()
+
+
+def cut_at(x, width, low=-1.0):
+    return gaussians(x, width).where(x > low, -math.inf)
+
+
+K = torch.arange(17, dtype=torch.float64)
+BREAK_RIGHT = [
+    spiky_log_prob,
+    gaussians,
+    boxes,
+    torch_mixture,
+    laplace_mixture,
+    box_on_a_floor,
+]
+BREAK_WRONG = {
+    "density": (lambda x, w: gaussians(x, w).exp(), "the density, not its logarithm"),
+    "bits": (lambda x, w: gaussians(x, w) / LN2, "is in bits"),
+    "no weights": (lambda x, w: gaussians(x, w, weight=1), "17 spikes has weight 1, not 1/17"),
+    "no height": (lambda x, w: gaussians(x, w, height=False), "does not depend on width"),
+    "unnormalised": (lambda x, w: gaussians(x, w, height=False, weight=1), "not normalised"),
+    "no 2π": (lambda x, w: gaussians(x, w) + HALF_LOG_2PI, "√2π of the Gaussian is missing"),
+    "wide boxes": (lambda x, w: boxes(x, w, half=1), "integrates to 2 instead of 1"),
+    "narrow boxes": (lambda x, w: boxes(x, w, half=0.25), "integrates to 0.5 instead of 1"),
+    "box of height 1": (lambda x, w: boxes(x, w, height=lambda w: 1), "height of a box is 1"),
+    "box of height 1/17": (lambda x, w: boxes(x, w, height=lambda w: 1 / 17), "of a spike does"),
+    "16 of 17": (lambda x, w: gaussians(x, w, centres=GREYS[:16]), "only 16 of the 17 spikes"),
+    "16 spikes": (lambda x, w: gaussians(x, w, centres=GREYS[:16], weight=16), "on 16 / 16"),
+    "15 inner spikes": (
+        lambda x, w: boxes(x, w, centres=GREYS[1:16], height=lambda w: 1 / 15 / w),
+        "none is on 0 / 16",
+    ),
+    "weight 1/16": (lambda x, w: gaussians(x, w, weight=16), "weight 1/16 each"),
+    "middles": (lambda x, w: gaussians(x, w, centres=(K + 0.5) / 17), "(k + ½) / 17"),
+    "k / 17": (lambda x, w: boxes(x, w, centres=K / 17), "at k / 17"),
+    "fixed width": (lambda x, w: gaussians(x, 0.01), "not get narrower"),
+    "√width": (lambda x, w: gaussians(x, w, scale=w**0.5 / 16), "√width wide"),
+    "width²": (lambda x, w: gaussians(x, w, scale=w**2), "width² wide"),
+    "scalar": (lambda x, w: gaussians(x, w).mean(), "log-density has shape []"),
+    "floor": (lambda x, w: torch.zeros_like(x).where((x > 0) & (x < 1), -math.inf), "gain nan"),
+    "infinite": (lambda x, w: torch.full_like(x, math.inf), "Your log-density is infinite"),
+    "NaN": (lambda x, w: x * math.nan, "Your log-density holds NaN"),
+    "nowhere": (lambda x, w: torch.full_like(x, -math.inf), "integrates to 0 instead of 1"),
+    "on numbers only": (lambda x, w: math.log(w) if x < 0 else 0, "stopped with `RuntimeError"),
+}
+
+# --- predict_couplings ---------------------------------------------------------------------------
+
+PREDICT_RIGHT = [3, 3.0, torch.tensor(3)]
+PREDICT_WRONG = {
+    "1": (1, "4 of 8 outputs have not moved at all"),
+    "2": (2, "know nothing of the others in their own half"),
+    "4": (4, "4 couplings are enough, but so are 3"),
+    "8": (8, "8 couplings are enough, but so are 7"),
+    "0": (0, "whole number of at least 1"),
+    "fraction": (2.5, "You gave `2.5`"),
+    "NaN": (math.nan, "You gave `nan`"),
+    "word": ("three", "You gave a str"),
+    "True": (True, "You gave a bool"),
+}
+
+ALL = {
+    "04.additive_coupling": (COUPLING_RIGHT, COUPLING_WRONG),
+    "04.additive_coupling_inverse": (INVERSE_RIGHT, INVERSE_WRONG),
+    "04.change_of_variables": (FLOW_RIGHT, FLOW_WRONG),
+    "04.dequantize": (DEQUANTIZE_RIGHT, DEQUANTIZE_WRONG),
+    "04.bits_per_dim": (BITS_RIGHT, BITS_WRONG),
+    "04.break_it": (BREAK_RIGHT, BREAK_WRONG),
+    "04.predict_couplings": (PREDICT_RIGHT, PREDICT_WRONG),
+}
+
+
+def test_every_exercise_has_right_answers_and_known_mistakes():
+    assert set(ALL) == set(exercises("04"))
+    for right, wrong in ALL.values():
+        assert len(right) >= 2
+        assert len(wrong) >= 5
+
+
+def cases(which):
+    for name, (right, wrong) in ALL.items():
+        if which == "right":
+            for answer in right:
+                label = getattr(answer, "__name__", repr(answer))
+                yield pytest.param(name, answer, id=f"{name}-{label}")
+        else:
+            for label, (answer, said) in wrong.items():
+                yield pytest.param(name, answer, said, id=f"{name}-{label}")
+
+
+@pytest.mark.parametrize(("name", "answer"), list(cases("right")))
+def test_right_answers_pass(name, answer):
+    for _ in range(20):
+        result = check(name, answer)
+        assert result.status == "passes", result
+
+
+@pytest.mark.parametrize(("name", "answer", "said"), list(cases("wrong")))
+def test_known_mistakes_are_named(name, answer, said):
+    for _ in range(20 if name != "04.break_it" else 5):
+        result = check(name, answer)
+        assert result.status == "fails", result
+        assert said in result.reason, result
+        assert result.hint
+
+
+STUBS = {
+    "dots": lambda *args: ...,
+    "nothing": lambda *args: None,
+    "pair of dots": lambda *args: (..., ...),
+    "None itself": None,
+    "dots themselves": ...,
+}
+
+
+def not_implemented(*args):
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("stub", [*STUBS.values(), not_implemented], ids=[*STUBS, "raise"])
+def test_a_stub_is_not_attempted(name, stub):
+    if name == "04.predict_couplings":
+        stub = ...
+    first, second = check(name, stub), check(name, stub)
+    assert first.status == "not attempted"
+    assert repr(first) == repr(second)
+    assert first._repr_html_() == second._repr_html_()
+    assert exercises()[name] in repr(first)
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "04.predict_couplings"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        7,
+        "text",
+        {},
+        [],
+        (),
+        object(),
+        (1, 2),
+        torch.zeros(0),
+        torch.zeros(7, dtype=torch.bool),
+        torch.zeros(7, dtype=torch.complex64),
+        torch.zeros(7, device="meta"),
+        torch.zeros(7, 4, device="meta"),
+        (torch.zeros(7, 4, device="meta"),) * 2,
+        torch.zeros(7, 4).to_sparse(),
+    ],
+    ids=str,
+)
+def test_any_answer_gets_a_verdict(name, answer):
+    result = check(name, lambda *args: answer)
+    assert result.status == "fails"
+    assert "\n" not in result.reason
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "04.predict_couplings"])
+def test_an_exception_is_told_in_one_line(name):
+    def attempt(*args):
+        raise KeyError("first\nsecond")
+
+    result = check(name, attempt)
+    assert result.status == "fails"
+    assert "KeyError" in result.reason
+    assert "\n" not in result.reason
+    assert "of shape [" in result.where
+
+
+def test_the_verdict_does_not_depend_on_the_notebook_s_settings():
+    torch.set_default_dtype(torch.float64)
+    try:
+        for name, (right, _) in ALL.items():
+            assert check(name, right[1]).status == "passes"
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.no_grad():
+        for name, (right, _) in ALL.items():
+            assert check(name, right[1]).status == "passes"
+
+
+def test_the_input_is_named_on_which_it_broke():
+    assert check("04.additive_coupling", COUPLING_WRONG["flip ignored"][0]).where == (
+        "x of shape [7, 4], flip=True"
+    )
+    assert "levels=2" in check("04.dequantize", lambda x, n, g: dequantize(x, 17, g)).where
+
+
+def test_dependencies_of_couplings():
+    for couplings, zeros in ((0, 56), (1, 40), (2, 12), (3, 0), (4, 0)):
+        pattern = coupling_dependencies(couplings, 8)
+        assert (~pattern).sum() == zeros
+        assert pattern.diagonal().all()
+    assert coupling_dependencies(2, 3).all()  # with one odd coordinate two are enough
+
+
+def test_spiky_log_prob():
+    x = torch.linspace(-0.5, 1.5, 200_001, dtype=torch.float64)
+    for width in (0.1, 0.003):
+        for levels in (2, 17):
+            total = torch.trapezoid(spiky_log_prob(x, width, levels=levels).exp(), x)
+            assert abs(total - 1) < 1e-5
+    mixture = torch_mixture(x, 0.01)
+    assert torch.allclose(spiky_log_prob(x, 0.01), mixture, rtol=1e-6, atol=1e-6)
+    grown = spiky_log_prob(GREYS, 1e-9) - spiky_log_prob(GREYS, 1e-8)
+    assert torch.allclose(grown, torch.full_like(grown, math.log(10)))
+    assert spiky_log_prob(torch.zeros(2, 3), 0.1).shape == (2, 3)
+    assert spiky_log_prob(torch.zeros(2), 0.1).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((torch.zeros(2, dtype=torch.long), 0.1), "x must be a floating-point tensor"),
+        ((torch.zeros(2), 0), "width must be a finite number above 0, got 0"),
+        ((torch.zeros(2), -0.1), "width must be a finite number above 0, got -0.1"),
+    ],
+)
+def test_spiky_log_prob_checks_its_arguments(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        spiky_log_prob(*arguments)
+    with pytest.raises(ValueError, match="levels must be an integer of at least 2, got 1"):
+        spiky_log_prob(torch.zeros(1), 0.1, levels=1)

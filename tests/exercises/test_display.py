@@ -1,0 +1,174 @@
+"""Library source in a notebook, verdicts and hints: in text, HTML and Markdown."""
+
+import html.parser
+
+import pytest
+
+from course_lib.exercises import Hints, Result, show_source, solution
+from course_lib.flows import AdditiveCoupling, Flow, StandardGaussian
+
+
+class Sample:
+    """A class with documented parts."""
+
+    def method(self, x):
+        """A docstring
+
+        of several lines, with "quotes".
+        """
+
+        def inner(y):
+            """Of its own."""
+            return y + 1
+
+        text = """not a docstring"""
+        return inner(x), text
+
+    @property
+    def size(self):
+        return 3
+
+    def empty(self):
+        """Nothing but words."""
+
+
+def code_of(source):
+    return source.pieces[0][2]
+
+
+def test_docstrings_are_left_out():
+    assert code_of(show_source(Sample.method)) == (
+        "def method(self, x):\n"
+        "    def inner(y):\n"
+        "        return y + 1\n"
+        "\n"
+        '    text = """not a docstring"""\n'
+        "    return inner(x), text"
+    )
+    assert "A class with" not in code_of(show_source(Sample))
+    assert "Nothing but words" in code_of(show_source(Sample.empty))
+
+
+def test_docstrings_are_kept_on_request():
+    code = code_of(show_source(Sample.method, docstring=True))
+    assert 'with "quotes".' in code
+    assert "Of its own." in code
+
+
+def test_a_part_is_shown_from_text_to_text():
+    part = show_source(Sample.method, start="def inner", end="return y")
+    assert code_of(part) == "def inner(y):\n    return y + 1"
+    assert code_of(show_source(Sample.method, start="text =")).endswith("return inner(x), text")
+    assert code_of(show_source(Sample.method, end="def inner")).count("\n") == 1
+    line = show_source(Sample.method, start="return inner", end="return inner")
+    assert code_of(line) == "return inner(x), text"
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "said"),
+    [
+        ("x ** 2", None, "start must be text from a line of Sample.method, got 'x [*][*] 2'"),
+        (None, "x ** 2", "end must be text"),
+        ("text =", "def inner", "end must be text"),  # only before the start
+        ("", None, "start must be text"),
+        ("of several lines", None, "start must be text"),  # a docstring that isn't shown
+    ],
+)
+def test_text_that_is_gone_is_an_error(start, end, said):
+    with pytest.raises(ValueError, match=said):
+        show_source(Sample.method, start=start, end=end)
+
+
+@pytest.mark.parametrize("obj", [3, len, "text", None, Sample()])
+def test_what_has_no_source_is_an_error(obj):
+    with pytest.raises(ValueError, match="obj must be a function, method or class with Python"):
+        show_source(obj)
+    with pytest.raises(ValueError, match="obj must hold at least one"):
+        show_source([])
+
+
+def test_the_caption_names_the_place_without_paths_or_line_numbers():
+    for obj in (
+        Flow.sample,
+        Flow([AdditiveCoupling(2, [], flip=False)], StandardGaussian(2)).sample,
+    ):
+        shown = show_source(obj)
+        assert shown._repr_markdown_().startswith("`Flow.sample` in `course_lib.flows.flow`\n\n```")
+        assert repr(shown).startswith("# course_lib.flows.flow: Flow.sample\n")
+        assert "self.inverse(self.base.sample(n, generator=generator))[0]" in repr(shown)
+        assert ".py" not in shown._repr_markdown_()
+    assert show_source(Sample.size).pieces[0][1] == "Sample.size"
+
+
+def test_a_fence_holds_code_with_a_fence_in_it():
+    def fenced():
+        return "````"
+
+    assert "`````python\n" in show_source(fenced)._repr_markdown_()
+
+
+def test_solutions_are_the_library_s_own_source():
+    shown = repr(solution("04.additive_coupling"))
+    assert "z[:, self.moved] = x[:, self.moved] + self.shift(x[:, self.kept])" in shown
+    assert "x[:, self.moved] = z" not in shown  # the next exercise
+    assert "self.base.log_prob(z) + log_det" in repr(solution("04.change_of_variables"))
+    assert "# course_lib.data.discrete: dequantize" in repr(solution("04.dequantize"))
+    assert "math.log2(levels)" in repr(solution("04.bits_per_dim"))
+    assert "torch.logsumexp" in repr(solution("04.break_it"))
+
+
+class Checked(html.parser.HTMLParser):
+    """Collects the text and fails on tags that don't close in order."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.text, self.tags = [], "", []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.open.append(tag)
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_a_verdict_says_everything_in_words():
+    result = Result("04.x", "fails", "Your `a < b` is <off>.", "Look & see.", "x of shape [2]")
+    assert repr(result) == (
+        "✗ 04.x: fails\nYour `a < b` is <off>.\nInput: x of shape [2]\nHint: Look & see."
+    )
+    page = Checked(result._repr_html_())
+    for part in ("✗", "Fails", "04.x", "Your a < b is <off>.", "x of shape [2]", "Look & see."):
+        assert part in page.text
+    assert 'hint("04.x")' in page.text
+    assert ("code", {}) in page.tags
+    assert ("span", {"aria-hidden": "true", "style": "font-weight: bold"}) in page.tags
+    assert "--jp-error-color1, #" in result._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("status", "icon", "colour"),
+    [("passes", "✓", "--jp-success-color1"), ("not attempted", "○", "--jp-border-color0")],
+)
+def test_other_verdicts_are_short(status, icon, colour):
+    result = Result("04.x", status, "As it is.")
+    assert repr(result) == f"{icon} 04.x: {status}\nAs it is."
+    page = Checked(result._repr_html_())
+    assert page.text == f"{icon} {status.capitalize()} · 04.xAs it is."
+    assert colour in result._repr_html_()
+
+
+def test_each_hint_opens_inside_the_one_before():
+    hints = Hints("04.x", ["General.", "`Closer`.", "The <answer>."])
+    assert repr(hints) == "Hints for 04.x\n1. General.\n2. `Closer`.\n3. The <answer>."
+    page = Checked(hints._repr_html_())
+    order = ["Hint 1 of 3", "General.", "Hint 2 of 3", "Closer.", "Hint 3 of 3", "The <answer>."]
+    places = [page.text.index(part) for part in order]
+    assert places == sorted(places)
+    assert hints._repr_html_().endswith("</details></div></details></div></details></div>")
+    assert all("open" not in attributes for tag, attributes in page.tags if tag == "details")
