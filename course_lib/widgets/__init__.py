@@ -4,7 +4,9 @@ A widget is given arrays and imports no model. See ``base.py`` for what widgets 
 """
 
 from course_lib.widgets.base import CourseWidget, PlayerWidget
+from course_lib.widgets.density_warp import DensityWarp
 from course_lib.widgets.image_player import ImagePlayer
+from course_lib.widgets.inpaint import Inpaint
 from course_lib.widgets.palette import MAPS, PALETTE, colour_map
 from course_lib.widgets.particle_player import ParticlePlayer
 
@@ -12,7 +14,9 @@ __all__ = [
     "MAPS",
     "PALETTE",
     "CourseWidget",
+    "DensityWarp",
     "ImagePlayer",
+    "Inpaint",
     "ParticlePlayer",
     "PlayerWidget",
     "colour_map",
