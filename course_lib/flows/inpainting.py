@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from course_lib.checks import check_generator, check_int, check_number
+from course_lib.checks import check_floats, check_generator, check_int, check_number
 from course_lib.flows.flow import Flow
 
 __all__ = ["inpaint"]
@@ -17,13 +17,18 @@ def inpaint(
     steps: int = 100,
     step_size: float = 0.1,
     noise: float = 1.0,
+    units: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Fill in the coordinates of ``x`` that are not known, by noisy gradient ascent on log p(x).
 
     Step i moves the unknown coordinates by alpha_i (∂log p/∂x + noise · eps), eps ~ N(0, I), with
-    alpha_i = step_size / (1 + i / 100), and then puts them back into [0, 1). Known coordinates
+    alpha_i = step_size / (1 + i / 100), and then puts them back into [0, 1]. Known coordinates
     never move.
+
+    With ``units`` the same step is taken in the coordinates u = x / units, in which pixels that
+    hardly vary and pixels that vary much ask for steps of about the same length; in x it reads
+    alpha_i (units² ∂log p/∂x + units · noise · eps).
 
     Reference:
         Dinh, Krueger, Bengio 2014, https://arxiv.org/abs/1410.8516, section 5.2; the paper's
@@ -34,8 +39,9 @@ def inpaint(
         x: Points ``[B, dim]``; the values at unknown coordinates are where the ascent starts.
         known: Boolean ``[B, dim]``; True where ``x`` is given.
         steps: Number of ascent steps.
-        step_size: alpha_0, in units of x² per nat.
+        step_size: alpha_0, in units of x² per nat (of u² per nat, with ``units``).
         noise: Factor of the noise; 0 climbs straight up to the nearest mode.
+        units: ``[dim]``, positive; for example each coordinate's standard deviation. None: all 1.
         generator: Source of the noise.
 
     Returns:
@@ -52,6 +58,10 @@ def inpaint(
     check_int("steps", steps, minimum=1)
     check_number("step_size", step_size, above=0)
     check_number("noise", noise, minimum=0)
+    units = torch.ones_like(x[0]) if units is None else units
+    check_floats("units", units, tuple(x.shape[1:]), dtype=x.dtype)
+    if not (units > 0).all():
+        raise ValueError(f"units must be positive, got {units.min().item()}")
     check_generator(generator, x.device)
 
     states = [x]
@@ -60,6 +70,7 @@ def inpaint(
         x = states[-1].detach().requires_grad_()
         (gradient,) = torch.autograd.grad(model.log_prob(x).sum(), x)
         eps = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-        moved = (x.detach() + alpha * (gradient + noise * eps)).clamp(0, 1)
+        ascent = units**2 * gradient + units * noise * eps
+        moved = (x.detach() + alpha * ascent).clamp(0, 1)
         states.append(torch.where(known, states[0], moved))
     return torch.stack(states)

@@ -87,6 +87,27 @@ def test_without_noise_it_climbs_to_the_conditional_mean(generator):
     torch.testing.assert_close(end[0, free], conditional, rtol=0, atol=1e-6)
 
 
+def test_units_are_a_change_of_coordinates(model, x, known):
+    """One step in u = x / units, by hand: the density of u has the gradient units ∂log p/∂x."""
+    units = torch.tensor([0.5, 1.0, 0.1, 2.0, 1.0, 0.3])
+    states = inpaint(
+        model,
+        x,
+        known,
+        steps=1,
+        step_size=1e-3,
+        units=units,
+        generator=torch.Generator().manual_seed(5),
+    )
+    gradient = torch.autograd.functional.jacobian(
+        lambda u: model.log_prob(u * units).sum(), x / units
+    )
+    noise = torch.randn(3, 6, generator=torch.Generator().manual_seed(5))
+    moved = (x / units + 1e-3 * (gradient + noise)) * units
+    expected = torch.where(known, x, moved.clamp(0, 1))
+    torch.testing.assert_close(states[1], expected)
+
+
 def test_noise_scales_the_steps_randomness(model, x, known):
     def step(noise):
         generator = torch.Generator().manual_seed(1)
@@ -126,6 +147,9 @@ def test_defaults_are_the_papers_and_the_result_is_reproducible(model, x, known)
         ({"step_size": 0.0}, "step_size must be a finite number above 0, got 0.0"),
         ({"noise": -0.5}, "noise must be a finite number of at least 0, got -0.5"),
         ({"noise": math.inf}, "noise must be a finite number of at least 0, got inf"),
+        ({"units": torch.ones(5)}, r"units must have shape \[6\], got \[5\]"),
+        ({"units": torch.ones(6).double()}, "units must be torch.float32 like the model"),
+        ({"units": -torch.ones(6)}, "units must be positive, got -1.0"),
         ({"generator": 1}, "generator must be a torch.Generator or None, got 1"),
     ],
 )
