@@ -8,7 +8,7 @@ import {
 
 // The slope at each knot: a weighted harmonic mean of the slopes of its chords (as in PCHIP), at
 // both ends that of the one chord. density_warp.py has the same formulas and their sources.
-export function knotSlopes(xs, ys) {
+function knotSlopes(xs, ys) {
   const last = xs.length - 1;
   const width = (i) => xs[i + 1] - xs[i];
   const chord = (i) => (ys[i + 1] - ys[i]) / width(i);
@@ -22,7 +22,7 @@ export function knotSlopes(xs, ys) {
 }
 
 // The curve through the knots as a function of x that returns [f(x), f'(x)].
-export function monotoneCurve(xs, ys) {
+function monotoneCurve(xs, ys) {
   const slopes = knotSlopes(xs, ys);
   const last = xs.length - 1;
   return (x) => {
@@ -43,13 +43,13 @@ export function monotoneCurve(xs, ys) {
   };
 }
 
-export const DENSITIES = {
+const DENSITIES = {
   gaussian: (z) => Math.exp((-z * z) / 2) / Math.sqrt(2 * Math.PI),
   logistic: (z) => 1 / (4 * Math.cosh(Math.min(Math.abs(z), 700) / 2) ** 2)
 };
 
 // Simpson's rule, piece by piece between the breaks: the slope of f has a kink at every knot.
-export function integrate(f, breaks, parts = 80) {
+function integrate(f, breaks, parts = 80) {
   let sum = 0;
   for (let i = 0; i + 1 < breaks.length; i++) {
     const step = (breaks[i + 1] - breaks[i]) / parts;
@@ -63,7 +63,7 @@ export function integrate(f, breaks, parts = 80) {
 
 // The areas of the strip under p(x) and of its image under p(z), and the whole area under p(x).
 // Each is a sum over its own density: that they agree is a result, not an assumption.
-export function areas(xs, ys, base, [x0, x1]) {
+function areas(xs, ys, base, [x0, x1]) {
   const f = monotoneCurve(xs, ys);
   const prior = DENSITIES[base];
   const density = (x) => {
