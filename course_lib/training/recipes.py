@@ -79,8 +79,9 @@ class Recipe:
         for field in ("build", "load", "evaluate"):
             if not callable(function := getattr(self, field)):
                 raise ValueError(f"{field} must be a function, got {function!r}")
-        if self.transform is not None and not callable(self.transform):
-            raise ValueError(f"transform must be a function or None, got {self.transform!r}")
+        for field in ("prepare", "transform"):
+            if (function := getattr(self, field)) is not None and not callable(function):
+                raise ValueError(f"{field} must be a function or None, got {function!r}")
         if not isinstance(self.options, Mapping) or not NEEDED <= set(self.options) <= OPTIONS:
             raise ValueError(
                 f"options must hold {' and '.join(sorted(NEEDED))}, and may hold "

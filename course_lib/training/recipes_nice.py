@@ -113,7 +113,14 @@ register(
         load=lambda: load_mnist("train")[0].flatten(1),
         prepare=partial(measure_data, levels=MNIST_LEVELS),
         transform=mnist_batch,
-        options={"steps": 50_000, "batch_size": 128, "lr": 2e-3, "clip": 100.0, "ema": 0.999},
+        options={
+            "steps": 30_000,
+            "batch_size": 128,
+            "lr": 2e-3,
+            "weight_decay": 0.05,
+            "clip": 100.0,
+            "ema": 0.999,
+        },
         evaluate=lambda model: image_log_likelihood(model, load_mnist("test")[0], MNIST_LEVELS),
     )
 )

@@ -28,7 +28,7 @@ class TrainingState:
     Attributes:
         model: The model in training; all of its ``state_dict`` is kept.
         parameters: Its trainable parameters, by name.
-        optimizer: An AdamW over exactly these parameters, in this order.
+        optimizer: An AdamW over exactly these parameters.
         average: The moving averages of the parameters, by name; empty without EMA.
         losses: The loss of each step taken so far.
 

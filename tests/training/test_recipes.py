@@ -60,6 +60,7 @@ def test_register_refuses():
         ({"load": 3}, "load must be a function, got 3"),
         ({"evaluate": 3}, "evaluate must be a function, got 3"),
         ({"transform": 3}, "transform must be a function or None, got 3"),
+        ({"prepare": 3}, "prepare must be a function or None, got 3"),
         ({"options": {"steps": 1}}, "options must hold batch_size and steps, and may hold clip, "),
         ({"options": {"steps": 1, "batch_size": 1, "seed": 1}}, "options must hold batch_size and"),
         ({"options": ["steps", "batch_size"]}, "options must hold batch_size and steps, and may"),
@@ -117,6 +118,24 @@ def test_a_recipe_is_reproducible_and_its_options_count(tmp_path):
         {"options": FIELDS["options"] | {"ema": None}},
     ]
     assert len({first, *(sha256(Recipe(**FIELDS | change)) for change in changes)}) == 5
+
+
+def test_prepare_meets_the_untrained_model_and_the_data(tmp_path):
+    met = []
+
+    def prepare(model, data):
+        assert torch.equal(model.net[0].weight, TINY.new_model().net[0].weight)
+        assert torch.equal(data, points())
+        model.loss_noise = 0.5
+        met.append(model)
+
+    def evaluate(model):
+        assert [model] == met
+        return {"noise": model.loss_noise}
+
+    known = Recipe(**FIELDS | {"prepare": prepare, "evaluate": evaluate})
+    card = run_recipe(known, steps=1, folder=tmp_path, progress=False)
+    assert card["metrics"] == {"noise": 0.5}
 
 
 def test_fewer_steps_are_named_in_the_command(tmp_path):
