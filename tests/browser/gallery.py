@@ -31,6 +31,26 @@ images
 """,
 }
 
-OTHERS: dict[str, str] = {}
+OTHERS: dict[str, str] = {
+    "warp": """
+warp = widgets.DensityWarp(title="Change of variables")
+warp
+""",
+    "inpaint": """
+import time
+calls, delay, fault = [], 0.0, ""
+def fill(image, known):
+    calls.append(known)
+    time.sleep(delay)
+    if fault:
+        raise RuntimeError(fault)
+    share = np.linspace(0, 1, 5).reshape(5, 1, 1)
+    return np.where(known, image, share * (0.2 + 0.8 * image[known].mean()))
+inpaint = widgets.Inpaint(
+    np.random.default_rng(2).random((4, 8, 8)), fill, title="Scratch an image"
+)
+inpaint
+""",
+}
 
 GALLERY = PLAYERS | OTHERS
