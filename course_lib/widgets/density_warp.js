@@ -109,10 +109,9 @@ const STYLE = `
 }
 .warp-areas {
   position: absolute; display: grid; grid-template-columns: auto auto; align-content: center;
-  gap: 3px 8px; margin: 0; color: var(--cw-muted); font-size: 12px; line-height: 1.3;
+  gap: 3px 8px; color: var(--cw-muted); font-size: 12px; line-height: 1.3;
   font-variant-numeric: tabular-nums; white-space: nowrap;
 }
-.warp-areas dt, .warp-areas dd { margin: 0; padding: 0; font-weight: normal; }
 .warp-areas .warp-data { color: ${PALETTE.data}; font-weight: 600; }
 .warp-areas .warp-latent { color: ${PALETTE.latent}; font-weight: 600; }
 .course-widget .warp-controls { flex-wrap: wrap; }
@@ -449,10 +448,10 @@ function render({ model, el }) {
     dx: value("data"), dz: value("latent"), data: value("data"), latent: value("latent"), total: value("total")
   };
   const readout = element(
-    "dl", { class: "warp-areas" },
-    element("dt", {}, "width"), element("dd", {}, written.dx, " \u2192 ", written.dz),
-    element("dt", {}, "area"), element("dd", {}, written.data, " = ", written.latent),
-    element("dt", {}, "total"), element("dd", {}, written.total)
+    "div", { class: "warp-areas" },
+    element("span", {}, "width "), element("span", { class: "warp-sum" }, written.dx, " \u2192 ", written.dz),
+    element("span", {}, "area "), element("span", { class: "warp-sum" }, written.data, " = ", written.latent),
+    element("span", {}, "total "), element("span", { class: "warp-sum" }, written.total)
   );
   view.stage.append(readout);
 

@@ -8,11 +8,11 @@ const PATIENCE = 8000; // milliseconds until a wait is called a long one
 
 const STYLE = `
 .inpaint-body { display: flex; flex-wrap: wrap; gap: 8px 18px; align-items: flex-start; }
-.inpaint-body .cw-stage { flex: 4 1 240px; max-width: 340px; }
+.inpaint-body .cw-stage { flex: 4 1 240px; max-width: 330px; }
 .inpaint-body canvas { touch-action: none; cursor: crosshair; border-radius: 3px; }
 .inpaint-body canvas:focus { outline: none; }
 .inpaint-body canvas:focus-visible { outline: 2px solid var(--cw-accent); outline-offset: 2px; }
-.inpaint-side { flex: 1 1 176px; display: flex; flex-direction: column; gap: 10px; }
+.inpaint-side { flex: 1 1 200px; display: flex; flex-direction: column; gap: 10px; }
 .inpaint-name { color: var(--cw-muted); font-size: 12px; margin-bottom: 4px; }
 .inpaint-thumbs { display: flex; flex-wrap: wrap; gap: 5px; max-height: 138px; overflow-y: auto; padding: 3px; margin: -3px; }
 .inpaint-thumbs button {
@@ -23,7 +23,7 @@ const STYLE = `
   width: 100%; border-radius: 3px; image-rendering: pixelated; touch-action: auto; cursor: pointer;
 }
 .course-widget .inpaint-tools { flex-wrap: wrap; padding: 0; gap: 5px; }
-.inpaint-tools button { border: 1px solid var(--cw-line); padding: 0 9px; height: 28px; font-size: 12px; }
+.inpaint-tools button { border: 1px solid var(--cw-line); padding: 0 8px; height: 28px; font-size: 12px; }
 .course-widget .inpaint-tools button[hidden] { display: none; }
 .inpaint-tools button:disabled { opacity: 0.45; cursor: default; }
 .inpaint-tools .inpaint-fill {
@@ -246,7 +246,7 @@ function render({ model, el }) {
     }
   };
 
-  const view = outline({ model, el, layout: (width) => (Math.min(width, 340) * rows) / columns, draw });
+  const view = outline({ model, el, layout: (width) => (Math.min(width, 330) * rows) / columns, draw });
   view.root.prepend(element("style", {}, STYLE));
   view.root.style.setProperty("--cw-button", PALETTE.data);
   const side = element("div", { class: "inpaint-side" });
