@@ -86,14 +86,14 @@ register(nice_toy("pinwheel"))
 register(
     Recipe(
         name="nice_digits",
-        summary="NICE, 4 couplings, on the 8x8 digits",
+        summary="NICE, 8 couplings, on the 8x8 digits",
         data='load_digits("train"), 1,438 images, jittered; tested on the other 359',
-        build=lambda: NICE(64, hidden=(128, 128), standardize=True),
+        build=lambda: NICE(64, couplings=8, hidden=(128, 128), standardize=True),
         load=lambda: load_digits("train")[0].flatten(1),
         prepare=partial(measure_data, levels=DIGIT_LEVELS),
         transform=digits_batch,
         options={
-            "steps": 8000,
+            "steps": 10_000,
             "batch_size": 128,
             "lr": 2e-3,
             "weight_decay": 0.3,

@@ -5,6 +5,7 @@ A widget is given arrays and imports no model. See ``base.py`` for what widgets 
 
 from course_lib.widgets.base import CourseWidget, PlayerWidget
 from course_lib.widgets.density_warp import DensityWarp
+from course_lib.widgets.figures import image_grid, show_figure
 from course_lib.widgets.image_player import ImagePlayer
 from course_lib.widgets.inpaint import Inpaint
 from course_lib.widgets.palette import MAPS, PALETTE, colour_map
@@ -20,4 +21,6 @@ __all__ = [
     "ParticlePlayer",
     "PlayerWidget",
     "colour_map",
+    "image_grid",
+    "show_figure",
 ]
