@@ -23,7 +23,8 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 
 __all__ = ["KERNEL", "StoreError", "clean", "main", "run_notebook", "store"]
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = ROOT / "notebooks"
 MAX_BYTES = 3_000_000  # of a stored notebook
 TIMEOUT = 600  # seconds for one cell
 
@@ -32,8 +33,6 @@ KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language":
 LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-# All that a later text on the same line has written over.
-OVERWRITTEN = re.compile(r"[^\n]*\r(?=[^\n])")
 # tqdm's "[00:03<00:00, 231.5it/s]", which is different in every run.
 BAR_TIMING = re.compile(r" ?\[\d+:\d\d(?::\d\d)?<[^\]\n]*\]")
 
@@ -146,7 +145,9 @@ def run_notebook(
         store_widget_state=False,
         record_timing=False,
     )
-    with patch.dict(os.environ, {"COURSE_WIDGETS": "static"}):
+    # The kernel imports this very course_lib, installed or not.
+    search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    with patch.dict(os.environ, {"COURSE_WIDGETS": "static", "PYTHONPATH": search}):
         return client.execute()
 
 
@@ -200,8 +201,15 @@ def _clean_outputs(outputs: list[nbformat.NotebookNode]) -> list[nbformat.Notebo
                 continue
         kept.append(output)
     for stream in streams.values():
-        stream.text = BAR_TIMING.sub("", OVERWRITTEN.sub("", stream.text))
+        lines = [_last_written(line) for line in stream.text.split("\n")]
+        stream.text = BAR_TIMING.sub("", "\n".join(lines))
     return kept
+
+
+def _last_written(line: str) -> str:
+    """What a terminal shows of a line whose beginning was written over, as in a progress bar."""
+    written = line.rstrip("\r")
+    return written[written.rfind("\r") + 1 :] + line[len(written) :]
 
 
 def _cells_with_warnings(notebook: nbformat.NotebookNode) -> list[int]:
