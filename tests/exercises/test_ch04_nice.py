@@ -628,6 +628,7 @@ def test_the_verdict_does_not_depend_on_the_notebook_s_settings():
     try:
         for name, (right, _) in ALL.items():
             assert check(name, right[1]).status == "passes"
+            assert torch.get_default_dtype() == torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
     with torch.no_grad():
