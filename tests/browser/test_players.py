@@ -163,3 +163,38 @@ def test_without_trust_the_picture_stays(untrusted: Page, name: str) -> None:
     assert output.locator("iframe").count() == 0
     assert picture.evaluate("img => img.complete && img.naturalWidth") > 300
     assert len(picture.get_attribute("alt")) > 20
+
+
+def test_keys_do_not_move_the_notebook(live: Page) -> None:
+    """JupyterLab's own arrow keys select other cells; inside a widget they step."""
+    widget = live_widget(live, CELL["images"])
+    widget.click(position={"x": 20, "y": 10})
+    active = "() => jupyterapp.shell.currentWidget.content.activeCellIndex"
+    before = live.evaluate(active)
+    for key in ("ArrowLeft", "ArrowRight", "Home", "End"):
+        live.keyboard.press(key)
+    assert live.evaluate(active) == before
+    assert readout(widget) == "4 / 4"
+
+
+def test_two_views_of_a_player_stay_together(live: Page) -> None:
+    views = live.locator(".jp-OutputArea .course-widget")
+    count = views.count()
+    # The last cell of the gallery shows nothing but its widget: show another one below it.
+    python(live, "from IPython.display import display")
+    live.evaluate(
+        """() => {
+          const { content, sessionContext } = jupyterapp.shell.currentWidget;
+          content.activeCellIndex = 0;
+          content.activeCell.model.sharedModel.setSource("display(images, images)");
+        }"""
+    )
+    live.evaluate("jupyterapp.commands.execute('notebook:run-cell')")
+    expect(views).to_have_count(count + 2)
+    first, second = views.nth(0), views.nth(1)
+    first.focus()
+    first.press("Home")
+    first.press("ArrowRight")
+    expect(first.locator(".cw-readout")).to_have_text("1 / 4")
+    expect(second.locator(".cw-readout")).to_have_text("1 / 4")
+    assert settle(first) == settle(second)

@@ -1,0 +1,102 @@
+"""Stored widgets in a plain HTML page, as nbconvert writes it: no Jupyter around them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Locator, expect
+
+from course_lib import widgets
+from tests.browser.conftest import Watch
+from tests.browser.harness import fingerprint, settle
+
+PATH = np.random.default_rng(0).normal(size=(5, 100, 2)).cumsum(0)
+
+
+@pytest.fixture
+def show(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Locator]]:
+    """``show(style="", **options)`` opens a page with a stored player; returns the player."""
+    opened = []
+
+    def show_(style: str = "", **options: object) -> Locator:
+        context = browser.new_context(viewport={"width": 700, "height": 700}, **options)
+        page = context.new_page()
+        path = tmp_path / "page.html"
+        path.write_text(
+            f"<!DOCTYPE html><meta charset='utf-8'><body style='{style}'>"
+            + widgets.ParticlePlayer(PATH, title="Plain").static_html()
+        )
+        opened.append((context, Watch(page, path.as_uri())))
+        page.goto(path.as_uri())
+        # A file's iframe may not look at the page around it in every browser; its page can.
+        frame = page.query_selector("iframe").content_frame()
+        player = frame.locator(".course-widget")
+        settle(player)
+        return player
+
+    yield show_
+    for context, _ in opened:
+        context.close()
+    assert not [fault for _, watch in opened for fault in watch.faults]
+
+
+def test_it_is_alive_and_its_picture_gone(show: Callable[..., Locator]) -> None:
+    player = show()
+    before = settle(player)
+    player.focus()
+    player.press("End")
+    assert settle(player) != before
+    expect(player.locator(".cw-readout")).to_have_text("4 / 4")
+    assert player.page.locator("img").is_hidden()
+    frame = player.page.locator("iframe").bounding_box()
+    assert frame["height"] >= player.bounding_box()["height"] > 300
+
+
+def test_the_page_background_decides_the_theme(show: Callable[..., Locator]) -> None:
+    ink = "root => getComputedStyle(root).color"
+    assert show("background: white").evaluate(ink) == "rgb(31, 35, 40)"
+    assert show("background: #111").evaluate(ink) == "rgb(232, 234, 237)"
+
+
+def test_reduced_motion_moves_in_whole_steps(show: Callable[..., Locator]) -> None:
+    player = show(reduced_motion="reduce")
+    player.get_by_role("button", name="Play").click()
+    seen = set()
+    for _ in range(20):
+        seen.add(player.locator(".cw-readout").inner_text())
+        player.page.wait_for_timeout(100)
+    assert seen <= {f"{k} / 4" for k in range(5)}
+    assert len(seen) >= 2
+
+
+def test_repeat_starts_over_and_speed_doubles(show: Callable[..., Locator]) -> None:
+    player = show()
+    player.get_by_role("button", name="Speed").click()
+    expect(player.locator(".cw-speed")).to_have_text("2×")
+    player.get_by_role("button", name="Repeat").click()
+    player.focus()
+    player.press("End")
+    player.press("ArrowLeft")
+    player.press(" ")
+    player.page.wait_for_timeout(1200)  # past the end at two steps a second
+    expect(player.get_by_role("button", name="Pause")).to_be_visible()
+    assert float(player.locator(".cw-readout").inner_text().split(" / ")[0]) < 3
+
+
+def test_a_sharp_screen_gets_more_pixels(show: Callable[..., Locator]) -> None:
+    player = show(device_scale_factor=2)
+    width = player.locator("canvas").evaluate("c => c.width / c.clientWidth")
+    assert width == pytest.approx(2, abs=0.02)
+
+
+def test_it_shrinks_with_the_page(show: Callable[..., Locator]) -> None:
+    player = show()
+    before = player.locator("canvas").bounding_box()["width"]
+    player.page.set_viewport_size({"width": 360, "height": 700})
+    player.page.wait_for_timeout(300)
+    after = player.locator("canvas").bounding_box()
+    assert after["width"] < 360 < before
+    assert fingerprint(player) != 0
+    buttons = player.locator("button").last.bounding_box()
+    assert buttons["x"] + buttons["width"] <= 360
