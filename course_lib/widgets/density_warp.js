@@ -250,6 +250,7 @@ function render({ model, el }) {
     const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
     if (still || fromX.length !== toX.length) {
       change({ knots_x: [...toX], knots_y: [...toY] });
+      send();
       return;
     }
     const start = performance.now();
@@ -260,6 +261,7 @@ function render({ model, el }) {
       const mix = (from, to) => to.map((v, i) => (t === 1 ? v : from[i] + (v - from[i]) * share));
       change({ knots_x: mix(fromX, toX), knots_y: mix(fromY, toY) });
       if (t < 1) morph = requestAnimationFrame(tick);
+      else send();
     };
     morph = requestAnimationFrame(tick);
   };

@@ -99,6 +99,13 @@ function deskOf(model) {
     }
     tell();
   });
+  // Whoever changed the puzzle: the steps on the screen no longer belong to it.
+  const changed = () => {
+    clock.pause();
+    tell();
+  };
+  model.on("change:known", changed);
+  model.on("change:image_index", changed);
   DESKS.set(model, desk);
   return desk;
 }
@@ -121,6 +128,7 @@ function render({ model, el }) {
   const values = new Float32Array(size);
   let notice = "";
   let cursor = null; // the pixel under the pointer or the keyboard: {row, column}
+  let stroke = null; // {mask, bit, at} while the pointer is down
   let timer = 0;
 
   // ------------------------------------------------------------------------------------ scratches
@@ -133,9 +141,10 @@ function render({ model, el }) {
   const change = (name, value) => {
     if (model.get(name) === value) return;
     notice = "";
-    clock.pause();
     model.set(name, value);
-    if (!timer) timer = setTimeout(send, 150);
+    // Python hears of a stroke a few times a second, of all else at once.
+    if (!stroke) send();
+    else if (!timer) timer = setTimeout(send, 150);
   };
   const remember = () => {
     const known = model.get("known");
@@ -278,7 +287,6 @@ function render({ model, el }) {
     row: Math.max(0, Math.min(rows - 1, Math.floor(y))),
     column: Math.max(0, Math.min(columns - 1, Math.floor(x)))
   });
-  let stroke = null; // {mask, bit, at} while the pointer is down
   canvas.addEventListener("pointerdown", (event) => {
     if (event.button > 2) return;
     event.preventDefault();
@@ -438,7 +446,7 @@ function render({ model, el }) {
     arrays = unpack(model);
     show();
   };
-  for (const [name, listener] of [["known", show], ["image_index", show], ["status", show], ["answered", show], ["data", answer]]) {
+  for (const [name, listener] of [["status", show], ["data", answer]]) {
     model.on(`change:${name}`, listener);
     view.onStop(() => model.off(`change:${name}`, listener));
   }
