@@ -1,5 +1,11 @@
 # ---
 # jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -47,6 +53,8 @@ from course_lib.widgets import (
     image_grid,
     show_figure,
 )
+
+torch.set_num_threads(1)  # these models are so small that a second thread costs more than it helps
 
 
 def seeded(seed):
