@@ -16,20 +16,21 @@ PATH = np.random.default_rng(0).normal(size=(5, 100, 2)).cumsum(0)
 
 @pytest.fixture
 def show(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Locator]]:
-    """``show(style="", **options)`` opens a page with a stored player; returns the player."""
+    """``show(style="", widget=None, **options)`` opens a page with a stored player."""
     opened = []
 
-    def show_(style: str = "", **options: object) -> Locator:
+    def show_(
+        style: str = "", widget: widgets.PlayerWidget | None = None, **options: object
+    ) -> Locator:
+        widget = widget or widgets.ParticlePlayer(PATH, title="Plain")
         context = browser.new_context(viewport={"width": 700, "height": 700}, **options)
         page = context.new_page()
         path = tmp_path / "page.html"
         path.write_text(
-            f"<!DOCTYPE html><meta charset='utf-8'><body style='{style}'>"
-            + widgets.ParticlePlayer(PATH, title="Plain").static_html()
+            f"<!DOCTYPE html><meta charset='utf-8'><body style='{style}'>" + widget.static_html()
         )
         opened.append((context, Watch(page, path.as_uri())))
         page.goto(path.as_uri())
-        # A file's iframe may not look at the page around it in every browser; its page can.
         frame = page.query_selector("iframe").content_frame()
         player = frame.locator(".course-widget")
         settle(player)
@@ -100,3 +101,31 @@ def test_it_shrinks_with_the_page(show: Callable[..., Locator]) -> None:
     assert fingerprint(player) != 0
     buttons = player.locator("button").last.bounding_box()
     assert buttons["x"] + buttons["width"] <= 360
+
+
+def test_between_two_steps_the_picture_is_their_mixture(show: Callable[..., Locator]) -> None:
+    fade = np.stack([np.zeros((1, 4, 4)), np.ones((1, 4, 4)), np.zeros((1, 4, 4))])
+    player = show(widget=widgets.ImagePlayer(fade))
+    grey = """canvas => canvas.getContext("2d").getImageData(
+      canvas.width / 2, canvas.height / 2, 1, 1).data[0]"""
+    scrub = """(slider, step) => {
+      slider.value = String(step);
+      slider.dispatchEvent(new Event("input"));
+    }"""
+    for step, value in {0: 0, 0.25: 64, 0.5: 128, 1: 255, 1.2: 204, 2: 0}.items():
+        player.get_by_role("slider").evaluate(scrub, step)
+        settle(player)
+        assert abs(player.locator("canvas").evaluate(grey) - value) <= 1
+
+
+def test_it_keeps_its_height_while_the_page_hides_it(show: Callable[..., Locator]) -> None:
+    """JupyterLab hides a page for a moment while it turns its theme."""
+    player = show()
+    height = player.page.locator("iframe").bounding_box()["height"]
+    frame = player.page.locator("iframe")
+    frame.evaluate("frame => { frame.style.display = 'none'; }")
+    player.page.evaluate("() => { document.body.dataset.jpThemeLight = 'false'; }")
+    player.page.wait_for_timeout(100)
+    frame.evaluate("frame => { frame.style.display = 'block'; }")
+    player.page.wait_for_timeout(100)
+    assert frame.bounding_box()["height"] == height

@@ -171,9 +171,18 @@ def test_keys_do_not_move_the_notebook(live: Page) -> None:
     widget.click(position={"x": 20, "y": 10})
     active = "() => jupyterapp.shell.currentWidget.content.activeCellIndex"
     before = live.evaluate(active)
+    live.evaluate(
+        """() => {
+          window.keysForJupyter = 0;
+          document.addEventListener("keydown", () => window.keysForJupyter++, true);
+        }"""
+    )
     for key in ("ArrowLeft", "ArrowRight", "Home", "End"):
         live.keyboard.press(key)
     assert live.evaluate(active) == before
+    assert live.evaluate("window.keysForJupyter") == 0
+    live.keyboard.press("Control+Shift+F9")  # all other keys stay Jupyter's
+    assert live.evaluate("window.keysForJupyter") > 0
     assert readout(widget) == "4 / 4"
 
 
