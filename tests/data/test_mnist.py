@@ -34,12 +34,16 @@ def idx(array):
     return bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
 
 
+COUNTS = {"train": 120, "test": 3}  # noise, so that the training images take more than one read
+PIXELS = np.random.default_rng(0).integers(0, 256, (120, 28, 28), dtype=np.uint8)
+
+
 def stand_in(name):
-    """A file in the format of MNIST with 5 (train) or 3 (test) images."""
-    count = 5 if name.startswith("train") else 3
+    """A small file in the format of MNIST."""
+    count = COUNTS["train" if name.startswith("train") else "test"]
     if "images" in name:
-        return idx((np.arange(count * 784) * 7 % 256).astype(np.uint8).reshape(count, 28, 28))
-    return idx(np.arange(9, 9 - count, -1).astype(np.uint8))
+        return idx(PIXELS[:count])
+    return idx((np.arange(count) * 3 % 10).astype(np.uint8))
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +51,7 @@ def small_mnist(request, monkeypatch, tmp_path):
     """An empty cache, no COURSE_DATA, no proxy, and the checksums of the stand-ins."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    mnist.tqdm.set_lock(threading.RLock())  # tqdm's own is shared with every forked process
     if "real" not in request.fixturenames:
         monkeypatch.delenv("COURSE_DATA", raising=False)
         checksums = {n: hashlib.sha256(stand_in(n)).hexdigest() for n in mnist._SHA256}
@@ -128,12 +133,11 @@ def server():
 
 
 def check_stand_in(split, images, labels):
-    count = {"train": 5, "test": 3}[split]
+    count = COUNTS[split]
     assert images.shape == (count, 1, 28, 28)
     assert images.dtype == torch.float32
-    expected = (torch.arange(count * 784) * 7 % 256).float() / 255
-    assert torch.equal(images.flatten(), expected)
-    assert torch.equal(labels, torch.arange(9, 9 - count, -1))
+    assert torch.equal(images[:, 0], torch.tensor(PIXELS[:count]).float() / 255)
+    assert torch.equal(labels, torch.arange(count) * 3 % 10)
     assert labels.dtype == torch.int64
 
 
@@ -165,7 +169,7 @@ def test_progress_is_counted_in_bytes(server, monkeypatch):
 
     class Bar:
         def __init__(self, **options):
-            seen.append({"options": options, "bytes": 0})
+            seen.append({"options": options, "bytes": 0, "updates": 0})
 
         def __enter__(self):
             return self
@@ -175,13 +179,15 @@ def test_progress_is_counted_in_bytes(server, monkeypatch):
 
         def update(self, count):
             seen[-1]["bytes"] += count
+            seen[-1]["updates"] += 1
 
     monkeypatch.setattr(mnist, "tqdm", Bar)
-    load_mnist("test", mirrors=[server.url])
-    for name, bar in zip((TEST_IMAGES, TEST_LABELS), seen, strict=True):
+    load_mnist("train", mirrors=[server.url])
+    for name, bar in zip((TRAIN_IMAGES, TRAIN_LABELS), seen, strict=True):
         size = len(gzip.compress(stand_in(name), mtime=0))
         assert bar["bytes"] == size
         assert bar["options"] == {"total": size, "desc": name, "unit": "B", "unit_scale": True}
+    assert seen[0]["updates"] > 1
 
 
 def test_a_mirror_may_be_given_without_its_last_slash(server):

@@ -188,7 +188,7 @@ def test_mixtures_equal_those_of_torch_distributions():
     x = cell_middles(-3, 3, 0.25)
     for name, centres, std in (("eight_gaussians", circle, 0.2), ("grid_gaussians", grid, 0.1)):
         reference = mixture(centres, std).log_prob(x)
-        torch.testing.assert_close(toy_log_prob(name, x), reference, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(toy_log_prob(name, x), reference, rtol=1e-12, atol=1e-12)
 
 
 def test_checkerboard_is_eight_unit_squares():
