@@ -205,7 +205,12 @@ const inside = (ctx, box, paint) => {
 
 function render({ model, el }) {
   // The model holds the truth: what a drag changes is set there, and every view draws from it.
-  const knots = () => [model.get("knots_x"), model.get("knots_y")];
+  let whole = null; // while one of two new lists is still missing, the last pair that fits
+  const knots = () => {
+    const pair = [model.get("knots_x"), model.get("knots_y")];
+    if (pair[0].length === pair[1].length) whole = pair;
+    return whole;
+  };
   const limit = () => model.get("limit");
   let timer = 0;
   const send = () => {

@@ -249,7 +249,8 @@ class DensityWarp(CourseWidget):
     def set_knots(self, knots_x: Sequence[float], knots_y: Sequence[float]) -> None:
         """Set both lists of knots at once; they may be more or fewer than before."""
         _check_knots(knots_x, knots_y)
-        with self.hold_trait_notifications():
+        # One message: the browser must never see lists of different lengths.
+        with self.hold_sync(), self.hold_trait_notifications():
             self.knots_x, self.knots_y = _floats(knots_x), _floats(knots_y)
 
     def density(self, x: np.ndarray) -> np.ndarray:

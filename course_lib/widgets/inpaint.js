@@ -89,8 +89,9 @@ function deskOf(model) {
     if (sequence === desk.waiting) {
       clearTimeout(timer);
       desk.waiting = "";
-      if (queued) {
-        queued = false;
+      const again = queued && !desk.fits(); // impatient clicks ask for nothing new
+      queued = false;
+      if (again) {
         desk.ask();
       } else if (desk.done()) {
         clock.step = 0;

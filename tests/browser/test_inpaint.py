@@ -62,6 +62,17 @@ def press(widget: Locator, name: str) -> None:
     widget.get_by_role("button", name=name, exact=True).click()
 
 
+def press_quickly(widget: Locator, *names: str) -> None:
+    """Press several buttons, faster than any answer."""
+    widget.evaluate(
+        """(widget, names) => {
+          const buttons = [...widget.querySelectorAll("button")];
+          for (const name of names) buttons.find((b) => b.textContent.startsWith(name)).click();
+        }""",
+        list(names),
+    )
+
+
 def fill_in(widget: Locator) -> None:
     """Press the button that is called "Fill in", or "Fill in again"."""
     widget.locator(".inpaint-fill").click()
@@ -175,15 +186,14 @@ def test_a_stale_answer_is_not_shown(inpaint: Locator, live: Page) -> None:
     expect(inpaint.locator(".cw-readout")).to_be_hidden()
     assert python(live, "print(inpaint.status, len(calls))") == "idle 1"
 
-    # Impatient clicks while it waits become one more request, for the latest scratches.
+    # Impatient clicks ask once; scratches that changed since are asked for when it has answered.
     python(live, "delay = 0.3")
-    for _ in range(4):
-        fill_in(inpaint)
-    press(inpaint, "Bottom half")
-    fill_in(inpaint)
+    press_quickly(inpaint, *4 * ["Fill in"])
+    expect(status(inpaint)).to_contain_text("38 pixels filled in", timeout=5_000)
+    press_quickly(inpaint, "Top half", "Fill in", "Bottom half", "Fill in", "Fill in")
     expect(status(inpaint)).to_contain_text("32 pixels filled in", timeout=5_000)
-    told = python(live, "print(len(calls), calls[-1][:4].all() and not calls[-1][4:].any())")
-    assert told == "3 True"
+    masks = "[[int(mask[:4].all()), int(mask[4:].all())] for mask in calls]"
+    assert python(live, f"print({masks})") == "[[0, 1], [0, 0], [0, 1], [1, 0]]"
 
 
 def test_what_goes_wrong_is_shown_in_one_line(inpaint: Locator, live: Page) -> None:
