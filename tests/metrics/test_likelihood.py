@@ -150,6 +150,18 @@ def test_logistic_is_at_the_maximum(name):
     assert (scale.grad * scale).detach().numpy() == pytest.approx(0, abs=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("name", "most"), [("two points", 6), ("ties", 12), ("skewed", 10), ("heavy tails", 14)]
+)
+def test_newton_needs_few_steps(monkeypatch, name, most):
+    """A wrong curvature still leads to the maximum, but slowly."""
+    steps = []
+    sigmoid = torch.sigmoid
+    monkeypatch.setattr(torch, "sigmoid", lambda z: steps.append(1) or sigmoid(z))
+    LogisticBaseline.fit(HARD[name])
+    assert len(steps) <= most
+
+
 def test_logistic_recovers_what_made_the_data():
     u = torch.rand(100_000, 2, dtype=torch.float64, generator=seeded(3))
     x = torch.tensor([1.0, -2.0]) + torch.tensor([0.5, 3.0]) * u.logit()
