@@ -110,6 +110,7 @@ def test_the_status_is_waiting_while_fill_runs() -> None:
 
 def test_a_request_from_the_browser_is_answered_for_its_own_scratches() -> None:
     widget = Inpaint(IMAGES, rise)
+    widget.request()  # an earlier answer, shown at its last step
     ask(widget, ~HALF, image=1, sequence="x.7")
     np.testing.assert_allclose(widget.result, np.where(HALF, 0.75, IMAGES[1]), atol=1e-4)
     assert widget.answered == {
