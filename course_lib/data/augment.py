@@ -17,18 +17,21 @@ def jitter(
     degrees: float = 8.0,
     shift: float = 0.5,
     scale: float = 0.08,
+    contrast: float = 1.7,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Turn, move and resize each image a little, each by its own random amounts.
 
     Every amount is uniform between minus and plus its bound. Pixels are interpolated linearly, and
-    what comes in from outside is black.
+    what comes in from outside is black. Interpolation greys the edges of strokes, and a model
+    trained on greyed digits draws grey ones; so the values are stretched about one half again.
 
     Args:
-        images: ``[N, C, H, W]``.
+        images: ``[N, C, H, W]``, values in [0, 1].
         degrees: Largest rotation, in degrees.
         shift: Largest shift along each axis, in pixels.
         scale: Largest change of size, as a fraction.
+        contrast: Factor of the distance from one half; the result is cut off at 0 and 1.
         generator: Source of the randomness, on the CPU.
 
     Returns:
@@ -38,18 +41,18 @@ def jitter(
         ValueError: When an argument has the wrong shape, type or range; the message names it.
 
     Example:
-        >>> images = torch.rand(3, 1, 8, 8)
-        >>> torch.equal(jitter(images, degrees=0, shift=0, scale=0), images)
-        True
+        >>> jitter(torch.rand(3, 1, 8, 8)).shape
+        torch.Size([3, 1, 8, 8])
 
     """
     check_floats("images", images, (None, None, None, None))
     check_number("degrees", degrees, minimum=0)
     check_number("shift", shift, minimum=0)
     check_number("scale", scale, minimum=0)
+    check_number("contrast", contrast, above=0)
     check_generator(generator, "cpu")
-    if degrees == shift == scale == 0:
-        return images.clone()
+    if images.min() < 0 or images.max() > 1:
+        raise ValueError("images must lie in [0, 1], got values outside")
     angle, size, right, down = 2 * torch.rand(4, len(images), generator=generator) - 1
     angle, size = angle * math.radians(degrees), 1 + scale * size
     height, width = images.shape[-2:]
@@ -57,4 +60,5 @@ def jitter(
     cos, sin = size * angle.cos(), size * angle.sin()
     rows = torch.stack([cos, -sin, right * 2 * shift / width, sin, cos, down * 2 * shift / height])
     grid = F.affine_grid(rows.T.reshape(-1, 2, 3), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid.to(images), align_corners=False)
+    moved = F.grid_sample(images, grid.to(images), align_corners=False)
+    return ((moved - 0.5) * contrast + 0.5).clamp(0, 1)

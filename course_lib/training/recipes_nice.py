@@ -93,7 +93,7 @@ register(
         prepare=partial(measure_data, levels=DIGIT_LEVELS),
         transform=digits_batch,
         options={
-            "steps": 10_000,
+            "steps": 6000,
             "batch_size": 128,
             "lr": 2e-3,
             "weight_decay": 0.3,
