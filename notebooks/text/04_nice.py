@@ -196,6 +196,9 @@ show_source(Flow.forward)
 #
 # $$\det J = 1 + (w \cdot u)\left(1 - \tanh^2(w \cdot x + b)\right).$$
 #
+# (If $w \cdot u = 0$, then $u$ is one of the orthogonal vectors and the count of eigenvalues fails; but both
+# sides are continuous in $u$, so the formula holds there too.)
+#
 # Here are six planar transforms with random parameters. The colour is the log-determinant so far:
 # **orange where space was stretched, blue where it was squeezed.** Watch the mesh: its cells grow
 # where the points turn orange.
@@ -337,8 +340,16 @@ show_figure(
 # $x_b + m_1(x_a) + m_2(x_a)$ is a single coupling with the network $m_1 + m_2$. So they alternate:
 # the first moves the odd coordinates, the second the even ones, and so on.
 #
-# How many until every output can depend on every input? Follow the halves $a$ and $b$, with primes
-# for new values.
+# **Exercise 1: predict before you read on.** With four or more coordinates, after how many alternating
+# couplings can every output depend on every input? Write a number in place of the dots.
+
+# %%
+prediction = ...
+
+check("04.predict_couplings", prediction)
+
+# %% [markdown]
+# To find out, follow the halves $a$ and $b$, with primes for new values.
 #
 # 1. $b' = b + m_1(a)$. Each coordinate of $b'$ depends on all of $a$, but of $b$ only on *itself*.
 # 2. $a' = a + m_2(b')$. Each coordinate of $a'$ depends on all of $b'$, and through it on all of $a$
@@ -415,9 +426,10 @@ show_figure(
 # At the left and right border it is close to nothing: these pixels are always black. A NICE spends its
 # volume where digits differ.
 #
-# (This model standardizes the pixels first, one more transform, whose log-determinant counts like any
-# other. It makes training quicker and changes nothing in what can be learned: exercise for the
-# thoughtful, why can a diagonal matrix be moved through a coupling?)
+# (This model standardizes the pixels first: one more transform, whose log-determinant counts like any
+# other. It makes training quicker and changes nothing in what can be learned. A diagonal matrix $D$ can be
+# moved through a coupling: $D_b x_b + m(D_a x_a) = D_b\,(x_b + D_b^{-1} m(D_a x_a))$, which is a coupling with
+# another network, and then the scaling $D$.)
 
 # %% [markdown]
 # ## The prior: Gaussian or logistic?
@@ -700,15 +712,8 @@ Inpaint(
 # every correct solution. `hint("04.additive_coupling")` helps; `solution("04.additive_coupling")` shows what
 # the library does.
 #
-# **1. Predict before you run.** With four or more coordinates, after how many alternating couplings can
-# every output depend on every input? You have read the answer above; write it from memory.
-
-# %%
-prediction = ...
-
-check("04.predict_couplings", prediction)
-
-# %% [markdown]
+# (Exercise 1 was the prediction, further up.)
+#
 # **2. Implement the additive coupling.** `shift` is the network $m$, `flip` says which half moves: the odd
 # coordinates (`x[:, 1::2]`) if it is False, the even ones (`x[:, 0::2]`) if it is True.
 

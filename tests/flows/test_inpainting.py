@@ -108,6 +108,11 @@ def test_units_are_a_change_of_coordinates(model, x, known):
     torch.testing.assert_close(states[1], expected)
 
 
+def test_far_steps_end_at_the_bounds(model, x, known, generator):
+    states = inpaint(model, x, known, steps=3, step_size=1e3, generator=generator)
+    assert set(states[1:, ~known].flatten().tolist()) == {0.0, 1.0}
+
+
 def test_noise_scales_the_steps_randomness(model, x, known):
     def step(noise):
         generator = torch.Generator().manual_seed(1)
@@ -142,7 +147,7 @@ def test_defaults_are_the_papers_and_the_result_is_reproducible(model, x, known)
             r"known must be a boolean tensor of x's shape \[3, 6\], got torch.float32",
         ),
         ({"known": torch.ones(6).bool()}, r"known must .* \[3, 6\], got torch.bool \[6\]"),
-        ({"known": None}, r"known must .* got None"),
+        ({"known": "all"}, r"known must .* got 'all'"),
         ({"steps": 0}, "steps must be an integer of at least 1, got 0"),
         ({"step_size": 0.0}, "step_size must be a finite number above 0, got 0.0"),
         ({"noise": -0.5}, "noise must be a finite number of at least 0, got -0.5"),
@@ -150,6 +155,7 @@ def test_defaults_are_the_papers_and_the_result_is_reproducible(model, x, known)
         ({"units": torch.ones(5)}, r"units must have shape \[6\], got \[5\]"),
         ({"units": torch.ones(6).double()}, "units must be torch.float32 like the model"),
         ({"units": -torch.ones(6)}, "units must be positive, got -1.0"),
+        ({"units": torch.zeros(6)}, "units must be positive, got 0.0"),
         ({"generator": 1}, "generator must be a torch.Generator or None, got 1"),
     ],
 )

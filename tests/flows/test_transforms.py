@@ -205,6 +205,13 @@ def test_planar_is_invertible_for_every_parameter(w, u, b):
     torch.testing.assert_close(planar(planar.inverse(z)[0])[0], z, rtol=0, atol=1e-9)
 
 
+def test_planar_starts_with_directions_of_length_about_one():
+    planar = Planar(2500)
+    assert abs(planar.w.norm().item() - 1) < 0.1
+    assert abs(planar.u.norm().item() - 1) < 0.1
+    assert planar.b.item() == 0
+
+
 def test_planar_is_the_papers_formula(generator):
     planar = randomize(Planar(3).double(), generator)
     x = torch.randn(4, 3, generator=generator, dtype=torch.float64)
