@@ -70,7 +70,7 @@ ParticlePlayer(
 #   you can drag the slider back and get every point where it was.
 # - **Every step is a shear.** In each step the points move along *one* axis only, up and down or
 #   left and right. Such a shear keeps all areas. One step, the scaling, is a plain stretch.
-# - **It is not perfect.** A thin bridge of points hangs between the moons. At the end of the
+# - **It is not perfect.** A thin bridge of points hangs between the moons, and a tail trails off. At the end of the
 #   notebook you will know why it must.
 
 # %% [markdown]
