@@ -56,7 +56,7 @@ class Base(nn.Module):
     def check(self, n: int, generator: torch.Generator | None) -> None:
         """Check the arguments of ``sample``."""
         check_int("n", n, minimum=1)
-        check_generator(generator)
+        check_generator(generator, self.zero.device)
 
     def extra_repr(self) -> str:
         return f"dim={self.event_shape[0]}"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from course_lib.checks import check_int, check_ints
+from course_lib.checks import check_floats, check_int, check_ints
 
 __all__ = ["MLP"]
 
@@ -35,8 +35,10 @@ class MLP(nn.Module):
         for width_in, width_out in zip([n_in, *hidden], hidden, strict=False):
             layers += [nn.Linear(width_in, width_out), nn.ReLU()]
         super().__init__()
+        self.n_in = n_in
         self.layers = nn.Sequential(*layers, nn.Linear([n_in, *hidden][-1], n_out))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``[B, n_in]`` to ``[B, n_out]``."""
+        check_floats("x", x, (None, self.n_in), dtype=self.layers[0].weight.dtype)
         return self.layers(x)

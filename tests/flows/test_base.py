@@ -88,6 +88,8 @@ def test_bad_sample_arguments_are_named(name):
             base.sample(n)
     with pytest.raises(ValueError, match=r"^generator must be a torch.Generator or None, got 3"):
         base.sample(2, generator=3)
+    with pytest.raises(ValueError, match=r"^generator must be on device meta, got cpu"):
+        BASES[name][0](3).to("meta").sample(2, generator=torch.Generator())
 
 
 @each_base

@@ -1,0 +1,54 @@
+"""The perceptron against its formula, written out."""
+
+import math
+
+import pytest
+import torch
+
+from course_lib.nn import MLP
+
+
+def test_it_is_the_formula():
+    net = MLP(3, [5, 4], 2).double()
+    x = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    first, second, last = (net.layers[i] for i in (0, 2, 4))
+    h = (x @ first.weight.T + first.bias).clamp(min=0)
+    h = (h @ second.weight.T + second.bias).clamp(min=0)
+    torch.testing.assert_close(net(x), h @ last.weight.T + last.bias)
+    assert [tuple(p.shape) for p in net.parameters() if p.ndim == 2] == [(5, 3), (4, 5), (2, 4)]
+
+
+def test_without_hidden_layers_it_is_linear():
+    net = MLP(3, [], 2)
+    x, y = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(net(x + y) + net(torch.zeros(4, 3)), net(x) + net(y))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, [4], 2), "n_in must be an integer of at least 1, got 0"),
+        ((2, [4, -1], 2), r"hidden\[1\] must be an integer of at least 1, got -1"),
+        ((2, 4, 2), "hidden must be a sequence of integers, got 4"),
+        ((2, [4], 1.5), "n_out must be an integer of at least 1, got 1.5"),
+    ],
+)
+def test_bad_widths_are_named(arguments, message):
+    with pytest.raises(ValueError, match="^" + message):
+        MLP(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(2), r"x must have shape \[B, 2\], got \[2\]"),
+        (torch.zeros(3, 4), r"x must have shape \[B, 2\], got \[3, 4\]"),
+        (torch.zeros(0, 2), r"x must have shape \[B, 2\], got \[0, 2\]"),
+        (torch.zeros(3, 2).long(), "x must be a floating-point tensor, got torch.int64"),
+        (torch.full((3, 2), math.nan), "x must be finite"),
+        (torch.zeros(3, 2).double(), "x must be torch.float32 like the model, got torch.float64"),
+    ],
+)
+def test_bad_points_are_named(x, message):
+    with pytest.raises(ValueError, match="^" + message):
+        MLP(2, [4], 1)(x)
