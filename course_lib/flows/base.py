@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +24,12 @@ class Transform(nn.Module):
         check_int("dim", dim, minimum=minimum)
         super().__init__()
         self.dim = dim
+        # Never saved: it only remembers in which precision the transform computes.
+        self.register_buffer("zero", torch.zeros(()), persistent=False)
 
     def check(self, name: str, x: Tensor) -> None:
         """Require finite points ``[B, dim]`` of the transform's own dtype (``ValueError``)."""
-        own = (t.dtype for t in chain(self.parameters(), self.buffers()) if t.is_floating_point())
-        check_floats(name, x, (None, self.dim), dtype=next(own, None))
+        check_floats(name, x, (None, self.dim), dtype=self.zero.dtype)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Lead data ``x [B, dim]`` to ``(z [B, dim], log_det [B])``."""

@@ -97,9 +97,7 @@ def test_bad_points_are_named(name, x, message):
         transform.inverse(x)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in TRANSFORMS if name not in {"reversal", "permutation"}]
-)
+@each_transform
 def test_another_precision_is_not_cast(name):
     with pytest.raises(
         ValueError, match=r"x must be torch.float32 like the model, got torch.float64"
