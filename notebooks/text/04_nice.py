@@ -693,7 +693,7 @@ def fill(image, known):
     start = (standardize.mean + standardize.std * torch.randn(1, 64)).clamp(0, 1)
     x = torch.where(given, torch.as_tensor(image).reshape(1, 64), start)
     units = standardize.std
-    states = inpaint(digits_model, x, given, steps=80, step_size=0.05, noise=3.0, units=units)
+    states = inpaint(digits_model, x, given, steps=60, step_size=0.06, noise=3.0, units=units)
     return states.reshape(-1, 8, 8).numpy()
 
 
