@@ -53,6 +53,15 @@ def test_the_steps_are_the_papers(model, x, known):
     torch.testing.assert_close(states[-1], expected)
 
 
+def test_the_noise_is_drawn_in_the_models_precision(model, x, known):
+    model, x = model.double(), x.double()
+    step = inpaint(model, x, known, steps=1, generator=torch.Generator().manual_seed(5))[1]
+    gradient = torch.autograd.functional.jacobian(lambda p: model.log_prob(p).sum(), x)
+    noise = torch.randn(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    expected = torch.where(known, x, (x + 0.1 * (gradient + noise)).clamp(0, 1))
+    torch.testing.assert_close(step, expected)
+
+
 def test_without_noise_it_climbs_to_the_conditional_mean(generator):
     """The mode of a Gaussian given some coordinates is their conditional mean, known exactly."""
     flow = Flow(
