@@ -26,7 +26,10 @@ def main(argv: list[str]) -> int:
 
         return store.main(argv[1:]) or 0
 
-    parser = Parser(prog="python -m course_lib", description="Train and list the course's models.")
+    parser = Parser(
+        prog="python -m course_lib",
+        description="Train and list the course's models; run and store its notebooks.",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train", help="train a model by its recipe and store it")
     training.add_argument("name", metavar="NAME", help="a recipe; `list` shows them all")

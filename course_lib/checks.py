@@ -5,6 +5,7 @@ any work is done.
 """
 
 import math
+import sys
 from collections.abc import Collection, Sequence
 
 import torch
@@ -44,9 +45,21 @@ def check_floats(
         raise ValueError(f"{name} must have {wanted}, got {list(x.shape)}")
     if dtype is not None and x.dtype != dtype:
         raise ValueError(f"{name} must be {dtype} like the model, got {x.dtype}")
-    # Inside torch.func.vmap a tensor stands for many, so that no single yes or no can be read off.
-    if not torch._C._functorch.is_batchedtensor(x) and not _all_finite(x.detach()):
+    if x.layout != torch.strided or x.is_meta:
+        raise ValueError(f"{name} must be an ordinary dense tensor, got one that holds no numbers")
+    if not _stands_for_many(x) and not _all_finite(x.detach()):
         raise ValueError(f"{name} must be finite, got NaN or infinite values")
+
+
+def _stands_for_many(x: torch.Tensor) -> bool:
+    # Inside torch.func.vmap, perhaps below a jacrev or grad, a tensor stands for many tensors: no
+    # single yes or no can be read off it.
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(x):
+        if functorch.is_batchedtensor(x):
+            return True
+        x = functorch.get_unwrapped(x)
+    return False
 
 
 def _all_finite(x: torch.Tensor) -> bool:
@@ -74,7 +87,7 @@ def check_int(name: str, value: int, *, minimum: int, maximum: int | None = None
 
 def check_ints(name: str, values: Sequence[int], *, minimum: int) -> None:
     """Require a sequence of whole numbers, each at least ``minimum``."""
-    if isinstance(values, str) or not isinstance(values, Sequence):
+    if isinstance(values, str | bytes) or not isinstance(values, Sequence):
         raise ValueError(f"{name} must be a sequence of integers, got {values!r}")
     for i, value in enumerate(values):
         check_int(f"{name}[{i}]", value, minimum=minimum)
@@ -98,7 +111,10 @@ def check_number(
 ) -> None:
     """Require a finite real number strictly greater than ``above``, or of at least ``minimum``."""
     wanted = f"above {above}" if above is not None else f"of at least {minimum}"
-    real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    real = (
+        real and -sys.float_info.max <= value <= sys.float_info.max
+    )  # math.isfinite(10**400) fails
     if not real or not (value > above if above is not None else value >= minimum):
         raise ValueError(f"{name} must be a finite number {wanted}, got {value!r}")
 

@@ -124,3 +124,29 @@ def test_generator():
             check_generator(value)
     with refuses("generator must be on device cuda, got cpu"):
         check_generator(torch.Generator(), "cuda:0")
+
+
+@pytest.mark.parametrize(
+    "x", [torch.zeros(2, 2).to_sparse(), torch.zeros(2, 2, device="meta")], ids=["sparse", "meta"]
+)
+def test_a_tensor_without_numbers_is_refused(x):
+    with refuses("x must be an ordinary dense tensor, got one that holds no numbers"):
+        check_floats("x", x, (None, 2))
+
+
+def test_numbers_too_large_for_a_float_are_refused():
+    with pytest.raises(ValueError, match=r"^lr must be a finite number above 0, got 1000"):
+        check_number("lr", 10**400, above=0)
+
+
+def test_finite_numbers_whose_sum_overflows_pass():
+    check_floats("x", torch.full((4,), 3e38), (None,))
+
+
+def test_vmap_below_another_transform_is_seen():
+    def f(p):
+        check_floats("p", p, (3,))
+        return p.sum()
+
+    gradients = torch.func.vmap(torch.func.grad(f))(torch.zeros(2, 3))
+    assert torch.equal(gradients, torch.ones(2, 3))

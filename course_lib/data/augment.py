@@ -49,6 +49,8 @@ def jitter(
     check_number("degrees", degrees, minimum=0)
     check_number("shift", shift, minimum=0)
     check_number("scale", scale, minimum=0)
+    if scale >= 1:
+        raise ValueError(f"scale must be below 1, got {scale!r}")
     check_number("contrast", contrast, above=0)
     check_generator(generator, "cpu")
     if images.min() < 0 or images.max() > 1:

@@ -52,7 +52,7 @@ def toy(name: str, n: int, *, generator: torch.Generator | None = None) -> Tenso
     check_int("n", n, minimum=1)
     check_generator(generator, "cpu")
     sample, _, parameters = _TOYS[name]
-    return sample(n, generator, **parameters)
+    return sample(n, generator, **parameters).float()
 
 
 def toy_log_prob(name: str, x: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def toy_log_prob(name: str, x: Tensor) -> Tensor:
 def _mixture(n, generator, centres, std):
     """Equally likely round Gaussians."""
     centre = centres[torch.randint(len(centres), (n,), generator=generator)]  # [n, 2]
-    return (centre + std * torch.randn(n, 2, generator=generator)).float()
+    return centre + std * torch.randn(n, 2, generator=generator)
 
 
 def _mixture_log_prob(x, centres, std):

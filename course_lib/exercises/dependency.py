@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from course_lib.checks import check_floats, check_int
+from course_lib.checks import check_floats, check_generator, check_int
 from course_lib.flows import AdditiveCoupling
 
 __all__ = ["coupling_dependencies", "dependencies"]
@@ -28,6 +28,8 @@ def dependencies(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
                 [1, 1, 1]], dtype=torch.int32)
 
     """
+    if not callable(function):
+        raise ValueError(f"function must be callable, got {function!r}")
     check_floats("x", x, (None, None))
     jacobian = torch.autograd.functional.jacobian(lambda points: function(points).sum(0), x)
     return (jacobian != 0).any(dim=1)
@@ -55,6 +57,7 @@ def coupling_dependencies(
 
     """
     check_int("couplings", couplings, minimum=0)
+    check_generator(generator, "cpu")
     layers = [AdditiveCoupling(dim, [64], flip=i % 2 == 1) for i in range(couplings)]
     for parameter in (p for layer in layers for p in layer.parameters()):
         torch.nn.init.normal_(parameter, generator=generator)

@@ -177,7 +177,7 @@ def _piece(obj: Any, start: str | None, end: str | None, docstring: bool) -> tup
 
 def _find(argument: str, fragment: str, lines: Sequence[str], first: int, name: str) -> int:
     for i in range(first, len(lines)):
-        if fragment and fragment in lines[i]:
+        if isinstance(fragment, str) and fragment and fragment in lines[i]:
             return i
     raise ValueError(f"{argument} must be text from a line of {name}, got {fragment!r}")
 

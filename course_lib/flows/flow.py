@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from course_lib.checks import check_floats
+from course_lib.checks import check_floats, check_generator
 from course_lib.flows.base import Base, Transform
 
 __all__ = ["Flow"]
@@ -36,6 +36,8 @@ class Flow(nn.Module):
     def __init__(self, transforms: Sequence[Transform], base: Base):
         if not isinstance(base, Base):
             raise ValueError(f"base must be a base density, got {base!r}")
+        if not isinstance(transforms, list | tuple | nn.ModuleList):
+            raise ValueError(f"transforms must be a list of transforms, got {transforms!r}")
         if len(transforms) == 0:
             raise ValueError("transforms must hold at least one transform, got none")
         for i, transform in enumerate(transforms):
@@ -44,6 +46,11 @@ class Flow(nn.Module):
             if (transform.dim,) != tuple(base.event_shape):
                 width = base.event_shape[0]
                 raise ValueError(f"transforms[{i}] must have dim {width}, got {transform.dim}")
+            if transform.zero.dtype != base.zero.dtype:
+                raise ValueError(
+                    f"transforms[{i}] must be {base.zero.dtype} like the base, "
+                    f"got {transform.zero.dtype}"
+                )
         super().__init__()
         self.transforms = nn.ModuleList(transforms)
         self.base = base
@@ -73,6 +80,7 @@ class Flow(nn.Module):
 
     def loss(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Mean negative log-likelihood of ``x [B, dim]``, a scalar in nats. Uses no randomness."""
+        check_generator(generator)
         return -self.log_prob(x).mean()
 
     @torch.no_grad()

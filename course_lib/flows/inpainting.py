@@ -51,6 +51,8 @@ def inpaint(
         ValueError: When an argument has the wrong shape, type or range; the message names it.
 
     """
+    if not isinstance(model, Flow):
+        raise ValueError(f"model must be a Flow, got {type(model).__name__}")
     model.check("x", x)
     if not isinstance(known, Tensor) or known.dtype != torch.bool or known.shape != x.shape:
         came = f"{known.dtype} {list(known.shape)}" if isinstance(known, Tensor) else repr(known)
@@ -67,8 +69,9 @@ def inpaint(
     states = [x]
     for i in range(steps):
         alpha = step_size / (1 + i / 100)
-        x = states[-1].detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(model.log_prob(x).sum(), x)
+        with torch.enable_grad():
+            x = states[-1].detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(model.log_prob(x).sum(), x)
         eps = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         ascent = units**2 * gradient + units * noise * eps
         moved = (x.detach() + alpha * ascent).clamp(0, 1)

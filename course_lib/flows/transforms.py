@@ -124,9 +124,12 @@ class Standardize(Transform):
     def measure(self, x: Tensor) -> None:
         """Take mean and standard deviation from ``x [B, dim]``, B at least 2 (``ValueError``)."""
         self.check("x", x)
-        std = x.std(dim=0) if len(x) > 1 else torch.zeros(1)
-        if not (std > 0).all():
+        # Compared with the first point: rounding can give equal numbers a tiny standard deviation.
+        if (x == x[0]).all(dim=0).any():
             raise ValueError("x must vary in every coordinate, got one that is constant")
+        std = x.std(dim=0)
+        if not torch.isfinite(std).all():
+            raise ValueError("x must have a finite spread in every coordinate, got an infinite one")
         self.mean.copy_(x.mean(dim=0))
         self.std.copy_(std)
 
@@ -162,7 +165,6 @@ class Permutation(Transform):
         order = list(range(dim))[::-1] if order is None else order
         check_permutation("order", order, dim)
         self.register_buffer("order", torch.tensor(order))
-        self.register_buffer("inverse_order", torch.argsort(self.order))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Reorder: ``x [B, dim]`` to ``(z [B, dim], log_det [B])``."""
@@ -172,7 +174,7 @@ class Permutation(Transform):
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Undo the order: ``z [B, dim]`` to ``(x [B, dim], log_det [B])``."""
         self.check("z", z)
-        return z[:, self.inverse_order], z.new_zeros(len(z))
+        return z[:, torch.argsort(self.order)], z.new_zeros(len(z))
 
 
 class Planar(Transform):

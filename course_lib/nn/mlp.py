@@ -39,6 +39,8 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear([n_in, *hidden][-1], n_out))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map ``[B, n_in]`` to ``[B, n_out]``."""
-        check_floats("x", x, (None, self.n_in), dtype=self.layers[0].weight.dtype)
+        """Map ``[..., n_in]`` to ``[..., n_out]``."""
+        check_floats("x", x, None, dtype=self.layers[0].weight.dtype)
+        if x.shape[-1:] != (self.n_in,):
+            raise ValueError(f"x must have shape [..., {self.n_in}], got {list(x.shape)}")
         return self.layers(x)

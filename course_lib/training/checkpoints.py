@@ -36,7 +36,7 @@ MEASURED = ("name", "parameters", "dtype", "sha256", "torch")
 def checkpoint_folder() -> Path:
     """Where stored models live: ``$COURSE_CHECKPOINTS``, or ``data/checkpoints`` of the course."""
     default = Path(__file__).parents[2] / "data" / "checkpoints"
-    return Path(os.environ.get("COURSE_CHECKPOINTS", default))
+    return Path(os.environ.get("COURSE_CHECKPOINTS") or default).expanduser()
 
 
 def round_weights(model: nn.Module, dtype: str) -> None:

@@ -5,14 +5,14 @@ A recipe is an ordinary value. To add one, write in a module ``recipes_<family>.
 
     register(
         Recipe(
-            name="nice-digits",
-            summary="NICE on 8x8 handwritten digits",
-            data="load_digits: train split, dequantized",
+            name="nice_digits",
+            summary="NICE on the 8x8 digits",
+            data='load_digits("train"), dequantized; tested on load_digits("test")',
             build=lambda: NICE(64),
             load=lambda: load_digits("train")[0].flatten(1),
             transform=lambda x, generator: dequantize(x, 17, generator=generator),
             options={"steps": 4000, "batch_size": 128, "ema": 0.999},
-            evaluate=lambda model: {"bits per dimension": bits_per_dimension(model)},
+            evaluate=lambda model: image_log_likelihood(model, load_digits("test")[0], 17),
         )
     )
 

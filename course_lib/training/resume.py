@@ -68,7 +68,7 @@ class TrainingState:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except safetensors.SafetensorError as error:
             raise ValueError(f"checkpoint {path} is damaged ({error}): delete it") from error
-        if header.get("format") != FORMAT:
+        if header.get("format") != FORMAT or "options" not in header:
             raise ValueError(f"checkpoint {path} was not written by fit: choose another path")
         stored = json.loads(header["options"])
         other = [

@@ -67,7 +67,9 @@ def to_array(name: str, values: object, shape: str, *dims: int) -> np.ndarray:
     (on any device, with or without a gradient) and nested sequences.
     """
     if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().numpy()
+        values = values.detach().cpu()
+        # NumPy has no bfloat16.
+        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
     try:
         array = np.asarray(values)
     except ValueError:
@@ -76,24 +78,29 @@ def to_array(name: str, values: object, shape: str, *dims: int) -> np.ndarray:
         raise ValueError(f"{name} must hold real numbers of shape {shape}, got {array.dtype}")
     if array.ndim not in dims or 0 in array.shape:
         raise ValueError(f"{name} must have shape {shape}, got {list(array.shape)}")
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused
+        array = array.astype(np.float32)
     if not np.isfinite(array).all():
-        raise ValueError(f"{name} must be finite, got NaN or infinite values")
-    return array.astype(np.float32)
+        raise ValueError(f"{name} must be finite in float32, got NaN or infinite values")
+    return array
 
 
 def check_labels(name: str, labels: Sequence[str] | None, count: int) -> list[str]:
     """``labels`` as a list of ``count`` strings; None becomes the empty list."""
     if labels is None:
         return []
-    strings = not isinstance(labels, str) and all(isinstance(label, str) for label in labels)
-    if not strings or len(labels) != count:
+    listed = isinstance(labels, list | tuple) and all(isinstance(label, str) for label in labels)
+    if not listed or len(labels) != count:
         raise ValueError(f"{name} must be {count} strings, got {labels!r}")
     return list(labels)
 
 
 def check_extent(name: str, extent: Sequence[float]) -> Extent:
     """``extent`` as four floats (x0, x1, y0, y1) with x0 < x1 and y0 < y1."""
-    values = tuple(float(value) for value in extent)
+    try:
+        values = tuple(float(value) for value in extent)
+    except (TypeError, ValueError):
+        values = ()
     if (
         len(values) != 4
         or not np.isfinite(values).all()

@@ -9,7 +9,7 @@ import torch
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
-from course_lib.checks import check_int, check_one_of
+from course_lib.checks import check_int, check_number, check_one_of
 from course_lib.widgets.base import check_labels, png, to_array
 from course_lib.widgets.palette import MAPS, colour_map
 
@@ -65,6 +65,7 @@ def image_grid(
             raise ValueError(f"images must have one channel, got {array.shape[1]}")
         array = array[:, 0]
     check_int("columns", columns, minimum=1)
+    check_number("size", size, above=0)
     check_one_of("cmap", cmap, MAPS)
     rows = -(-len(array) // columns)
     titles = check_labels("titles", titles, rows)

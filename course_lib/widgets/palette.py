@@ -5,6 +5,8 @@
 
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 
+from course_lib.checks import check_one_of
+
 __all__ = ["MAPS", "PALETTE", "colour_map"]
 
 # The same colours mean the same things throughout. Each keeps a contrast of at least 3 : 1 against
@@ -31,6 +33,5 @@ MAPS: dict[str, list[str]] = {
 
 def colour_map(name: str) -> Colormap:
     """The colour map ``"viridis"``, ``"signed"`` or ``"grey"`` for matplotlib."""
-    if name not in MAPS:
-        raise ValueError(f"name must be one of {', '.join(sorted(MAPS))}, got {name!r}")
+    check_one_of("name", name, MAPS)
     return LinearSegmentedColormap.from_list(f"course_{name}", MAPS[name])

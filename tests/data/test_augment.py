@@ -126,6 +126,7 @@ def test_defaults_and_reproducibility(generator):
         ({"degrees": -1.0}, "degrees must be a finite number of at least 0, got -1.0"),
         ({"shift": math.nan}, "shift must be a finite number of at least 0, got nan"),
         ({"scale": "a"}, "scale must be a finite number of at least 0, got 'a'"),
+        ({"scale": 1.0}, "scale must be below 1, got 1.0"),
         ({"contrast": 0.0}, "contrast must be a finite number above 0, got 0.0"),
         ({"generator": 0}, "generator must be a torch.Generator or None, got 0"),
     ],

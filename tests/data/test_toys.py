@@ -316,3 +316,12 @@ def test_bad_generator():
 def test_bad_points(x, message):
     with refuses(message):
         toy_log_prob("rings", x)
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_points_are_float32_whatever_the_default(name):
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert toy(name, 3).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -215,6 +215,17 @@ def test_bad_nice_arguments_are_named(arguments, message):
             StandardGaussian(2),
             r"transforms\[1\] must be a Transform, got ReLU",
         ),
+        (None, StandardGaussian(2), "transforms must be a list of transforms, got None"),
+        (
+            DiagonalScaling(2),
+            StandardGaussian(2),
+            "transforms must be a list of transforms, got Dia",
+        ),
+        (
+            [DiagonalScaling(2).double()],
+            StandardGaussian(2),
+            r"transforms\[0\] must be torch.float32 like the base, got torch.float64",
+        ),
         ([DiagonalScaling(3)], StandardGaussian(2), r"transforms\[0\] must have dim 2, got 3"),
         ([DiagonalScaling(2)], nn.ReLU(), r"base must be a base density, got ReLU\(\)"),
     ],
@@ -251,6 +262,11 @@ def test_bad_sample_arguments_are_named():
         NICE(4).sample(0)
     with pytest.raises(ValueError, match=r"^generator must be a torch.Generator or None, got 0"):
         NICE(4).sample(1, generator=0)
+
+
+def test_the_loss_takes_no_seed():
+    with pytest.raises(ValueError, match=r"^generator must be a torch.Generator or None, got 5"):
+        NICE(4).loss(torch.zeros(1, 4), generator=5)
 
 
 def test_training_raises_the_likelihood(generator):

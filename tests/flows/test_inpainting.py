@@ -122,6 +122,21 @@ def test_far_steps_end_at_the_bounds(model, x, known, generator):
     assert set(states[1:, ~known].flatten().tolist()) == {0.0, 1.0}
 
 
+def test_it_works_where_gradients_are_switched_off(model, x, known):
+    def run():
+        return inpaint(model, x, known, steps=2, generator=torch.Generator().manual_seed(5))
+
+    with torch.no_grad():
+        states = run()
+    assert torch.equal(states, run())
+
+
+@pytest.mark.parametrize("other", [None, torch.nn.Linear(6, 6), AdditiveCoupling(6, [], flip=True)])
+def test_what_is_no_flow_is_named(other, x, known):
+    with pytest.raises(ValueError, match=f"^model must be a Flow, got {type(other).__name__}"):
+        inpaint(other, x, known)
+
+
 def test_noise_scales_the_steps_randomness(model, x, known):
     def step(noise):
         generator = torch.Generator().manual_seed(1)

@@ -75,6 +75,17 @@ def test_works_under_vmap(name, generator):
     torch.testing.assert_close(one_by_one, transform(x)[0])
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script")  # PyTorch's own, below jacfwd
+@each_transform
+@pytest.mark.parametrize("derivative", [torch.func.jacrev, torch.func.jacfwd])
+def test_jacobians_of_a_batch_work_under_vmap(name, derivative, generator):
+    transform = build(name, 4, generator)
+    x = torch.randn(6, 4, generator=generator, dtype=torch.float64)
+    jacobians = torch.func.vmap(derivative(lambda p: transform(p[None])[0][0]))(x)
+    log_det = torch.linalg.slogdet(jacobians).logabsdet
+    torch.testing.assert_close(log_det, transform(x)[1].expand(6), rtol=0, atol=1e-9)
+
+
 @each_transform
 @pytest.mark.parametrize(
     ("x", "message"),
@@ -167,7 +178,9 @@ def test_standardize_measures_mean_and_spread(generator):
     assert set(standardize.state_dict()) == {"mean", "std"}
 
 
-@pytest.mark.parametrize("x", [torch.zeros(5, 2), torch.tensor([[1.0, 2.0]])])
+@pytest.mark.parametrize(
+    "x", [torch.zeros(5, 2), torch.tensor([[1.0, 2.0]]), torch.full((60_001, 2), 0.1)]
+)
 def test_standardize_wants_data_that_vary(x):
     with pytest.raises(
         ValueError, match=r"^x must vary in every coordinate, got one that is const"
@@ -175,6 +188,10 @@ def test_standardize_wants_data_that_vary(x):
         Standardize(2).measure(x)
     with pytest.raises(ValueError, match=r"^x must have shape \[B, 2\], got \[3\]"):
         Standardize(2).measure(torch.zeros(3))
+    with pytest.raises(
+        ValueError, match=r"^x must have a finite spread in every coordinate, got an"
+    ):
+        Standardize(2).measure(torch.tensor([[3e38, 0.0], [-3e38, 1.0]]))
 
 
 def test_permutation_follows_its_order():

@@ -18,6 +18,13 @@ def test_it_is_the_formula():
     assert [tuple(p.shape) for p in net.parameters() if p.ndim == 2] == [(5, 3), (4, 5), (2, 4)]
 
 
+def test_leading_dimensions_are_batches():
+    net = MLP(3, [4], 2)
+    x = torch.randn(5, 6, 3, generator=torch.Generator().manual_seed(0))
+    assert net(x).shape == (5, 6, 2)
+    torch.testing.assert_close(net(x)[2, 3], net(x[2, 3]))
+
+
 def test_without_hidden_layers_it_is_linear():
     net = MLP(3, [], 2)
     x, y = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
@@ -41,9 +48,9 @@ def test_bad_widths_are_named(arguments, message):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (torch.zeros(2), r"x must have shape \[B, 2\], got \[2\]"),
-        (torch.zeros(3, 4), r"x must have shape \[B, 2\], got \[3, 4\]"),
-        (torch.zeros(0, 2), r"x must have shape \[B, 2\], got \[0, 2\]"),
+        (torch.zeros(()), r"x must have shape \[..., 2\], got \[\]"),
+        (torch.zeros(3, 4), r"x must have shape \[..., 2\], got \[3, 4\]"),
+        (torch.zeros(0, 2), r"x must have any shape but an empty one, got \[0, 2\]"),
         (torch.zeros(3, 2).long(), "x must be a floating-point tensor, got torch.int64"),
         (torch.full((3, 2), math.nan), "x must be finite"),
         (torch.zeros(3, 2).double(), "x must be torch.float32 like the model, got torch.float64"),
