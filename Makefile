@@ -19,6 +19,8 @@ PYTHON = $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 py
 
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 LAB_URL := /lab$(if $(NOTEBOOKS),/tree/$(firstword $(NOTEBOOKS)))
+# JupyterLab refuses an option that is given twice.
+LAB_IP = $(if $(findstring ip=,$(LAB_ARGS)),,--ServerApp.ip=localhost)
 LAB_ROOT_USER = $(if $(filter 0,$(shell id -u)),--allow-root)
 PYTEST = $(PY) -m pytest --timeout=600
 SANITIZE := $(firstword $(wildcard *sanitize* tests/*sanitize* tests/notebooks/*sanitize*))
@@ -70,7 +72,7 @@ $(STAMP): pyproject.toml constraints.txt jupyterlab-overrides.json
 lab: $(STAMP)
 	@$(if $(NOTEBOOKS),$(BIN)/jupytext --sync --quiet $(NOTEBOOKS) || true)
 	@$(if $(NOTEBOOKS),$(BIN)/jupyter-trust $(NOTEBOOKS) >/dev/null || true)
-	$(BIN)/jupyter-lab --ServerApp.ip=localhost --ServerApp.root_dir=. \
+	$(BIN)/jupyter-lab $(LAB_IP) --ServerApp.root_dir=. \
 	  --LabApp.default_url="$(LAB_URL)" $(LAB_ROOT_USER) $(LAB_ARGS)
 
 # One pytest for everything, so that its last line counts everything. tests/conftest.py puts

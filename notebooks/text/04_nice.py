@@ -70,8 +70,8 @@ ParticlePlayer(
 #   you can drag the slider back and get every point where it was.
 # - **Every step but one is a shear.** The points move along *one* axis only, up and down or left and
 #   right. Such a shear keeps all areas. The other step, the scaling, stretches everything along the two axes.
-# - **It is not perfect.** A thin bridge of points hangs between the moons, and a tail trails off. At the end of the
-#   notebook you will know why it must.
+# - **It is not perfect.** A tail trails off, and a thin bridge of points hangs between the moons. Further down you
+#   will see why the bridge must be there.
 
 # %% [markdown]
 # ## The idea
@@ -184,7 +184,7 @@ side = torch.linspace(-10, 10, 1001)
 cells = torch.cartesian_prod(side, side)
 with torch.no_grad():
     mass = moons.log_prob(cells).exp() * (side[1] - side[0]) ** 2
-print("the density integrates to 1, within 0.002:", abs(mass.sum().item() - 1) < 2e-3)
+print("the density integrates to 1, within 0.001:", abs(mass.sum().item() - 1) < 1e-3)
 
 samples = moons.sample(50_000, generator=seeded(2))
 share = (samples.norm(dim=1) < 1).float().mean().item()
@@ -562,7 +562,7 @@ show_source(dequantize, start="k = (x * (levels - 1)).round()")
 #        = \frac1{L^n} \int_{[0,1)^n} p\!\left(\tfrac{k + u}{L}\right)\mathrm du
 #        = \frac1{L^n}\;\mathbb E_u\, p\!\left(\tfrac{k+u}{L}\right),$$
 #
-# where $\mathrm dy = \mathrm du / L^n$. (A flow also puts some probability outside $[0, 1)^n$. Then the $P(k)$ add up
+# where $\text{cube}(k)$ holds all $y = (k + u)/L$ of the image $k$, and $\mathrm dy = \mathrm du / L^n$. (A flow also puts some probability outside $[0, 1)^n$. Then the $P(k)$ add up
 # to less than 1: the model wastes some, and what follows still holds.) The logarithm is concave, so by Jensen's inequality
 # $\log \mathbb E \ge \mathbb E \log$ and
 #
