@@ -19,7 +19,8 @@ def lab_command(lab_args):
         text=True,
         check=True,
     )
-    return done.stdout.replace("\\\n", " ").partition("/jupyter-lab ")[2].split()
+    # One line: below another make, this one also says which folder it enters and leaves.
+    return done.stdout.replace("\\\n", " ").partition("/jupyter-lab ")[2].splitlines()[0].split()
 
 
 def test_it_listens_on_this_machine_alone():
