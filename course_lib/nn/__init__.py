@@ -1,5 +1,6 @@
 """Building blocks shared by the model families."""
 
+from course_lib.nn.masked import MaskedConv2d, MaskedLinear
 from course_lib.nn.mlp import MLP
 
-__all__ = ["MLP"]
+__all__ = ["MLP", "MaskedConv2d", "MaskedLinear"]

@@ -1,0 +1,20 @@
+"""Autoregressive models: the joint probability as a product of conditionals."""
+
+from course_lib.autoregressive.base import Autoregressive, BinaryAutoregressive
+from course_lib.autoregressive.fvsbn import FVSBN
+from course_lib.autoregressive.made import MADE, made_degrees, made_masks
+from course_lib.autoregressive.nade import NADE
+from course_lib.autoregressive.pixelcnn import ImageAutoregressive, NaivePixelCNN, PixelCNN
+
+__all__ = [
+    "FVSBN",
+    "MADE",
+    "NADE",
+    "Autoregressive",
+    "BinaryAutoregressive",
+    "ImageAutoregressive",
+    "NaivePixelCNN",
+    "PixelCNN",
+    "made_degrees",
+    "made_masks",
+]

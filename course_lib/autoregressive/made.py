@@ -1,0 +1,172 @@
+"""MADE: an autoencoder whose masks make every output depend on earlier inputs only."""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.autoregressive.base import BinaryAutoregressive, bernoulli_log_prob, two_levels
+from course_lib.checks import check_bool, check_generator, check_int, check_ints, check_one_of
+from course_lib.nn import MaskedLinear
+
+__all__ = ["MADE", "made_degrees", "made_masks"]
+
+
+class MADE(BinaryAutoregressive):
+    """A masked autoencoder for distribution estimation, of any depth.
+
+    One pass gives all n conditionals; sampling needs n passes, one for each coordinate.
+
+    With several mask sets the model is their mixture, p(x) = (1/K) Σ_k p_k(x): all p_k share the
+    weights, and each step of training draws one of them. ``order="random"`` gives each set an order
+    of its own (order-agnostic training); otherwise the sets differ in their hidden units
+    (connectivity-agnostic training).
+
+    Reference:
+        Germain, Gregor, Murray, Larochelle 2015, https://arxiv.org/abs/1502.03509, sections 3, 4.
+
+    Args:
+        dim: Number of coordinates n.
+        hidden: Widths of the hidden layers, at least one.
+        order: ``order[k]`` is the coordinate that is visited as the k-th; None: 0 ... n − 1;
+            ``"random"``: a random order for each mask set.
+        n_masks: Number K of mask sets. With one set and a given order the degrees of the hidden
+            units are spread evenly; otherwise they are drawn.
+        direct: Whether inputs also feed the outputs directly, by a masked matrix (section 4.1).
+        seed: For the random orders and degrees.
+
+    Raises:
+        ValueError: When an argument is out of range; the message names it.
+
+    Example:
+        >>> model = MADE(64, [128, 128], order="random", n_masks=4)
+        >>> model.conditionals(torch.ones(10, 64), mask_set=3).shape
+        torch.Size([10, 64])
+
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: Sequence[int],
+        *,
+        order: Sequence[int] | str | None = None,
+        n_masks: int = 1,
+        direct: bool = False,
+        seed: int = 0,
+    ):
+        check_int("n_masks", n_masks, minimum=1)
+        check_ints("hidden", hidden, minimum=1)
+        if len(hidden) == 0:
+            raise ValueError("hidden must hold at least one width, got none")
+        check_bool("direct", direct)
+        check_int("seed", seed, minimum=0)
+        generator = torch.Generator().manual_seed(seed)
+        if isinstance(order, str):
+            check_one_of("order", order, ("random",))
+            check_int("dim", dim, minimum=1)
+            orders = [torch.randperm(dim, generator=generator).tolist() for _ in range(n_masks)]
+        else:
+            orders = [order] * n_masks
+        super().__init__(dim, orders[0])
+        self.orders = tuple(self.order if order is None else tuple(order) for order in orders)
+        self.n_masks = n_masks
+        widths = [dim, *hidden, dim]
+        self.layers = nn.ModuleList(MaskedLinear(n_in, n_out) for n_in, n_out in pairwise(widths))
+        self.direct = MaskedLinear(dim, dim) if direct else None
+
+        even = n_masks == 1 and not isinstance(order, str)
+        #: The degrees of every unit, for each mask set: inputs first, then layer by layer.
+        self.degrees = tuple(
+            made_degrees(order, hidden, generator=None if even else generator)
+            for order in self.orders
+        )
+        sets = [made_masks(degrees) for degrees in self.degrees]
+        for layer, masks in enumerate(zip(*sets, strict=True)):
+            self.register_buffer(f"masks_{layer}", torch.stack(masks), persistent=False)
+        if direct:
+            masks = [(d[0][:, None] > d[0][None, :]).float() for d in self.degrees]
+            self.register_buffer("masks_direct", torch.stack(masks), persistent=False)
+
+    def logits(self, x: Tensor, mask_set: int = 0) -> Tensor:
+        """The logits ``[B, dim]`` of p(x_i = 1 | x_<i) under one mask set, in one pass."""
+        h = x
+        for layer, linear in enumerate(self.layers):
+            h = linear(h if layer == 0 else h.relu(), self.get_buffer(f"masks_{layer}")[mask_set])
+        return h if self.direct is None else h + self.direct(x, self.masks_direct[mask_set])
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Exact log-probability ``[B]`` of ``x [B, dim]``, in nats, of the mixture of all sets."""
+        self.check("x", x)
+        sets = [bernoulli_log_prob(self.logits(x, k), x) for k in range(self.n_masks)]
+        return torch.stack(sets).logsumexp(dim=0) - math.log(self.n_masks)
+
+    def loss(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Mean negative log-likelihood of ``x`` under one mask set, drawn anew, in nats."""
+        self.check("x", x)
+        check_generator(generator, x.device)
+        k = torch.randint(self.n_masks, (), generator=generator, device=x.device)
+        return -bernoulli_log_prob(self.logits(x, int(k)), x).mean()
+
+    def conditionals(self, x: Tensor, *, mask_set: int = 0) -> Tensor:
+        """p(x_i = 1 | x_<i) under one mask set as ``[B, dim]``, in x's own positions."""
+        self.check("x", x)
+        check_int("mask_set", mask_set, minimum=0, maximum=self.n_masks - 1)
+        return self.logits(x, mask_set).sigmoid()
+
+    def walk(self, x: Tensor, mask_set: int = 0) -> Iterator[tuple[Any, Tensor]]:
+        """Visit the coordinates in the order of one mask set, with a full pass for each."""
+        for i in self.orders[mask_set]:
+            yield (slice(None), i), two_levels(self.logits(x, mask_set)[:, i])
+
+    def _fill(self, x: Tensor, known: Tensor, *, generator: torch.Generator | None) -> Tensor:
+        """Draw a mask set for each example, and the unknown coordinates in that set's order."""
+        sets = torch.randint(self.n_masks, (len(x),), generator=generator, device=x.device)
+        filled = x.clone()
+        for k in sets.unique().tolist():
+            rows = sets == k
+            filled[rows] = super()._fill(x[rows], known[rows], k, generator=generator)
+        return filled
+
+
+def made_degrees(
+    order: Sequence[int], hidden: Sequence[int], *, generator: torch.Generator | None = None
+) -> list[Tensor]:
+    """A number for each unit: how far in the order it may look.
+
+    An input's degree is its place in the order, 0 ... n − 1. A hidden unit's is one of 0 ... n − 2,
+    and at least the smallest of the layer below, so that no unit is cut off from all inputs.
+
+    Args:
+        order: ``order[k]`` is the coordinate that is visited as the k-th.
+        hidden: Widths of the hidden layers.
+        generator: Draws the hidden degrees; without it they are spread evenly.
+
+    Returns:
+        One integer tensor for the inputs and for each hidden layer.
+
+    """
+    n = len(order)
+    degrees = [torch.tensor(order).argsort()]
+    lowest, choices = 0, max(n - 1, 1)
+    for width in hidden:
+        if generator is None:
+            new = lowest + torch.arange(width) * (choices - lowest) // width
+        else:
+            new = torch.randint(lowest, choices, (width,), generator=generator)
+        degrees.append(new)
+        lowest = int(new.min())
+    return degrees
+
+
+def made_masks(degrees: Sequence[Tensor]) -> list[Tensor]:
+    """The mask ``[n_out, n_in]`` of each layer from the degrees of the units, output layer last.
+
+    A hidden unit sees units of at most its own degree; output i sees units of degree strictly
+    below its place in the order. So what reaches output i comes from inputs before it.
+    """
+    masks = [(above[:, None] >= below[None, :]).float() for below, above in pairwise(degrees)]
+    return [*masks, (degrees[0][:, None] > degrees[-1][None, :]).float()]

@@ -1,0 +1,392 @@
+"""PixelCNN: images pixel by pixel in raster order, with convolutions that see only the past."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from course_lib.autoregressive.base import Autoregressive, check_levels
+from course_lib.checks import check_floats, check_generator, check_int, check_ints
+from course_lib.nn import MaskedConv2d
+from course_lib.nn.masked import check_odd
+
+__all__ = ["NaivePixelCNN", "PixelCNN"]
+
+
+class ImageAutoregressive(Autoregressive):
+    """A model of images ``[B, 1, H, W]`` whose pixels are categorical, in raster order.
+
+    Pixels are whole numbers 0 ... ``levels`` − 1, as floating-point numbers. The model is
+    convolutional: it takes images of any size. A subclass gives ``logits``.
+
+    With ``n_classes`` the model is p(x, y) = p(y) p(x | y), where p(y) is uniform.
+
+    Args:
+        levels: Number of values of a pixel, at least 2.
+        n_classes: Number of classes; None: the images have no labels.
+        size: Height and width of the images that ``sample`` draws.
+
+    Raises:
+        ValueError: When an argument is out of range; the message names it.
+
+    """
+
+    def __init__(self, *, levels: int, n_classes: int | None, size: Sequence[int]):
+        check_int("levels", levels, minimum=2)
+        if n_classes is not None:
+            check_int("n_classes", n_classes, minimum=1)
+        check_ints("size", size, minimum=1)
+        if len(size) != 2:
+            raise ValueError(f"size must hold height and width, got {size!r}")
+        super().__init__()
+        self.levels = levels
+        self.n_classes = n_classes
+        self.size = tuple(size)
+
+    def logits(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The logits ``[B, levels, H, W]`` of p(x_i | x_<i), given labels ``y [B]`` or not."""
+        raise NotImplementedError
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Exact log-probability ``[B]`` of images ``x [B, 1, H, W]``, in nats.
+
+        With classes: log p(x | y) for given labels ``y [B]``, and without them
+        log p(x) = log Σ_y p(y) p(x | y), at the cost of one pass for each class.
+        """
+        self.check("x", x)
+        if self.n_classes is not None and y is None:
+            return self.log_joint(x).logsumexp(dim=1)
+        self.check_labels(y, len(x))
+        # cross_entropy is −log softmax at the true level, here for each pixel.
+        nats = F.cross_entropy(self.logits(x, y), x[:, 0].long(), reduction="none")
+        return -nats.sum(dim=(1, 2))
+
+    def log_joint(self, x: Tensor) -> Tensor:
+        """The joint log p(x, y) = log p(y) + log p(x | y) for all y, ``[B, n_classes]``, in nats.
+
+        Its softmax over the classes is p(y | x), Bayes' rule: the model is also a classifier.
+        """
+        if self.n_classes is None:
+            raise ValueError("log_joint must be asked of a model with classes, got n_classes=None")
+        self.check("x", x)
+        classes = [torch.full((len(x),), k, device=x.device) for k in range(self.n_classes)]
+        log_prior = -math.log(self.n_classes)
+        return torch.stack([log_prior + self.log_prob(x, y) for y in classes], dim=1)
+
+    def conditionals(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """p(x_i = 1 | x_<i) for black-and-white images, with the shape ``[B, 1, H, W]`` of ``x``.
+
+        With more than two levels, the probability of each: ``[B, levels, H, W]``.
+        """
+        self.check("x", x)
+        self.check_labels(y, len(x))
+        probabilities = self.logits(x, y).softmax(dim=1)
+        return probabilities[:, 1:] if self.levels == 2 else probabilities
+
+    def walk(self, x: Tensor, y: Tensor | None = None) -> Iterator[tuple[Any, Tensor]]:
+        """Visit the pixels in raster order; here with a full pass for each of them."""
+        for row in range(x.shape[2]):
+            for column in range(x.shape[3]):
+                logits = self.logits(x, y)[:, :, row, column]
+                yield (slice(None), 0, row, column), logits.softmax(dim=1)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        y: Tensor | None = None,
+        size: Sequence[int] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """``n`` images ``[n, 1, H, W]``, pixel after pixel.
+
+        Args:
+            n: Number of images.
+            y: Labels ``[n]``, where the model has classes; without them they are drawn from p(y).
+            size: Height and width; None: the model's own ``size``.
+            generator: Source of the draws.
+
+        """
+        check_int("n", n, minimum=1)
+        size = self.size if size is None else size
+        check_ints("size", size, minimum=1)
+        if len(size) != 2:
+            raise ValueError(f"size must hold height and width, got {size!r}")
+        parameter = next(self.parameters())
+        x = torch.zeros(n, 1, *size, dtype=parameter.dtype, device=parameter.device)
+        known = torch.zeros_like(x, dtype=torch.bool)
+        return self.complete(x, known, y=y, generator=generator)
+
+    @torch.no_grad()
+    def complete(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        *,
+        y: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Keep the known pixels of ``x`` and draw the others, each given all before it.
+
+        A draw from p(unknown | known) where the known pixels come first in raster order. Elsewhere
+        it is not: a pixel is drawn without regard to known ones that come later.
+
+        Args:
+            x: ``[B, 1, H, W]``; what stands at unknown pixels doesn't matter.
+            mask: Boolean ``[B, 1, H, W]`` or ``[1, H, W]``; True where ``x`` is known.
+            y: Labels ``[B]``, where the model has classes; without them they are drawn from p(y).
+            generator: Source of the draws.
+
+        Returns:
+            Images of the shape of ``x``.
+
+        """
+        check_floats("x", x, (None, 1, None, None), dtype=next(self.parameters()).dtype)
+        known = self.check_known(x, mask)
+        check_generator(generator, x.device)
+        self.check("x where mask is True", torch.where(known, x, 0))
+        if self.n_classes is not None and y is None:
+            y = torch.randint(self.n_classes, (len(x),), generator=generator, device=x.device)
+        self.check_labels(y, len(x))
+        return self._fill(x, known, y, generator=generator)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Images as the network sees them, ``[B, levels + 1, H, W]``.
+
+        The value itself, scaled to [0, 1], and one channel for each level, which is 1 where the
+        pixel has it. Beyond the border all channels are 0, and so the network can see the border.
+        """
+        one_hot = F.one_hot(x[:, 0].long(), self.levels).movedim(-1, 1).to(x.dtype)
+        return torch.cat([x / (self.levels - 1), one_hot], dim=1)
+
+    def check(self, name: str, x: Tensor) -> None:
+        """Require ``[B, 1, H, W]`` whole numbers below ``levels`` (``ValueError``)."""
+        check_floats(name, x, (None, 1, None, None), dtype=next(self.parameters()).dtype)
+        check_levels(name, x, self.levels)
+
+    def check_labels(self, y: Tensor | None, n: int) -> None:
+        """Require int64 labels ``[n]`` of existing classes, or None where there are no classes."""
+        if self.n_classes is None:
+            if y is not None:
+                raise ValueError(f"y must be None for a model without classes, got {y!r}")
+            return
+        wanted = f"an int64 tensor [{n}] of classes from 0 to {self.n_classes - 1}"
+        if not isinstance(y, Tensor):
+            raise ValueError(f"y must be {wanted}, got {y!r}")
+        if y.dtype != torch.int64 or y.shape != (n,):
+            raise ValueError(f"y must be {wanted}, got {y.dtype} {list(y.shape)}")
+        if (stray := (y < 0) | (y >= self.n_classes)).any():
+            raise ValueError(f"y must be {wanted}, got {y[stray][0].item()}")
+
+
+class NaivePixelCNN(ImageAutoregressive):
+    """The first PixelCNN: one stack of masked convolutions, with a blind spot.
+
+    Mask A in the first layer, mask B in all others. A pixel's receptive field grows upwards in a
+    cone that leaves out pixels above and to the right: however deep the network, they stay unseen.
+
+    Reference:
+        van den Oord, Kalchbrenner, Kavukcuoglu 2016, https://arxiv.org/abs/1601.06759, section 3.4.
+
+    Args:
+        channels: Width of the hidden layers.
+        layers: Number of masked convolutions, at least 1.
+        levels: Number of values of a pixel, at least 2.
+        kernel_size: Of every masked convolution; odd.
+        size: Height and width of the images that ``sample`` draws.
+
+    Raises:
+        ValueError: When an argument is out of range; the message names it.
+
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        layers: int,
+        *,
+        levels: int = 2,
+        kernel_size: int = 3,
+        size: Sequence[int] = (8, 8),
+    ):
+        check_int("channels", channels, minimum=1)
+        check_int("layers", layers, minimum=1)
+        super().__init__(levels=levels, n_classes=None, size=size)
+        widths = [levels + 1] + [channels] * layers
+        self.convolutions = nn.ModuleList(
+            MaskedConv2d(widths[k], channels, kernel_size, mask="A" if k == 0 else "B")
+            for k in range(layers)
+        )
+        self.head = nn.Conv2d(channels, levels, 1)
+
+    def logits(self, x: Tensor, y: None = None) -> Tensor:
+        """The logits ``[B, levels, H, W]`` of p(x_i | what the masks let pixel i see of x_<i)."""
+        h = self.encode(x)
+        for convolution in self.convolutions:
+            h = convolution(h).relu()
+        return self.head(h)
+
+
+class PixelCNN(ImageAutoregressive):
+    """The gated PixelCNN: two stacks, no blind spot, a class condition where wanted.
+
+    Reference:
+        van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves, Kavukcuoglu 2016,
+        https://arxiv.org/abs/1606.05328, section 2.
+
+    Args:
+        channels: Width of both stacks.
+        layers: Number of gated layers, at least 1.
+        levels: Number of values of a pixel, at least 2.
+        n_classes: Number of classes; None: the images have no labels.
+        kernel_size: Of all layers but the first; odd.
+        first_kernel_size: Of the first layer; odd.
+        size: Height and width of the images that ``sample`` draws.
+
+    Raises:
+        ValueError: When an argument is out of range; the message names it.
+
+    Example:
+        >>> model = PixelCNN(16, 3, levels=17, n_classes=10)
+        >>> x = model.sample(2, y=torch.tensor([3, 8]))
+        >>> x.shape, model.log_prob(x).shape, model.log_joint(x).shape
+        (torch.Size([2, 1, 8, 8]), torch.Size([2]), torch.Size([2, 10]))
+
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        layers: int,
+        *,
+        levels: int = 2,
+        n_classes: int | None = None,
+        kernel_size: int = 3,
+        first_kernel_size: int = 7,
+        size: Sequence[int] = (8, 8),
+    ):
+        check_int("channels", channels, minimum=1)
+        check_int("layers", layers, minimum=1)
+        check_odd("kernel_size", kernel_size)
+        check_odd("first_kernel_size", first_kernel_size)
+        super().__init__(levels=levels, n_classes=n_classes, size=size)
+        first = GatedLayer(levels + 1, channels, first_kernel_size, n_classes, first=True)
+        self.layers = nn.ModuleList(
+            [
+                first,
+                *(GatedLayer(channels, channels, kernel_size, n_classes) for _ in range(1, layers)),
+            ]
+        )
+        self.head = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, levels, 1)
+        )
+
+    def logits(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The logits ``[B, levels, H, W]`` of p(x_i | x_<i), given labels ``y [B]`` or not."""
+        v = h = self.encode(x)
+        for layer in self.layers:
+            v, h = layer(v, h, y)
+        return self.head(h)
+
+    def walk(self, x: Tensor, y: Tensor | None = None) -> Iterator[tuple[Any, Tensor]]:
+        """Visit the pixels in raster order, computing only what each new pixel changes.
+
+        The vertical stack of a row depends on the rows above alone: it is computed once a row. The
+        horizontal stack of a pixel depends on that and on the pixels left of it: it is computed
+        once a pixel. So the whole walk costs about as much arithmetic as one full pass.
+        """
+        batch, _, height, width = x.shape
+        # What each layer has been given so far, with its zeros beyond the border around it.
+        above = [
+            x.new_zeros(batch, layer.n_in, height + layer.reach, width + 2 * layer.reach)
+            for layer in self.layers
+        ]
+        for row in range(height):
+            told = []  # what the vertical stack tells the horizontal one in this row, per layer
+            for k, layer in enumerate(self.layers):
+                rows = above[k][:, :, row : row + layer.vertical.kernel_size[0]]
+                v, message = layer.look_up(rows, y)  # (B, C, 1, W), (B, 2 C, 1, W)
+                told.append(message)
+                if k + 1 < len(self.layers):
+                    pad = self.layers[k + 1].reach
+                    above[k + 1][:, :, row + pad, pad : pad + width] = v[:, :, 0]
+            left = [x.new_zeros(batch, layer.n_in, 1, width + layer.reach) for layer in self.layers]
+            for column in range(width):
+                here = slice(column, column + 1)
+                for k, layer in enumerate(self.layers):
+                    pixels = left[k][..., column : column + layer.horizontal.kernel_size[1]]
+                    own = left[k][..., column + layer.reach, None]
+                    h = layer.look_left(pixels, told[k][..., here], own)  # (B, C, 1, 1)
+                    if k + 1 < len(self.layers):
+                        left[k + 1][..., column + self.layers[k + 1].reach] = h[..., 0]
+                yield (slice(None), 0, row, column), self.head(h)[:, :, 0, 0].softmax(dim=1)
+                seen = self.encode(x[:, :, row : row + 1, here])[:, :, 0, 0]
+                pad = self.layers[0].reach
+                above[0][:, :, row + pad, column + pad] = left[0][:, :, 0, column + pad] = seen
+
+
+class GatedLayer(nn.Module):
+    """One layer of both stacks: the vertical one sees all rows above, the horizontal one the rest.
+
+    The vertical stack of a pixel has seen no pixel of its row; the horizontal one adds the pixels
+    left of it. In the first layer, whose input holds the pixels themselves, a kernel stops short of
+    its own row (vertical) or its own pixel (horizontal); in the others it includes them. Where a
+    kernel would reach beyond, the input is shifted instead of the kernel masked.
+
+    Args:
+        n_in: Channels of the input.
+        channels: Channels of both outputs.
+        kernel_size: Odd; the kernel's reach is half of it, rounded down.
+        n_classes: Number of classes, or None.
+        first: Whether this is the first layer.
+
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        channels: int,
+        kernel_size: int,
+        n_classes: int | None,
+        *,
+        first: bool = False,
+    ):
+        super().__init__()
+        self.n_in, self.first = n_in, first
+        self.reach = kernel_size // 2
+        extent = self.reach + (not first)  # rows, or columns, up to the own one
+        self.vertical = nn.Conv2d(n_in, 2 * channels, (extent, kernel_size))
+        self.down = nn.Conv2d(2 * channels, 2 * channels, 1)
+        self.horizontal = nn.Conv2d(n_in, 2 * channels, (1, extent))
+        self.out = nn.Conv2d(channels, channels, 1)
+        self.classes = None if n_classes is None else nn.Embedding(n_classes, 4 * channels)
+
+    def forward(self, v: Tensor, h: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Both stacks ``[B, n_in, H, W]`` to both stacks ``[B, channels, H, W]``."""
+        reach, crop = self.reach, -int(self.first)
+        v, told = self.look_up(F.pad(v, (reach, reach, reach, crop)), y)
+        return v, self.look_left(F.pad(h, (reach, crop)), told, h)
+
+    def look_up(self, rows: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The vertical stack from padded rows, and what it tells the horizontal stack."""
+        a = self.vertical(rows)
+        told = self.down(a)
+        if self.classes is not None:
+            bias_up, bias_left = self.classes(y)[:, :, None, None].chunk(2, dim=1)
+            a, told = a + bias_up, told + bias_left
+        return gate(a), told
+
+    def look_left(self, pixels: Tensor, told: Tensor, here: Tensor) -> Tensor:
+        """The horizontal stack from padded pixels of a row; ``here`` is what it adds to."""
+        h = self.out(gate(self.horizontal(pixels) + told))
+        return h if self.first else here + h
+
+
+def gate(a: Tensor) -> Tensor:
+    """The gate of both stacks: ``[B, 2 C, H, W]`` to ``[B, C, H, W]``, tanh of a half times σ."""
+    content, door = a.chunk(2, dim=1)
+    return content.tanh() * door.sigmoid()
