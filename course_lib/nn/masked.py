@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from course_lib.checks import check_floats, check_int, check_one_of
 
-__all__ = ["MaskedConv2d", "MaskedLinear"]
+__all__ = ["MaskedConv2d", "MaskedLinear", "raster_mask"]
 
 
 class MaskedLinear(nn.Module):

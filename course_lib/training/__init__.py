@@ -1,6 +1,7 @@
 """One training loop, recipes, and stored models."""
 
-from course_lib.training import recipes_nice  # noqa: F401 - importing it registers its recipes
+# Importing these registers their recipes.
+from course_lib.training import recipes_autoregressive, recipes_nice  # noqa: F401
 from course_lib.training.checkpoints import (
     checkpoint_folder,
     load_card,
