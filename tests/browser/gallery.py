@@ -51,6 +51,14 @@ inpaint = widgets.Inpaint(
 )
 inpaint
 """,
+    "masks": """
+degrees = [
+    [[0, 1, 2, 3, 4], [0, 1, 1, 2, 3, 3], [0, 1, 2, 2, 3, 3, 0]],
+    [[4, 2, 0, 3, 1], [3, 1, 1, 2, 0, 3], [2, 1, 3, 1, 1, 3, 2]],
+]
+masks = widgets.MaskExplorer(degrees, title="Masks of MADE")
+masks
+""",
 }
 
 GALLERY = PLAYERS | OTHERS
