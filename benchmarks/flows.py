@@ -5,10 +5,6 @@ also has the scaling layer, which zuko's and nflows' parts lack: it does a littl
 three take turns within one run, and what is compared is the median of many repetitions.
 """
 
-import statistics
-import time
-from collections.abc import Callable
-
 import nflows.distributions
 import nflows.flows
 import nflows.transforms
@@ -16,9 +12,8 @@ import torch
 import zuko
 from torch import Tensor, nn
 
+from benchmarks._timing import milliseconds, report, training_step
 from course_lib.flows import NICE
-
-REPETITIONS = 150
 
 
 class ContextFree(nn.Module):
@@ -73,38 +68,6 @@ def in_nflows(model: NICE) -> nn.Module:
     )
 
 
-def training_step(model: nn.Module, log_prob: Callable, x: Tensor) -> Callable[[], None]:
-    """Forward, backward, and a step of AdamW."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
-
-    def step() -> None:
-        optimiser.zero_grad()
-        (-log_prob(x).mean()).backward()
-        optimiser.step()
-
-    return step
-
-
-def milliseconds(candidates: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median duration of each, called in turn."""
-    durations: dict[str, list[float]] = {name: [] for name in candidates}
-    for repetition in range(REPETITIONS + 10):
-        for name, call in candidates.items():
-            started = time.perf_counter()
-            call()
-            if repetition >= 10:  # the first ones warm up
-                durations[name].append(1000 * (time.perf_counter() - started))
-    return {name: statistics.median(values) for name, values in durations.items()}
-
-
-def report(what: str, medians: dict[str, float]) -> bool:
-    """Print a line for each; whether ours is at least as fast as every other."""
-    print(f"{what}:")
-    for name, value in medians.items():
-        print(f"  {name:8s} {value:8.3f} ms   {value / medians['ours']:5.2f} x ours")
-    return all(value >= medians["ours"] for value in medians.values())
-
-
 def main() -> int:
     """Compare at two sizes; 1 where ours is slower than a peer."""
     good = True
@@ -115,9 +78,11 @@ def main() -> int:
         x = torch.randn(batch, dim)
         medians = milliseconds(
             {
-                "ours": training_step(ours, ours.log_prob, x),
-                "zuko": training_step(zukos, lambda x, flow=zukos: flow().log_prob(x), x),
-                "nflows": training_step(nflowss, nflowss.log_prob, x),
+                "ours": training_step(ours, ours.loss, x),
+                "zuko": training_step(zukos, lambda x, flow=zukos: -flow().log_prob(x).mean(), x),
+                "nflows": training_step(
+                    nflowss, lambda x, flow=nflowss: -flow.log_prob(x).mean(), x
+                ),
             }
         )
         good &= report(f"NICE({dim}, hidden={hidden}), training step, batch {batch}", medians)

@@ -12,6 +12,9 @@ from course_lib.checks import check_int
 
 __all__ = ["NADE"]
 
+# Numbers in a tensor (B, n, d): a few of this size fit in a core's cache, far larger ones are slow.
+IN_CACHE = 2**18
+
 
 class NADE(BinaryAutoregressive):
     """The neural autoregressive distribution estimator, with weights shared by all conditionals.
@@ -51,12 +54,15 @@ class NADE(BinaryAutoregressive):
     def logits(self, x: Tensor) -> Tensor:
         """The logits ``[B, dim]`` of p(x_i = 1 | x_<i), all from one running sum."""
         order = torch.tensor(self.order, device=x.device)
-        W, V, b = self.W[order], self.V[order], self.b[order]  # (n, d), (n, d), (n), as visited
-        terms = x[:, order, None] * W  # (B, n, d)
-        # The k-th visited coordinate sees the terms before its own: shift by one, then sum.
-        before = self.c + F.pad(terms[:, :-1], (0, 0, 1, 0)).cumsum(dim=1)  # (B, n, d)
-        logits = b + (V * before.sigmoid()).sum(dim=2)  # (B, n)
-        return logits[:, order.argsort()]
+        V, b = self.V[order], self.b[order]  # (n, d), (n), as visited
+        # c is the weight of a one before all coordinates; the last coordinate is in nobody's past.
+        W = torch.cat([self.c[None], self.W[order[:-1]]])  # (n, d)
+        past = F.pad(x[:, order[:-1]], (1, 0), value=1.0)  # (B, n)
+        logits = []
+        for rows in past.split(max(1, IN_CACHE // W.numel())):
+            totals = (rows[:, :, None] * W).cumsum(dim=1)  # (rows, n, d), the running sums
+            logits.append(b + (V * totals.sigmoid()).sum(dim=2))
+        return torch.cat(logits)[:, order.argsort()]
 
     def walk(self, x: Tensor) -> Iterator[tuple[Any, Tensor]]:
         """Visit the coordinates in order; each adds one term to the running sum, O(d)."""
