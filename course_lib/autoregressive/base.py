@@ -135,7 +135,7 @@ class BinaryAutoregressive(Autoregressive):
         Elsewhere it is not: a coordinate is drawn without regard to known ones that come later.
 
         Args:
-            x: ``[B, dim]``; what stands at unknown coordinates doesn't matter.
+            x: ``[B, dim]``; at unknown coordinates any finite number may stand.
             mask: Boolean ``[B, dim]`` or ``[dim]``; True where ``x`` is known.
             generator: Source of the draws.
 

@@ -39,7 +39,8 @@ class FVSBN(BinaryAutoregressive):
         super().__init__(dim, order)
         self.linear = MaskedLinear(dim, dim)
         rank = torch.tensor(self.order).argsort()  # coordinate i is visited as the rank[i]-th
-        self.register_buffer("mask", (rank[:, None] > rank[None, :]).float(), persistent=False)
+        mask = (rank[:, None] > rank[None, :]).to(self.linear.weight.dtype)
+        self.register_buffer("mask", mask, persistent=False)
 
     def logits(self, x: Tensor) -> Tensor:
         """The logits ``[B, dim]`` of p(x_i = 1 | x_<i): one masked matrix product for all i."""

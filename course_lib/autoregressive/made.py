@@ -7,9 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from course_lib.autoregressive.base import BinaryAutoregressive, bernoulli_log_prob, two_levels
-from course_lib.checks import check_bool, check_generator, check_int, check_ints, check_one_of
+from course_lib.checks import (
+    check_bool,
+    check_generator,
+    check_int,
+    check_ints,
+    check_one_of,
+    check_permutation,
+)
 from course_lib.nn import MaskedLinear
 
 __all__ = ["MADE", "made_degrees", "made_masks"]
@@ -23,7 +31,8 @@ class MADE(BinaryAutoregressive):
     With several mask sets the model is their mixture, p(x) = (1/K) Σ_k p_k(x): all p_k share the
     weights, and each step of training draws one of them. ``order="random"`` gives each set an order
     of its own (order-agnostic training); otherwise the sets differ in their hidden units
-    (connectivity-agnostic training).
+    (connectivity-agnostic training). ``complete`` is then a draw from p(unknown | known) where the
+    known coordinates come first in the order of every set.
 
     Reference:
         Germain, Gregor, Murray, Larochelle 2015, https://arxiv.org/abs/1502.03509, sections 3, 4.
@@ -63,7 +72,7 @@ class MADE(BinaryAutoregressive):
         if len(hidden) == 0:
             raise ValueError("hidden must hold at least one width, got none")
         check_bool("direct", direct)
-        check_int("seed", seed, minimum=0)
+        check_int("seed", seed, minimum=0, maximum=2**64 - 1)
         generator = torch.Generator().manual_seed(seed)
         if isinstance(order, str):
             check_one_of("order", order, ("random",))
@@ -88,14 +97,16 @@ class MADE(BinaryAutoregressive):
         for layer, masks in enumerate(zip(*sets, strict=True)):
             self.register_buffer(f"masks_{layer}", torch.stack(masks), persistent=False)
         if direct:
-            masks = [(d[0][:, None] > d[0][None, :]).float() for d in self.degrees]
+            masks = [made_masks(degrees[:1])[0] for degrees in self.degrees]
             self.register_buffer("masks_direct", torch.stack(masks), persistent=False)
 
     def logits(self, x: Tensor, mask_set: int = 0) -> Tensor:
         """The logits ``[B, dim]`` of p(x_i = 1 | x_<i) under one mask set, in one pass."""
         h = x
         for layer, linear in enumerate(self.layers):
-            h = linear(h if layer == 0 else h.relu(), self.get_buffer(f"masks_{layer}")[mask_set])
+            # What MaskedLinear does, without its checks: the masks are known to be right.
+            mask = self.get_buffer(f"masks_{layer}")[mask_set]
+            h = F.linear(h if layer == 0 else h.relu(), linear.weight * mask, linear.bias)
         return h if self.direct is None else h + self.direct(x, self.masks_direct[mask_set])
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -123,8 +134,19 @@ class MADE(BinaryAutoregressive):
             yield (slice(None), i), two_levels(self.logits(x, mask_set)[:, i])
 
     def _fill(self, x: Tensor, known: Tensor, *, generator: torch.Generator | None) -> Tensor:
-        """Draw a mask set for each example, and the unknown coordinates in that set's order."""
-        sets = torch.randint(self.n_masks, (len(x),), generator=generator, device=x.device)
+        """Draw a mask set for each example, and the unknown coordinates in that set's order.
+
+        By Bayes' rule a set's weight is p(k | known), proportional to p_k(known). That is a product
+        of conditionals where the known coordinates come first in the order of every set.
+        """
+        seen = torch.where(known, x, 0)
+        sign = 2 * seen - 1  # a one has probability σ(a), a zero σ(−a)
+        log_weights = [
+            (known * F.logsigmoid(sign * self.logits(seen, k))).sum(dim=1)
+            for k in range(self.n_masks)
+        ]
+        weights = torch.stack(log_weights, dim=1).softmax(dim=1)
+        sets = weights.multinomial(1, generator=generator)[:, 0]
         filled = x.clone()
         for k in sets.unique().tolist():
             rows = sets == k
@@ -148,7 +170,14 @@ def made_degrees(
     Returns:
         One integer tensor for the inputs and for each hidden layer.
 
+    Raises:
+        ValueError: When ``order`` is no permutation, or a width not an integer of at least 1.
+
     """
+    check_ints("order", order, minimum=0)
+    check_permutation("order", order, max(len(order), 1))
+    check_ints("hidden", hidden, minimum=1)
+    check_generator(generator)
     n = len(order)
     degrees = [torch.tensor(order).argsort()]
     lowest, choices = 0, max(n - 1, 1)
@@ -167,6 +196,19 @@ def made_masks(degrees: Sequence[Tensor]) -> list[Tensor]:
 
     A hidden unit sees units of at most its own degree; output i sees units of degree strictly
     below its place in the order. So what reaches output i comes from inputs before it.
+
+    Raises:
+        ValueError: When ``degrees`` is no sequence of integer vectors, at least one.
+
     """
-    masks = [(above[:, None] >= below[None, :]).float() for below, above in pairwise(degrees)]
-    return [*masks, (degrees[0][:, None] > degrees[-1][None, :]).float()]
+    if not isinstance(degrees, Sequence) or len(degrees) == 0 or not all(map(_is_ints, degrees)):
+        raise ValueError(
+            f"degrees must be a sequence of int64 vectors, at least one, got {degrees!r}"
+        )
+    masks = [above[:, None] >= below[None, :] for below, above in pairwise(degrees)]
+    masks.append(degrees[0][:, None] > degrees[-1][None, :])
+    return [mask.to(torch.get_default_dtype()) for mask in masks]
+
+
+def _is_ints(x: Tensor) -> bool:
+    return isinstance(x, Tensor) and x.dtype == torch.int64 and x.ndim == 1

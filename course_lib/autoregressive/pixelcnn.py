@@ -38,9 +38,7 @@ class ImageAutoregressive(Autoregressive):
         check_int("levels", levels, minimum=2)
         if n_classes is not None:
             check_int("n_classes", n_classes, minimum=1)
-        check_ints("size", size, minimum=1)
-        if len(size) != 2:
-            raise ValueError(f"size must hold height and width, got {size!r}")
+        check_size(size)
         super().__init__()
         self.levels = levels
         self.n_classes = n_classes
@@ -60,9 +58,7 @@ class ImageAutoregressive(Autoregressive):
         if self.n_classes is not None and y is None:
             return self.log_joint(x).logsumexp(dim=1)
         self.check_labels(y, len(x))
-        # cross_entropy is −log softmax at the true level, here for each pixel.
-        nats = F.cross_entropy(self.logits(x, y), x[:, 0].long(), reduction="none")
-        return -nats.sum(dim=(1, 2))
+        return self._log_conditionals(x, y).sum(dim=(1, 2, 3))
 
     def log_joint(self, x: Tensor) -> Tensor:
         """The joint log p(x, y) = log p(y) + log p(x | y) for all y, ``[B, n_classes]``, in nats.
@@ -72,9 +68,23 @@ class ImageAutoregressive(Autoregressive):
         if self.n_classes is None:
             raise ValueError("log_joint must be asked of a model with classes, got n_classes=None")
         self.check("x", x)
-        classes = [torch.full((len(x),), k, device=x.device) for k in range(self.n_classes)]
+        return self._log_joint(x, torch.ones_like(x, dtype=torch.bool))
+
+    def _log_joint(self, x: Tensor, known: Tensor) -> Tensor:
+        """The joint log p(x_known, y) for all y, ``[B, n_classes]``.
+
+        The product of the known pixels' conditionals is that where they come first in raster order.
+        """
         log_prior = -math.log(self.n_classes)
-        return torch.stack([log_prior + self.log_prob(x, y) for y in classes], dim=1)
+        classes = [torch.full((len(x),), k, device=x.device) for k in range(self.n_classes)]
+        log_likelihoods = [
+            (known * self._log_conditionals(x, y)).sum(dim=(1, 2, 3)) for y in classes
+        ]
+        return log_prior + torch.stack(log_likelihoods, dim=1)
+
+    def _log_conditionals(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """The log p(x_i | x_<i) ``[B, 1, H, W]``: log softmax at the level that a pixel has."""
+        return -F.cross_entropy(self.logits(x, y), x[:, 0].long(), reduction="none")[:, None]
 
     def conditionals(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """p(x_i = 1 | x_<i) for black-and-white images, with the shape ``[B, 1, H, W]`` of ``x``.
@@ -113,9 +123,7 @@ class ImageAutoregressive(Autoregressive):
         """
         check_int("n", n, minimum=1)
         size = self.size if size is None else size
-        check_ints("size", size, minimum=1)
-        if len(size) != 2:
-            raise ValueError(f"size must hold height and width, got {size!r}")
+        check_size(size)
         parameter = next(self.parameters())
         x = torch.zeros(n, 1, *size, dtype=parameter.dtype, device=parameter.device)
         known = torch.zeros_like(x, dtype=torch.bool)
@@ -136,9 +144,10 @@ class ImageAutoregressive(Autoregressive):
         it is not: a pixel is drawn without regard to known ones that come later.
 
         Args:
-            x: ``[B, 1, H, W]``; what stands at unknown pixels doesn't matter.
+            x: ``[B, 1, H, W]``; at unknown pixels any finite number may stand.
             mask: Boolean ``[B, 1, H, W]`` or ``[1, H, W]``; True where ``x`` is known.
-            y: Labels ``[B]``, where the model has classes; without them they are drawn from p(y).
+            y: Labels ``[B]``, where the model has classes; without them they are drawn from
+                p(y | known), at the cost of one pass for each class.
             generator: Source of the draws.
 
         Returns:
@@ -150,9 +159,16 @@ class ImageAutoregressive(Autoregressive):
         check_generator(generator, x.device)
         self.check("x where mask is True", torch.where(known, x, 0))
         if self.n_classes is not None and y is None:
-            y = torch.randint(self.n_classes, (len(x),), generator=generator, device=x.device)
+            y = self._draw_labels(torch.where(known, x, 0), known, generator)
         self.check_labels(y, len(x))
         return self._fill(x, known, y, generator=generator)
+
+    def _draw_labels(self, x: Tensor, known: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Labels ``[B]`` from p(y | known), by Bayes' rule; where nothing is known that is p(y)."""
+        log_weights = x.new_zeros(len(x), self.n_classes)
+        if known.any():  # otherwise spare the passes
+            log_weights = self._log_joint(x, known)
+        return log_weights.softmax(dim=1).multinomial(1, generator=generator)[:, 0]
 
     def encode(self, x: Tensor) -> Tensor:
         """Images as the network sees them, ``[B, levels + 1, H, W]``.
@@ -384,6 +400,13 @@ class GatedLayer(nn.Module):
         """The horizontal stack from padded pixels of a row; ``here`` is what it adds to."""
         h = self.out(gate(self.horizontal(pixels) + told))
         return h if self.first else here + h
+
+
+def check_size(size: Sequence[int]) -> None:
+    """Require height and width, each an integer of at least 1."""
+    check_ints("size", size, minimum=1)
+    if len(size) != 2:
+        raise ValueError(f"size must hold height and width, got {size!r}")
 
 
 def gate(a: Tensor) -> Tensor:

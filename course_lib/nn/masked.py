@@ -78,12 +78,11 @@ class MaskedConv2d(nn.Module):
     def __init__(self, n_in: int, n_out: int, kernel_size: int, *, mask: str):
         check_int("n_in", n_in, minimum=1)
         check_int("n_out", n_out, minimum=1)
-        check_odd("kernel_size", kernel_size)
-        check_one_of("mask", mask, ("A", "B"))
+        seen = raster_mask(kernel_size, mask)
         super().__init__()
         start = nn.Conv2d(n_in, n_out, kernel_size)
         self.weight, self.bias = start.weight, start.bias
-        self.register_buffer("mask", raster_mask(kernel_size, mask)[None, None], persistent=False)
+        self.register_buffer("mask", seen[None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, n_in, H, W]`` to ``[B, n_out, H, W]``; beyond the border there are zeros."""
@@ -93,7 +92,14 @@ class MaskedConv2d(nn.Module):
 
 
 def raster_mask(kernel_size: int, mask: str) -> Tensor:
-    """The mask ``[k, k]``: ones on the pixels that come before the centre; mask B adds it."""
+    """The mask ``[k, k]``: ones on the pixels that come before the centre; mask B adds it.
+
+    Raises:
+        ValueError: When the kernel's size is not odd and at least 3, or the mask not A or B.
+
+    """
+    check_odd("kernel_size", kernel_size)
+    check_one_of("mask", mask, ("A", "B"))
     seen = torch.zeros(kernel_size, kernel_size)
     centre = kernel_size // 2
     seen[:centre] = 1

@@ -1,0 +1,22 @@
+"""The examples in the docstrings say what the code does."""
+
+import doctest
+import importlib
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("module", "examples"),
+    [
+        ("course_lib.autoregressive.fvsbn", 2),
+        ("course_lib.autoregressive.nade", 2),
+        ("course_lib.autoregressive.made", 2),
+        ("course_lib.autoregressive.pixelcnn", 3),
+        ("course_lib.nn.masked", 3),
+    ],
+)
+def test_examples(module, examples):
+    failed, attempted = doctest.testmod(importlib.import_module(module))
+    assert failed == 0
+    assert attempted >= examples
