@@ -30,9 +30,11 @@ __all__ = [
     "PlayerWidget",
     "check_labels",
     "javascript",
+    "one_line",
     "pack",
     "png",
     "to_array",
+    "to_images",
 ]
 
 HERE = Path(__file__).parent
@@ -83,6 +85,33 @@ def to_array(name: str, values: object, shape: str, *dims: int) -> np.ndarray:
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite in float32, got NaN or infinite values")
     return array
+
+
+def to_images(
+    name: str, values: object, *, count: str = "B", size: Sequence[int] | None = None
+) -> np.ndarray:
+    """Grey images as float32 ``[B, H, W]`` with values in [0, 1]; also takes ``[B, 1, H, W]``.
+
+    ``count`` is the letter for their number in an error, ``size`` the (H, W) they must have.
+    """
+    rows, columns = size or ("H", "W")
+    wanted = f"[{count}, {rows}, {columns}] or [{count}, 1, {rows}, {columns}]"
+    array = to_array(name, values, wanted, 3, 4)
+    other_size = size is not None and array.shape[-2:] != tuple(size)
+    if other_size or (array.ndim == 4 and array.shape[1] != 1):
+        raise ValueError(f"{name} must have shape {wanted}, got {list(array.shape)}")
+    if array.min() < 0 or array.max() > 1:
+        raise ValueError(
+            f"{name} must lie in [0, 1], got values in [{array.min():.3g}, {array.max():.3g}]"
+        )
+    return array[:, 0] if array.ndim == 4 else array
+
+
+def one_line(problem: BaseException) -> str:
+    """What went wrong in one line of at most 200 characters, for a widget to show."""
+    text = " ".join(str(problem).split())
+    line = f"{type(problem).__name__}: {text}" if text else type(problem).__name__
+    return line if len(line) <= 200 else f"{line[:199]}…"
 
 
 def check_labels(name: str, labels: Sequence[str] | None, count: int) -> list[str]:

@@ -8,7 +8,7 @@ import traitlets
 from matplotlib.figure import Figure
 
 from course_lib.checks import check_int
-from course_lib.widgets.base import PlayerWidget, pack, png, to_array
+from course_lib.widgets.base import PlayerWidget, one_line, pack, png, to_array, to_images
 from course_lib.widgets.palette import PALETTE, colour_map
 
 __all__ = ["Inpaint"]
@@ -76,7 +76,7 @@ class Inpaint(PlayerWidget):
         brush: int = 1,
         alt: str = "",
     ) -> None:
-        self._images = _images(images)
+        self._images = to_images("images", images)
         if not callable(fill):
             raise ValueError(f"fill must be callable as fill(image, known), got {fill!r}")
         check_int("brush", brush, minimum=1)
@@ -164,7 +164,7 @@ class Inpaint(PlayerWidget):
             )
         except (Exception, KeyboardInterrupt) as problem:
             with self.hold_sync():
-                self.answered = puzzle | {"error": _one_line(problem)}
+                self.answered = puzzle | {"error": one_line(problem)}
                 self.set_trait("status", "error")
             raise
         with self.hold_sync():  # one message, so that no view ever sees half an answer
@@ -206,20 +206,6 @@ class Inpaint(PlayerWidget):
         return png(figure)
 
 
-def _images(images: np.ndarray | torch.Tensor) -> np.ndarray:
-    wanted = "[B, H, W] or [B, 1, H, W]"
-    array = to_array("images", images, wanted, 3, 4)
-    if array.ndim == 4:
-        if array.shape[1] != 1:
-            raise ValueError(f"images must have shape {wanted}, got {list(array.shape)}")
-        array = array[:, 0]
-    if array.min() < 0 or array.max() > 1:
-        raise ValueError(
-            f"images must lie in [0, 1], got values in [{array.min():.3g}, {array.max():.3g}]"
-        )
-    return array
-
-
 def _states(states: object, shape: Sequence[int]) -> np.ndarray:
     """What ``fill`` returned as ``[T, H, W]`` in [0, 1]."""
     wanted = f"[T, {shape[0]}, {shape[1]}]"
@@ -229,9 +215,3 @@ def _states(states: object, shape: Sequence[int]) -> np.ndarray:
     if array.shape[1:] != tuple(shape):
         raise ValueError(f"what fill returns must have shape {wanted}, got {list(array.shape)}")
     return array.clip(0, 1)
-
-
-def _one_line(problem: BaseException) -> str:
-    text = " ".join(str(problem).split())
-    line = f"{type(problem).__name__}: {text}" if text else type(problem).__name__
-    return line if len(line) <= 200 else f"{line[:199]}…"
