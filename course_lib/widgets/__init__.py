@@ -11,6 +11,8 @@ from course_lib.widgets.inpaint import Inpaint
 from course_lib.widgets.mask_explorer import MaskExplorer
 from course_lib.widgets.palette import MAPS, PALETTE, colour_map
 from course_lib.widgets.particle_player import ParticlePlayer
+from course_lib.widgets.pixel_by_pixel import PixelByPixel
+from course_lib.widgets.receptive_field import ReceptiveField
 
 __all__ = [
     "MAPS",
@@ -21,7 +23,9 @@ __all__ = [
     "Inpaint",
     "MaskExplorer",
     "ParticlePlayer",
+    "PixelByPixel",
     "PlayerWidget",
+    "ReceptiveField",
     "colour_map",
     "image_grid",
     "show_figure",

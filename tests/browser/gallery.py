@@ -59,6 +59,39 @@ degrees = [
 masks = widgets.MaskExplorer(degrees, title="Masks of MADE")
 masks
 """,
+    "pixels": """
+import pathlib, time
+written, trouble, dice = [], "", np.random.default_rng(3)
+gate = pathlib.Path("gate")  # where it exists, it holds how many answers may be given
+columns_first = np.arange(64).reshape(8, 8).T.ravel().tolist()
+def write(image, n_known, label):
+    written.append((image, n_known, label))
+    while gate.exists() and len(written) > int(gate.read_text() or 0):
+        time.sleep(0.02)
+    if trouble:
+        raise RuntimeError(trouble)
+    known = np.zeros(64, dtype=bool)
+    known[columns_first[:n_known]] = True
+    drawn = dice.random((6, 8, 8)) < 0.3 + 0.4 * label
+    conditionals = np.zeros((6, 64))
+    conditionals[:, columns_first] = 0.06 * np.arange(6)[:, None] + np.arange(64) / 100
+    return np.where(known.reshape(8, 8), image, drawn), conditionals.reshape(6, 8, 8)
+pixels = widgets.PixelByPixel(
+    write, order=columns_first, labels=["few", "many"], title="Pixel by pixel"
+)
+pixels
+""",
+    "field": """
+down, right = np.mgrid[-6:7, -6:7]
+before = (down < 0) | (down == 0) & (right < 0)
+depth = np.arange(1, 5).reshape(-1, 1, 1)
+reach = before & (np.maximum(abs(down), abs(right)) <= depth)
+field = widgets.ReceptiveField(
+    [reach & (right <= -down), reach], names=["one stack", "two stacks"], size=(7, 7),
+    title="What a pixel sees",
+)
+field
+""",
 }
 
 GALLERY = PLAYERS | OTHERS
