@@ -18,6 +18,7 @@ def jitter(
     shift: float = 0.5,
     scale: float = 0.08,
     contrast: float = 1.7,
+    share: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Turn, move and resize each image a little, each by its own random amounts.
@@ -32,6 +33,7 @@ def jitter(
         shift: Largest shift along each axis, in pixels.
         scale: Largest change of size, as a fraction.
         contrast: Factor of the distance from one half; the result is cut off at 0 and 1.
+        share: How many of the images are changed, from 0 to 1, on average; the rest stays as it is.
         generator: Source of the randomness, on the CPU.
 
     Returns:
@@ -52,6 +54,9 @@ def jitter(
     if scale >= 1:
         raise ValueError(f"scale must be below 1, got {scale!r}")
     check_number("contrast", contrast, above=0)
+    check_number("share", share, minimum=0)
+    if share > 1:
+        raise ValueError(f"share must be at most 1, got {share!r}")
     check_generator(generator, "cpu")
     if images.min() < 0 or images.max() > 1:
         raise ValueError("images must lie in [0, 1], got values outside")
@@ -63,4 +68,8 @@ def jitter(
     rows = torch.stack([cos, -sin, right * 2 * shift / width, sin, cos, down * 2 * shift / height])
     grid = F.affine_grid(rows.T.reshape(-1, 2, 3), list(images.shape), align_corners=False)
     moved = F.grid_sample(images, grid.to(images), align_corners=False)
-    return ((moved - 0.5) * contrast + 0.5).clamp(0, 1)
+    moved = ((moved - 0.5) * contrast + 0.5).clamp(0, 1)
+    if share == 1:
+        return moved
+    stays = torch.rand(len(images), 1, 1, 1, generator=generator) < 1 - share
+    return torch.where(stays.to(images.device), images, moved)

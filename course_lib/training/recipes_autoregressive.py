@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from course_lib.autoregressive import FVSBN, MADE, NADE, NaivePixelCNN, PixelCNN
@@ -25,30 +26,30 @@ def binary_digits(split: str) -> tuple[Tensor, Tensor]:
     return binarize(images, threshold=0.5), labels
 
 
-def binary_mnist_test() -> tuple[Tensor, Tensor]:
-    """The 10,000 test images ``[N, 1, 28, 28]``, drawn once from a fixed seed; their labels."""
-    images, labels = load_mnist("test")
+def grey_digits(split: str) -> tuple[Tensor, Tensor]:
+    """8x8 digits with whole grey values 0 ... 16, ``[N, 1, 8, 8]``, and their labels ``[N]``."""
+    images, labels = load_digits(split)
+    return (images * (DIGIT_LEVELS - 1)).round(), labels
+
+
+def binary_mnist(split: str) -> tuple[Tensor, Tensor]:
+    """MNIST ``[N, 1, 28, 28]``, drawn once from a fixed seed, and the labels ``[N]``."""
+    images, labels = load_mnist(split)
     return binarize(images, generator=torch.Generator().manual_seed(0)), labels
 
 
-def moved(x: Tensor, generator: torch.Generator) -> Tensor:
-    """8x8 digits ``[B, 1, 8, 8]``, seven in ten turned, moved and resized a little.
+def digits_batch(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Black and white digits of the batch's shape; seven in ten are moved a little before.
 
     There are 1,438 training images only: without the jitter a model learns them by heart.
     """
-    as_it_is = torch.rand(len(x), 1, 1, 1, generator=generator) < 0.3
-    return torch.where(as_it_is, x, jitter(x, generator=generator))
-
-
-def digits_batch(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Black and white digits of the batch's shape, moved a little."""
-    images = moved(x.reshape(-1, 1, 8, 8), generator)
-    return binarize(images, threshold=0.5).reshape(x.shape)
+    moved = jitter(x.reshape(-1, 1, 8, 8), share=0.7, generator=generator)
+    return binarize(moved, threshold=0.5).reshape(x.shape)
 
 
 def grey_digits_batch(x: Tensor, generator: torch.Generator) -> Tensor:
     """Digits with whole grey values 0 ... 16, moved a little."""
-    return (moved(x, generator) * (DIGIT_LEVELS - 1)).round()
+    return (jitter(x, share=0.7, generator=generator) * (DIGIT_LEVELS - 1)).round()
 
 
 def mnist_batch(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -70,24 +71,40 @@ def summarise(log_prob: Tensor, x: Tensor, levels: int) -> dict[str, float]:
     return metrics
 
 
-def vector_metrics(model: nn.Module, images: Tensor) -> dict[str, float]:
-    """Mean negative log-likelihood of black and white images ``[N, 1, H, W]`` as vectors."""
-    x = images.flatten(1)
+def likelihood_metrics(model: nn.Module, x: Tensor) -> dict[str, float]:
+    """Mean negative log-likelihood of black and white images, as the model takes them."""
     with torch.no_grad():
-        return summarise(torch.cat([model.log_prob(part) for part in x.split(100)]), x, 2)
+        return summarise(torch.cat([model.log_prob(part) for part in x.split(100)]), x, levels=2)
 
 
-def image_metrics(model: nn.Module, x: Tensor, y: Tensor, *, levels: int = 2) -> dict[str, float]:
-    """As above for a model of images; with classes also its accuracy by Bayes' rule."""
-    if model.n_classes is None:
-        with torch.no_grad():
-            return summarise(torch.cat([model.log_prob(part) for part in x.split(100)]), x, levels)
+def joint_metrics(model: PixelCNN, x: Tensor, y: Tensor) -> dict[str, float]:
+    """As above, with log p(x) = log Σ_y p(x, y), and the accuracy by Bayes' rule."""
     with torch.no_grad():
         joint = torch.cat([model.log_joint(part) for part in x.split(100)])
     right = (joint.argmax(dim=1) == y).float()
     return {
-        **summarise(joint.logsumexp(dim=1), x, levels),
+        **summarise(joint.logsumexp(dim=1), x, model.levels),
         "accuracy as a classifier": right.mean().item(),
+    }
+
+
+def logistic_regression_accuracy(
+    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]
+) -> float:
+    """Accuracy on ``test`` of a plain classifier, fitted to images and labels ``train``."""
+    classifier = LogisticRegression(C=0.1, max_iter=1000)
+    classifier.fit(train[0].flatten(1).numpy(), train[1].numpy())
+    return classifier.score(test[0].flatten(1).numpy(), test[1].numpy())
+
+
+def mnist_joint_metrics(model: nn.Module) -> dict[str, float]:
+    """``joint_metrics`` on MNIST, and logistic regression on the same black and white pixels."""
+    test = binary_mnist("test")
+    return {
+        **joint_metrics(model, *test),
+        "accuracy of logistic regression": logistic_regression_accuracy(
+            binary_mnist("train"), test
+        ),
     }
 
 
@@ -111,7 +128,7 @@ def register_vector_model(
             load=lambda: load_digits("train")[0].flatten(1),
             transform=digits_batch,
             options=digits,
-            evaluate=lambda model: vector_metrics(model, binary_digits("test")[0]),
+            evaluate=lambda model: likelihood_metrics(model, binary_digits("test")[0].flatten(1)),
         )
     )
     register(
@@ -123,11 +140,69 @@ def register_vector_model(
             load=lambda: load_mnist("train")[0].flatten(1),
             transform=mnist_batch,
             options=mnist,
-            evaluate=lambda model: vector_metrics(model, binary_mnist_test()[0]),
+            evaluate=lambda model: likelihood_metrics(model, binary_mnist("test")[0].flatten(1)),
         )
     )
 
 
+register_vector_model(
+    "fvsbn",
+    "FVSBN",
+    FVSBN,
+    digits={"steps": 4000, "batch_size": 128, "lr": 5e-3, "ema": 0.998},
+    mnist={"steps": 8000, "batch_size": 128, "lr": 3e-3, "ema": 0.999},
+)
+register_vector_model(
+    "nade",
+    "NADE",
+    lambda dim: NADE(dim, 64 if dim == 64 else 200),
+    digits={"steps": 4000, "batch_size": 128, "lr": 5e-3, "ema": 0.998},
+    mnist={"steps": 15_000, "batch_size": 32, "lr": 3e-3, "ema": 0.999},
+)
+register_vector_model(
+    "made",
+    "MADE",
+    lambda dim: MADE(dim, [256, 256] if dim == 64 else [1200]),
+    digits={"steps": 4000, "batch_size": 128, "lr": 3e-3, "weight_decay": 0.1, "ema": 0.998},
+    mnist={"steps": 20_000, "batch_size": 128, "lr": 3e-3, "ema": 0.999},
+)
+
+register(
+    Recipe(
+        name="naive_pixelcnn_digits",
+        summary="PixelCNN with masks A and B and a blind spot, on the 8x8 digits, black and white",
+        data=DIGITS.format("black and white"),
+        build=lambda: NaivePixelCNN(32, 4),
+        load=lambda: load_digits("train")[0],
+        transform=digits_batch,
+        options={"steps": 3000, "batch_size": 64, "lr": 3e-3, "ema": 0.998},
+        evaluate=lambda model: likelihood_metrics(model, binary_digits("test")[0]),
+    )
+)
+register(
+    Recipe(
+        name="pixelcnn_digits",
+        summary="PixelCNN, gated, given the class, on the 8x8 digits in black and white",
+        data=DIGITS.format("black and white"),
+        build=lambda: PixelCNN(24, 4, n_classes=10),
+        load=lambda: load_digits("train"),
+        transform=digits_batch,
+        options={"steps": 3000, "batch_size": 64, "lr": 3e-3, "ema": 0.998},
+        evaluate=lambda model: joint_metrics(model, *binary_digits("test")),
+    )
+)
+register(
+    Recipe(
+        name="pixelcnn_digits_grey",
+        summary="PixelCNN, gated, given the class, on the 8x8 digits in 17 grey levels",
+        data=DIGITS.format("17 grey levels"),
+        build=lambda: PixelCNN(32, 4, levels=DIGIT_LEVELS, n_classes=10),
+        load=lambda: load_digits("train"),
+        transform=grey_digits_batch,
+        options={"steps": 3000, "batch_size": 64, "lr": 3e-3, "ema": 0.998},
+        evaluate=lambda model: joint_metrics(model, *grey_digits("test")),
+    )
+)
 register(
     Recipe(
         name="pixelcnn_mnist",
@@ -137,6 +212,6 @@ register(
         load=lambda: load_mnist("train"),
         transform=mnist_batch,
         options={"steps": 10_000, "batch_size": 32, "lr": 2e-3, "ema": 0.998},
-        evaluate=lambda model: image_metrics(model, *binary_mnist_test()),
+        evaluate=mnist_joint_metrics,
     )
 )

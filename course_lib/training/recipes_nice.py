@@ -49,12 +49,9 @@ def digits_batch(x: Tensor, generator: torch.Generator) -> Tensor:
 
     There are 1,438 training images only: without the jitter a NICE learns them by heart.
     """
-    images = x.reshape(-1, 1, 8, 8)
-    moved = (jitter(images, generator=generator) * 16).round() / 16
-    as_it_is = torch.rand(len(x), 1, 1, 1, generator=generator) < 0.3
-    return dequantize(
-        torch.where(as_it_is, images, moved).flatten(1), DIGIT_LEVELS, generator=generator
-    )
+    moved = jitter(x.reshape(-1, 1, 8, 8), share=0.7, generator=generator)
+    grey = (moved * 16).round() / 16
+    return dequantize(grey.flatten(1), DIGIT_LEVELS, generator=generator)
 
 
 def mnist_batch(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -101,12 +101,24 @@ def test_defaults_and_reproducibility(generator):
 
     state = torch.get_rng_state()
     default = jitter(images, generator=seed())
-    spelled = jitter(images, degrees=8.0, shift=0.5, scale=0.08, contrast=1.7, generator=seed())
+    spelled = jitter(
+        images, degrees=8.0, shift=0.5, scale=0.08, contrast=1.7, share=1.0, generator=seed()
+    )
     assert torch.equal(default, spelled)
     assert torch.equal(state, torch.get_rng_state())
     assert default.shape == images.shape
     assert jitter(images.double(), generator=seed()).dtype == torch.float64
     assert not torch.equal(default, jitter(images, generator=torch.Generator().manual_seed(1)))
+
+
+def test_a_share_of_the_images_is_changed(generator):
+    images = torch.rand(2000, 1, 4, 4, generator=generator)
+    all_moved = jitter(images, generator=torch.Generator().manual_seed(0))
+    some = jitter(images, share=0.7, generator=torch.Generator().manual_seed(0))
+    stays = (some == images).flatten(1).all(dim=1)
+    assert abs(stays.float().mean() - 0.3) < 0.05
+    assert torch.equal(some[~stays], all_moved[~stays])
+    assert torch.equal(jitter(images, share=0.0, generator=generator), images)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +140,8 @@ def test_defaults_and_reproducibility(generator):
         ({"scale": "a"}, "scale must be a finite number of at least 0, got 'a'"),
         ({"scale": 1.0}, "scale must be below 1, got 1.0"),
         ({"contrast": 0.0}, "contrast must be a finite number above 0, got 0.0"),
+        ({"share": -0.1}, "share must be a finite number of at least 0, got -0.1"),
+        ({"share": 1.5}, "share must be at most 1, got 1.5"),
         ({"generator": 0}, "generator must be a torch.Generator or None, got 0"),
     ],
 )
