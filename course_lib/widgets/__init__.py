@@ -12,6 +12,7 @@ from course_lib.widgets.mask_explorer import MaskExplorer
 from course_lib.widgets.palette import MAPS, PALETTE, colour_map
 from course_lib.widgets.particle_player import ParticlePlayer
 from course_lib.widgets.pixel_by_pixel import PixelByPixel
+from course_lib.widgets.receptive_field import ReceptiveField
 
 __all__ = [
     "MAPS",
@@ -24,6 +25,7 @@ __all__ = [
     "ParticlePlayer",
     "PixelByPixel",
     "PlayerWidget",
+    "ReceptiveField",
     "colour_map",
     "image_grid",
     "show_figure",

@@ -81,6 +81,17 @@ pixels = widgets.PixelByPixel(
 )
 pixels
 """,
+    "field": """
+down, right = np.mgrid[-6:7, -6:7]
+before = (down < 0) | (down == 0) & (right < 0)
+depth = np.arange(1, 5).reshape(-1, 1, 1)
+reach = before & (np.maximum(abs(down), abs(right)) <= depth)
+field = widgets.ReceptiveField(
+    [reach & (right <= -down), reach], names=["one stack", "two stacks"], size=(7, 7),
+    title="What a pixel sees",
+)
+field
+""",
 }
 
 GALLERY = PLAYERS | OTHERS

@@ -1,0 +1,362 @@
+"""ReceptiveField in a real browser: what it shows and says is what Python counts."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from course_lib.widgets import PALETTE, ReceptiveField
+from course_lib.widgets.base import javascript
+from course_lib.widgets.receptive_field import AFTER, BLIND, FRESH, SEEN
+from tests.browser.gallery import GALLERY, SETUP
+from tests.browser.harness import (
+    live_widget,
+    python,
+    set_theme,
+    settle,
+    stored_frame,
+    wait_until_it_differs,
+)
+
+CELL = list(GALLERY).index("field") + 1
+ROWS = COLUMNS = 7
+LAYERS = 4
+
+
+def twin() -> ReceptiveField:
+    """The gallery's widget, in Python alone."""
+    space: dict = {}
+    exec(SETUP + GALLERY["field"], space)
+    return space["field"]
+
+
+@pytest.fixture(params=["live", "stored"])
+def field(request: pytest.FixtureRequest, live: Page, trusted: Page) -> Locator:
+    """The widget at its first layer, with the pixel in the middle."""
+    if request.param == "live":
+        widget = live_widget(live, CELL)
+    else:
+        widget = stored_frame(trusted, CELL).locator(".course-widget")
+    widget.focus()
+    widget.press("Home")
+    go_to(widget, 3, 3)
+    settle(widget)
+    return widget
+
+
+def go_to(widget: Locator, row: int, column: int) -> None:
+    """Move the pixel by the keyboard alone."""
+    canvas = widget.locator("canvas")
+    canvas.focus()
+    keys = ["ArrowUp"] * ROWS + ["ArrowLeft"] * COLUMNS
+    for key in [*keys, *["ArrowDown"] * row, *["ArrowRight"] * column]:
+        canvas.press(key)
+    settle(widget)
+
+
+def said(widget: Locator) -> list[list[int]]:
+    """Layer, seen, before and blind, as the sentence under each image puts them."""
+    sentences = widget.locator(".field-said").all_inner_texts()
+    return [[int(number) for number in re.findall(r"\d+", text)] for text in sentences]
+
+
+def counted(widget: ReceptiveField) -> list[list[int]]:
+    """The same from Python."""
+    return [[widget.layer + 1, c["seen"], c["before"], c["blind"]] for c in widget.counts]
+
+
+@pytest.fixture(scope="module")
+def module(browser: Browser) -> Iterator[Page]:
+    """A page that holds the functions of the widget's module."""
+    page = browser.new_page()
+    source = javascript("receptive_field.js").replace(
+        "export default { render };", "window.parts = { statesOf, sentenceOf };"
+    )
+    page.add_script_tag(content=source, type="module")
+    page.wait_for_function("window.parts")
+    yield page
+    page.close()
+
+
+# ------------------------------------------------------------------------------ what it says is so
+
+
+def test_the_sentences_are_what_python_counts(field: Locator) -> None:
+    python_side = twin()
+    for layer in range(LAYERS):
+        python_side.step = float(layer)
+        for row, column in [(3, 3), (0, 0), (0, 6), (6, 0), (6, 6), (5, 2)]:
+            python_side.row, python_side.column = row, column
+            go_to(field, row, column)
+            assert said(field) == counted(python_side)
+        field.focus()
+        field.press("ArrowRight")
+
+
+def test_the_last_layer_leaves_a_blind_spot_in_one_stack_alone(field: Locator) -> None:
+    field.focus()
+    field.press("End")
+    expect(field.locator(".cw-note")).to_have_text("layer 4 of 4")
+    expect(field.locator(".field-said").first).to_have_text(
+        "Layer 4: sees 21 of the 24 pixels before it; blind: 3."
+    )
+    expect(field.locator(".field-said").last).to_have_text(
+        "Layer 4: sees 24 of the 24 pixels before it; blind: 0."
+    )
+    expect(field.locator(".field-name").first).to_have_text("one stack")
+
+
+def test_python_hears_of_the_pixel_and_moves_it(live: Page) -> None:
+    widget = live_widget(live, CELL)
+    state = "print([field.row, field.column, field.step])"
+    go_to(widget, 5, 1)
+    widget.focus()
+    widget.press("Home")
+    widget.press("ArrowRight")
+    live.wait_for_timeout(500)
+    assert json.loads(python(live, state)) == [5, 1, 1]
+    assert json.loads(python(live, "print([c['seen'] for c in field.counts])")) == [
+        line[1] for line in said(widget)
+    ]
+    before = settle(widget)
+    python(live, "field.row, field.column, field.step = 2, 6, 3.0")
+    wait_until_it_differs(widget, before)
+    settle(widget)
+    python_side = twin()
+    python_side.row, python_side.column, python_side.step = 2, 6, 3.0
+    assert said(widget) == counted(python_side)
+
+
+@pytest.mark.parametrize("size", [(5, 5), (4, 7), (8, 3)])
+def test_javascript_shifts_and_crops_as_python_does(module: Page, size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    fields = rng.random((2, 3, 7, 9)) < 0.5  # no causal field, so that every state occurs
+    widget = ReceptiveField(fields, names=["a", "b"], size=size)
+    pixels = [(i, j) for i in range(size[0]) for j in range(size[1])]
+    found = module.evaluate(
+        """([values, shape, pixels, size]) => pixels.map(([row, column]) => [0, 1].map((v) =>
+          [0, 1, 2].map((layer) =>
+            parts.statesOf({ values, shape }, v, layer, row, column, size))))""",
+        [fields.ravel().astype(float).tolist(), list(fields.shape), pixels, list(size)],
+    )
+    seen = set()
+    for (row, column), variants in zip(pixels, found, strict=True):
+        widget.row, widget.column = row, column
+        for v in range(2):
+            for layer in range(3):
+                states = widget._states(v, layer)
+                np.testing.assert_array_equal(np.reshape(variants[v][layer], size), states)
+                seen |= set(states.ravel().tolist())
+    assert {0, 1, 2, 3, 4} <= seen
+
+
+def test_the_sentence_names_what_is_open_and_what_leaks(module: Page) -> None:
+    say = "([states, layer, before]) => parts.sentenceOf(states, layer, before)"
+    assert module.evaluate(say, [[1, 2, 3, 5, 5, 0], 2, 5]) == (
+        "Layer 3: sees 2 of the 5 pixels before it; blind: 1. Too far to be measured: 2."
+    )
+    assert module.evaluate(say, [[2, 4, 0, 0], 0, 1]) == (
+        "Layer 1: sees 1 of the 1 pixel before it; blind: 0. Seen against the order: 1."
+    )
+
+
+# ------------------------------------------------------------------------------ what is drawn is so
+
+
+def pixel_box(widget: Locator, image: int) -> dict[str, float]:
+    """Place and size of the cells of an image on the canvas, from where its words stand."""
+    return widget.locator("canvas").evaluate(
+        """(canvas, [image, rows]) => {
+          const stage = canvas.parentElement;
+          const name = stage.querySelectorAll(".field-name")[image];
+          const said = stage.querySelectorAll(".field-said")[image];
+          const names = [...stage.querySelectorAll(".field-name")];
+          const y = name.offsetTop + Math.max(...names.map((n) => n.offsetHeight)) + 6;
+          return { x: name.offsetLeft, y, cell: (said.offsetTop - 8 - y) / rows };
+        }""",
+        [image, ROWS],
+    )
+
+
+def colours(widget: Locator, image: int) -> list[list[str]]:
+    """For every cell, what its mean colour, without the rim, is nearest to."""
+    box = pixel_box(widget, image)
+    corners = [
+        [box["x"] + (j + 0.2) * box["cell"], box["y"] + (i + 0.2) * box["cell"]]
+        for i in range(ROWS)
+        for j in range(COLUMNS)
+    ]
+    means = widget.locator("canvas").evaluate(
+        """(canvas, [corners, side]) => {
+          const ratio = canvas.width / canvas.clientWidth;
+          const ctx = canvas.getContext("2d");
+          return corners.map(([x, y]) => {
+            const { data } = ctx.getImageData(x * ratio, y * ratio, side * ratio, side * ratio);
+            const mean = [0, 0, 0];
+            data.forEach((value, k) => k % 4 < 3 && (mean[k % 4] += (4 * value) / data.length));
+            return mean;
+          });
+        }""",
+        [corners, 0.6 * box["cell"]],
+    )
+    known = {
+        name: np.array([int(PALETTE[name][k : k + 2], 16) for k in (1, 3, 5)])
+        for name in ("data", "model", "error")
+    }
+    known["empty"] = np.array([251, 252, 253])
+    known["faint"] = 0.4 * known["data"] + 0.6 * known["empty"]
+    known["hatch"] = 0.44 * known["error"] + 0.56 * known["empty"]
+    names = [min(known, key=lambda k: np.abs(known[k] - np.array(mean)).sum()) for mean in means]
+    return np.array(names).reshape(ROWS, COLUMNS).tolist()
+
+
+def test_every_cell_has_the_colour_of_its_state(field: Locator) -> None:
+    field.focus()
+    field.press("ArrowRight")
+    python_side = twin()
+    python_side.step = 1.0
+    for row, column in [(3, 3), (6, 1), (1, 5)]:
+        go_to(field, row, column)
+        python_side.row, python_side.column = row, column
+        for image in range(2):
+            states = python_side._states(image, 1)
+            shown = colours(field, image)
+            for (i, j), state in np.ndenumerate(states):
+                wanted = {AFTER: "empty", SEEN: "faint", FRESH: "data", BLIND: "hatch"}[state]
+                if (i, j) == (row, column):
+                    wanted = "model"
+                assert shown[i][j] == wanted, (image, i, j)
+
+
+# ------------------------------------------------------------------------------- pointer and keys
+
+
+def test_a_click_chooses_the_pixel_in_either_image(field: Locator) -> None:
+    for image, row, column in [(0, 1, 2), (1, 6, 5)]:
+        box = pixel_box(field, image)
+        at = {
+            "x": box["x"] + (column + 0.5) * box["cell"],
+            "y": box["y"] + (row + 0.5) * box["cell"],
+        }
+        field.locator("canvas").click(position=at)
+        settle(field)
+        assert [line[2] for line in said(field)] == [row * COLUMNS + column] * 2
+
+
+def test_a_drag_takes_the_pixel_along_and_stops_at_the_border(field: Locator) -> None:
+    canvas, mouse = field.locator("canvas"), field.page.mouse
+    canvas.scroll_into_view_if_needed()
+    box, place = pixel_box(field, 0), canvas.bounding_box()
+    x, y = place["x"] + box["x"], place["y"] + box["y"]
+    mouse.move(x + 3.5 * box["cell"], y + 3.5 * box["cell"])
+    mouse.down()
+    mouse.move(x + 4.5 * box["cell"], y + 2.5 * box["cell"], steps=3)
+    settle(field)
+    assert said(field)[0][2] == 2 * COLUMNS + 4
+    # Into the other image, and further: still the first image's border holds it.
+    mouse.move(x + 20 * box["cell"], y + 1.5 * box["cell"], steps=3)
+    mouse.up()
+    settle(field)
+    assert said(field)[0][2] == 1 * COLUMNS + 6
+    mouse.move(x + 0.5 * box["cell"], y + 0.5 * box["cell"])
+    settle(field)
+    assert said(field)[0][2] == 1 * COLUMNS + 6  # let go is let go
+
+
+def test_arrows_move_the_pixel_on_the_image_and_the_layer_beside_it(field: Locator) -> None:
+    assert [line[:1] + line[2:3] for line in said(field)] == [[1, 24]] * 2
+    field.focus()
+    field.press("ArrowRight")
+    settle(field)
+    assert [line[:1] + line[2:3] for line in said(field)] == [[2, 24]] * 2
+    field.locator("canvas").press("ArrowRight")
+    settle(field)
+    assert [line[:1] + line[2:3] for line in said(field)] == [[2, 25]] * 2
+    field.locator("canvas").press("ArrowUp")
+    settle(field)
+    assert [line[:1] + line[2:3] for line in said(field)] == [[2, 18]] * 2
+
+
+def test_play_goes_through_the_layers(field: Locator) -> None:
+    field.get_by_role("button", name="Play").click()
+    field.page.wait_for_timeout(1_800)
+    field.get_by_role("button", name="Pause").click()
+    assert said(field)[0][0] in (2, 3, 4)
+
+
+def test_both_themes(field: Locator) -> None:
+    light = settle(field)
+    set_theme(field.page, "Dark")
+    wait_until_it_differs(field, light)
+    set_theme(field.page, "Light")
+    field.page.wait_for_timeout(300)
+    assert settle(field) == light
+
+
+def test_nothing_is_cut_off(browser: Browser) -> None:
+    names = ["Masks A and B in one stack of convolutions: a blind spot stays", "Two stacks"]
+    html = ReceptiveField(np.ones((2, 3, 17, 17)), names=names, size=(12, 12)).static_html()
+    for width in (500, 640, 1000):
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.set_content(html)
+        frame = page.query_selector("iframe").content_frame()
+        frame.wait_for_selector(".field-said:not(:empty)")
+        page.wait_for_timeout(200)
+        inside, overlap = frame.evaluate(
+            """() => {
+              const stage = document.querySelector(".cw-stage").getBoundingClientRect();
+              const words = [...document.querySelectorAll(".field-name, .field-said")]
+                .map((node) => node.getBoundingClientRect());
+              const within = (b) => b.left >= stage.left && b.right <= stage.right + 1 &&
+                b.top >= stage.top && b.bottom <= stage.bottom + 1;
+              const meets = (a, b) => a !== b && a.left < b.right && b.left < a.right &&
+                a.top < b.bottom && b.top < a.bottom;
+              return [words.every(within), words.some((a) => words.some((b) => meets(a, b)))];
+            }"""
+        )
+        page.close()
+        assert inside
+        assert not overlap
+
+
+def test_a_drag_frame_is_short(browser: Browser) -> None:
+    """What happens between a pointer's move and the picture, for two images of 28 x 28."""
+    page = browser.new_page(viewport={"width": 1000, "height": 900})
+    fields = np.ones((2, 6, 55, 55), dtype=bool)
+    page.set_content(ReceptiveField(fields, names=["a", "b"], size=(28, 28)).static_html())
+    frame = page.query_selector("iframe").content_frame()
+    frame.wait_for_selector("canvas")
+    page.wait_for_timeout(300)
+    frames = frame.locator("canvas").evaluate(
+        """async canvas => {
+          const { left, top } = canvas.getBoundingClientRect();
+          canvas.setPointerCapture = () => {};
+          const fire = (type, x, y) => canvas.dispatchEvent(new PointerEvent(type, {
+            clientX: left + x, clientY: top + y, button: 0, pointerId: 1, bubbles: true
+          }));
+          const frame = () => new Promise(requestAnimationFrame);
+          fire("pointerdown", 60, 60);
+          const words = new Set();
+          const took = [];
+          for (let k = 0; k < 60; k++) {
+            const start = performance.now();
+            fire("pointermove", 180 + 120 * Math.sin(k / 9), 180 + 120 * Math.cos(k / 7));
+            await frame();
+            await frame();
+            took.push((performance.now() - start) / 2);
+            words.add(document.querySelector(".field-said").textContent);
+          }
+          fire("pointerup", 60, 60);
+          if (words.size < 20) throw new Error("the pixel was not dragged");
+          return took;
+        }"""
+    )
+    page.close()
+    print(
+        f"frame while dragging: median {np.median(frames):.1f} ms, "
+        f"95th percentile {np.quantile(frames, 0.95):.1f} ms"
+    )
+    assert np.median(frames) < 60  # generous: shared machines are slow at times
