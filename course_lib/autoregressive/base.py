@@ -171,7 +171,7 @@ def two_levels(logits: Tensor) -> Tensor:
 
 def check_levels(name: str, x: Tensor, levels: int) -> None:
     """Require whole numbers from 0 to ``levels`` − 1."""
-    allowed = x.detach().clamp(0, levels - 1).round()
+    allowed = x.detach().clamp(0, levels - 1).round_()
     if not torch.equal(x, allowed):
         wanted = "zeros and ones" if levels == 2 else f"whole numbers from 0 to {levels - 1}"
         raise ValueError(f"{name} must hold {wanted}, got {x[x != allowed][0].item()}")

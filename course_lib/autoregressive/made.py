@@ -119,8 +119,10 @@ class MADE(BinaryAutoregressive):
         """Mean negative log-likelihood of ``x`` under one mask set, drawn anew, in nats."""
         self.check("x", x)
         check_generator(generator, x.device)
-        k = torch.randint(self.n_masks, (), generator=generator, device=x.device)
-        return -bernoulli_log_prob(self.logits(x, int(k)), x).mean()
+        k = 0
+        if self.n_masks > 1:
+            k = int(torch.randint(self.n_masks, (), generator=generator, device=x.device))
+        return -bernoulli_log_prob(self.logits(x, k), x).mean()
 
     def conditionals(self, x: Tensor, *, mask_set: int = 0) -> Tensor:
         """p(x_i = 1 | x_<i) under one mask set as ``[B, dim]``, in x's own positions."""
