@@ -289,6 +289,24 @@ def test_the_loss_is_the_mean_and_reaches_every_parameter(name, generator):
 
 
 @each_model
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same(name, generator):
+    case = make(name, generator)
+    expected = case.model.log_prob(case.states)
+    model, x = case.model.cuda(), case.states.cuda()
+    torch.testing.assert_close(model.log_prob(x).cpu(), expected)
+    there = torch.Generator("cuda").manual_seed(0)
+    assert model.loss(x, generator=there).device == x.device
+    completed = model.complete(x, x == 1, generator=there)
+    assert completed.device == x.device
+    assert (completed[x == 1] == 1).all()
+    assert model.sample(3, generator=there).device == x.device
+    for draw in (model.sample, lambda n, generator: model.complete(x, x == 1, generator=generator)):
+        with pytest.raises(ValueError, match=r"^generator must be on device cuda, got cpu"):
+            draw(3, generator=generator)
+
+
+@each_model
 def test_only_weights_are_saved(name, generator):
     case = make(name, generator)
     assert list(case.model.state_dict()) == [key for key, _ in case.model.named_parameters()]

@@ -176,6 +176,21 @@ def test_the_mixture_is_the_mean_of_its_members(name, generator):
     torch.testing.assert_close(case.model.log_prob(x).exp(), expected, rtol=1e-12, atol=0)
 
 
+def test_without_a_mask_set_it_is_the_first(generator):
+    case = make("made 3 orders", generator)
+    x, model = case.states, case.model
+    assert torch.equal(model.conditionals(x), model.conditionals(x, mask_set=0))
+    assert torch.equal(model.logits(x), model.logits(x, 0))
+    assert [where[1] for where, _ in model.walk(x)] == list(model.orders[0])
+    assert not torch.isclose(model.logits(x), model.logits(x, 1)).all()
+
+
+def test_direct_connections_must_be_asked_for():
+    assert MADE(3, [4]).direct is None
+    assert len(list(MADE(3, [4]).parameters())) == 4
+    assert len(list(MADE(3, [4], direct=True).parameters())) == 6
+
+
 def test_one_mask_set_of_random_orders_is_an_order():
     model = MADE(9, [4], order="random", seed=5)
     assert sorted(model.order) == list(range(9))

@@ -43,6 +43,16 @@ def test_every_coordinate_before_is_seen(name, generator):
             assert (jacobian[i, j] != 0) == (place < k)
 
 
+@each_order
+@pytest.mark.parametrize("in_cache", [1, 60, 61, 10**9])
+def test_parts_of_a_batch_are_the_batch(name, in_cache, generator, monkeypatch):
+    """Rows are computed in parts that fit in the cache; here one, or a few, or all at a time."""
+    case = make(name, generator, dim=5)
+    together = case.model.log_prob(case.states)
+    monkeypatch.setattr("course_lib.autoregressive.nade.IN_CACHE", in_cache)
+    torch.testing.assert_close(case.model.log_prob(case.states), together, rtol=1e-12, atol=0)
+
+
 def test_it_begins_with_sums_of_size_one():
     """W spreads over n terms of a sum, V over d; the biases are zero."""
     torch.manual_seed(0)
