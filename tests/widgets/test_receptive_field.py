@@ -98,6 +98,11 @@ def test_beyond_the_field_nothing_is_claimed() -> None:
     assert widget.counts[1]["unmeasured"] == (far & past).sum()
     assert widget.counts[1]["seen"] == (~far & past).sum()
 
+    everything = ReceptiveField(np.ones((1, 1, 3, 3)), names=["all"], size=(5, 5))
+    assert everything.counts[0]["leaks"] == 5  # itself, one to the right, three below
+    everything.row = everything.column = 0
+    assert everything.counts[0]["leaks"] == 4
+
 
 def test_what_is_seen_against_the_order_is_a_leak() -> None:
     leaky = BOTH.copy()
