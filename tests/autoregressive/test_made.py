@@ -242,6 +242,13 @@ def test_the_loss_draws_one_mask_set(generator):
     assert len(set(again)) == 1
 
 
+def test_where_there_is_one_mask_set_none_is_drawn(generator):
+    case = make("made", generator)
+    before = generator.get_state()
+    case.model.loss(case.states, generator=generator)
+    assert torch.equal(generator.get_state(), before)
+
+
 def test_members_are_drawn_evenly_where_nothing_is_known(generator):
     """Three members that are certain, each of something else."""
     model = MADE(4, [6], order="random", n_masks=3, direct=True)
