@@ -1,15 +1,21 @@
 """Exercises: check what you wrote, ask for hints, look at the solution."""
 
-from course_lib.exercises import ch04_nice
+from course_lib.exercises import ch01_autoregressive, ch04_nice
+from course_lib.exercises.bayes import log_posterior
 from course_lib.exercises.dependency import coupling_dependencies, dependencies
 from course_lib.exercises.discrete_spikes import spiky_log_prob
 from course_lib.exercises.display import Hints, Result, Source, show_source
+from course_lib.exercises.history_tables import table_size
+from course_lib.exercises.leak import leaky_masks
+from course_lib.exercises.receptive_field import blind_spot
 from course_lib.exercises.registry import check, exercise, exercises, hint, solution
 
 __all__ = [
     "Hints",
     "Result",
     "Source",
+    "blind_spot",
+    "ch01_autoregressive",
     "ch04_nice",
     "check",
     "coupling_dependencies",
@@ -17,7 +23,10 @@ __all__ = [
     "exercise",
     "exercises",
     "hint",
+    "leaky_masks",
+    "log_posterior",
     "show_source",
     "solution",
     "spiky_log_prob",
+    "table_size",
 ]

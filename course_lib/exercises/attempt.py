@@ -5,7 +5,9 @@ looks whether one of the mistakes that people make explains the answer.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -16,12 +18,15 @@ __all__ = [
     "Mistake",
     "NotAttempted",
     "check_gradients",
+    "check_randomness",
     "diagnose",
     "first_line",
+    "fresh_seed",
     "log_abs_det_jacobian",
     "same",
     "take_pair",
     "take_tensor",
+    "take_whole_number",
 ]
 
 
@@ -112,14 +117,16 @@ def _is_nothing(answer: Any) -> bool:
 def _copy(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().clone()
-    return list(value) if isinstance(value, list) else value
+    return [(item, _copy(item)) for item in value] if isinstance(value, list) else value
 
 
 def _unchanged(now: Any, then: Any) -> bool:
     if isinstance(now, Tensor):
         return now.shape == then.shape and torch.equal(now.detach(), then)
     if isinstance(now, list):
-        return len(now) == len(then) and all(a is b for a, b in zip(now, then, strict=True))
+        return len(now) == len(then) and all(
+            a is b and _unchanged(a, copy) for a, (b, copy) in zip(now, then, strict=True)
+        )
     return True
 
 
@@ -129,8 +136,8 @@ def _in_words(names: Sequence[str], inputs: Sequence[Any]) -> str:
     for name, value in zip(names, inputs, strict=True):
         if isinstance(value, Tensor):
             words.append(f"{name} of shape {list(value.shape)}")
-        elif isinstance(value, bool | int | float):
-            words.append(f"{name}={value}")
+        elif isinstance(value, bool | int | float | str):
+            words.append(f"{name}={value!r}")
         elif isinstance(value, list):
             words.append(f"{len(value)} {name}")
     return ", ".join(words)
@@ -190,6 +197,24 @@ def take_tensor(
             "Look for log(0), 0 / 0 and inf − inf; is every entry written to?",
         )
     return value
+
+
+def take_whole_number(value: Any, lowest: int, question: str) -> int:
+    """Require a whole number of at least ``lowest``, of whatever type, and return it.
+
+    Args:
+        value: What the reader predicts.
+        lowest: The smallest number that makes sense.
+        question: Asked again where the answer is no such number.
+
+    """
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if number and math.isfinite(value) and value == int(value) and value >= lowest:
+        return int(value)
+    got = f"`{value}`" if number else f"a {type(value).__name__}"
+    raise Mistake(f"You gave {got}; the answer is a whole number of at least {lowest}.", question)
 
 
 def _short(dtype: torch.dtype) -> str:
@@ -282,3 +307,35 @@ def check_gradients(
                 "part of it is cut.",
                 hint,
             )
+
+
+def fresh_seed(generator: torch.Generator) -> int:
+    """A seed for a generator that is handed to the reader."""
+    return int(torch.randint(1, 2**62, (), generator=generator))
+
+
+def check_randomness(
+    draw: Callable[[torch.Generator], Tensor], generator: torch.Generator, hint: str
+) -> None:
+    """Require that all randomness of ``draw`` comes from the generator it is given.
+
+    Args:
+        draw: The reader's function of a generator; its draws must be so many that two generators
+            never give the same by chance.
+        generator: Source of the seeds.
+        hint: Says how a generator is handed on.
+
+    """
+    seed = fresh_seed(generator)
+    one, again, other = (draw(torch.Generator().manual_seed(s)) for s in (seed, seed, seed - 1))
+    if not torch.equal(one, again):
+        raise Mistake(
+            "Two generators with the same seed give different values: your noise comes from "
+            "elsewhere.",
+            hint,
+        )
+    if torch.equal(one, other):
+        raise Mistake(
+            "Every generator gives the same values.",
+            "Draw from the generator as it comes; set no seed inside.",
+        )

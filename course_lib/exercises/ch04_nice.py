@@ -15,11 +15,14 @@ from course_lib.exercises.attempt import (
     Attempt,
     Mistake,
     check_gradients,
+    check_randomness,
     diagnose,
+    fresh_seed,
     log_abs_det_jacobian,
     same,
     take_pair,
     take_tensor,
+    take_whole_number,
 )
 from course_lib.exercises.dependency import coupling_dependencies
 from course_lib.exercises.discrete_spikes import spiky_log_prob
@@ -440,20 +443,21 @@ def _check_dequantize(attempt: Attempt, generator: torch.Generator) -> str:
     for levels, rows in ((17, 2000), (2, 100), (256, 20)):
         k = torch.arange(levels, dtype=torch.float64).repeat(rows, 1)  # one column per grey level
         x = (k / (levels - 1)).float()
-        got = attempt(x, levels, torch.Generator().manual_seed(_seed(generator)))
+        got = attempt(x, levels, torch.Generator().manual_seed(fresh_seed(generator)))
         y = take_tensor("y", got, x.shape, dtype=x.dtype).detach().double()
         _judge_bins(y, x.double(), k, levels)
         if levels == 17:
             _judge_noise(y * levels - k)
-            _judge_generator(attempt, x, levels, generator)
+
+            def draw(fresh: torch.Generator, x: Tensor = x, levels: int = levels) -> Any:
+                return attempt(x, levels, fresh)
+
+            hint = "Hand the generator on: `torch.rand(x.shape, generator=generator)`."
+            check_randomness(draw, generator, hint)
     return (
         "Every value stays in its bin, evenly spread, and all noise comes from the generator: "
         "rounding down gives the image back."
     )
-
-
-def _seed(generator: torch.Generator) -> int:
-    return int(torch.randint(2**62, (), generator=generator))
 
 
 def _judge_bins(y: Tensor, x: Tensor, k: Tensor, levels: int) -> None:
@@ -532,24 +536,6 @@ def _distance_from_uniform(u: Tensor) -> Tensor:
     u = u.sort(0).values
     below = torch.arange(len(u))[:, None] / len(u)
     return torch.maximum((below + 1 / len(u) - u).abs(), (u - below).abs()).amax(0)
-
-
-def _judge_generator(attempt: Attempt, x: Tensor, levels: int, generator: torch.Generator) -> None:
-    seed = _seed(generator)
-    one, again, other = (
-        attempt(x, levels, torch.Generator().manual_seed(s)) for s in (seed, seed, seed - 1)
-    )
-    if not torch.equal(one, again):
-        raise Mistake(
-            "Two generators with the same seed give different values: your noise comes from "
-            "elsewhere.",
-            "Hand the generator on: `torch.rand(x.shape, generator=generator)`.",
-        )
-    if torch.equal(one, other):
-        raise Mistake(
-            "Every generator gives the same values.",
-            "Draw from the generator as it comes; set no seed inside.",
-        )
 
 
 @exercise(
@@ -777,15 +763,7 @@ def _diagnose_growth(log_p: Any, width: float, growth: Tensor) -> None:
     ],
 )
 def _check_predict_couplings(attempt: Any, generator: torch.Generator) -> str:
-    if isinstance(attempt, Tensor) and attempt.numel() == 1:
-        attempt = attempt.item()
-    number = isinstance(attempt, int | float) and not isinstance(attempt, bool)
-    if not number or attempt not in range(1, 1001):
-        got = f"`{attempt}`" if number else f"a {type(attempt).__name__}"
-        raise Mistake(
-            f"You gave {got}; the answer is a whole number of at least 1.",
-            "How many couplings does it take?",
-        )
+    attempt = take_whole_number(attempt, 1, "How many couplings does it take?")
     dim, needed = 8, 0
     while not coupling_dependencies(needed, dim, generator=generator).all():
         needed += 1
@@ -796,10 +774,10 @@ def _check_predict_couplings(attempt: Any, generator: torch.Generator) -> str:
         )
     if attempt > needed:
         raise Mistake(
-            f"{int(attempt)} couplings are enough, but so are {int(attempt) - 1}.",
+            f"{attempt} couplings are enough, but so are {attempt - 1}.",
             "Look for the smallest number.",
         )
-    pattern = coupling_dependencies(int(attempt), dim, generator=generator)
+    pattern = coupling_dependencies(attempt, dim, generator=generator)
     missing = int((~pattern).sum())
     i, j = next(divmod(at, dim) for at in range(dim * dim) if not pattern.flatten()[at])
     still = (pattern.int() == torch.eye(dim).int()).all(1)  # depends on itself alone
@@ -810,7 +788,7 @@ def _check_predict_couplings(attempt: Any, generator: torch.Generator) -> str:
         "their own half"
     )
     raise Mistake(
-        f"After {int(attempt)} {'coupling' if attempt == 1 else 'couplings'} {because}: {missing} "
+        f"After {attempt} {'coupling' if attempt == 1 else 'couplings'} {because}: {missing} "
         f"of {dim * dim} entries of the Jacobian are still zero (output {i} ignores input {j}).",
         "What does one more coupling bring together?",
     )

@@ -1,0 +1,1380 @@
+"""Chapter 01: right answers, written differently, pass; known mistakes are named."""
+
+import doctest
+import importlib
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from course_lib import autoregressive, nn
+from course_lib.autoregressive import FVSBN, NADE, made_degrees
+from course_lib.exercises import (
+    blind_spot,
+    check,
+    exercises,
+    hint,
+    leaky_masks,
+    log_posterior,
+    solution,
+    table_size,
+)
+from course_lib.exercises.leak import fit_coins
+from course_lib.exercises.operations import OperationCounter
+
+# --- predict_tables ------------------------------------------------------------------------------
+
+TABLES_RIGHT = [1023, 1023.0, torch.tensor(1023), np.int64(1023), np.float32(1023)]
+TABLES_WRONG = {
+    "2^n": (1024, "the table of the joint distribution"),
+    "n": (10, "would all be independent"),
+    "2n": (20, "Two numbers for each pixel"),
+    "Markov": (19, "a Markov chain"),
+    "pairs": (45, "the pairs j < i"),
+    "logistic": (55, "weights and biases have logistic regressions"),
+    "square": (100, "a square matrix"),
+    "no first": (1022, "that of the first pixel"),
+    "last alone": (512, "the histories of the last pixel alone"),
+    "no last": (511, "You stop before the last pixel"),
+    "both values": (2046, "twice as many as are free"),
+    "one too far": (2047, "over 11 pixels"),
+    "all like the last": (5120, "Only the last pixel has 2^9"),
+    "n joint tables": (10240, "a whole table of the joint distribution for each pixel"),
+    "orders": (3_628_800, "the number of orders"),
+    "few": (1000, "1,000 is too few"),
+    "many": (10**30, "is too many"),
+    "zero": (0, "You gave `0`; the answer is a whole number of at least 1"),
+    "negative": (-1023, "You gave `-1023`"),
+    "fraction": (1022.5, "You gave `1022.5`"),
+    "infinite": (math.inf, "You gave `inf`"),
+    "NaN": (math.nan, "You gave `nan`"),
+    "True": (True, "You gave a bool"),
+    "word": ("1023", "You gave a str"),
+    "complex": (1023j, "You gave a complex"),
+    "vector": (torch.tensor([1, 2]), "You gave a Tensor"),
+}
+
+# --- fvsbn_log_prob ------------------------------------------------------------------------------
+
+
+def fvsbn(x, W, b, *, mask=lambda W: W.tril(-1), log_p=None):
+    """A right answer, of which a test can replace a part."""
+    logits = x @ mask(W).T + b
+    if log_p is not None:
+        return log_p(x, logits)
+    return (x * logits - F.softplus(logits)).sum(1)
+
+
+def fvsbn_of_library(x, W, b):
+    model = FVSBN(x.shape[1])
+    del model.linear.weight, model.linear.bias
+    model.linear.weight, model.linear.bias = W, b
+    model.parameters = lambda: iter([x])
+    return model.log_prob(x)
+
+
+def fvsbn_by_loop(x, W, b):
+    total = torch.zeros(len(x))
+    for i in range(x.shape[1]):
+        logit = b[i] + x[:, :i] @ W[i, :i]
+        total = total + torch.where(x[:, i] == 1, F.logsigmoid(logit), F.logsigmoid(-logit))
+    return total
+
+
+def fvsbn_by_cross_entropy(x, W, b):
+    n = x.shape[1]
+    mask = torch.ones(n, n).triu(1)
+    logits = x @ (W.T * mask) + b
+    return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(dim=1)
+
+
+def fvsbn_by_torch_distributions(x, W, b):
+    logits = torch.einsum("ij,bj->bi", torch.tril(W, diagonal=-1), x) + b
+    return torch.distributions.Bernoulli(logits=logits).log_prob(x).sum(-1)
+
+
+def fvsbn_by_double_loop(x, W, b):
+    totals = []
+    for row in x:
+        total = 0
+        for i in range(len(row)):
+            a = b[i]
+            for j in range(i):
+                a = a + W[i, j] * row[j]
+            total = total + F.logsigmoid(a if row[i] > 0.5 else -a)
+        totals.append(total)
+    return torch.stack(totals)
+
+
+def with_mask(mask):
+    return lambda x, W, b: fvsbn(x, W, b, mask=mask)
+
+
+def with_log_p(log_p):
+    return lambda x, W, b: fvsbn(x, W, b, log_p=log_p)
+
+
+def naive_log(x, logits):
+    p = logits.sigmoid()
+    return (x * p.log() + (1 - x) * (1 - p).log()).sum(1)
+
+
+def guarded_log(x, logits):
+    p = torch.where(x == 1, logits.sigmoid(), (-logits).sigmoid())
+    return (p + 1e-12).log().sum(1)
+
+
+def fvsbn_in_place(x, W, b):
+    W.tril_(-1)
+    return fvsbn(x, W, b)
+
+
+def chosen(x, logits):
+    return torch.where(x == 1, logits.sigmoid(), (-logits).sigmoid())
+
+
+def right_log_p(x, logits):
+    return (x * logits - F.softplus(logits)).sum(1)
+
+
+FVSBN_RIGHT = [
+    fvsbn,
+    fvsbn_of_library,
+    fvsbn_by_loop,
+    fvsbn_by_cross_entropy,
+    fvsbn_by_torch_distributions,
+    fvsbn_by_double_loop,
+]
+FVSBN_WRONG = {
+    "all of W": (with_mask(lambda W: W), "you use all of W"),
+    "diagonal": (with_mask(lambda W: W.tril()), "you keep the diagonal"),
+    "above": (with_mask(lambda W: W.triu(1)), "the part above the diagonal"),
+    "above and diagonal": (with_mask(lambda W: W.triu()), "the part above, with the diagonal"),
+    "transposed": (with_mask(lambda W: W.tril(-1).T), "Your W is transposed: pixel i gets"),
+    "transposed first": (with_mask(lambda W: W.T.tril(-1)), "transposed before it is masked"),
+    "transposed, no mask": (with_mask(lambda W: W.T), "W is transposed, and not masked"),
+    "no b": (lambda x, W, b: fvsbn(x, W, 0 * b), "You forget b"),
+    "no W": (with_mask(lambda W: 0 * W), "all pixels are independent"),
+    "loss": (lambda x, W, b: -fvsbn(x, W, b), "negative log-probability"),
+    "probability": (lambda x, W, b: fvsbn(x, W, b).exp(), "the probability, not its logarithm"),
+    "product": (with_log_p(lambda x, a: chosen(x, a).prod(1)), "the probability, not its log"),
+    "bits": (lambda x, W, b: fvsbn(x, W, b) / math.log(2), "is in bits"),
+    "ones only": (with_log_p(lambda x, a: (x * F.logsigmoid(a)).sum(1)), "only the pixels that"),
+    "always 1": (with_log_p(lambda x, a: F.logsigmoid(a).sum(1)), "whatever x_i is"),
+    "swapped": (with_log_p(lambda x, a: right_log_p(x, -a)), "You swap zeros and ones"),
+    "mean": (lambda x, W, b: fvsbn(x, W, b) / x.shape[1], "You average over the pixels"),
+    "sum of p": (with_log_p(lambda x, a: chosen(x, a).sum(1)), "You add up probabilities"),
+    "log of sum": (with_log_p(lambda x, a: chosen(x, a).sum(1).log()), "a sum of probabilities"),
+    "logits": (with_log_p(lambda x, a: (x * a).sum(1)), "the normalization is missing"),
+    "all logits": (with_log_p(lambda x, a: a.sum(1)), "add up to"),
+    "halved W": (with_mask(lambda W: W.tril(-1) / 2), "add up to 1, but they are not those of"),
+    "naive": (with_log_p(naive_log), "right for small logits, and wrong or not finite"),
+    "guarded": (with_log_p(guarded_log), "right for small logits, and wrong or not finite"),
+    "cut at −100": (
+        with_log_p(lambda x, a: -F.binary_cross_entropy(a.sigmoid(), x, reduction="none").sum(1)),
+        "right for small logits, and wrong or not finite",
+    ),
+    "per pixel": (
+        with_log_p(lambda x, a: x * a - F.softplus(a)),
+        "log-probability has shape [32, 5]; it must have [32]",
+    ),
+    "scalar": (lambda x, W, b: fvsbn(x, W, b).mean(), "log-probability has shape []"),
+    "wrong axis": (with_log_p(lambda x, a: (x * a - F.softplus(a)).sum(0)), "has shape [5]"),
+    "float64": (lambda x, W, b: fvsbn(x.double(), W.double(), b.double()), "dtype float64"),
+    "NumPy": (lambda x, W, b: fvsbn(x, W, b).detach().numpy(), "of type ndarray"),
+    "in place": (fvsbn_in_place, "changes its input `W` in place"),
+    "detached": (lambda x, W, b: fvsbn(x, W, b).detach(), "No gradient flows"),
+    "W detached": (lambda x, W, b: fvsbn(x, W.detach(), b), "back to W"),
+    "b detached": (lambda x, W, b: fvsbn(x, W, b.data), "back to b"),
+    "NaN": (lambda x, W, b: fvsbn(x, W, b) * math.nan, "holds NaN"),
+    "one point": (lambda x, W, b: fvsbn(x[0], W, b), "stopped with `IndexError"),
+}
+
+# --- nade_logits ---------------------------------------------------------------------------------
+
+
+def nade(x, W, V, b, c, *, act=torch.sigmoid, terms=lambda x, W: x[:, :, None] * W):
+    """A right answer, of which a test can replace a part."""
+    terms = terms(x, W)
+    before = c + terms.cumsum(1) - terms
+    return b + (V * act(before)).sum(2)
+
+
+def nade_of_library(x, W, V, b, c):
+    model = NADE(*W.shape)
+    for name, value in {"W": W, "V": V, "b": b, "c": c}.items():
+        delattr(model, name)
+        setattr(model, name, value)
+    return model.logits(x)
+
+
+def nade_by_loop(x, W, V, b, c):
+    a, logits = c.expand(len(x), -1), []
+    for i in range(x.shape[1]):
+        logits.append(b[i] + a.sigmoid() @ V[i])
+        a = a + x[:, i, None] * W[i]
+    return torch.stack(logits, dim=1)
+
+
+def nade_by_writing(x, W, V, b, c):
+    batch, n = x.shape
+    out = torch.zeros(batch, n)
+    a = c.repeat(batch, 1)
+    for i in range(n):
+        out[:, i] = b[i] + torch.sigmoid(a) @ V[i]
+        a += torch.outer(x[:, i], W[i])
+    return out
+
+
+def nade_by_einsum(x, W, V, b, c):
+    a = torch.einsum("bi,ij->bij", x, W)
+    start = c.expand(len(x), 1, -1)
+    h = torch.cat([start, a[:, :-1]], 1).cumsum(1).sigmoid()
+    return torch.einsum("bij,ij->bi", h, V) + b
+
+
+def nade_by_points(x, W, V, b, c):
+    rows = []
+    for row in x:
+        a, logits = c.clone(), []
+        for i, bit in enumerate(row):
+            logits.append(b[i] + V[i].dot(a.sigmoid()))
+            if bit == 1:
+                a = a + W[i]
+        rows.append(torch.stack(logits))
+    return torch.stack(rows)
+
+
+def nade_by_indices(x, W, V, b, c):
+    """Picks its rows by index tensors, which read a few places of a large matrix."""
+    a, logits = c[None], []
+    for i in range(x.shape[1]):
+        here = torch.tensor([i])
+        logits.append(b[here] + (a.sigmoid() * V[here]).sum(1, keepdim=True) + 0 * x[:, here])
+        a = a + x.index_select(1, here) * W[here]
+    return torch.cat(logits, 1)
+
+
+def nade_by_growing(x, W, V, b, c):
+    a, logits = c.expand(len(x), -1), x[:, :0]
+    for i in range(x.shape[1]):
+        logits = torch.cat([logits, (b[i] + a.sigmoid() @ V[i])[:, None]], 1)
+        a = a + x[:, i : i + 1] @ W[i : i + 1]
+    return logits
+
+
+def nade_with_prefix_sums(x, W, V, b, c):
+    columns = [b[i] + (c + x[:, :i] @ W[:i]).sigmoid() @ V[i] for i in range(x.shape[1])]  # O(n² d)
+    return torch.stack(columns, 1)
+
+
+def nade_with_sums(x, W, V, b, c):
+    sums = [(x[:, :i, None] * W[:i]).sum(1) for i in range(x.shape[1])]
+    return b + ((c + torch.stack(sums, 1)).sigmoid() * V).sum(2)
+
+
+def nade_with_a_triangle(x, W, V, b, c):
+    n = x.shape[1]
+    sums = torch.ones(n, n).tril(-1) @ (x[:, :, None] * W)
+    return b + ((c + sums).sigmoid() * V).sum(2)
+
+
+def nade_with_masked_images(x, W, V, b, c):
+    n = x.shape[1]
+    histories = x[:, None, :] * torch.ones(n, n).tril(-1)  # (B, n, n)
+    return b + ((c + histories @ W).sigmoid() * V).sum(2)
+
+
+def nade_with_cumsums_anew(x, W, V, b, c):
+    columns = []
+    for i in range(x.shape[1]):
+        sums = F.pad(x[:, :, None] * W, (0, 0, 1, 0)).cumsum(1)[:, i]
+        columns.append(b[i] + (c + sums).sigmoid() @ V[i])
+    return torch.stack(columns, 1)
+
+
+def nade_with_a_double_loop(x, W, V, b, c):
+    columns = []
+    for i in range(x.shape[1]):
+        a = c.expand(len(x), -1)
+        for j in range(i):
+            a = a + x[:, j, None] * W[j]
+        columns.append(b[i] + a.sigmoid() @ V[i])
+    return torch.stack(columns, 1)
+
+
+def nade_with_all_rows_of_V(x, W, V, b, c):
+    terms = x[:, :, None] * W
+    h = (c + terms.cumsum(1) - terms).sigmoid()
+    return b + (h @ V.T).diagonal(dim1=1, dim2=2)
+
+
+def nade_including_itself(x, W, V, b, c):
+    a, logits = c.expand(len(x), -1), []
+    for i in range(x.shape[1]):
+        a = a + x[:, i, None] * W[i]
+        logits.append(b[i] + a.sigmoid() @ V[i])
+    return torch.stack(logits, 1)
+
+
+def nade_overwriting(x, W, V, b, c):
+    a, logits = c.expand(len(x), -1), []
+    for i in range(x.shape[1]):
+        logits.append(b[i] + a.sigmoid() @ V[i])
+        a = c + x[:, i, None] * W[i]
+    return torch.stack(logits, 1)
+
+
+def nade_adding_c(x, W, V, b, c):
+    a, logits = torch.zeros(len(x), len(c)), []
+    for i in range(x.shape[1]):
+        a = a + c
+        logits.append(b[i] + a.sigmoid() @ V[i])
+        a = a + x[:, i, None] * W[i]
+    return torch.stack(logits, 1)
+
+
+def nade_starting_at_zero(x, W, V, b, c):
+    a, logits = torch.zeros(len(x), len(c)), []
+    for i in range(x.shape[1]):
+        logits.append(b[i] + a.sigmoid() @ V[i])
+        a = a + x[:, i, None] * W[i] + (c if i == 0 else 0)
+    return torch.stack(logits, 1)
+
+
+def nade_by_sums(choose):
+    """``choose(x_j W_j [B, n, d])`` gives the sum for each pixel."""
+
+    def attempt(x, W, V, b, c):
+        return b + (V * (c + choose(x[:, :, None] * W)).sigmoid()).sum(2)
+
+    return attempt
+
+
+def shifted(t, by=1):
+    return F.pad(t, (0, 0, by, 0))[:, : t.shape[1]]
+
+
+def nade_in_place(x, W, V, b, c):
+    logits = []
+    for i in range(x.shape[1]):
+        logits.append(b[i] + c.expand(len(x), -1).sigmoid() @ V[i])
+        c += x[0, i] * W[i]
+    return torch.stack(logits, 1)
+
+
+NADE_RIGHT = [
+    nade,
+    nade_of_library,
+    nade_by_loop,
+    nade_by_writing,
+    nade_by_einsum,
+    nade_by_points,
+    nade_by_indices,
+    nade_by_growing,
+]
+ANEW = "Your logits are right, but expensive"
+NADE_WRONG = {
+    "prefix sums": (nade_with_prefix_sums, ANEW),
+    "sums": (nade_with_sums, ANEW),
+    "triangle": (nade_with_a_triangle, ANEW),
+    "masked images": (nade_with_masked_images, ANEW),
+    "cumsum for each": (nade_with_cumsums_anew, ANEW),
+    "double loop": (nade_with_a_double_loop, ANEW),
+    "all rows of V": (nade_with_all_rows_of_V, ANEW),
+    "itself": (nade_including_itself, "Your sum for pixel i holds pixel i itself"),
+    "all": (nade_by_sums(lambda t: t.sum(1, keepdim=True)), "Your sum runs over all pixels"),
+    "later": (nade_by_sums(lambda t: t.sum(1, keepdim=True) - t.cumsum(1)), "the pixels after i"),
+    "from i on": (nade_by_sums(lambda t: t.flip(1).cumsum(1).flip(1)), "pixel i and those after"),
+    "others": (nade_by_sums(lambda t: t.sum(1, keepdim=True) - t), "leaves out only pixel i"),
+    "one short": (nade_by_sums(lambda t: shifted(t.cumsum(1), 2)), "one pixel too early"),
+    "overwritten": (nade_overwriting, "only the pixel just before"),
+    "own": (nade_by_sums(lambda t: t), "sees pixel i, and nothing else"),
+    "no c": (lambda x, W, V, b, c: nade(x, W, V, b, 0 * c), "You forget c"),
+    "c after the first": (nade_starting_at_zero, "Pixel 0 gets no c"),
+    "c for the first": (
+        lambda x, W, V, b, c: torch.cat(
+            [nade(x, W, V, b, c)[:, :1], nade(x, W, V, b, 0 * c)[:, 1:]], 1
+        ),
+        "Only pixel 0 gets c",
+    ),
+    "c with each": (nade_adding_c, "c is added with every pixel"),
+    "c with each, later": (
+        lambda x, W, V, b, c: b + (V * shifted((c + x[:, :, None] * W).cumsum(1)).sigmoid()).sum(2),
+        "c is added with every pixel",
+    ),
+    "W without x": (
+        lambda x, W, V, b, c: nade(x, W, V, b, c, terms=lambda x, W: W.expand(len(x), -1, -1)),
+        "whatever x is",
+    ),
+    "no b": (lambda x, W, V, b, c: nade(x, W, V, 0 * b, c), "You forget b"),
+    "no sigmoid": (lambda *a: nade(*a, act=lambda h: h), "The sigmoid of the hidden layer"),
+    "relu": (lambda *a: nade(*a, act=torch.relu), "You use a ReLU"),
+    "tanh": (lambda *a: nade(*a, act=torch.tanh), "You use tanh"),
+    "no V": (lambda x, W, V, b, c: nade(x, W, torch.ones_like(V), b, c), "You forget V"),
+    "b reversed": (lambda x, W, V, b, c: nade(x, W, V, b.flip(0), c), "b comes in reverse"),
+    "mean": (
+        lambda x, W, V, b, c: nade(x, W, V / V.shape[1], b, c),
+        "You average over the hidden units",
+    ),
+    "probabilities": (lambda *a: nade(*a).sigmoid(), "the probabilities, not their logits"),
+    "sign": (lambda *a: -nade(*a), "Your logits have the wrong sign"),
+    "a leak": (
+        lambda x, *a: nade(x, *a) + 0.5 * x.roll(1, 1),
+        "Your logit 0 depends on pixel 5",
+    ),
+    "V of the one before": (
+        lambda x, W, V, b, c: nade(x, W, V.roll(1, 0), b, c),
+        "Your logits are not b_i + V_i",
+    ),
+    "per hidden unit": (lambda x, W, V, b, c: x[:, :, None] * W, "result has shape [7, 6, 4]"),
+    "transposed": (lambda *a: nade(*a).T, "result has shape [6, 7]; it must have [7, 6]"),
+    "list": (lambda *a: list(nade(*a).T), "returns a list of 6"),
+    "in place": (nade_in_place, "changes its input `c` in place"),
+    "detached": (lambda *a: nade(*a).detach(), "No gradient flows from your result back to W"),
+    "c detached": (lambda x, W, V, b, c: nade(x, W, V, b, c.detach()), "back to c"),
+    "history detached": (
+        lambda x, W, V, b, c: nade(x, (W + W.detach()) / 2, V, b, c),
+        "with respect to W is off",
+    ),
+    "NumPy": (
+        lambda *a: torch.from_numpy(nade(*a).detach().numpy()),
+        "No gradient flows",
+    ),
+    "W transposed": (lambda x, W, V, b, c: x @ W.T, "stopped with `RuntimeError"),
+}
+
+# --- made_masks ----------------------------------------------------------------------------------
+
+
+def masks_by(hidden, output):
+    """Masks by two comparisons ``(above, below)``."""
+
+    def attempt(degrees):
+        masks = []
+        for below, above in itertools.pairwise(degrees):
+            masks.append(hidden(above[:, None], below[None, :]).float())
+        return [*masks, output(degrees[0][:, None], degrees[-1][None, :]).float()]
+
+    return attempt
+
+
+def masks_by_loops(degrees, output=lambda i, k: i > k):
+    layers = [*degrees, degrees[0]]
+    masks = []
+    for layer in range(len(layers) - 1):
+        below, above = layers[layer], layers[layer + 1]
+        mask = torch.zeros(len(above), len(below))
+        for i in range(len(above)):
+            for j in range(len(below)):
+                last = layer == len(layers) - 2
+                if output(above[i], below[j]) if last else above[i] >= below[j]:
+                    mask[i, j] = 1
+        masks.append(mask)
+    return masks
+
+
+def masks_as_a_tuple_of_booleans(degrees):
+    hidden = [a.view(-1, 1) >= b for b, a in itertools.pairwise(degrees)]
+    return (*hidden, ~(degrees[0].unsqueeze(1) <= degrees[-1]))
+
+
+def masks_with_shifted_outputs(degrees):
+    """Outputs of degree one less may be compared by ≥, as everybody else."""
+    layers = [*degrees, degrees[0] - 1]
+    return [(a[:, None] >= b).int() for b, a in itertools.pairwise(layers)]
+
+
+right_masks = masks_by(torch.ge, torch.gt)
+MADE_RIGHT = [
+    right_masks,
+    autoregressive.made_masks,
+    masks_by_loops,
+    masks_as_a_tuple_of_booleans,
+    masks_with_shifted_outputs,
+]
+
+
+def with_degrees(change, attempt=right_masks):
+    return lambda degrees: attempt(change(degrees))
+
+
+def natural(degree):
+    return torch.arange(len(degree))
+
+
+def masks_in_place(degrees):
+    degrees[0] += 1
+    return masks_by(lambda a, b: a > b - 1, lambda a, b: a > b + 1)(degrees)
+
+
+def masks_eating(degrees):
+    masks = right_masks(list(degrees))
+    degrees.pop()
+    return masks
+
+
+def replaced_last(last):
+    return lambda degrees: [*right_masks(degrees)[:-1], last(degrees).float()]
+
+
+def any_of(above, below):
+    return (above >= below) | (above < below)
+
+
+MADE_WRONG = {
+    "swapped": (masks_by(torch.gt, torch.ge), "You swap > and ≥"),
+    "leak": (masks_by(torch.ge, torch.ge), "lets output i see pixel i"),
+    "strict": (masks_by(torch.gt, torch.gt), "Your hidden layers use >"),
+    "too strict": (masks_by(torch.ge, lambda a, b: a > b + 1), "Your output layer loses degrees"),
+    "reversed": (masks_by(torch.le, torch.lt), "Your inequality points the wrong way"),
+    "hidden reversed": (masks_by(torch.le, torch.gt), "Your inequality points the wrong way"),
+    "output reversed": (masks_by(torch.ge, torch.lt), "Your inequality points the wrong way"),
+    "transposed": (
+        lambda degrees: [mask.T for mask in right_masks(degrees)],
+        "Your mask 0 has shape [6, 8]; it must have [8, 6]",
+    ),
+    "first hidden layer": (
+        replaced_last(lambda d: d[0][:, None] > d[1]),
+        "Your mask 2 has shape [6, 8]; it must have [6, 7]",
+    ),
+    "inputs again": (
+        replaced_last(lambda d: d[0][:, None] > d[0]),
+        "Your mask 2 has shape [6, 6]; it must have [6, 7]",
+    ),
+    "natural order": (
+        with_degrees(lambda d: [natural(d[0]), *d[1:]]),
+        "You ignore the degrees of the inputs",
+    ),
+    "natural outputs": (
+        replaced_last(lambda d: natural(d[0])[:, None] > d[-1]),
+        "Your outputs have degrees 0, 1, 2",
+    ),
+    "natural inputs": (
+        lambda d: [right_masks([natural(d[0]), *d[1:]])[0], *right_masks(d)[1:]],
+        "Your inputs have degrees 0, 1, 2",
+    ),
+    "hidden sees all": (masks_by(any_of, torch.gt), "Your hidden layers see everything"),
+    "output sees all": (masks_by(torch.ge, any_of), "Your output layer sees everything"),
+    "nothing hidden": (masks_by(any_of, any_of), "Your masks hide nothing"),
+    "inverted": (lambda d: [1 - mask for mask in right_masks(d)], "Your masks are inverted"),
+    "one missing": (lambda d: right_masks(d)[:-1], "Your list has 2 masks; it must have 3"),
+    "one too many": (lambda d: [*right_masks(d), d[0]], "Your list has 4 masks"),
+    "equal degrees": (masks_by(torch.eq, torch.gt), "are autoregressive, but mask 0 has"),
+    "a hole": (
+        lambda d: [right_masks(d)[0] * (torch.arange(len(d[0])) > 0), *right_masks(d)[1:]],
+        "are autoregressive, but mask 0 has",
+    ),
+    "one connection too many": (
+        replaced_last(lambda d: (d[0][:, None] > d[-1]) | (d[0][:, None] == d[0].min())),
+        "is reached by input",
+    ),
+    "signs": (lambda d: [2 * mask - 1 for mask in right_masks(d)], "other numbers than 0 and 1"),
+    "NumPy": (lambda d: [mask.numpy() for mask in right_masks(d)], "mask 0 is of type ndarray"),
+    "single mask": (lambda d: right_masks(d)[0], "returns a Tensor, not a list of masks"),
+    "in place": (masks_in_place, "changes its input `degrees` in place"),
+    "eats its list": (masks_eating, "changes its input `degrees` in place"),
+    "one hidden layer": (
+        lambda d: masks_by(torch.ge, torch.gt)([d[0], d[1]]),
+        "Your list has 2 masks; it must have 3",
+    ),
+    "two hidden layers": (
+        lambda d: [
+            (d[1][:, None] >= d[0]).float(),
+            (d[2][:, None] >= d[1]).float(),
+            (d[0][:, None] > d[2]).float(),
+        ],
+        "stopped with `IndexError",
+    ),
+}
+
+# --- break_the_order -----------------------------------------------------------------------------
+
+LEAK_RIGHT = [
+    leaky_masks,
+    masks_by(torch.ge, torch.ge),
+    lambda degrees: masks_by_loops(degrees, output=lambda i, k: i >= k),
+    lambda degrees: autoregressive.made_masks([*degrees, degrees[0]])[:-1],
+]
+LEAK_WRONG = {
+    "sound": (right_masks, "no output sees its own input"),
+    "swapped": (masks_by(torch.gt, torch.ge), "that is autoregressive again"),
+    "strict": (masks_by(torch.gt, torch.gt), "nothing leaks"),
+    "everything": (masks_by(torch.ge, any_of), "Your last layer sees everything"),
+    "no mask": (masks_by(any_of, any_of), "Your masks hide nothing"),
+    "hidden": (masks_by(any_of, torch.gt), "Your hidden layers see everything"),
+    "hidden and last": (masks_by(any_of, torch.ge), "Your hidden layers see everything"),
+    "own degree": (masks_by(torch.ge, torch.eq), "of their own degree only"),
+    "reversed": (masks_by(torch.ge, torch.le), "Your outputs see the degrees above"),
+    "one too many": (masks_by(torch.ge, lambda a, b: a + 1 >= b), "one degree too many"),
+    "natural": (
+        with_degrees(lambda d: [natural(d[0]), *d[1:]], leaky_masks),
+        "You ignore the degrees of the inputs",
+    ),
+    "lower triangle": (
+        lambda d: [torch.ones_like(mask).tril() for mask in leaky_masks(d)],
+        "Your hidden masks are not the one to expect",
+    ),
+    "odd last": (
+        replaced_last(lambda d: (d[0][:, None] + d[-1]) % 2 == 0),
+        "Your last mask is not the one",
+    ),
+    "transposed": (
+        lambda d: [mask.T for mask in leaky_masks(d)],
+        "Your mask 0 has shape [6, 8]; it must have [8, 6]",
+    ),
+    "one missing": (lambda d: leaky_masks(d)[1:], "Your list has 2 masks; it must have 3"),
+    "halves": (lambda d: [mask / 2 for mask in leaky_masks(d)], "other numbers than 0 and 1"),
+    "in place": (masks_eating, "changes its input `degrees` in place"),
+}
+
+# --- raster_mask ---------------------------------------------------------------------------------
+
+
+def raster(k, mask):
+    grid = torch.zeros(k, k)
+    grid[: k // 2, :] = 1
+    grid[k // 2, : k // 2] = 1
+    if mask == "B":
+        grid[k // 2, k // 2] = 1
+    return grid
+
+
+def raster_by_counting(k, mask):
+    place = torch.arange(k * k).reshape(k, k)
+    centre = k * k // 2
+    return (place <= centre if mask == "B" else place < centre).float()
+
+
+def raster_by_loops(k, mask):
+    rows = []
+    for i in range(k):
+        rows.append([float((i, j) < (k // 2, k // 2 + (mask == "B"))) for j in range(k)])
+    return torch.tensor(rows)
+
+
+def raster_by_flat_ones(k, mask):
+    ones = k * k // 2 + {"A": 0, "B": 1}[mask]
+    return torch.cat([torch.ones(ones), torch.zeros(k * k - ones)]).view(k, k).bool()
+
+
+RASTER_RIGHT = [raster, nn.raster_mask, raster_by_counting, raster_by_loops, raster_by_flat_ones]
+
+
+def changed_raster(change):
+    """``change(mask, rows - centre, columns - centre, centre is shown)``."""
+
+    def attempt(k, mask):
+        rows = (torch.arange(k) - k // 2)[:, None].expand(k, k)
+        return change(raster(k, mask), rows, rows.T, mask == "B").float()
+
+    return attempt
+
+
+RASTER_WRONG = {
+    "swapped": (lambda k, m: raster(k, "AB"[m == "A"]), "Your mask A shows the centre; mask A hi"),
+    "always A": (lambda k, m: raster(k, "A"), "Your mask B hides the centre; mask B shows"),
+    "always B": (lambda k, m: raster(k, "B"), "Your mask A shows the centre; mask A hides"),
+    "columns": (lambda k, m: raster(k, m).T, "Your mask goes column by column."),
+    "columns, swapped": (
+        lambda k, m: raster(k, "AB"[m == "A"]).T,
+        "column by column, and A and B are swapped",
+    ),
+    "upside down": (lambda k, m: raster(k, m).flip(0), "the rows below the centre, not those"),
+    "right to left": (lambda k, m: raster(k, m).flip(1), "what is right of the centre"),
+    "after": (lambda k, m: raster(k, m).flip(0, 1), "what comes after the centre"),
+    "inverted": (lambda k, m: 1 - raster(k, m), "Your mask is inverted"),
+    "own row": (changed_raster(lambda m, r, c, b: m * (r == 0)), "nothing of the rows above"),
+    "quarter": (
+        changed_raster(lambda m, r, c, b: m * ((r == 0) | (c < 0))),
+        "only what is left of the centre",
+    ),
+    "left half": (
+        changed_raster(lambda m, r, c, b: m * ((r == 0) | (c <= 0))),
+        "nothing right of the centre",
+    ),
+    "rows above": (
+        changed_raster(lambda m, r, c, b: m * ((r < 0) | (c == 0))),
+        "nothing left of the centre in its own row",
+    ),
+    "whole row": (changed_raster(lambda m, r, c, b: r <= 0), "all of the centre's row"),
+    "whole row but the centre": (
+        changed_raster(lambda m, r, c, b: (r <= 0) & (((r != 0) | (c != 0)) | b)),
+        "all of the centre's row",
+    ),
+    "right neighbour": (
+        changed_raster(lambda m, r, c, b: (m > 0) | ((r == 0) & (c == 1))),
+        "the pixel right of the centre",
+    ),
+    "too far": (
+        changed_raster(lambda m, r, c, b: (r < 0) | ((r == 0) & (c <= b))),
+        "Your mask A shows the centre",
+    ),
+    "too far in B": (
+        lambda k, m: (
+            raster(k, m) if m == "A" else (torch.arange(k * k) <= k * k // 2 + 1).reshape(k, k)
+        ),
+        "the pixel right of the centre",
+    ),
+    "all but the centre": (
+        changed_raster(lambda m, r, c, b: ((r != 0) | (c != 0)) | b),
+        "Your mask shows later pixels",
+    ),
+    "ones": (lambda k, m: torch.ones(k, k), "Your mask shows later pixels"),
+    "triangle": (
+        lambda k, m: torch.ones(k, k).tril(0 if m == "B" else -1),
+        "a triangle, as for a matrix",
+    ),
+    "upper triangle": (lambda k, m: torch.ones(k, k).triu(), "Your mask is a triangle, as"),
+    "zeros": (lambda k, m: torch.zeros(k, k), "Your mask hides everything"),
+    "first row alone": (
+        lambda k, m: raster(k, m) * (torch.arange(k)[:, None] == 0),
+        "Your mask A has a 0 at row 1, column 0 of the 5 × 5 kernel",
+    ),
+    "3 × 3": (lambda k, m: raster(3, m), "Your mask has shape [3, 3]; it must have [5, 5]"),
+    "with channels": (lambda k, m: raster(k, m)[None, None], "has shape [1, 1, 5, 5]; it must"),
+    "list": (lambda k, m: raster(k, m).tolist(), "Your mask is of type list"),
+    "halves": (lambda k, m: raster(k, m) / 2, "other numbers than 0 and 1"),
+    "NaN": (lambda k, m: raster(k, m) * math.nan, "other numbers than 0 and 1"),
+    "A alone": (lambda k, m: raster(k, m) if m == "A" else None, "nothing on this input"),
+}
+
+# --- blind_spot ----------------------------------------------------------------------------------
+
+BLIND_RIGHT = [3, 3.0, torch.tensor([3]), np.int32(3)]
+BLIND_WRONG = {
+    "none": (0, "a network without a blind spot"),
+    "seen": (21, "That many it does see"),
+    "all": (24, "its first layer alone shows 4"),
+    "row 2 only": (2, "but row 1 has some, too"),
+    "one": (1, "There are more than one"),
+    "cone on both sides": (6, "Both sides are not alike"),
+    "block": (9, "all 9 pixels above and to the right"),
+    "one layer": (20, "With 1 layer that is so"),
+    "two layers": (13, "With 2 layers that is so"),
+    "of 49": (28, "You count pixels that come later"),
+    "of 49, one layer": (45, "One layer sees 4 of 49"),
+    "seen by one layer": (4, "That many one layer sees"),
+    "some": (5, "5 is too many"),
+    "more than there are": (30, "There are only 24 pixels"),
+    "negative": (-3, "You gave `-3`; the answer is a whole number of at least 0"),
+    "fraction": (0.125, "You gave `0.125`"),
+    "list": ([(1, 6), (2, 5), (2, 6)], "You gave a list"),
+}
+
+# --- sample --------------------------------------------------------------------------------------
+
+
+def bernoulli(p, generator):
+    return (torch.rand(p.shape, generator=generator) < p).float()
+
+
+def sample(conditionals, n, dim, generator, *, choose=bernoulli, pixels=range):
+    """A right answer, of which a test can replace a part."""
+    x = torch.zeros(n, dim)
+    for i in pixels(dim):
+        x[:, i] = choose(conditionals(x)[:, i], generator)
+    return x
+
+
+def sample_as_the_library(conditionals, n, dim, generator):
+    class Model(autoregressive.BinaryAutoregressive):
+        def __init__(self):
+            super().__init__(dim)
+            self.anything = torch.nn.Parameter(torch.zeros(()))
+
+        def logits(self, x):
+            return conditionals(x).logit()
+
+    return Model().sample(n, generator=generator)
+
+
+def sample_by_bernoulli(conditionals, n, dim, generator):
+    x = torch.full((n, dim), 7.0)  # what isn't drawn yet doesn't matter
+    for i in range(dim):
+        x[:, i] = torch.bernoulli(conditionals(x)[:, i], generator=generator)
+    return x
+
+
+def sample_by_rows(conditionals, n, dim, generator):
+    rows = []
+    for _ in range(n):
+        row = torch.zeros(1, dim)
+        for i in range(dim):
+            row[0, i] = float(torch.rand((), generator=generator) < conditionals(row)[0, i])
+        rows.append(row[0])
+    return torch.stack(rows)
+
+
+def sample_with_all_noise_first(conditionals, n, dim, generator):
+    u = torch.rand(n, dim, generator=generator)
+    x = torch.ones(n, dim)
+    for i in range(dim):
+        p = conditionals(x)
+        x = torch.cat(
+            [x[:, :i], (u[:, i : i + 1] >= 1 - p[:, i : i + 1]).float(), x[:, i + 1 :]], 1
+        )
+    return x
+
+
+def sample_by_fixed_point(conditionals, n, dim, generator):
+    """With the same noise in every pass, pixel i is right after pass i."""
+    u = torch.rand(n, dim, generator=generator)
+    x = torch.zeros(n, dim)
+    for _ in range(dim):
+        x = (u < conditionals(x)).float()
+    return x
+
+
+def sample_by_multinomial(conditionals, n, dim, generator):
+    x = torch.zeros(n, dim)
+    for i in range(dim):
+        p = conditionals(x)[:, i]
+        x[:, i] = torch.multinomial(torch.stack([1 - p, p], 1), 1, generator=generator)[:, 0]
+    return x
+
+
+SAMPLE_RIGHT = [
+    sample,
+    sample_as_the_library,
+    sample_by_bernoulli,
+    sample_by_rows,
+    sample_with_all_noise_first,
+    sample_by_fixed_point,
+    sample_by_multinomial,
+]
+
+
+def sampling(**parts):
+    return lambda c, n, dim, g: sample(c, n, dim, g, **parts)
+
+
+def sample_at_once(c, n, dim, g):
+    return bernoulli(c(torch.zeros(n, dim)), g)
+
+
+def sample_stale(c, n, dim, g):
+    x, y = torch.zeros(n, dim), torch.zeros(n, dim)
+    for i in range(dim):
+        y[:, i] = bernoulli(c(x)[:, i], g)
+    return y
+
+
+def sample_redrawn(c, n, dim, g):
+    x = torch.zeros(n, dim)
+    for _ in range(dim):
+        x = bernoulli(c(x), g)
+    return x
+
+
+def sample_late(c, n, dim, g):
+    x = torch.zeros(n, dim)
+    p = c(x)
+    for i in range(dim):
+        before = x.clone()
+        x[:, i] = bernoulli(p[:, i], g)
+        p = c(before)
+    return x
+
+
+def sample_one_u(c, n, dim, g):
+    u = torch.rand(n, generator=g)
+    return sample(c, n, dim, g, choose=lambda p, g: (u < p).float())
+
+
+def sample_means(c, n, dim, g):
+    x = torch.zeros(n, dim)
+    for i in range(dim):
+        x[:, i] = c(x)[:, i]
+    return x
+
+
+def sample_seeded(c, n, dim, g):
+    return sample(c, n, dim, g.manual_seed(0))
+
+
+def sample_with_own_generator(c, n, dim, g):
+    return sample(c, n, dim, torch.Generator().manual_seed(3))
+
+
+def sample_shifted(c, n, dim, g):
+    return sample(c, n, dim, g).roll(1, 1)
+
+
+SAMPLE_WRONG = {
+    "at once": (sample_at_once, "you call conditionals only once"),
+    "at once from ones": (
+        lambda c, n, dim, g: bernoulli(c(torch.ones(n, dim)), g),
+        "as if all pixels before it were 1",
+    ),
+    "stale": (sample_stale, "x is still empty whenever you call conditionals"),
+    "reverse": (sampling(pixels=lambda dim: reversed(range(dim))), "begin with the last pixel"),
+    "redrawn": (sample_redrawn, "You draw all pixels anew in every step"),
+    "late": (sample_late, "Your conditionals lag behind"),
+    "flipped": (
+        sampling(choose=lambda p, g: (torch.rand(len(p), generator=g) > p).float()),
+        "with probability 1 − p",
+    ),
+    "no first": (sampling(pixels=lambda dim: range(1, dim)), "Your pixel 0 is never 1"),
+    "no last": (sampling(pixels=lambda dim: range(dim - 1)), "Your last pixel is never 1"),
+    "one u for all pixels": (sample_one_u, "decides for all pixels of a row"),
+    "threshold": (
+        sampling(choose=lambda p, g: (p > 0.5).float()),
+        "You take the more probable value",
+    ),
+    "rounded": (sampling(choose=lambda p, g: p.round()), "You take the more probable value"),
+    "one u for all rows": (
+        sampling(choose=lambda p, g: (torch.rand(1, generator=g) < p).float()),
+        "one random number decides for all of them",
+    ),
+    "one row for all": (
+        lambda c, n, dim, g: sample(c, 1, dim, g).repeat(n, 1),
+        "one random number decides for all of them",
+    ),
+    "zeros": (lambda c, n, dim, g: torch.zeros(n, dim), "same"),
+    "coins": (
+        lambda c, n, dim, g: torch.randint(2, (n, dim), generator=g).float(),
+        "Your draws don't follow p(x)",
+    ),
+    "shifted": (sample_shifted, "χ²"),
+    "squared": (
+        sampling(choose=lambda p, g: bernoulli(p, g) * bernoulli(p, g)),
+        "χ²",
+    ),
+    "normal": (
+        sampling(choose=lambda p, g: (torch.randn(len(p), generator=g) < p).float()),
+        "χ²",
+    ),
+    "probabilities": (sample_means, "other numbers than 0 and 1"),
+    "global": (sampling(choose=lambda p, g: torch.bernoulli(p)), "noise comes from elsewhere"),
+    "first pixel global": (
+        sampling(choose=lambda p, g: bernoulli(p, None if p.std() < 1e-5 else g)),
+        "noise comes from elsewhere",
+    ),
+    "seeded": (sample_seeded, "Every generator gives the same values"),
+    "own generator": (sample_with_own_generator, "Every generator gives the same values"),
+    "dim first": (lambda c, n, dim, g: sample(c, n, dim, g).T, "x has shape [4, 4000]"),
+    "integers": (lambda c, n, dim, g: sample(c, n, dim, g).long(), "x is of dtype int64"),
+    "integer x": (
+        lambda c, n, dim, g: c(torch.zeros(n, dim, dtype=torch.long)),
+        "You call conditionals on dtype int64",
+    ),
+    "part of x": (
+        lambda c, n, dim, g: c(torch.zeros(n, 1)),
+        "You call conditionals on a tensor of shape [4000, 1]",
+    ),
+    "one row of x": (lambda c, n, dim, g: c(torch.zeros(dim)), "a tensor of shape [4]"),
+    "pixel number": (lambda c, n, dim, g: c(0), "You call conditionals with a int"),
+    "NaN": (
+        lambda c, n, dim, g: c(torch.full((n, dim), math.nan)),
+        "an x that holds NaN or infinity",
+    ),
+    "fixed n": (lambda c, n, dim, g: sample(c, 10, dim, g), "x has shape [10, 4]"),
+    "not returned": (lambda c, n, dim, g: (sample(c, n, dim, g), None), "a tuple of 2"),
+}
+
+# --- bayes_classifier ----------------------------------------------------------------------------
+
+
+def posterior(ll, lp):
+    joint = ll + lp
+    return joint - torch.logsumexp(joint, dim=1, keepdim=True)
+
+
+def posterior_by_largest(ll, lp):
+    joint = ll + lp
+    joint = joint - joint.max(dim=1, keepdim=True).values
+    return joint - joint.exp().sum(1, keepdim=True).log()
+
+
+def posterior_by_logits(ll, lp):
+    return torch.distributions.Categorical(logits=ll + lp[None, :]).logits
+
+
+def posterior_by_rows(ll, lp):
+    return torch.stack([torch.log_softmax(row + lp, 0) for row in ll])
+
+
+def posterior_by_pairs(ll, lp):
+    joint = ll + lp
+    return -torch.logsumexp(joint[:, None, :] - joint[:, :, None], dim=2)
+
+
+def naive_posterior(ll, lp):
+    joint = (ll + lp).exp()
+    return (joint / joint.sum(1, keepdim=True)).log()
+
+
+def posterior_by_evidence(ll, lp, eps=0.0):
+    return ll + lp - ((ll + lp).exp().sum(1, keepdim=True) + eps).log()
+
+
+def posterior_in_place(ll, lp):
+    ll += lp
+    return ll.log_softmax(1)
+
+
+BAYES_RIGHT = [
+    posterior,
+    log_posterior,
+    posterior_by_largest,
+    posterior_by_logits,
+    posterior_by_rows,
+    posterior_by_pairs,
+]
+SMALL = "Right for log-likelihoods near 0, but"
+BAYES_WRONG = {
+    "naive": (naive_posterior, SMALL),
+    "naive evidence": (posterior_by_evidence, "your result is not finite"),
+    "eps": (lambda ll, lp: posterior_by_evidence(ll, lp, 1e-30), "your result is off"),
+    "log of softmax": (lambda ll, lp: (ll + lp).softmax(1).log(), "your result is not finite"),
+    "clamped": (lambda ll, lp: posterior(ll.clamp(min=-80), lp), "your result is off"),
+    "largest of all": (
+        lambda ll, lp: naive_posterior(ll - ll.max(), lp),
+        SMALL,
+    ),
+    "joint": (lambda ll, lp: ll + lp, "Your result is log p(x, y)"),
+    "likelihood": (lambda ll, lp: ll.clone(), "the log-likelihood itself"),
+    "no prior": (lambda ll, lp: ll.log_softmax(1), "You forget the prior"),
+    "prior after": (lambda ll, lp: ll.log_softmax(1) + lp, "Your log p(x) has no prior in it"),
+    "prior twice": (lambda ll, lp: posterior(ll + lp, lp), "The prior counts twice"),
+    "prior again": (lambda ll, lp: posterior(ll, lp) + lp, "The prior counts twice"),
+    "prior subtracted": (lambda ll, lp: posterior(ll, -lp), "Your prior has the wrong sign"),
+    "prior itself": (lambda ll, lp: posterior(ll, lp.exp()), "You add the prior itself"),
+    "log of log": (lambda ll, lp: posterior(ll * lp, 0 * lp), "You multiply logarithms"),
+    "over the batch": (lambda ll, lp: (ll + lp).log_softmax(0), "normalize over the batch"),
+    "over everything": (
+        lambda ll, lp: ll + lp - (ll + lp).flatten().logsumexp(0),
+        "over batch and classes together",
+    ),
+    "probabilities": (lambda ll, lp: (ll + lp).softmax(1), "probabilities, not their logarithms"),
+    "sign": (lambda ll, lp: -posterior(ll, lp), "Your result has the wrong sign"),
+    "bits": (lambda ll, lp: posterior(ll, lp) / math.log(2), "is in bits"),
+    "largest": (
+        lambda ll, lp: ll + lp - (ll + lp).amax(1, keepdim=True),
+        "the largest joint, not log p(x)",
+    ),
+    "sum of logs": (
+        lambda ll, lp: ll + lp - (ll + lp).sum(1, keepdim=True),
+        "a sum of logarithms",
+    ),
+    "mean of logs": (
+        lambda ll, lp: ll + lp - (ll + lp).mean(1, keepdim=True),
+        "a mean of logarithms",
+    ),
+    "plus evidence": (
+        lambda ll, lp: ll + lp + (ll + lp).logsumexp(1, keepdim=True),
+        "You add log p(x)",
+    ),
+    "evidence itself": (
+        lambda ll, lp: ll + lp - (ll + lp).exp().sum(1, keepdim=True),
+        "You subtract p(x) itself",
+    ),
+    "ratio of logs": (
+        lambda ll, lp: (ll + lp) / (ll + lp).sum(1, keepdim=True),
+        "You divide logarithms",
+    ),
+    "half": (lambda ll, lp: posterior(ll / 2, lp), "ratios are not those of likelihood times"),
+    "plus one": (lambda ll, lp: posterior(ll, lp) + 1, "row 0 add up to 2.72, not to 1"),
+    "evidence": (lambda ll, lp: (ll + lp).logsumexp(1), "result has shape [7]; it must have [7, 5"),
+    "class": (lambda ll, lp: (ll + lp).argmax(1), "result has shape [7]"),
+    "transposed": (lambda ll, lp: posterior(ll, lp).T, "result has shape [5, 7]"),
+    "float64": (lambda ll, lp: posterior(ll.double(), lp.double()), "of dtype float64"),
+    "NumPy": (lambda ll, lp: posterior(ll, lp).numpy(), "of type ndarray"),
+    "in place": (posterior_in_place, "changes its input `log_likelihood` in place"),
+}
+
+ALL = {
+    "01.predict_tables": (TABLES_RIGHT, TABLES_WRONG),
+    "01.fvsbn_log_prob": (FVSBN_RIGHT, FVSBN_WRONG),
+    "01.nade_logits": (NADE_RIGHT, NADE_WRONG),
+    "01.made_masks": (MADE_RIGHT, MADE_WRONG),
+    "01.raster_mask": (RASTER_RIGHT, RASTER_WRONG),
+    "01.sample": (SAMPLE_RIGHT, SAMPLE_WRONG),
+    "01.bayes_classifier": (BAYES_RIGHT, BAYES_WRONG),
+    "01.break_the_order": (LEAK_RIGHT, LEAK_WRONG),
+    "01.blind_spot": (BLIND_RIGHT, BLIND_WRONG),
+}
+PREDICTIONS = ["01.predict_tables", "01.blind_spot"]
+FUNCTIONS = [name for name in ALL if name not in PREDICTIONS]
+# Slow ones are judged less often: a loop over 4000 rows, one over 128² / 2 pairs.
+SLOW = {sample_by_rows: 2, nade_with_a_double_loop: 5, nade_with_cumsums_anew: 5}
+
+
+def times(name, answer):
+    if name in PREDICTIONS:
+        return 1
+    if name == "01.break_the_order" and answer in LEAK_RIGHT[1:]:
+        return 5  # a model is fitted each time
+    return SLOW.get(answer, 20)
+
+
+def test_every_exercise_has_right_answers_and_known_mistakes():
+    assert set(ALL) == set(exercises("01"))
+    for name, (right, wrong) in ALL.items():
+        assert len(right) >= 3
+        assert len(wrong) >= 10
+        assert 2 <= len(hint(name).hints) <= 4
+        assert "def " in repr(solution(name))
+
+
+def cases(which):
+    for name, (right, wrong) in ALL.items():
+        if which == "right":
+            for answer in right:
+                label = getattr(answer, "__name__", repr(answer))
+                yield pytest.param(name, answer, id=f"{name}-{label}")
+        else:
+            for label, (answer, said) in wrong.items():
+                yield pytest.param(name, answer, said, id=f"{name}-{label}")
+
+
+@pytest.mark.parametrize(("name", "answer"), list(cases("right")))
+def test_right_answers_pass(name, answer):
+    for _ in range(times(name, answer)):
+        result = check(name, answer)
+        assert result.status == "passes", result
+
+
+@pytest.mark.parametrize(("name", "answer", "said"), list(cases("wrong")))
+def test_known_mistakes_are_named(name, answer, said):
+    for _ in range(times(name, answer)):
+        result = check(name, answer)
+        assert result.status == "fails", result
+        assert said in result.reason, result
+        assert result.hint
+
+
+STUBS = {
+    "dots": lambda *args: ...,
+    "nothing": lambda *args: None,
+    "None itself": None,
+    "dots themselves": ...,
+}
+
+
+def not_implemented(*args):
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("stub", [*STUBS.values(), not_implemented], ids=[*STUBS, "raise"])
+def test_a_stub_is_not_attempted(name, stub):
+    if name in PREDICTIONS:
+        stub = ...
+    first, second = check(name, stub), check(name, stub)
+    assert first.status == "not attempted"
+    assert repr(first) == repr(second)
+    assert first._repr_html_() == second._repr_html_()
+    assert exercises()[name] in repr(first)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        7,
+        "text",
+        {},
+        [],
+        (),
+        object(),
+        (1, 2),
+        torch.zeros(0),
+        torch.zeros(32, dtype=torch.bool),
+        torch.zeros(32, dtype=torch.complex64),
+        torch.zeros(32, device="meta"),
+        torch.zeros(7, 6, device="meta"),
+        torch.zeros(3, 3, device="meta"),
+        [torch.zeros(8, 6), torch.zeros(7, 8), torch.zeros(6, 7, device="meta")],
+        [None, ..., 3],
+        torch.zeros(3, 3).to_sparse(),
+    ],
+    ids=str,
+)
+def test_any_answer_gets_a_verdict(name, answer):
+    result = check(name, answer if name in PREDICTIONS else lambda *args: answer)
+    assert result.status == "fails"
+    assert "\n" not in result.reason
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_an_exception_is_told_in_one_line(name):
+    def attempt(*args):
+        raise KeyError("first\nsecond")
+
+    result = check(name, attempt)
+    assert result.status == "fails"
+    assert "KeyError" in result.reason
+    assert "\n" not in result.reason
+    assert result.where
+
+
+def test_the_verdict_does_not_depend_on_the_notebook_s_settings():
+    torch.set_default_dtype(torch.float64)
+    try:
+        for name, (right, _) in ALL.items():
+            assert check(name, right[0]).status == "passes"
+            assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.no_grad():
+        for name, (right, _) in ALL.items():
+            assert check(name, right[0]).status == "passes"
+
+
+def test_the_verdict_leaves_the_global_generator_alone():
+    for name, (right, _) in ALL.items():
+        torch.manual_seed(0)
+        wanted = torch.rand(3)
+        torch.manual_seed(0)
+        check(name, right[0])
+        assert torch.equal(torch.rand(3), wanted)
+
+
+def test_the_input_is_named_on_which_it_broke():
+    assert check("01.raster_mask", RASTER_WRONG["always A"][0]).where == "kernel_size=5, mask='B'"
+    assert check("01.sample", sample_at_once).where == "n=4000, dim=4"
+
+
+def test_a_hint_names_the_running_sum_or_the_rows_of_v():
+    for attempt in (nade_with_prefix_sums, nade_with_sums, nade_with_a_triangle):
+        assert "running sum" in check("01.nade_logits", attempt).hint
+    for attempt in (nade_with_masked_images, nade_with_a_double_loop):
+        assert "running sum" in check("01.nade_logits", attempt).hint
+    assert "every row of V" in check("01.nade_logits", nade_with_all_rows_of_V).hint
+
+
+def test_breaking_the_order_shows_what_it_does():
+    reason = check("01.break_the_order", leaky_masks).reason
+    total = float(reason.split("add up to ")[1].split()[0])
+    assert 40 < total <= 64
+    assert "p(x_i | x_<i, x_i)" in reason
+
+
+# --- What the exercises are made of --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "module", ["bayes", "history_tables", "leak", "operations", "receptive_field"]
+)
+def test_the_examples_hold(module):
+    failed, attempted = doctest.testmod(importlib.import_module(f"course_lib.exercises.{module}"))
+    assert failed == 0
+    assert attempted > 0
+
+
+def test_table_size():
+    assert [table_size(n) for n in range(1, 30)] == [2**n - 1 for n in range(1, 30)]
+    for n in (1, 3, 5):  # one number for each history that there is
+        histories = [h for i in range(n) for h in itertools.product((0, 1), repeat=i)]
+        assert table_size(n) == len(histories)
+    with pytest.raises(ValueError, match="dim must be an integer of at least 1, got 0"):
+        table_size(0)
+
+
+def walk(height, width, row, column, layers):
+    """The pixels that a naive PixelCNN sees, by walking; no step leaves the image."""
+    around = [(-1, -1), (-1, 0), (-1, 1), (0, -1)]
+    seen = {(row, column)}
+    for layer in range(layers):
+        steps = around if layer == layers - 1 else [*around, (0, 0)]  # mask A is met last
+        seen = {
+            (r + i, c + j)
+            for r, c in seen
+            for i, j in steps
+            if 0 <= r + i < height and 0 <= c + j < width
+        }
+    return seen
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3, 8])
+@pytest.mark.parametrize(("size", "pixel"), [((7, 7), (3, 3)), ((5, 8), (4, 2)), ((4, 4), (0, 0))])
+def test_the_blind_spot_is_what_no_walk_reaches(size, pixel, layers):
+    spot = blind_spot(size, pixel, layers=layers)
+    before = list(itertools.product(range(size[0]), range(size[1])))[
+        : pixel[0] * size[1] + pixel[1]
+    ]
+    missed = set(before) - walk(*size, *pixel, layers)
+    assert set(map(tuple, spot.nonzero().tolist())) == missed
+
+
+def test_the_blind_spot_of_the_exercise_has_three_pixels():
+    assert blind_spot().nonzero().tolist() == [[1, 6], [2, 5], [2, 6]]
+    assert blind_spot(layers=20).sum() == 3
+    with pytest.raises(ValueError, match="column must be an integer from 0 to 6, got 7"):
+        blind_spot((7, 7), (3, 7))
+
+
+def test_log_posterior():
+    generator = torch.Generator().manual_seed(0)
+    ll = -20 * torch.rand(6, 4, generator=generator, dtype=torch.float64)
+    lp = torch.randn(4, generator=generator, dtype=torch.float64).log_softmax(0)
+    joint = ll.exp() * lp.exp()
+    assert torch.allclose(log_posterior(ll, lp).exp(), joint / joint.sum(1, keepdim=True))
+    assert torch.allclose(log_posterior(ll - 5000, lp), log_posterior(ll, lp))
+    with pytest.raises(ValueError, match="log_prior must"):
+        log_posterior(ll, lp[:3])
+    with pytest.raises(ValueError, match="log_likelihood must"):
+        log_posterior(ll[0], lp)
+
+
+def test_leaky_masks_let_each_output_see_its_own_input_and_no_later_one():
+    degrees = [torch.tensor([2, 0, 1, 3]), torch.arange(4).repeat(3), torch.arange(4).repeat(2)]
+    reach = torch.linalg.multi_dot(leaky_masks(degrees)[::-1]) > 0
+    assert torch.equal(reach, degrees[0][:, None] >= degrees[0])
+
+
+def test_only_a_leak_makes_coins_too_probable():
+    torch.manual_seed(0)
+    degrees = [torch.randperm(6), torch.arange(6).repeat(4)]
+    honest = fit_coins(autoregressive.made_masks(degrees))
+    assert honest.shape == (64,)
+    assert abs(honest.sum() - 1) < 1e-4
+    assert torch.allclose(honest, torch.full((64,), 1 / 64), atol=2e-3)
+    assert fit_coins(leaky_masks(degrees)).sum() > 50
+    # made_degrees has no hidden unit that sees the last pixel: this one stays fair.
+    one_honest = fit_coins(leaky_masks(made_degrees(range(6), [24])))
+    assert 20 < one_honest.sum() < 33
+
+
+@pytest.mark.parametrize(
+    ("compute", "count"),
+    [
+        (lambda a, b: a @ b, 5 * 4 * 3),
+        (lambda a, b: torch.addmm(b[0], a, b), 5 * 4 * 3),
+        (lambda a, b: torch.einsum("ij,jk->ik", a, b), 5 * 4 * 3),
+        (lambda a, b: torch.bmm(a.view(1, 5, 4), b.view(1, 4, 3)), 5 * 4 * 3),
+        (lambda a, b: torch.baddbmm(b[:1, :, None].mT, a[None], b[None]), 5 * 4 * 3),
+        (lambda a, b: a @ b[:, 0], 5 * 4),
+        (lambda a, b: a + 1, 20),
+        (lambda a, b: a[:, :, None] * b, 60),
+        (lambda a, b: a.sum(1), 20),
+        (lambda a, b: a.cumsum(0), 20),
+        (lambda a, b: a.T[1:].reshape(3, 5), 0),
+        (lambda a, b: a.exp().mul_(2), 40),
+        (lambda a, b: torch.cat([a, a]), 40),
+    ],
+)
+def test_operations_are_counted(compute, count):
+    a, b = torch.randn(5, 4), torch.randn(4, 3)
+    with OperationCounter() as counter:
+        compute(a, b)
+    assert counter.count == count
+
+
+def test_sizes_of_products_are_kept():
+    with OperationCounter() as counter:
+        torch.ones(2, 5, 4) @ torch.ones(4, 3)
+    assert counter.products == {(10, 4, 3)}
+
+
+def test_a_few_places_of_a_large_tensor_cost_little():
+    large, here = torch.zeros(1000, 50), torch.tensor([3])
+    with OperationCounter() as counter:
+        large.index_select(0, here)
+        large[here, here] = 1.0
+    assert counter.count <= 60
