@@ -172,7 +172,7 @@ register(
         name="naive_pixelcnn_digits",
         summary="PixelCNN with masks A and B and a blind spot, on the 8x8 digits, black and white",
         data=DIGITS.format("black and white"),
-        build=lambda: NaivePixelCNN(32, 4),
+        build=lambda: NaivePixelCNN(32, 6),
         load=lambda: load_digits("train")[0],
         transform=digits_batch,
         options={"steps": 3000, "batch_size": 64, "lr": 3e-3, "ema": 0.998},
