@@ -345,7 +345,8 @@ export function clockOf(model) {
   const tick = (now) => {
     if (!clock.playing) return;
     // After a pause of the page, motion goes on where it stopped instead of jumping.
-    const seconds = Math.min(now - before, 100) / 1000;
+    // A frame may bear a time from just before the clock was started.
+    const seconds = Math.min(Math.max(now - before, 0), 100) / 1000;
     let next = clock.step + seconds * clock.speed * model.get("rate");
     before = now;
     if (next >= last()) {
