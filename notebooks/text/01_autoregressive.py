@@ -156,6 +156,7 @@ check("01.predict_tables", prediction)
 # %%
 import itertools
 
+import scipy.stats
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -203,6 +204,20 @@ print("the 512 probabilities sum to 1, within 1e-12:", abs(total(fvsbn, 9) - 1) 
 sees = dependencies(fvsbn.conditionals, everything(9)[::37])  # sees[i, j]: does i depend on j?
 before = torch.ones(9, 9, dtype=torch.bool).tril(-1)
 print("conditional i depends on all j before it, and on no other:", torch.equal(sees, before))
+
+# %% [markdown]
+# And samples must come as often as the probabilities say. Draw 100,000, count each of the 512 vectors, and compare
+# with the expected counts by a χ² test. Its p-value is the probability of counts at least this far off, if the model and the
+# sampler agree; if they did not, it would be zero to many digits.
+
+# %%
+samples = fvsbn.sample(100_000, generator=seeded(1))
+row = samples @ 2.0 ** torch.arange(8, -1, -1).double()  # of each sample in everything(9)
+counts = row.long().bincount(minlength=512)
+with torch.no_grad():
+    expected = 100_000 * fvsbn.log_prob(everything(9)).exp()
+chi2 = ((counts - expected) ** 2 / expected).sum().item()
+print("the χ² test finds no difference (p above 0.001):", scipy.stats.chi2.sf(chi2, 511) > 1e-3)
 
 # %% [markdown]
 # **What it learned.** Below is the FVSBN trained on the 8×8 digits, in black and white. Each small picture shows the
