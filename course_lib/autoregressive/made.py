@@ -185,7 +185,7 @@ def made_degrees(
     lowest, choices = 0, max(n - 1, 1)
     for width in hidden:
         if generator is None:
-            new = lowest + torch.arange(width) * (choices - lowest) // width
+            new = torch.arange(width) * choices // width  # the smallest is 0 in every layer
         else:
             new = torch.randint(lowest, choices, (width,), generator=generator)
         degrees.append(new)

@@ -222,23 +222,23 @@ def test_which_masks_are_drawn():
     assert MADE(3, [4], n_masks=2).orders == ((0, 1, 2), (0, 1, 2))
 
 
-def test_the_loss_draws_one_mask_set(generator):
+@pytest.mark.parametrize("n_masks", [2, 3])
+def test_the_loss_draws_one_mask_set(n_masks, generator):
     case = make("made 3 sets", generator)
+    model = randomize(MADE(5, [12, 12], n_masks=n_masks).double(), generator)
     x = case.states[:9]
     expected = []
-    for k in range(3):
-        p = case.model.conditionals(x, mask_set=k)
+    for k in range(n_masks):
+        p = model.conditionals(x, mask_set=k)
         expected.append(-torch.where(x == 1, p, 1 - p).log().sum(dim=1).mean().item())
     state, drawn = torch.get_rng_state(), []
     for _ in range(60):
-        loss = case.model.loss(x, generator=generator).item()
-        (k,) = (k for k in range(3) if abs(loss - expected[k]) < 1e-12)
+        loss = model.loss(x, generator=generator).item()
+        (k,) = (k for k in range(n_masks) if abs(loss - expected[k]) < 1e-12)
         drawn.append(k)
     assert torch.equal(state, torch.get_rng_state())
-    assert all(drawn.count(k) >= 8 for k in range(3))
-    again = [
-        case.model.loss(x, generator=torch.Generator().manual_seed(1)).item() for _ in range(5)
-    ]
+    assert all(drawn.count(k) >= 8 for k in range(n_masks))
+    again = [model.loss(x, generator=torch.Generator().manual_seed(1)).item() for _ in range(5)]
     assert len(set(again)) == 1
 
 
