@@ -640,7 +640,7 @@ def _random_degrees(
     generator: torch.Generator,
 ) -> list[Tensor]:
     """Random degrees for which the right masks and all known mistakes differ from each other."""
-    while True:
+    for _ in range(1000):
         order = torch.randperm(dim, generator=generator).tolist()
         degrees = made_degrees(order, hidden, generator=generator)
         known = {}
@@ -649,6 +649,7 @@ def _random_degrees(
         named_apart = all(len(reasons) == 1 for reasons in known.values())
         if named_apart and tuple(_flat(right(degrees)).tolist()) not in known:
             return degrees
+    raise RuntimeError("no degrees tell the right masks from the known mistakes")
 
 
 @exercise(
@@ -1077,7 +1078,7 @@ def _random_sampler(
 ) -> tuple[BinaryAutoregressive, Tensor, dict[str, Tensor]]:
     """A random model, its probabilities of all states, and those that known mistakes give."""
     states = _states(_SAMPLE_DIM)
-    while True:
+    for _ in range(1000):
         # Strong weights of either sign, and biases that keep every logit near 0 on average.
         model = FVSBN(_SAMPLE_DIM)
         W, b = model.linear.weight, model.linear.bias
@@ -1092,6 +1093,7 @@ def _random_sampler(
         distance = (values[:, None] - values[None]).abs().sum(2) / 2 + torch.eye(len(values))
         if distance.min() > _APART:
             return model, p, known
+    raise RuntimeError("no model tells the right draws from the known mistakes")
 
 
 def _either_sign(
