@@ -223,7 +223,8 @@ def test_a_mask_can_be_one_examples(name, generator):
 
 @each_model
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_both_precisions(name, dtype, generator):
+def test_both_precisions(name, dtype, generator, monkeypatch):
+    rand = torch.rand
     case = make(name, generator)
     x = case.states[::3]
     expected = case.model.log_prob(x)
@@ -231,8 +232,11 @@ def test_both_precisions(name, dtype, generator):
     log_prob = model.log_prob(x.to(dtype))
     assert log_prob.dtype == dtype
     torch.testing.assert_close(log_prob.double(), expected, rtol=1e-4, atol=1e-4)
+    drawn = []
+    monkeypatch.setattr(torch, "rand", lambda *a, **k: drawn.append(rand(*a, **k)) or drawn[-1])
     sample = model.sample(3, generator=seeded())
     assert sample.dtype == dtype
+    assert {u.dtype for u in drawn} == {dtype}, "in the precision of the model"
     assert model.complete(sample, torch.ones_like(sample, dtype=torch.bool)).dtype == dtype
 
 
