@@ -97,7 +97,21 @@ def logistic_regression_accuracy(
     return classifier.score(test[0].flatten(1).numpy(), test[1].numpy())
 
 
-def mnist_joint_metrics(model: nn.Module) -> dict[str, float]:
+def digits_joint_metrics(model: PixelCNN) -> dict[str, float]:
+    """``joint_metrics`` on the digits, and logistic regression fitted to ten jittered copies."""
+    images, labels = load_digits("train")
+    generators = (torch.Generator().manual_seed(seed) for seed in range(10))
+    copies = torch.cat([digits_batch(images, generator) for generator in generators])
+    test = binary_digits("test")
+    return {
+        **joint_metrics(model, *test),
+        "accuracy of logistic regression": logistic_regression_accuracy(
+            (copies, labels.repeat(10)), test
+        ),
+    }
+
+
+def mnist_joint_metrics(model: PixelCNN) -> dict[str, float]:
     """``joint_metrics`` on MNIST, and logistic regression on the same black and white pixels."""
     test = binary_mnist("test")
     return {
@@ -188,7 +202,7 @@ register(
         load=lambda: load_digits("train"),
         transform=digits_batch,
         options={"steps": 3000, "batch_size": 64, "lr": 3e-3, "ema": 0.998},
-        evaluate=lambda model: joint_metrics(model, *binary_digits("test")),
+        evaluate=digits_joint_metrics,
     )
 )
 register(
