@@ -708,8 +708,8 @@ def _judge_masks(attempt: Attempt, degrees: list[Tensor]) -> None:
 
 @exercise(
     "01.break_the_order",
-    task="Break the order: write `leaky_masks(degrees)`, like `made_masks`, but with a last layer "
-    "that lets each output see its own input, too (≥ in place of >).",
+    task="Break the order: write `leaky_masks(degrees)`, like `made_masks`, but with ≥ in place "
+    "of > in the last layer, so that outputs see their own inputs.",
     signature="leaky_masks(degrees) -> masks",
     solution=leaky_masks,
     hints=[

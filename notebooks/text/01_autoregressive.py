@@ -186,6 +186,12 @@ from course_lib.widgets import PALETTE, colour_map, image_grid, show_figure
 show_source([FVSBN.logits, MaskedLinear.forward])
 
 # %% [markdown]
+# and the mask lets $W_{ij}$ through where $j$ comes earlier in the order than $i$:
+
+# %%
+show_source(FVSBN.__init__, start="rank =", end="mask =")
+
+# %% [markdown]
 # **The likelihood** adds up the log-probabilities of the values that the pixels really have. With
 # $\log \sigma(a) = -\log(1 + e^{-a})$ for a one and $\log(1 - \sigma(a)) = -\log(1 + e^{a})$ for a zero, both cases are
 # $x_i a_i - \log(1 + e^{a_i})$:
