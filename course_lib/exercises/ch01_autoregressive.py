@@ -674,7 +674,9 @@ def _check_made_masks(attempt: Attempt, generator: torch.Generator) -> str:
         _judge_masks(attempt, degrees)
     for dim, hidden in ((4, [5]), (5, [9, 4, 8]), (2, [1])):
         order = torch.randperm(dim, generator=generator).tolist()
-        _judge_masks(attempt, made_degrees(order, hidden, generator=generator))
+        for first in range(dim):  # each input comes first once: then every hidden unit sees it
+            turned = [*order[first:], *order[:first]]
+            _judge_masks(attempt, made_degrees(turned, hidden, generator=generator))
     return (
         "Whatever the order, products of your masks lead from input j to output i only if j comes "
         "before i, and no connection is lost that could be kept."
