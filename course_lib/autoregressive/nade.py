@@ -24,7 +24,7 @@ class NADE(BinaryAutoregressive):
     together cost O(n d), as much as one.
 
     Reference:
-        Larochelle, Murray 2011, "The neural autoregressive distribution estimator", equations 5, 6
+        Larochelle, Murray 2011, "The neural autoregressive distribution estimator"
         (https://proceedings.mlr.press/v15/larochelle11a.html).
 
     Args:
