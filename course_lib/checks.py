@@ -12,10 +12,12 @@ import torch
 
 __all__ = [
     "check_bool",
+    "check_classes",
     "check_floats",
     "check_generator",
     "check_int",
     "check_ints",
+    "check_levels",
     "check_number",
     "check_one_of",
     "check_permutation",
@@ -138,3 +140,26 @@ def check_generator(
         raise ValueError(f"generator must be a torch.Generator or None, got {generator!r}")
     if device is not None and generator.device.type != (wanted := torch.device(device).type):
         raise ValueError(f"generator must be on device {wanted}, got {generator.device.type}")
+
+
+def check_levels(name: str, x: torch.Tensor, levels: int) -> None:
+    """Require whole numbers from 0 to ``levels`` − 1, in a tensor of any dtype and shape."""
+    allowed = x.detach().clamp(0, levels - 1).round_()
+    if not torch.equal(x, allowed):
+        wanted = "zeros and ones" if levels == 2 else f"whole numbers from 0 to {levels - 1}"
+        raise ValueError(f"{name} must hold {wanted}, got {x[x != allowed][0].item()}")
+
+
+def check_classes(name: str, y: torch.Tensor | None, n: int, n_classes: int | None) -> None:
+    """Require int64 labels ``[n]`` of existing classes, or None where there are no classes."""
+    if n_classes is None:
+        if y is not None:
+            raise ValueError(f"{name} must be None for a model without classes, got {y!r}")
+        return
+    wanted = f"an int64 tensor [{n}] of classes from 0 to {n_classes - 1}"
+    if not isinstance(y, torch.Tensor):
+        raise ValueError(f"{name} must be {wanted}, got {y!r}")
+    if y.dtype != torch.int64 or y.shape != (n,):
+        raise ValueError(f"{name} must be {wanted}, got {y.dtype} {list(y.shape)}")
+    if (stray := (y < 0) | (y >= n_classes)).any():
+        raise ValueError(f"{name} must be {wanted}, got {y[stray][0].item()}")

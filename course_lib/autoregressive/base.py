@@ -8,9 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from course_lib.checks import check_floats, check_generator, check_int, check_permutation
+from course_lib.checks import (
+    check_floats,
+    check_generator,
+    check_int,
+    check_levels,
+    check_permutation,
+)
+from course_lib.nn import bernoulli_log_prob
 
 __all__ = ["Autoregressive", "BinaryAutoregressive"]
 
@@ -155,23 +161,6 @@ class BinaryAutoregressive(Autoregressive):
         check_levels(name, x, 2)
 
 
-def bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
-    """Σ_i log p(x_i | x_<i) as ``[B]``, from logits ``[B, dim]`` of a one and ``x [B, dim]``.
-
-    A one has log-probability log σ(a) = −softplus(−a), a zero log(1 − σ(a)) = −softplus(a); for
-    both together that is x a − softplus(a).
-    """
-    return (x * logits - F.softplus(logits)).sum(dim=1)
-
-
 def two_levels(logits: Tensor) -> Tensor:
     """Probabilities ``[B, 2]`` of 0 and of 1 from logits ``[B]`` of a 1."""
     return torch.stack([(-logits).sigmoid(), logits.sigmoid()], dim=1)
-
-
-def check_levels(name: str, x: Tensor, levels: int) -> None:
-    """Require whole numbers from 0 to ``levels`` − 1."""
-    allowed = x.detach().clamp(0, levels - 1).round_()
-    if not torch.equal(x, allowed):
-        wanted = "zeros and ones" if levels == 2 else f"whole numbers from 0 to {levels - 1}"
-        raise ValueError(f"{name} must hold {wanted}, got {x[x != allowed][0].item()}")

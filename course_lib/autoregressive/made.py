@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_lib.autoregressive.base import BinaryAutoregressive, bernoulli_log_prob, two_levels
+from course_lib.autoregressive.base import BinaryAutoregressive, two_levels
 from course_lib.checks import (
     check_bool,
     check_generator,
@@ -18,7 +18,7 @@ from course_lib.checks import (
     check_one_of,
     check_permutation,
 )
-from course_lib.nn import MaskedLinear
+from course_lib.nn import MaskedLinear, bernoulli_log_prob
 
 __all__ = ["MADE", "made_degrees", "made_masks"]
 

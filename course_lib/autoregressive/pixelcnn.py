@@ -8,8 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_lib.autoregressive.base import Autoregressive, check_levels
-from course_lib.checks import check_floats, check_generator, check_int, check_ints
+from course_lib.autoregressive.base import Autoregressive
+from course_lib.checks import (
+    check_classes,
+    check_floats,
+    check_generator,
+    check_int,
+    check_ints,
+    check_levels,
+)
 from course_lib.nn import MaskedConv2d
 from course_lib.nn.masked import check_odd
 
@@ -57,7 +64,7 @@ class ImageAutoregressive(Autoregressive):
         self.check("x", x)
         if self.n_classes is not None and y is None:
             return self.log_joint(x).logsumexp(dim=1)
-        self.check_labels(y, len(x))
+        check_classes("y", y, len(x), self.n_classes)
         return self._log_conditionals(x, y).sum(dim=(1, 2, 3))
 
     def log_joint(self, x: Tensor) -> Tensor:
@@ -92,7 +99,7 @@ class ImageAutoregressive(Autoregressive):
         With more than two levels, the probability of each: ``[B, levels, H, W]``.
         """
         self.check("x", x)
-        self.check_labels(y, len(x))
+        check_classes("y", y, len(x), self.n_classes)
         probabilities = self.logits(x, y).softmax(dim=1)
         return probabilities[:, 1:] if self.levels == 2 else probabilities
 
@@ -160,7 +167,7 @@ class ImageAutoregressive(Autoregressive):
         self.check("x where mask is True", torch.where(known, x, 0))
         if self.n_classes is not None and y is None:
             y = self._draw_labels(torch.where(known, x, 0), known, generator)
-        self.check_labels(y, len(x))
+        check_classes("y", y, len(x), self.n_classes)
         return self._fill(x, known, y, generator=generator)
 
     def _draw_labels(self, x: Tensor, known: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -183,20 +190,6 @@ class ImageAutoregressive(Autoregressive):
         """Require ``[B, 1, H, W]`` whole numbers below ``levels`` (``ValueError``)."""
         check_floats(name, x, (None, 1, None, None), dtype=next(self.parameters()).dtype)
         check_levels(name, x, self.levels)
-
-    def check_labels(self, y: Tensor | None, n: int) -> None:
-        """Require int64 labels ``[n]`` of existing classes, or None where there are no classes."""
-        if self.n_classes is None:
-            if y is not None:
-                raise ValueError(f"y must be None for a model without classes, got {y!r}")
-            return
-        wanted = f"an int64 tensor [{n}] of classes from 0 to {self.n_classes - 1}"
-        if not isinstance(y, Tensor):
-            raise ValueError(f"y must be {wanted}, got {y!r}")
-        if y.dtype != torch.int64 or y.shape != (n,):
-            raise ValueError(f"y must be {wanted}, got {y.dtype} {list(y.shape)}")
-        if (stray := (y < 0) | (y >= self.n_classes)).any():
-            raise ValueError(f"y must be {wanted}, got {y[stray][0].item()}")
 
 
 class NaivePixelCNN(ImageAutoregressive):

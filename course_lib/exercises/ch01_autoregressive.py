@@ -13,11 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from course_lib.autoregressive import FVSBN, NADE, made_degrees, made_masks
-from course_lib.autoregressive.base import (
-    Autoregressive,
-    BinaryAutoregressive,
-    bernoulli_log_prob,
-)
+from course_lib.autoregressive.base import Autoregressive, BinaryAutoregressive
 from course_lib.exercises.attempt import (
     Attempt,
     Mistake,
@@ -36,7 +32,7 @@ from course_lib.exercises.leak import fit_coins, leaky_masks
 from course_lib.exercises.operations import OperationCounter
 from course_lib.exercises.receptive_field import blind_spot
 from course_lib.exercises.registry import exercise
-from course_lib.nn import raster_mask
+from course_lib.nn import bernoulli_log_prob, raster_mask
 
 __all__: list[str] = []
 

@@ -1,7 +1,11 @@
 """One training loop, recipes, and stored models."""
 
 # Importing these registers their recipes.
-from course_lib.training import recipes_autoregressive, recipes_nice  # noqa: F401
+from course_lib.training import (  # noqa: F401
+    recipes_autoregressive,
+    recipes_latent,
+    recipes_nice,
+)
 from course_lib.training.checkpoints import (
     checkpoint_folder,
     load_card,

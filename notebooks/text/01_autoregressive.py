@@ -177,10 +177,9 @@ from matplotlib.patches import Rectangle
 
 from course_lib.autoregressive import FVSBN, MADE, NADE, ImageAutoregressive, NaivePixelCNN
 from course_lib.autoregressive import PixelCNN, made_masks
-from course_lib.autoregressive.base import bernoulli_log_prob
 from course_lib.autoregressive.pixelcnn import GatedLayer
 from course_lib.data import load_digits
-from course_lib.nn import MaskedLinear, raster_mask
+from course_lib.nn import MaskedLinear, bernoulli_log_prob, raster_mask
 from course_lib.widgets import PALETTE, colour_map, image_grid, show_figure
 
 show_source([FVSBN.logits, MaskedLinear.forward])

@@ -1,0 +1,75 @@
+"""Two unbiased estimates of the gradient of E f(z), z ~ N(μ, σ²), with respect to μ and σ."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from course_lib.checks import check_floats
+
+__all__ = ["reparameterization_gradient", "score_function_gradient"]
+
+
+def reparameterization_gradient(
+    f: Callable[[Tensor], Tensor], mu: Tensor, sigma: Tensor, eps: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One estimate for every draw: ∇_μ = f'(z), ∇_σ = f'(z) ε at z = μ + σ ε.
+
+    It follows the slope of f, which must be differentiable.
+
+    Args:
+        f: A function from points ``[n, d]`` to values ``[n]``.
+        mu: Means ``[d]``.
+        sigma: Standard deviations ``[d]``, positive.
+        eps: Standard normal draws ``[n, d]``.
+
+    Returns:
+        The estimates for μ and for σ, both ``[n, d]``; their means over n estimate the gradient.
+
+    Raises:
+        ValueError: Arguments of other shapes, or not as described.
+
+    Source:
+        Kingma and Welling 2014 (arXiv:1312.6114), section 2.4.
+
+    """
+    _check(mu, sigma, eps)
+    z = (mu + sigma * eps).detach().requires_grad_()
+    (slope,) = torch.autograd.grad(_values(f, z).sum(), z)
+    return slope, slope * eps
+
+
+def score_function_gradient(
+    f: Callable[[Tensor], Tensor], mu: Tensor, sigma: Tensor, eps: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One estimate for every draw: f(z) times the score, ∇ log N(z; μ, σ²), at z = μ + σ ε.
+
+    The score is ε / σ for μ and (ε² − 1) / σ for σ. f need not be differentiable, nor even known
+    as a formula: its values are enough. Also called REINFORCE, or the likelihood-ratio estimate.
+
+    Args and errors as in ``reparameterization_gradient``.
+
+    Source:
+        Williams 1992, "Simple statistical gradient-following algorithms".
+
+    """
+    _check(mu, sigma, eps)
+    with torch.no_grad():
+        value = _values(f, mu + sigma * eps)[:, None]
+    return value * eps / sigma, value * (eps**2 - 1) / sigma
+
+
+def _check(mu: Tensor, sigma: Tensor, eps: Tensor) -> None:
+    check_floats("mu", mu, (None,))
+    check_floats("sigma", sigma, mu.shape, dtype=mu.dtype)
+    if sigma.min() <= 0:
+        raise ValueError(f"sigma must be positive, got {sigma.min().item()}")
+    check_floats("eps", eps, (None, len(mu)), dtype=mu.dtype)
+
+
+def _values(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    values = f(z)
+    if not isinstance(values, Tensor) or values.shape != z.shape[:1]:
+        got = list(values.shape) if isinstance(values, Tensor) else repr(values)
+        raise ValueError(f"f must return one value for each of the {len(z)} points, got {got}")
+    return values

@@ -1,0 +1,112 @@
+"""The one VAE whose likelihood is known exactly: linear, with Gaussian noise."""
+
+import torch
+from torch import Tensor
+from torch.distributions import MultivariateNormal
+
+from course_lib.checks import check_floats, check_int
+from course_lib.latent.vae import VAE
+
+__all__ = ["LinearVAE"]
+
+
+class LinearVAE(VAE):
+    """A VAE with x = W z + b + noise: probabilistic PCA, where everything has a closed form.
+
+    The encoder is linear, too: its mean is A x + c, and its variances are the same for every x when
+    training starts. As W z + b + noise is Gaussian, log p(x) is known, and so is the true
+    posterior.
+
+    Reference:
+        Tipping and Bishop 1999, "Probabilistic principal component analysis"; as a VAE: Lucas,
+        Tucker, Grosse and Norouzi 2019, https://arxiv.org/abs/1911.02469.
+
+    Args:
+        dim: Width of x.
+        latent_dim: Width of z.
+
+    Raises:
+        ValueError: When a width is not an integer of at least 1.
+
+    Example:
+        >>> model = LinearVAE(5, 2)
+        >>> x = model.sample(3)
+        >>> model.log_prob(x).shape, model.elbo(x).shape
+        (torch.Size([3]), torch.Size([3]))
+
+    """
+
+    def __init__(self, dim: int, latent_dim: int):
+        check_int("dim", dim, minimum=1)
+        super().__init__((dim,), latent_dim, likelihood="gaussian", hidden=())
+        with torch.no_grad():
+            self.encoder.layers[0].weight[latent_dim:] = 0  # of log σ²
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Exact log-density ``[B]`` of ``x [B, dim]``, in nats: x ~ N(b, W Wᵀ + σ² I)."""
+        self.check(x, None)
+        W, b = self.decoder.layers[0].weight, self.decoder.layers[0].bias
+        noise = self.log_noise.exp() * torch.eye(len(W), dtype=W.dtype, device=W.device)
+        return MultivariateNormal(b, W @ W.T + noise).log_prob(x)
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean ``[B, d]`` and covariance ``[d, d]`` of the true p(z | x), for ``x [B, dim]``.
+
+        With M = Wᵀ W + σ² I they are M⁻¹ Wᵀ (x − b) and σ² M⁻¹.
+        """
+        self.check(x, None)
+        W, b = self.decoder.layers[0].weight, self.decoder.layers[0].bias
+        M = self._precision()
+        return (x - b) @ torch.linalg.solve(M, W.T).T, self.log_noise.exp() * torch.linalg.inv(M)
+
+    @torch.no_grad()
+    def encode_exactly(self) -> None:
+        """Give the encoder the best parameters that it can have for this decoder.
+
+        The true posterior's mean is linear in x, and so the encoder can have it. Among independent
+        variances those with σ² / M_ii are the closest: they divide by the diagonal of M before, not
+        after, it is inverted. Where M is diagonal the encoder is then the true posterior.
+        """
+        W, b = self.decoder.layers[0].weight, self.decoder.layers[0].bias
+        M, layer = self._precision(), self.encoder.layers[0]
+        A = torch.linalg.solve(M, W.T)
+        layer.weight.copy_(torch.cat([A, torch.zeros_like(A)]))
+        layer.bias.copy_(torch.cat([-A @ b, self.log_noise - M.diagonal().log()]))
+
+    @classmethod
+    def ppca(cls, x: Tensor, latent_dim: int) -> "LinearVAE":
+        """The maximum of the likelihood of data ``x [N, dim]``, in closed form, with its encoder.
+
+        With the covariance's eigenvalues λ₁ ≥ λ₂ ≥ ... and its eigenvectors U, σ² is the mean of
+        those left out, and W = U (Λ − σ² I)^½ for the ``latent_dim`` largest.
+
+        Raises:
+            ValueError: ``x`` is not a finite floating-point tensor of that shape, with at least two
+                rows; ``latent_dim`` is not smaller than ``dim``; the data don't vary in the
+                directions left out, so that the likelihood has no maximum.
+
+        """
+        check_floats("x", x, (None, None))
+        check_int("latent_dim", latent_dim, minimum=1, maximum=x.shape[1] - 1)
+        if len(x) < 2:
+            raise ValueError(f"x must have at least two rows, got {len(x)}")
+        mean = x.mean(dim=0)
+        values, vectors = torch.linalg.eigh((x - mean).T @ (x - mean) / len(x))  # ascending
+        noise, kept = values[:-latent_dim].mean(), values[-latent_dim:].flip(0)
+        if noise <= len(values) * torch.finfo(x.dtype).eps * values[-1]:
+            raise ValueError("x must vary in the directions that are left out, got data that don't")
+        model = cls(x.shape[1], latent_dim).to(x)
+        with torch.no_grad():
+            W = vectors[:, -latent_dim:].flip(1) * (kept - noise).sqrt()
+            model.decoder.layers[0].weight.copy_(W)
+            model.decoder.layers[0].bias.copy_(mean)
+            model.log_noise.copy_(noise.log())
+        model.encode_exactly()
+        return model
+
+    def _precision(self) -> Tensor:
+        """M = Wᵀ W + σ² I, ``[d, d]``: σ² times the inverse of the posterior's covariance."""
+        W = self.decoder.layers[0].weight
+        return W.T @ W + self.log_noise.exp() * torch.eye(
+            self.latent_dim, dtype=W.dtype, device=W.device
+        )
