@@ -13,6 +13,7 @@ from course_lib.widgets.palette import MAPS, PALETTE, colour_map
 from course_lib.widgets.particle_player import ParticlePlayer
 from course_lib.widgets.pixel_by_pixel import PixelByPixel
 from course_lib.widgets.receptive_field import ReceptiveField
+from course_lib.widgets.reparameterization import Reparameterization
 
 __all__ = [
     "MAPS",
@@ -26,6 +27,7 @@ __all__ = [
     "PixelByPixel",
     "PlayerWidget",
     "ReceptiveField",
+    "Reparameterization",
     "colour_map",
     "image_grid",
     "show_figure",

@@ -92,6 +92,12 @@ field = widgets.ReceptiveField(
 )
 field
 """,
+    "reparam": """
+z = np.linspace(-4, 4, 161)
+valleys = -np.log(0.01 + np.exp(-2 * (z + 1.8) ** 2) / 3 + np.exp(-1.2 * (z - 1.6) ** 2))
+reparam = widgets.Reparameterization(z, valleys, mu=-0.4, sigma=0.7, title="Two gradients")
+reparam
+""",
 }
 
 GALLERY = PLAYERS | OTHERS
