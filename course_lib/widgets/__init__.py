@@ -14,6 +14,7 @@ from course_lib.widgets.particle_player import ParticlePlayer
 from course_lib.widgets.pixel_by_pixel import PixelByPixel
 from course_lib.widgets.receptive_field import ReceptiveField
 from course_lib.widgets.reparameterization import Reparameterization
+from course_lib.widgets.voronoi import Voronoi
 
 __all__ = [
     "MAPS",
@@ -28,6 +29,7 @@ __all__ = [
     "PlayerWidget",
     "ReceptiveField",
     "Reparameterization",
+    "Voronoi",
     "colour_map",
     "image_grid",
     "show_figure",

@@ -93,12 +93,17 @@ function exactly(curve, mu, sigma) {
   return { mu: summary(sums.mu), sigma: summary(sums.sigma) };
 }
 
-// How many times as many samples the score function needs for the same certainty, in words.
+// How many times as many samples the score function needs for the same certainty, in words. Where
+// one sample is enough for the reparameterization, because f is straight, no number is.
 function comparison({ path, score }) {
-  if (path < 1e-9 * (score || 1)) return "no number of samples is enough where the other needs one";
   const ratio = (score / path) ** 2;
-  const digits = ratio < 10 ? ratio.toFixed(1) : String(Number(ratio.toPrecision(2)));
-  return `${digits} times as many`;
+  if (!(ratio < 1e6)) return "more than a million times";
+  return `${ratio < 10 ? ratio.toFixed(1) : Number(ratio.toPrecision(2))} times`;
+}
+
+function sentence({ mu, sigma }) {
+  return "To be as sure as with the reparameterization, the score function needs " +
+    `${comparison(mu)} as many samples for \u2202/\u2202\u03bc, ${comparison(sigma)} for \u2202/\u2202\u03c3.`;
 }
 
 // --------------------------------------------------------------------------------------- the look
@@ -130,7 +135,7 @@ const STYLE = `
 .rp-controls .rp-reset { border-color: transparent; color: var(--cw-muted); }
 .rp-group { display: inline-flex; flex-wrap: wrap; align-items: center; gap: 4px; }
 .rp-group > span { color: var(--cw-muted); white-space: nowrap; }
-.rp-said { min-height: 2.8em; margin: 10px 2px 0; }
+.rp-said { margin: 10px 2px 0; }
 .rp-hint { margin: 8px 2px 0; color: var(--cw-muted); font-size: 12px; }
 `;
 
@@ -493,7 +498,16 @@ function render({ model, el }) {
     ctx.stroke();
   }
 
-  const view = outline({ model, el, draw, maxWidth: 720, layout: (width) => arrangement(width).total });
+  const layout = (width) => {
+    // Room for the longest of all sentences, so that nothing below moves while one drags.
+    const text = said.textContent;
+    said.style.minHeight = "";
+    said.textContent = sentence({ mu: { path: 1, score: 30 }, sigma: { path: 0, score: 1 } });
+    said.style.minHeight = `${said.offsetHeight}px`;
+    said.textContent = text;
+    return arrangement(width).total;
+  };
+  const view = outline({ model, el, draw, maxWidth: 720, layout });
   view.root.prepend(element("style", {}, STYLE));
 
   // ------------------------------------------------------------------------------- what is dragged
@@ -595,8 +609,7 @@ function render({ model, el }) {
         stand(written[name][way], y + 22 + 41 * k, 6);
       });
     }
-    settled(said, "To be as sure as with the reparameterization, the score function needs, for " +
-      `\u2202/\u2202\u03bc, ${comparison(exact.mu)} samples; for \u2202/\u2202\u03c3, ${comparison(exact.sigma)}.`);
+    settled(said, sentence(exact));
   }
 
   // ------------------------------------------------------------------------------ buttons and keys

@@ -98,6 +98,19 @@ valleys = -np.log(0.01 + np.exp(-2 * (z + 1.8) ** 2) / 3 + np.exp(-1.2 * (z - 1.
 reparam = widgets.Reparameterization(z, valleys, mu=-0.4, sigma=0.7, title="Two gradients")
 reparam
 """,
+    "voronoi": """
+dust = np.random.default_rng(4)
+book, outputs, books = dust.normal(size=(12, 2)) + [0.5, 0.5], points[:300], []
+for _ in range(5):
+    books.append(book.copy())
+    owner = ((outputs[:, None] - book) ** 2).sum(-1).argmin(1)
+    for k in set(owner):
+        book[k] += 0.5 * (outputs[owner == k].mean(0) - book[k])
+voronoi = widgets.Voronoi(
+    np.stack(books), np.stack([outputs * (1 + 0.05 * t) for t in range(5)]), title="A codebook"
+)
+voronoi
+""",
 }
 
 GALLERY = PLAYERS | OTHERS
