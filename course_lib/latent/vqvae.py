@@ -1,6 +1,7 @@
 """The VQ-VAE: an autoencoder whose code is a small map of whole numbers."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ class VQVAE(nn.Module):
     ):
         check_ints("data_shape", data_shape, minimum=1)
         check_int("channels", channels, minimum=1)
-        check_int("downsamplings", downsamplings, minimum=0)
+        check_int("downsamplings", downsamplings, minimum=1)
         check_int("residual_layers", residual_layers, minimum=0)
         if len(data_shape) != 3:
             raise ValueError(f"data_shape must be (C, H, W), got {data_shape!r}")
@@ -74,21 +75,22 @@ class VQVAE(nn.Module):
         )
         self.data_shape = tuple(data_shape)
         self.code_shape = (data_shape[1] // factor, data_shape[2] // factor)
-        down: list[nn.Module] = [nn.Conv2d(data_shape[0], channels, 3, padding=1)]
-        up: list[nn.Module] = []
-        for _ in range(downsamplings):
-            down += [nn.ReLU(), nn.Conv2d(channels, channels, 4, stride=2, padding=1)]
-            up += [nn.ReLU(), nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1)]
-        blocks = [[Residual(channels) for _ in range(residual_layers)] for _ in "ed"]
-        self.encoder = nn.Sequential(*down, *blocks[0], nn.ReLU(), nn.Conv2d(channels, dim, 1))
-        self.decoder = nn.Sequential(
-            nn.Conv2d(dim, channels, 3, padding=1),
-            *blocks[1],
-            *up,
-            nn.ReLU(),
-            nn.Conv2d(channels, data_shape[0], 3, padding=1),
-            nn.Sigmoid(),
+        widths = [data_shape[0]] + [channels] * downsamplings
+        down, up = [], []
+        for wide, deep in pairwise(widths):
+            down += [nn.Conv2d(wide, deep, 4, stride=2, padding=1), nn.ReLU()]
+            up = [nn.ReLU(), nn.ConvTranspose2d(deep, wide, 4, stride=2, padding=1), *up]
+        encoder_blocks, decoder_blocks = (
+            [Residual(channels) for _ in range(residual_layers)] for _ in range(2)
         )
+        self.encoder = nn.Sequential(
+            *down,
+            nn.Conv2d(channels, channels, 3, padding=1),
+            *encoder_blocks,
+            nn.ReLU(),
+            nn.Conv2d(channels, dim, 1),
+        )
+        self.decoder = nn.Sequential(nn.Conv2d(dim, channels, 3, padding=1), *decoder_blocks, *up)
 
     def forward(
         self, x: Tensor, *, generator: torch.Generator | None = None
@@ -116,7 +118,10 @@ class VQVAE(nn.Module):
         return index.reshape(len(x), *self.code_shape)
 
     def decode(self, indices: Tensor) -> Tensor:
-        """The image ``[B, C, H, W]`` of codes ``[B, h, w]``, int64."""
+        """The image ``[B, C, H, W]`` of codes ``[B, h, w]``, int64.
+
+        Nothing keeps its values in [0, 1]; they are close to it. Clamp them for a picture.
+        """
         self.quantizer.check_indices(indices)
         if indices.shape[1:] != self.code_shape:
             height, width = self.code_shape
