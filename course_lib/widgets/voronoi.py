@@ -225,7 +225,13 @@ class Voronoi(PlayerWidget):
                 alpha = 0.5 * np.sqrt(count / counts.max())
                 ax.fill(*cell.T, color=PALETTE["model"], alpha=alpha, lw=0)
                 ax.fill(*cell.T, fill=False, ec="#8a919b", lw=0.5)
-        ax.scatter(*points.T, s=3, color=PALETTE["latent"], linewidths=0, zorder=3)
+        ax.scatter(
+            *points.T,
+            s=max(3, min(9, 900 / len(points))),
+            color=PALETTE["latent"],
+            linewidths=0,
+            zorder=3,
+        )
         for used, marker, colour, area in (
             (counts > 0, "o", PALETTE["model"], 26),
             (counts == 0, "X", PALETTE["error"], 44),
