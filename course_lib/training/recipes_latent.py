@@ -216,7 +216,13 @@ for kind, title, build in [
             data='toy("eight_gaussians"), 50,000 points, seed 0',
             build=build,
             load=lambda: toy_points("eight_gaussians", seed=0),
-            options={"steps": 2000, "batch_size": 256, "lr": 1e-3, "schedule": "constant"},
+            options={
+                "steps": 4000,
+                "batch_size": 256,
+                "lr": 1e-3,
+                "schedule": "constant",
+                "clip": None,
+            },
             evaluate=mode_metrics,
         )
     )
@@ -251,7 +257,7 @@ register(
     Recipe(
         name="prior_digits",
         summary="PixelCNN, given the class, over the codes of vqvae_digits_32",
-        data="codes of vqvae_digits_32, of 20 jittered copies of each digit; tested on the other 359",
+        data="codes of vqvae_digits_32: 20 jittered copies of each digit; tested on the other 359",
         build=lambda: PixelCNN(24, 3, levels=32, n_classes=10, first_kernel_size=5, size=(4, 4)),
         load=lambda: digits_code_maps("vqvae_digits_32"),
         options={"steps": 4000, "batch_size": 128, "lr": 3e-3, "ema": 0.998},
