@@ -4,10 +4,12 @@ A widget is given arrays and imports no model. See ``base.py`` for what widgets 
 """
 
 from course_lib.widgets.base import CourseWidget, PlayerWidget
+from course_lib.widgets.code_swap import CodeSwap
 from course_lib.widgets.density_warp import DensityWarp
 from course_lib.widgets.figures import image_grid, show_figure
 from course_lib.widgets.image_player import ImagePlayer
 from course_lib.widgets.inpaint import Inpaint
+from course_lib.widgets.latent_plane import LatentPlane
 from course_lib.widgets.mask_explorer import MaskExplorer
 from course_lib.widgets.palette import MAPS, PALETTE, colour_map
 from course_lib.widgets.particle_player import ParticlePlayer
@@ -19,10 +21,12 @@ from course_lib.widgets.voronoi import Voronoi
 __all__ = [
     "MAPS",
     "PALETTE",
+    "CodeSwap",
     "CourseWidget",
     "DensityWarp",
     "ImagePlayer",
     "Inpaint",
+    "LatentPlane",
     "MaskExplorer",
     "ParticlePlayer",
     "PixelByPixel",
