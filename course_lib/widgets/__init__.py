@@ -9,7 +9,6 @@ from course_lib.widgets.density_warp import DensityWarp
 from course_lib.widgets.figures import image_grid, show_figure
 from course_lib.widgets.image_player import ImagePlayer
 from course_lib.widgets.inpaint import Inpaint
-from course_lib.widgets.latent_plane import LatentPlane
 from course_lib.widgets.mask_explorer import MaskExplorer
 from course_lib.widgets.palette import MAPS, PALETTE, colour_map
 from course_lib.widgets.particle_player import ParticlePlayer
@@ -26,7 +25,6 @@ __all__ = [
     "DensityWarp",
     "ImagePlayer",
     "Inpaint",
-    "LatentPlane",
     "MaskExplorer",
     "ParticlePlayer",
     "PixelByPixel",
