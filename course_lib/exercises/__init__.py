@@ -1,7 +1,8 @@
 """Exercises: check what you wrote, ask for hints, look at the solution."""
 
-from course_lib.exercises import ch01_autoregressive, ch04_nice
+from course_lib.exercises import ch01_autoregressive, ch02_vae, ch04_nice
 from course_lib.exercises.bayes import log_posterior
+from course_lib.exercises.collapse import collapsing_loss, fit_vae
 from course_lib.exercises.dependency import coupling_dependencies, dependencies
 from course_lib.exercises.discrete_spikes import spiky_log_prob
 from course_lib.exercises.display import Hints, Result, Source, show_source
@@ -16,12 +17,15 @@ __all__ = [
     "Source",
     "blind_spot",
     "ch01_autoregressive",
+    "ch02_vae",
     "ch04_nice",
     "check",
+    "collapsing_loss",
     "coupling_dependencies",
     "dependencies",
     "exercise",
     "exercises",
+    "fit_vae",
     "hint",
     "leaky_masks",
     "log_posterior",

@@ -15,15 +15,13 @@ from course_lib.autoregressive import FVSBN, NADE, made_degrees
 from course_lib.exercises import (
     blind_spot,
     check,
-    exercises,
-    hint,
     leaky_masks,
     log_posterior,
-    solution,
     table_size,
 )
 from course_lib.exercises.leak import fit_coins
 from course_lib.exercises.operations import OperationCounter
+from tests.exercises.laws import ExerciseLaws, is_prediction
 
 # --- predict_tables ------------------------------------------------------------------------------
 
@@ -1098,141 +1096,24 @@ ALL = {
     "01.break_the_order": (LEAK_RIGHT, LEAK_WRONG),
     "01.blind_spot": (BLIND_RIGHT, BLIND_WRONG),
 }
-PREDICTIONS = ["01.predict_tables", "01.blind_spot"]
-FUNCTIONS = [name for name in ALL if name not in PREDICTIONS]
 # Slow ones are judged less often: a loop over 4000 rows, one over 128² / 2 pairs.
 SLOW = {sample_by_rows: 2, nade_with_a_double_loop: 5, nade_with_cumsums_anew: 5}
 
 
-def times(name, answer):
-    if name in PREDICTIONS:
-        return 1
-    if name == "01.break_the_order" and answer in LEAK_RIGHT[1:]:
-        return 3  # a model is fitted each time
-    return SLOW.get(answer, 8)
-
-
-def test_every_exercise_has_right_answers_and_known_mistakes():
-    assert set(ALL) == set(exercises("01"))
-    for name, (right, wrong) in ALL.items():
-        assert len(right) >= 3
-        assert len(wrong) >= 10
-        assert 2 <= len(hint(name).hints) <= 4
-        assert "def " in repr(solution(name))
-
-
-def cases(which):
-    for name, (right, wrong) in ALL.items():
-        if which == "right":
-            for answer in right:
-                label = getattr(answer, "__name__", repr(answer))
-                yield pytest.param(name, answer, id=f"{name}-{label}")
-        else:
-            for label, (answer, said) in wrong.items():
-                yield pytest.param(name, answer, said, id=f"{name}-{label}")
-
-
-@pytest.mark.parametrize(("name", "answer"), list(cases("right")))
-def test_right_answers_pass(name, answer):
-    for _ in range(times(name, answer)):
-        result = check(name, answer)
-        assert result.status == "passes", result
-
-
-@pytest.mark.parametrize(("name", "answer", "said"), list(cases("wrong")))
-def test_known_mistakes_are_named(name, answer, said):
-    for _ in range(times(name, answer)):
-        result = check(name, answer)
-        assert result.status == "fails", result
-        assert said in result.reason, result
-        assert result.hint
-
-
-STUBS = {
-    "dots": lambda *args: ...,
-    "nothing": lambda *args: None,
-    "None itself": None,
-    "dots themselves": ...,
-}
-
-
-def not_implemented(*args):
-    raise NotImplementedError
-
-
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("stub", [*STUBS.values(), not_implemented], ids=[*STUBS, "raise"])
-def test_a_stub_is_not_attempted(name, stub):
-    if name in PREDICTIONS:
-        stub = ...
-    first, second = check(name, stub), check(name, stub)
-    assert first.status == "not attempted"
-    assert repr(first) == repr(second)
-    assert first._repr_html_() == second._repr_html_()
-    assert exercises()[name] in repr(first)
-
-
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize(
-    "answer",
-    [
-        7,
-        "text",
-        {},
-        [],
-        (),
-        object(),
-        (1, 2),
-        torch.zeros(0),
-        torch.zeros(32, dtype=torch.bool),
-        torch.zeros(32, dtype=torch.complex64),
-        torch.zeros(32, device="meta"),
+class TestExercises(ExerciseLaws):
+    chapter = "01"
+    cases = ALL
+    strange = (
         torch.zeros(7, 6, device="meta"),
         torch.zeros(3, 3, device="meta"),
         [torch.zeros(8, 6), torch.zeros(7, 8), torch.zeros(6, 7, device="meta")],
         [None, ..., 3],
-        torch.zeros(3, 3).to_sparse(),
-    ],
-    ids=str,
-)
-def test_any_answer_gets_a_verdict(name, answer):
-    result = check(name, answer if name in PREDICTIONS else lambda *args: answer)
-    assert result.status == "fails"
-    assert "\n" not in result.reason
+    )
 
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_an_exception_is_told_in_one_line(name):
-    def attempt(*args):
-        raise KeyError("first\nsecond")
-
-    result = check(name, attempt)
-    assert result.status == "fails"
-    assert "KeyError" in result.reason
-    assert "\n" not in result.reason
-    assert result.where
-
-
-def test_the_verdict_does_not_depend_on_the_notebook_s_settings():
-    torch.set_default_dtype(torch.float64)
-    try:
-        for name, (right, _) in ALL.items():
-            assert check(name, right[0]).status == "passes"
-            assert torch.get_default_dtype() == torch.float64
-    finally:
-        torch.set_default_dtype(torch.float32)
-    with torch.no_grad():
-        for name, (right, _) in ALL.items():
-            assert check(name, right[0]).status == "passes"
-
-
-def test_the_verdict_leaves_the_global_generator_alone():
-    for name, (right, _) in ALL.items():
-        torch.manual_seed(0)
-        wanted = torch.rand(3)
-        torch.manual_seed(0)
-        check(name, right[0])
-        assert torch.equal(torch.rand(3), wanted)
+    def times(self, name, answer):
+        if name == "01.break_the_order" and answer in LEAK_RIGHT[1:]:
+            return 3  # a model is fitted each time
+        return 1 if is_prediction(name) else SLOW.get(answer, 8)
 
 
 def test_the_input_is_named_on_which_it_broke():

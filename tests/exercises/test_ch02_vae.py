@@ -1,0 +1,697 @@
+"""Chapter 02: right answers, written differently, pass; known mistakes are named."""
+
+import doctest
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import distributions as td
+from torch.nn import functional as F
+
+from course_lib import latent
+from course_lib.exercises import check, collapse, collapsing_loss
+from course_lib.exercises.collapse import fit_vae
+from course_lib.nn import bernoulli_log_prob
+from tests.exercises.laws import ExerciseLaws
+
+# --- predict_constant ----------------------------------------------------------------------------
+
+CONSTANT_RIGHT = ["score function", "Score-Function", " score_function. ", "REINFORCE"]
+CONSTANT_WRONG = {
+    "slope": ("reparameterization", "is 1.0 by reparameterization, and for z² + 100 it is 1.0"),
+    "spelling": ("Reparametrisation", "is 1.0 by reparameterization"),
+    "both": ("both", "and for z² + 100 it is 1.0 again"),
+    "neither": ("neither", "by one of the two, and 20"),
+    "none": ("none of them", "by one of the two, and 20"),
+    "number": (100, "You gave a int"),
+    "other": ("f", 'You gave "f"; the answer is one of four words'),
+    "long": ("x\n" * 100, "You gave another text"),
+}
+
+# --- gaussian_kl ---------------------------------------------------------------------------------
+
+
+def kl(mu, log_var, m, log_s, *, terms=None):
+    """A right answer, of which a test can replace the sum of four terms."""
+    ratio, squared = (log_var - log_s).exp(), (mu - m) ** 2 / log_s.exp()
+    parts = ratio + squared - 1 - (log_var - log_s)
+    if terms is not None:
+        parts = terms(ratio, squared, log_var - log_s)
+    return parts.sum(1) / 2
+
+
+def kl_of_torch(mu, log_var, m, log_s):
+    q = td.Normal(mu, (log_var / 2).exp())
+    return td.kl_divergence(q, td.Normal(m, (log_s / 2).exp())).sum(-1)
+
+
+def kl_by_loop(mu, log_var, m, log_s):
+    total = 0
+    for i in range(mu.shape[1]):
+        a, b = torch.exp(log_var[:, i]), torch.exp(log_s[:, i])
+        total = total + (torch.log(b / a) - 1 + (a + (mu[:, i] - m[:, i]) ** 2) / b) / 2
+    return total
+
+
+def with_terms(terms):
+    return lambda *args: kl(*args, terms=terms)
+
+
+def kl_from_draws(mu, log_var, m, log_s):
+    q, p = (td.Normal(a, (b / 2).exp()) for a, b in ((mu, log_var), (m, log_s)))
+    z = q.rsample()
+    return (q.log_prob(z) - p.log_prob(z)).sum(1)
+
+
+def kl_in_place(mu, log_var, m, log_s):
+    mu -= m
+    return kl(mu, log_var, 0 * m, log_s)
+
+
+KL_RIGHT = [kl, latent.gaussian_kl, kl_of_torch, kl_by_loop]
+KL_WRONG = {
+    "other direction": (lambda a, b, c, d: kl(c, d, a, b), "You have the other direction"),
+    "sign": (lambda *args: -kl(*args), "Your result has the wrong sign"),
+    "mean": (lambda a, *args: kl(a, *args) / a.shape[1], "You average over the coordinates"),
+    "no half": (lambda *args: 2 * kl(*args), "The ½ is missing"),
+    "standard": (lambda a, b, c, d: kl(a, b, 0 * c, 0 * d), "from the standard Gaussian"),
+    "no 1": (with_terms(lambda r, s, g: r + s - g), "The −1 is missing"),
+    "no log": (with_terms(lambda r, s, g: r + s - 1), "The logarithm is missing"),
+    "log sign": (with_terms(lambda r, s, g: r + s - 1 + g), "Your logarithm has the wrong sign"),
+    "no means": (with_terms(lambda r, s, g: r - 1 - g), "Only the variances count"),
+    "only means": (with_terms(lambda r, s, g: s), "Only the means count"),
+    "half log": (with_terms(lambda r, s, g: r + s - 1 - g / 2), "halved once too often"),
+    "whole log": (with_terms(lambda r, s, g: r + s - 1 - 2 * g), "escapes the ½"),
+    "s/σ": (with_terms(lambda r, s, g: r.sqrt() + s - 1 - g), "You have σ / s where"),
+    "not divided": (
+        lambda a, b, c, d: ((b - d).exp() + (a - c) ** 2 - 1 - b + d).sum(1) / 2,
+        "Your (μ − m)² is not divided by s²",
+    ),
+    "divided by σ²": (
+        lambda a, b, c, d: ((b - d).exp() + (a - c) ** 2 / b.exp() - 1 - b + d).sum(1) / 2,
+        "divided by σ², not by s²",
+    ),
+    "divided by s": (
+        lambda a, b, c, d: ((b - d).exp() + (a - c) ** 2 / (d / 2).exp() - 1 - b + d).sum(1) / 2,
+        "divided by s, not by s²",
+    ),
+    "σ² alone": (
+        lambda a, b, c, d: (b.exp() + (a - c) ** 2 / d.exp() - 1 - b + d).sum(1) / 2,
+        "Your σ² is not divided by s²",
+    ),
+    "log σ": (lambda a, b, c, d: kl(a, 2 * b, c, 2 * d), "You take `log_var` for log σ"),
+    "not squared": (
+        lambda a, b, c, d: ((b - d).exp() + (a - c) / d.exp() - 1 - b + d).sum(1) / 2,
+        "Your μ − m is not squared",
+    ),
+    "sum of means": (lambda a, b, c, d: kl(a, b, -c, d), "You add the means"),
+    "bits": (lambda *args: kl(*args) / math.log(2), "Your result is in bits"),
+    "draws": (kl_from_draws, "Your "),
+    "half of it": (lambda *args: kl(*args) / 3.7, "not the divergence of these Gaussians"),
+    "shifted": (lambda *args: kl(*args) - 9, "Your divergence is negative somewhere"),
+    "no sum": (with_terms(lambda r, s, g: r[:, :, None] + s[:, :, None]), "has shape [7, 1]"),
+    "scalar": (lambda *args: kl(*args).mean(), "has shape []"),
+    "wrong axis": (lambda a, b, c, d: kl(a.T, b.T, c.T, d.T), "has shape [3]"),
+    "detached": (lambda *args: kl(*args).detach(), "No gradient flows"),
+    "m detached": (lambda a, b, c, d: kl(a, b, c.detach(), d), "back to other_mu"),
+    "half detached": (
+        with_terms(lambda r, s, g: r.detach() + s - 1 - g),
+        "with respect to log_var is off",
+    ),
+    "float64": (lambda *args: kl(*[t.double() for t in args]), "dtype float64"),
+    "in place": (kl_in_place, "changes its input `mu` in place"),
+}
+
+# --- reparameterize ------------------------------------------------------------------------------
+
+
+def draw(mu, log_var, generator, *, z=lambda mu, s, e: mu + s * e, sigma=lambda v: (v / 2).exp()):
+    """A right answer, of which a test can replace a part."""
+    eps = torch.randn(mu.shape, generator=generator)
+    return z(mu, sigma(log_var), eps)
+
+
+def draw_of_library(mu, log_var, generator):
+    return latent.reparameterize(mu, log_var, generator=generator)
+
+
+def draw_by_normal(mu, log_var, generator):
+    eps = torch.empty_like(mu).normal_(generator=generator)
+    return torch.addcmul(mu, log_var.exp().sqrt(), eps)
+
+
+def draw_by_box_muller(mu, log_var, generator):
+    u, v = torch.rand(2, *mu.shape, generator=generator)
+    eps = (-2 * torch.log1p(-u)).sqrt() * torch.cos(2 * math.pi * v)
+    return mu + torch.exp(0.5 * log_var) * eps
+
+
+def draw_by_rows(mu, log_var, generator):
+    # Standard normals, drawn without gradients, then moved.
+    with torch.no_grad():
+        eps = torch.normal(torch.zeros_like(mu), torch.ones_like(mu), generator=generator)
+    return eps * log_var.mul(0.5).exp() + mu
+
+
+def with_sigma(sigma):
+    return lambda *args: draw(*args, sigma=sigma)
+
+
+def with_z(z):
+    return lambda *args: draw(*args, z=z)
+
+
+def with_eps(eps):
+    return lambda mu, log_var, g: mu + (log_var / 2).exp() * eps(mu, g)
+
+
+def draw_undifferentiated(mu, log_var, generator):
+    with torch.no_grad():
+        return draw(mu, log_var, generator)
+
+
+def draw_in_place(mu, log_var, generator):
+    mu.data += (log_var / 2).exp() * torch.randn(mu.shape, generator=generator)
+    return mu
+
+
+DRAW_RIGHT = [draw, draw_of_library, draw_by_normal, draw_by_box_muller, draw_by_rows]
+DRAW_WRONG = {
+    "variance": (with_sigma(torch.exp), "multiplied by the variance σ²"),
+    "twice": (with_sigma(lambda v: (2 * v).exp()), "Your σ is exp(2 log_var)"),
+    "inverse": (with_sigma(lambda v: (-v / 2).exp()), "Your σ is 1 / σ"),
+    "log_var": (with_sigma(lambda v: v), "You take `log_var` for σ"),
+    "log σ": (with_sigma(lambda v: v / 2), "that is log σ"),
+    "root": (with_sigma(lambda v: v.abs().sqrt()), "You take `log_var` for σ²"),
+    "no σ": (with_z(lambda mu, s, e: mu + e), "Your ε is not stretched by σ"),
+    "no μ": (with_z(lambda mu, s, e: s * e), "Your z is not moved by μ"),
+    "all times σ": (with_z(lambda mu, s, e: (mu + e) * s), "Your μ is multiplied by σ, too"),
+    "swapped": (with_z(lambda mu, s, e: s + mu * e), "You swap μ and σ"),
+    "mean": (with_z(lambda mu, s, e: mu + 0 * s), "Your z is μ: nothing is drawn"),
+    "μ + σ": (with_z(lambda mu, s, e: mu + s), "One draw of ε serves all rows"),
+    "one ε for all rows": (
+        with_eps(lambda mu, g: torch.randn(mu.shape[1:], generator=g)),
+        "One draw of ε serves all rows",
+    ),
+    "one ε for a row": (
+        with_eps(lambda mu, g: torch.randn(*mu.shape[:-1], 1, generator=g)),
+        "One draw of ε serves all coordinates of a row",
+    ),
+    "one number": (with_eps(lambda mu, g: torch.randn((), generator=g)), "One draw of ε serves"),
+    "rand": (with_eps(lambda mu, g: torch.rand(mu.shape, generator=g)), "Your ε is uniform"),
+    "centred rand": (
+        with_eps(lambda mu, g: torch.rand(mu.shape, generator=g) - 0.5),
+        "Your ε is uniform",
+    ),
+    "2 rand − 1": (
+        with_eps(lambda mu, g: 2 * torch.rand(mu.shape, generator=g) - 1),
+        "Your ε is uniform",
+    ),
+    "of the variance of a normal": (
+        with_eps(lambda mu, g: (torch.rand(mu.shape, generator=g) - 0.5) * math.sqrt(12)),
+        "Your z is no draw",
+    ),
+    "half a normal": (
+        with_eps(lambda mu, g: torch.randn(mu.shape, generator=g).abs()),
+        "Your z is no draw",
+    ),
+    "correlated": (
+        with_eps(
+            lambda mu, g: (
+                torch.randn(mu.shape, generator=g) * math.sqrt(0.5)
+                + torch.randn(*mu.shape[:-1], 1, generator=g) * math.sqrt(0.5)
+            )
+        ),
+        "correlated",
+    ),
+    "torch.normal": (
+        lambda mu, v, g: torch.normal(mu.detach(), (v / 2).exp().detach(), generator=g),
+        "No gradient flows from your z back to mu",
+    ),
+    "no_grad": (draw_undifferentiated, "No gradient flows from your z back to mu"),
+    "detached": (lambda *args: draw(*args).detach(), "No gradient flows from your z back to mu"),
+    "σ detached": (
+        with_z(lambda mu, s, e: mu + s.detach() * e),
+        "No gradient flows from your z back to log_var",
+    ),
+    "μ detached": (lambda mu, v, g: draw(mu.detach(), v, g), "back to mu"),
+    "ε not fixed": (
+        with_z(lambda mu, s, e: mu.detach() + s * ((mu + s * e - mu) / s.detach() - mu + mu)),
+        "off",
+    ),
+    "global": (with_eps(lambda mu, g: torch.randn_like(mu)), "your noise comes from elsewhere"),
+    "rsample": (
+        lambda mu, v, g: td.Normal(mu, (v / 2).exp()).rsample(),
+        "your noise comes from elsewhere",
+    ),
+    "seeded": (
+        with_eps(lambda mu, g: torch.randn(mu.shape, generator=g.manual_seed(0))),
+        "Every generator gives the same values",
+    ),
+    "float64": (lambda mu, v, g: draw(mu.double(), v, g), "dtype float64"),
+    "a pair": (lambda mu, v, g: (draw(mu, v, g), 0), "returns a tuple of 2, but only z"),
+    "in place": (draw_in_place, "changes its input `mu` in place"),
+}
+
+# --- elbo ----------------------------------------------------------------------------------------
+
+
+def elbo(logits, x, mu, log_var, *, fit=None, cost=lambda kl: kl, sign=1):
+    """A right answer, of which a test can replace a part."""
+    if fit is None:
+        fit = bernoulli_log_prob(logits, x)
+    return fit - sign * cost((log_var.exp() + mu**2 - 1 - log_var) / 2).sum(1)
+
+
+def elbo_of_library(logits, x, mu, log_var):
+    """Of a model whose encoder and decoder give these numbers, up to the draw of z."""
+    model = latent.VAE((x.shape[1],), mu.shape[1])
+    model.encode = lambda x, y: (mu, log_var)
+    model.decoder.forward = lambda z: logits.expand(*z.shape[:-1], -1)
+    return model.elbo(x)
+
+
+def elbo_by_cross_entropy(logits, x, mu, log_var):
+    fit = F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(dim=1)
+    q = td.Normal(mu, torch.exp(log_var / 2))
+    return -fit - td.kl_divergence(q, td.Normal(0.0, 1.0)).sum(dim=1)
+
+
+def elbo_by_loop(logits, x, mu, log_var):
+    rows = []
+    for a, bits, m, v in zip(logits, x, mu, log_var, strict=True):
+        fit = torch.where(bits == 1, F.logsigmoid(a), F.logsigmoid(-a)).sum()
+        rows.append(fit + 0.5 * (1 + v - m * m - v.exp()).sum())
+    return torch.stack(rows)
+
+
+def bce(logits, x, **options):
+    return -F.binary_cross_entropy_with_logits(logits, x, **options)
+
+
+def with_fit(fit):
+    return lambda logits, x, mu, v: elbo(logits, x, mu, v, fit=fit(logits, x))
+
+
+def with_cost(cost):
+    return lambda *args: elbo(*args, cost=cost)
+
+
+def naive_fit(logits, x):
+    p = logits.sigmoid()
+    return (x * p.log() + (1 - x) * (1 - p).log()).sum(1)
+
+
+def clamped_fit(logits, x):
+    return -F.binary_cross_entropy(logits.sigmoid(), x, reduction="none").sum(1)
+
+
+def reversed_kl(logits, x, mu, v):
+    back = ((-v).exp() + mu**2 / v.exp() - 1 + v).sum(1) / 2
+    return bernoulli_log_prob(logits, x) - back
+
+
+ELBO_RIGHT = [elbo, elbo_of_library, elbo_by_cross_entropy, elbo_by_loop]
+ELBO_WRONG = {
+    "plus": (lambda *args: elbo(*args, sign=-1), "You add the divergence"),
+    "loss": (lambda *args: -elbo(*args), "Your value is −ELBO"),
+    "fit sign": (with_fit(lambda a, x: -bernoulli_log_prob(a, x)), "Your fit has the wrong sign"),
+    "no KL": (lambda *args: elbo(*args, sign=0), "You forget the divergence"),
+    "no fit": (with_fit(lambda a, x: torch.zeros(len(x))), "You forget the reconstruction"),
+    "mean of pixels": (
+        with_fit(lambda a, x: bernoulli_log_prob(a, x) / x.shape[1]),
+        "You average over the pixels",
+    ),
+    "mean of latents": (
+        lambda a, x, mu, v: elbo(a, x, mu, v, sign=1 / mu.shape[1]),
+        "You average the divergence over the latents",
+    ),
+    "both means": (
+        lambda a, x, mu, v: elbo(
+            a, x, mu, v, fit=bce(a, x, reduction="none").mean(1), sign=1 / mu.shape[1]
+        ),
+        "You average over pixels and over latents",
+    ),
+    "per pixel": (lambda a, x, mu, v: elbo(a, x, mu, v) / x.shape[1], "divide by the number of"),
+    "reversed": (reversed_kl, "has the other direction"),
+    "2 KL": (lambda *args: elbo(*args, sign=2), "twice as large"),
+    "KL / 2": (lambda *args: elbo(*args, sign=0.5), "half as large"),
+    "no 1": (with_cost(lambda kl: kl + 0.5), "The −1 is missing"),
+    "log σ": (
+        lambda a, x, mu, v: elbo(a, x, mu, 2 * v),
+        "You take `log_var` for log σ",
+    ),
+    "log sign": (
+        lambda a, x, mu, v: elbo(a, x, mu, v) - v.sum(1),
+        "logarithm in your divergence has the wrong sign",
+    ),
+    "no μ": (lambda a, x, mu, v: elbo(a, x, 0 * mu, v), "μ² is missing"),
+    "σ for σ²": (
+        lambda a, x, mu, v: bernoulli_log_prob(a, x) - ((v / 2).exp() + mu**2 - 1 - v).sum(1) / 2,
+        "You have σ where σ² belongs",
+    ),
+    "swapped": (lambda a, x, mu, v: elbo(-a, x, mu, v), "You swap zeros and ones"),
+    "ones": (with_fit(lambda a, x: (x * F.logsigmoid(a)).sum(1)), "only the bits that are 1"),
+    "logits": (with_fit(lambda a, x: (x * a).sum(1)), "normalization of your bits is missing"),
+    "squares": (with_fit(lambda a, x: -((a.sigmoid() - x) ** 2).sum(1)), "You use squared errors"),
+    "sigmoid twice": (
+        with_fit(lambda a, x: bernoulli_log_prob(a.sigmoid(), x)),
+        "You take the sigmoid twice",
+    ),
+    "bits": (lambda *args: elbo(*args) / math.log(2), "Your bound is in bits"),
+    "mean of batch": (
+        lambda *args: elbo(*args).mean().expand(7),
+        "Every image gets the mean of the batch",
+    ),
+    "sum of batch": (
+        lambda *args: elbo(*args).sum().expand(7),
+        "Every image gets the sum of the batch",
+    ),
+    "fit of batch": (
+        with_fit(lambda a, x: bce(a, x, reduction="sum")),
+        "Your reconstruction is summed over the batch",
+    ),
+    "default mean": (with_fit(bce), "a mean over pixels and batch"),
+    "scalar": (lambda *args: elbo(*args).mean(), "result has shape []"),
+    "no sum": (with_fit(lambda a, x: bce(a, x, reduction="none")[:1, :1]), "has shape [1, 7]"),
+    "naive": (with_fit(naive_fit), "right for small logits, and wrong or not finite"),
+    "clamped": (with_fit(clamped_fit), "right for small logits, and wrong or not finite"),
+    "guarded": (
+        with_fit(lambda a, x: naive_fit(a.clamp(-20, 20), x)),
+        "right for small logits, and wrong or not finite",
+    ),
+    "logits as p": (
+        with_fit(lambda a, x: -F.binary_cross_entropy(a, x, reduction="none").sum(1)),
+        "stopped with `RuntimeError",
+    ),
+    "something": (lambda *args: elbo(*args) * 1.3, "not the fit minus the divergence"),
+    "detached": (lambda *args: elbo(*args).detach(), "No gradient flows"),
+    "log_var detached": (
+        lambda a, x, mu, v: elbo(a, x, mu, v.detach()),
+        "No gradient flows from your result back to log_var",
+    ),
+    "fit detached": (with_fit(lambda a, x: bernoulli_log_prob(a, x).detach()), "back to logits"),
+    "in place": (lambda a, x, mu, v: elbo(a.data.mul_(1), x, mu.data.mul_(2), v), "in place"),
+}
+
+# --- score_function ------------------------------------------------------------------------------
+
+
+def scores(values, z, mu, sigma, *, by_mu=None, by_sigma=None):
+    """A right answer, of which a test can replace a part."""
+    first = (z - mu) / sigma**2
+    second = ((z - mu) ** 2 / sigma**2 - 1) / sigma
+    if by_mu is not None:
+        first = by_mu(z - mu, sigma)
+    if by_sigma is not None:
+        second = by_sigma(z - mu, sigma)
+    return values * first, values * second
+
+
+def scores_of_library(values, z, mu, sigma):
+    eps = ((z - mu) / sigma)[:, None]
+    both = latent.score_function_gradient(lambda z: values, mu[None], sigma[None], eps)
+    return both[0][:, 0], both[1][:, 0]
+
+
+def scores_by_jacobian(values, z, mu, sigma):
+    def log_p(mu, sigma):
+        return td.Normal(mu, sigma).log_prob(z)
+
+    slopes = torch.autograd.functional.jacobian(log_p, (mu, sigma))
+    return tuple(values * slope for slope in slopes)
+
+
+def with_mu(by_mu):
+    return lambda *args: scores(*args, by_mu=by_mu)
+
+
+def with_slope(by_sigma):
+    return lambda *args: scores(*args, by_sigma=by_sigma)
+
+
+def right_slope(d, s):
+    return d**2 / s**3 - 1 / s
+
+
+SCORES_RIGHT = [scores, scores_of_library, scores_by_jacobian]
+SCORES_WRONG = {
+    "no f": (lambda f, *args: scores(torch.ones_like(f), *args), "grad_mu is the score itself"),
+    "sign": (lambda f, *args: scores(-f, *args), "Your grad_mu has the wrong sign"),
+    "no σ": (with_mu(lambda d, s: d), "Your grad_mu is not divided by σ²"),
+    "one σ": (with_mu(lambda d, s: d / s), "Your grad_mu is divided by σ, not by σ²"),
+    "times σ": (with_mu(lambda d, s: d * s), "Your grad_mu is multiplied by σ"),
+    "z": (lambda f, z, m, s: (f * z / s**2, f), "uses z in place of z − μ"),
+    "z alone": (lambda f, z, m, s: (f * z, f), "uses z in place of z − μ, and no σ"),
+    "log p": (with_mu(lambda d, s: -(d**2) / 2 / s**2), "f(z) times the logarithm of p"),
+    "reparameterized": (
+        lambda f, z, m, s: (f, f * (z - m) / s),
+        "not f(z) times the slope of log p(z) in μ",
+    ),
+    "baseline": (lambda f, *args: scores(f - f.mean(), *args), "You subtract a baseline"),
+    "over n": (lambda f, *args: scores(f / len(f), *args), "You divide by the number of draws"),
+    "mean f": (lambda f, *args: scores(f.mean(), *args), "You take the mean of f first"),
+    "swapped": (lambda *args: scores(*args)[::-1], "You swap the two gradients"),
+    "no 1/σ": (with_slope(lambda d, s: d**2 / s**3), "The −1 / σ is missing"),
+    "plus 1/σ": (
+        with_slope(lambda d, s: d**2 / s**3 + 1 / s),
+        "The 1 / σ in your grad_sigma has the wrong sign",
+    ),
+    "σ sign": (with_slope(lambda d, s: -right_slope(d, s)), "Your grad_sigma has the wrong sign"),
+    "log σ": (with_slope(lambda d, s: s * right_slope(d, s)), "the slope in log σ."),
+    "log σ²": (with_slope(lambda d, s: s / 2 * right_slope(d, s)), "the slope in log σ²"),
+    "σ²": (with_slope(lambda d, s: right_slope(d, s) / 2 / s), "the slope in σ²"),
+    "d² / σ²": (with_slope(lambda d, s: d**2 / s**2 - 1 / s), "divided by σ², not by σ³"),
+    "μ again": (with_slope(lambda d, s: d / s**2), "grad_sigma is grad_mu again"),
+    "other": (with_slope(lambda d, s: d), "your grad_sigma is not f(z) times the slope"),
+    "σ without f": (
+        lambda f, z, m, s: (scores(f, z, m, s)[0], right_slope(z - m, s)),
+        "Your grad_sigma is the score itself",
+    ),
+    "mean": (lambda *args: tuple(g.mean() for g in scores(*args)), "has shape []"),
+    "one": (lambda *args: scores(*args)[0], "returns only one result"),
+    "column": (
+        lambda *args: tuple(g[:, None] for g in scores(*args)),
+        "grad_mu has shape [40, 1]",
+    ),
+    "None": (lambda *args: (scores(*args)[0], None), "Your grad_sigma is of type NoneType"),
+    "NumPy": (lambda *args: tuple(g.numpy() for g in scores(*args)), "of type ndarray"),
+    "in place": (lambda f, z, m, s: scores(f.mul_(2), z, m, s), "changes its input `values`"),
+}
+
+# --- iwae_bound ----------------------------------------------------------------------------------
+
+
+def bound(w):
+    return w.logsumexp(0) - math.log(len(w))
+
+
+def bound_of_library(w):
+    model = latent.VAE((1,), 1)
+    model.log_weights = lambda *args, **options: w
+    return model.importance_log_prob(torch.zeros(1, 1), len(w))
+
+
+def bound_by_hand(w):
+    top, _ = w.max(dim=0, keepdim=True)
+    return (w - top).exp().mean(dim=0).log() + top.squeeze(0)
+
+
+def bound_by_columns(w):
+    return torch.stack([torch.logsumexp(c - math.log(c.numel()), 0) for c in w.unbind(1)])
+
+
+def bound_by_pairs(w):
+    total = w[0]
+    for row in w[1:]:
+        total = torch.logaddexp(total, row)
+    return total - torch.tensor(float(w.shape[0])).log()
+
+
+def bound_of_global_maximum(w):
+    top = w.max()
+    return (w - top).exp().mean(0).log() + top
+
+
+def bound_with_a_detached_top(w):
+    """Right in value; the gradient is right, too, as the largest number cancels."""
+    top = w.amax(0).detach()
+    return (w - top).exp().mean(0).log() + top
+
+
+BOUND_RIGHT = [
+    bound,
+    bound_of_library,
+    bound_by_hand,
+    bound_by_columns,
+    bound_by_pairs,
+    bound_with_a_detached_top,
+]
+OFF = "Right for log-weights near 0, but"
+BOUND_WRONG = {
+    "mean of logs": (lambda w: w.mean(0), "that is the ELBO"),
+    "sum of logs": (lambda w: w.sum(0), "You add up logarithms"),
+    "no S": (lambda w: w.logsumexp(0), "You forget to divide by S"),
+    "times S": (lambda w: w.logsumexp(0) + math.log(len(w)), "You multiply by S"),
+    "log over S": (lambda w: w.logsumexp(0) / len(w), "You divide the logarithm by S"),
+    "minus S": (lambda w: w.logsumexp(0) - len(w), "You subtract S, not log S"),
+    "minus log B": (lambda w: w.logsumexp(0) - math.log(w.shape[1]), "the number of images"),
+    "minus log SB": (lambda w: w.logsumexp(0) - math.log(w.numel()), "by draws and images"),
+    "max": (lambda w: w.amax(0), "You keep only the largest weight"),
+    "max over S": (lambda w: w.amax(0) - math.log(len(w)), "You keep only the largest weight"),
+    "median": (lambda w: w.median(0).values, "You take the median"),
+    "weight": (lambda w: w.exp().mean(0), "an estimate of p(x), not of its logarithm"),
+    "sign": (lambda w: -bound(w), "Your result has the wrong sign"),
+    "bits": (lambda w: bound(w) / math.log(2), "Your bound is in bits"),
+    "top lost": (lambda w: bound(w) - w.amax(0), "and never add it again"),
+    "weighted logs": (lambda w: (w.softmax(0) * w).sum(0), "by the normalized weights"),
+    "batch": (lambda w: bound(w).mean().expand(7), "Every image gets the mean of the batch"),
+    "mixed": (lambda w: bound(w.reshape(-1, 1)).expand(7), "You mix the draws of all images"),
+    "wrong axis": (lambda w: bound(w.T), "bound has shape [5]; it must have [7]"),
+    "scalar": (lambda w: bound(w).mean(), "bound has shape []"),
+    "too high": (lambda w: bound(w) + 9, "lies between the smallest and the largest"),
+    "other": (
+        lambda w: 0.5 * bound(w) + 0.5 * w.mean(0),
+        "not the logarithm of the mean weight",
+    ),
+    "naive": (lambda w: w.exp().mean(0).log(), OFF),
+    "float64": (lambda w: w.double().exp().mean(0).log().float(), OFF),
+    "guarded": (lambda w: (w.exp().mean(0) + 1e-20).log(), OFF),
+    "clamped": (lambda w: bound(w.clamp(-80, 80)), OFF),
+    "shift fixed": (lambda w: (w + 800).exp().mean(0).log() - 800, "holds infinite values"),
+    "global top": (bound_of_global_maximum, OFF),
+    "detached": (lambda w: bound(w).detach(), "No gradient flows"),
+    "top not cancelled": (
+        lambda w: (w - w.amax(0).detach()).exp().mean(0).log() + w.amax(0),
+        "with respect to log_weights is off",
+    ),
+    "in place": (lambda w: bound(w.data.sub_(1)), "changes its input `log_weights` in place"),
+}
+
+# --- break_the_code ------------------------------------------------------------------------------
+
+
+def summed(distortion, rate):
+    return distortion.sum() + 50 * rate.sum()
+
+
+def tiny_distortion(distortion, rate):
+    return 1e-3 * distortion.mean() + rate.mean()
+
+
+def squared_rate(distortion, rate):
+    return (distortion + 100 * rate**2).mean()
+
+
+def product(distortion, rate):
+    return distortion.mean() * (1 + rate.mean())
+
+
+def huge_beta(distortion, rate):
+    return torch.mean(distortion + 1e6 * rate)
+
+
+LOSS_RIGHT = [collapsing_loss, summed, tiny_distortion, squared_rate, product, huge_beta]
+ALIVE, DUMB = "The code is alive", "Your decoder has learned nothing"
+LOSS_WRONG = {
+    "ELBO": (lambda d, r: (d + r).mean(), "minus the ELBO, under which a good code pays"),
+    "β of 1.5": (lambda d, r: (d + 1.5 * r).mean(), ALIVE),
+    "β of ½": (lambda d, r: (d + 0.5 * r).mean(), ALIVE),
+    "no rate": (lambda d, r: d.mean(), "Your loss leaves out the rate"),
+    "rate detached": (lambda d, r: (d + 100 * r.detach()).mean(), ALIVE),
+    "free bits": (lambda d, r: (d + 100 * (r - 3).clamp(min=0)).mean(), ALIVE),
+    "no distortion": (lambda d, r: r.mean(), "Your loss leaves out the distortion"),
+    "distortion detached": (lambda d, r: (d.detach() + 100 * r).mean(), DUMB),
+    "rate rewarded": (lambda d, r: (d - r).mean(), "Your loss rewards the rate"),
+    "maximised": (lambda d, r: -(d + r).mean(), "Your loss is the ELBO"),
+    "distortion rewarded": (lambda d, r: (r - d).mean(), "Your loss rewards distortion"),
+    "constant": (lambda d, r: torch.tensor(3.0), "No gradient flows through your loss"),
+    "all detached": (lambda d, r: (d + 100 * r).mean().detach(), "No gradient flows"),
+    "zero": (lambda d, r: 0 * (d + r).mean(), DUMB),
+    "item": (lambda d, r: (d + 100 * r).mean().item(), "Your loss is of type float"),
+    "batch": (lambda d, r: d + 100 * r, "Your loss has shape [9]; training needs one number"),
+    "NaN": (lambda d, r: (d + 100 * r).mean() * math.nan, "Your loss is NaN"),
+    "infinite β": (lambda d, r: (d + math.inf * r).mean(), "Your loss is infinite"),
+    "no slope": (lambda d, r: (d + 100 * r + (0 * r).sqrt()).mean(), "Training broke: loss must"),
+    "in place": (lambda d, r: (d + r.data.mul_(100)).mean(), "changes its input `rate`"),
+}
+
+ALL = {
+    "02.predict_constant": (CONSTANT_RIGHT, CONSTANT_WRONG),
+    "02.gaussian_kl": (KL_RIGHT, KL_WRONG),
+    "02.reparameterize": (DRAW_RIGHT, DRAW_WRONG),
+    "02.elbo": (ELBO_RIGHT, ELBO_WRONG),
+    "02.score_function": (SCORES_RIGHT, SCORES_WRONG),
+    "02.iwae_bound": (BOUND_RIGHT, BOUND_WRONG),
+    "02.break_the_code": (LOSS_RIGHT, LOSS_WRONG),
+}
+
+
+class TestExercises(ExerciseLaws):
+    chapter = "02"
+    cases = ALL
+    strange = (
+        torch.zeros(7, 3, device="meta"),
+        torch.zeros(20_000, 3, device="meta"),
+        torch.zeros((), device="meta"),
+        (torch.zeros(40, device="meta"),) * 2,
+        np.float32(3.0),
+    )
+
+    def times(self, name, answer):
+        if name == "02.break_the_code":
+            return 1  # a model is trained, from the same seed each time
+        if answer is scores_by_jacobian:
+            return 2  # a backward pass for every draw
+        return 4 if name == "02.reparameterize" else super().times(name, answer)
+
+
+def test_the_input_is_named_on_which_it_broke():
+    result = check("02.gaussian_kl", KL_WRONG["sign"][0])
+    assert result.where.startswith("mu of shape [7, 3], log_var of shape [7, 3]")
+
+
+def test_reports_give_measured_numbers():
+    reason = check("02.predict_constant", "score function").reason
+    assert "is 1.0 by reparameterization and 4." in reason
+    assert "for z² + 100 it is 1.0 and 20" in reason
+    reason = check("02.score_function", scores).reason
+    assert abs(float(reason.split("of yours are ")[1].split()[0]) - 3) < 0.4
+    reason = check("02.iwae_bound", bound).reason
+    assert "the ELBO is -800." in reason
+    assert "the bound of 50 draws -796." in reason
+
+
+# --- What the exercises are made of --------------------------------------------------------------
+
+
+def test_the_example_holds():
+    failed, attempted = doctest.testmod(collapse, extraglobs={"torch": torch})
+    assert failed == 0
+    assert attempted > 0
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_collapse_does_not_depend_on_luck(seed):
+    dead = fit_vae(collapsing_loss, seed=seed)
+    assert dead.rate < 0.01
+    assert dead.spread < 0.005
+    assert abs(dead.distortion - dead.without_code) < 0.5
+    alive = fit_vae(lambda distortion, rate: (distortion + rate).mean(), seed=seed)
+    assert alive.rate > 2
+    assert alive.spread > 0.1
+    assert alive.distortion + alive.rate < dead.distortion + dead.rate - 2
+
+
+def test_one_seed_gives_one_report():
+    torch.manual_seed(0)
+    one = fit_vae(collapsing_loss, steps=3, seed=5)
+    torch.manual_seed(1)
+    assert fit_vae(collapsing_loss, steps=3, seed=5) == one
+    assert fit_vae(collapsing_loss, steps=3, seed=6) != one
+
+
+def test_a_loss_that_is_not_finite_is_refused():
+    with pytest.raises(ValueError, match=r"loss must have finite values .* step 1"):
+        fit_vae(lambda distortion, rate: (distortion / 0 * rate).mean())
