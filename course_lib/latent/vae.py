@@ -144,13 +144,7 @@ class VAE(nn.Module):
         The distortion −E log p(x | z) is estimated from ``n_samples`` draws of z for every x, the
         rate is exact.
         """
-        check_int("n_samples", n_samples, minimum=1)
-        mu, log_var = self.encode(x, y)
-        z = reparameterize(
-            mu.expand(n_samples, *mu.shape),
-            log_var.expand(n_samples, *mu.shape),
-            generator=generator,
-        )
+        mu, log_var, z = self._encode_and_draw(x, n_samples, y, generator)
         distortion = -self.log_likelihood(x, z, y).mean(dim=0)
         return gaussian_kl(mu, log_var), distortion
 
@@ -183,13 +177,7 @@ class VAE(nn.Module):
 
         The weights have the mean p(x), whatever q is.
         """
-        check_int("n_samples", n_samples, minimum=1)
-        mu, log_var = self.encode(x, y)
-        z = reparameterize(
-            mu.expand(n_samples, *mu.shape),
-            log_var.expand(n_samples, *mu.shape),
-            generator=generator,
-        )
+        mu, log_var, z = self._encode_and_draw(x, n_samples, y, generator)
         log_prior = gaussian_log_prob(z, torch.zeros_like(mu), torch.zeros_like(mu))
         log_posterior = gaussian_log_prob(z, mu, log_var)
         return self.log_likelihood(x, z, y) + log_prior - log_posterior
@@ -261,6 +249,19 @@ class VAE(nn.Module):
             return torch.bernoulli(x, generator=generator)
         eps = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device)
         return x + (0.5 * self.log_noise).exp() * eps
+
+    def _encode_and_draw(
+        self, x: Tensor, n_samples: int, y: Tensor | None, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and log σ² of q(z | x), ``[B, d]``, and draws from it, ``[n_samples, B, d]``."""
+        check_int("n_samples", n_samples, minimum=1)
+        mu, log_var = self.encode(x, y)
+        several = (n_samples, *mu.shape)
+        return (
+            mu,
+            log_var,
+            reparameterize(mu.expand(several), log_var.expand(several), generator=generator),
+        )
 
     def check(self, x: Tensor, y: Tensor | None) -> None:
         """Require data ``[B, *data_shape]`` that the likelihood can have, and fitting labels."""
