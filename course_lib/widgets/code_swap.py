@@ -37,6 +37,7 @@ MOST_CELLS = 32  # of height and width: smaller cells cannot be told apart
 MOST_PIXELS = 256  # of height and width
 PALETTE_SIZE = 128  # codes to paint with, at most
 SMALL_CODEBOOK = 32  # all of its codes can be painted with
+ALIKE = 13  # grey levels of 256 by which two swatches differ on average, at most
 FEWEST = 8  # codes that a stored example can be painted with, before a second example is stored
 BATCH = 128  # maps decoded at once
 HINT = "send fewer or smaller examples"
@@ -134,7 +135,7 @@ class CodeSwap(CourseWidget):
         arrays["swatches"] = self._swatches(n_codes)
         self._arrays, self._decoded = arrays, decoded
         first = self._maps[0].tolist()
-        palette = _palette(self._maps, n_codes)
+        palette = _palette(self._maps, arrays["swatches"])
         super().__init__(
             arrays,
             hint=HINT,
@@ -325,9 +326,9 @@ class CodeSwap(CourseWidget):
         maps = self._maps[examples]
         for changed, (_, cell, code) in zip(maps, changes, strict=True):
             changed.flat[cell] = code
-        differences = self._levels(maps) - self._decoded[examples]  # of bytes: modulo 256
-        differences[(differences == 1) | (differences == 255)] = 0
-        return [difference.tobytes() for difference in differences]
+        differences = self._levels(maps).astype(int) - self._decoded[examples]
+        differences[np.abs(differences) == 1] = 0
+        return [(difference % 256).astype(np.uint8).tobytes() for difference in differences]
 
     # ---------------------------------------------------------------------------------------- shown
 
@@ -340,7 +341,7 @@ class CodeSwap(CourseWidget):
     def still(self) -> bytes:
         """The example, its map with swatches and numbers, changed cells framed, and the image."""
         rows, columns = self._shape
-        examples = self._arrays.get("originals", self._decoded / 255)
+        examples = self._arrays.get("originals", self._decoded) / 255
         figure = Figure(figsize=(7.2, 2.6 * min(max(rows / columns, 0.7), 1.5)))
         left, middle, right = figure.subplots(1, 3, width_ratios=[0.6, 1, 1])
         figure.subplots_adjust(left=0.01, right=0.99, bottom=0.02, top=0.9, wspace=0.06)
@@ -351,19 +352,26 @@ class CodeSwap(CourseWidget):
 
     def _show_map(self, ax: Axes) -> None:
         rows, columns = self._shape
-        own, swatches = self._maps[self.example], self.array("swatches") / 255
-        _show(ax, f"codes {rows} × {columns}, K = {self.n_codes}", np.zeros((rows, columns)))
-        for (row, column), code in np.ndenumerate(np.array(self.codes)):
+        codes, own, swatches = (
+            np.array(self.codes),
+            self._maps[self.example],
+            self.array("swatches"),
+        )
+        # Each cell a white square with its swatch above the middle, where its number has room.
+        _, tall, wide = swatches.shape
+        some = np.arange(12)
+        cells = np.ones((rows, columns, 20, 20))
+        enlarged = swatches[codes][..., some[:, None] * tall // 12, some[None, :] * wide // 12]
+        cells[:, :, 2:14, 4:16] = enlarged / 255
+        mosaic = cells.swapaxes(1, 2).reshape(20 * rows, 20 * columns)
+        _show(ax, f"codes {rows} × {columns}, K = {self.n_codes}", mosaic)
+        for (row, column), code in np.ndenumerate(codes):
             changed = code != own[row, column]
             look = {"ec": PALETTE["model"] if changed else "#d3d7dc", "lw": 1.5 if changed else 0.5}
-            box = (column - 0.5, row - 0.5)
-            ax.add_patch(Rectangle(box, 1, 1, fc="white", zorder=1 + changed / 2, **look))
-            place = (column - 0.3, column + 0.3, row + 0.15, row - 0.42)
-            grey = {"cmap": colour_map("grey"), "vmin": 0, "vmax": 1, "aspect": "auto"}
-            ax.imshow(swatches[code], extent=place, zorder=2, **grey)
-            at = {"ha": "center", "va": "center", "fontsize": min(7, 42 / rows), "zorder": 2}
-            ax.text(column, row + 0.31, str(code), **at)
-        ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), aspect="equal")
+            place = (20 * column - 0.5, 20 * row - 0.5)
+            ax.add_patch(Rectangle(place, 20, 20, fill=False, zorder=2 + changed, **look))
+            at = {"ha": "center", "va": "center", "fontsize": min(7, 42 / rows)}
+            ax.text(20 * column + 9.5, 20 * row + 16, str(code), **at)
 
 
 def _flat(levels: np.ndarray) -> list[int]:
@@ -380,13 +388,21 @@ def _whole(name: str, array: np.ndarray, n_codes: int) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _palette(maps: np.ndarray, n_codes: int) -> list[int]:
+def _palette(maps: np.ndarray, swatches: np.ndarray) -> list[int]:
     """The codes to paint with: those of the examples, most frequent first; then, of a small
-    codebook, all others.
+    codebook, all others. A code that looks like one before it comes after all that do not: most
+    codes of dark images are the background's.
     """
-    used = [code for code, _ in Counter(maps.ravel().tolist()).most_common()]
-    rest = sorted(set(range(n_codes)) - set(used)) if n_codes <= SMALL_CODEBOOK else []
-    return (used + rest)[:PALETTE_SIZE]
+    codes = [code for code, _ in Counter(maps.ravel().tolist()).most_common()]
+    if len(swatches) <= SMALL_CODEBOOK:
+        codes += sorted(set(range(len(swatches))) - set(codes))
+    looks = swatches.astype(float)
+    new: list[int] = []
+    alike: list[int] = []
+    for code in codes:
+        seen = any(np.abs(looks[code] - looks[other]).mean() < ALIKE for other in new)
+        (alike if seen else new).append(code)
+    return (new + alike)[:PALETTE_SIZE]
 
 
 def _checked_size(size: tuple[int, ...], cells: list[int]) -> list[int]:

@@ -111,6 +111,31 @@ voronoi = widgets.Voronoi(
 )
 voronoi
 """,
+    "swap": """
+import pathlib, time
+swap_maps, swap_fault = [], ""
+swap_gate = pathlib.Path("swap_gate")  # where it exists, it holds how many answers may be given
+def swap_decode(codes):
+    if len(codes) == 1:
+        swap_maps.append(codes[0].tolist())
+        while swap_gate.exists() and len(swap_maps) > int(swap_gate.read_text() or 0):
+            time.sleep(0.02)
+    if swap_fault:
+        raise RuntimeError(swap_fault)
+    flat = (codes / 7).repeat(2, 1).repeat(2, 2)  # each code a grey patch, a little blurred
+    wide = np.pad(flat, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    around = wide[:, 2:, 1:-1] + wide[:, :-2, 1:-1] + wide[:, 1:-1, 2:] + wide[:, 1:-1, :-2]
+    return (0.6 * flat + 0.1 * around) ** 2
+def swap_encode(images):
+    means = images.reshape(1, 4, 2, 4, 2).mean((2, 4))
+    return np.rint(7 * means**0.5)
+swap_codes = (np.arange(16).reshape(4, 4) * np.array([1, 3, 5]).reshape(3, 1, 1) // 2) % 8
+swap = widgets.CodeSwap(
+    swap_decode, swap_codes, 8, originals=swap_decode(swap_codes)[:, ::-1], encode=swap_encode,
+    title="Swap codes",
+)
+swap
+""",
 }
 
 GALLERY = PLAYERS | OTHERS
