@@ -9,8 +9,9 @@ from course_lib.widgets.density_warp import DensityWarp
 from course_lib.widgets.figures import image_grid, show_figure
 from course_lib.widgets.image_player import ImagePlayer
 from course_lib.widgets.inpaint import Inpaint
+from course_lib.widgets.latent_plane import LatentPlane
 from course_lib.widgets.mask_explorer import MaskExplorer
-from course_lib.widgets.palette import MAPS, PALETTE, colour_map
+from course_lib.widgets.palette import CLASS_COLOURS, MAPS, PALETTE, colour_map
 from course_lib.widgets.particle_player import ParticlePlayer
 from course_lib.widgets.pixel_by_pixel import PixelByPixel
 from course_lib.widgets.receptive_field import ReceptiveField
@@ -18,6 +19,7 @@ from course_lib.widgets.reparameterization import Reparameterization
 from course_lib.widgets.voronoi import Voronoi
 
 __all__ = [
+    "CLASS_COLOURS",
     "MAPS",
     "PALETTE",
     "CodeSwap",
@@ -25,6 +27,7 @@ __all__ = [
     "DensityWarp",
     "ImagePlayer",
     "Inpaint",
+    "LatentPlane",
     "MaskExplorer",
     "ParticlePlayer",
     "PixelByPixel",

@@ -25,6 +25,18 @@ export const MAPS = {
   "grey": ["#000000", "#ffffff"]
 };
 
+// One colour for each of ten classes, such as the digits: a darker set for light pages.
+export const CLASS_COLOURS = {
+  "light": [
+    "#1f6fb4", "#b05600", "#1b7f3b", "#c8242f", "#7a4fb5", "#7b5147", "#b8308a", "#5c636b",
+    "#726a00", "#007a88"
+  ],
+  "dark": [
+    "#6fb1ea", "#f19a4a", "#63c97f", "#f77f7f", "#b79bed", "#c9a193", "#ee86c5", "#b3bac2",
+    "#cfc44a", "#4fcbd8"
+  ]
+};
+
 function rgb(hex) {
   return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 }
@@ -49,12 +61,13 @@ export function colourTable(name, size = 256) {
 export function unpack(model) {
   const bytes = model.get("data");
   const arrays = {};
-  for (const [name, { offset, shape, low, high }] of Object.entries(model.get("arrays"))) {
+  for (const [name, { offset, shape, low, high, bits = 16 }] of Object.entries(model.get("arrays"))) {
     const size = shape.reduce((a, b) => a * b, 1);
     const start = bytes.byteOffset + offset;
-    const whole = new Uint16Array(bytes.buffer.slice(start, start + 2 * size));
+    const Whole = bits === 8 ? Uint8Array : Uint16Array;
+    const whole = new Whole(bytes.buffer.slice(start, start + (bits / 8) * size));
     const values = new Float32Array(size);
-    const unit = (high - low) / 65535;
+    const unit = (high - low) / (2 ** bits - 1);
     for (let i = 0; i < size; i++) values[i] = low + unit * whole[i];
     arrays[name] = { values, shape };
   }
@@ -278,6 +291,22 @@ export function drawAxes(ctx, extent, box, theme) {
   ctx.stroke();
 }
 
+// Points of ten classes as the digits 0 ... 9: the character tells the class, the colour helps.
+export function drawDigits(ctx, places, labels, theme, size = 11) {
+  const colours = CLASS_COLOURS[theme.dark ? "dark" : "light"];
+  ctx.font = `600 ${size}px ${theme.font}`;
+  ctx.textAlign = "center";
+  ctx.textBaseline = "middle";
+  ctx.lineJoin = "round";
+  ctx.lineWidth = 2.5;
+  ctx.strokeStyle = theme.plot; // a rim, so that a digit is read on others and on pictures
+  places.forEach(([x, y], i) => {
+    ctx.strokeText(labels[i], x, y);
+    ctx.fillStyle = colours[labels[i]];
+    ctx.fillText(labels[i], x, y);
+  });
+}
+
 // A bar of the colour map `name` with its numbers to the right and its label along it.
 export function drawColourBar(ctx, name, low, high, label, box, theme) {
   const gradient = ctx.createLinearGradient(0, box.y + box.height, 0, box.y);
@@ -305,6 +334,55 @@ export function drawColourBar(ctx, name, low, high, label, box, theme) {
   ctx.textAlign = "center";
   ctx.fillText(label, 0, 0);
   ctx.restore();
+}
+
+// ------------------------------------------------------------------------------ asking the kernel
+
+const PATIENCE = 8000; // milliseconds until a wait is called a long one
+
+// Questions to the kernel, one at a time: `ask(question)` sends {kind, sequence, ...question()}, or
+// waits for the answer that is on its way. Of what is asked meanwhile only the newest goes out;
+// question() is called at that moment, and may be null where there is nothing left to ask.
+//
+// Python answers by the trait `answered` with the same `sequence`. `onAnswer(ours)` hears of every
+// answer but stale ones (another is awaited, or a newer question goes out); `tell()` of all changes.
+export function kernelLine(model, kind, { onAnswer, tell }) {
+  const name = Math.random().toString(36).slice(2, 8); // another browser may talk to this kernel
+  const line = { waiting: "", late: false };
+  let count = 0;
+  let timer = 0;
+  let next = null;
+  const send = (content) => {
+    count += 1;
+    line.waiting = `${name}.${count}`;
+    line.late = false;
+    timer = setTimeout(() => {
+      line.late = true;
+      tell();
+    }, PATIENCE);
+    model.send({ kind, sequence: line.waiting, ...content });
+  };
+  line.ask = (question) => {
+    if (line.waiting) {
+      next = question;
+    } else {
+      const content = question();
+      if (content) send(content);
+    }
+    tell();
+  };
+  model.on("change:answered", () => {
+    if (line.waiting && model.get("answered").sequence !== line.waiting) return;
+    const ours = Boolean(line.waiting);
+    clearTimeout(timer);
+    Object.assign(line, { waiting: "", late: false });
+    const content = next?.();
+    next = null;
+    if (content) send(content);
+    else onAnswer(ours);
+    tell();
+  });
+  return line;
 }
 
 // ------------------------------------------------------------------------------------- the player

@@ -34,6 +34,7 @@ __all__ = [
     "pack",
     "png",
     "to_array",
+    "to_bytes",
     "to_images",
 ]
 
@@ -107,6 +108,11 @@ def to_images(
     return array[:, 0] if array.ndim == 4 else array
 
 
+def to_bytes(images: np.ndarray) -> np.ndarray:
+    """Images in [0, 1] as uint8, 0 ... 255, which ``pack`` keeps at one byte a pixel."""
+    return np.rint(255 * images).astype(np.uint8)
+
+
 def one_line(problem: BaseException) -> str:
     """What went wrong in one line of at most 200 characters, for a widget to show."""
     text = " ".join(str(problem).split())
@@ -157,18 +163,25 @@ def pack(arrays: dict[str, np.ndarray], hint: str) -> tuple[bytes, dict[str, dic
     """Quantize arrays to 16 bits each over their own range and join them.
 
     Returns the bytes (little-endian uint16) and, for each array, ``{"offset", "shape", "low",
-    "high"}``: a whole number q stands for ``low + q (high - low) / 65535``. Raises ``ValueError``
-    with ``hint`` where the result is larger than ``MAX_BYTES``.
+    "high"}``: a whole number q stands for ``low + q (high - low) / 65535``. An array of uint8 is
+    kept as it is, with ``"bits": 8`` beside the others. Raises ``ValueError`` with ``hint`` where
+    the result is larger than ``MAX_BYTES``.
     """
-    size = sum(2 * array.size for array in arrays.values())
+    size = sum(array.size * (1 if array.dtype == np.uint8 else 2) for array in arrays.values())
     if size > MAX_BYTES:
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
         raise ValueError(
             f"a widget holds at most {MAX_BYTES:,} bytes, got {size:,} ({shapes}, 2 bytes a "
-            f"number): {hint}"
+            f"number, 1 where it is uint8): {hint}"
         )
     parts, layout, offset = [], {}, 0
     for name, array in arrays.items():
+        if array.dtype == np.uint8:
+            whole = {"offset": offset, "shape": list(array.shape), "low": 0, "high": 255, "bits": 8}
+            layout[name] = whole
+            parts.append(array.tobytes())
+            offset += array.nbytes
+            continue
         low, high = float(array.min()), float(array.max())
         unit = (high - low) / LEVELS or 1.0
         whole = np.rint((array.astype(np.float64) - low) / unit).astype("<u2")
@@ -231,8 +244,9 @@ class CourseWidget(anywidget.AnyWidget):
         """One of the arrays as the browser sees it: quantized and restored, float64."""
         layout = self.arrays[name]
         size = int(np.prod(layout["shape"]))
-        whole = np.frombuffer(self.data, "<u2", count=size, offset=layout["offset"])
-        unit = (layout["high"] - layout["low"]) / LEVELS
+        bits = layout.get("bits", 16)
+        whole = np.frombuffer(self.data, f"<u{bits // 8}", size, layout["offset"])
+        unit = (layout["high"] - layout["low"]) / (2**bits - 1)
         return (layout["low"] + unit * whole).reshape(layout["shape"])
 
     def still(self) -> bytes:

@@ -1,10 +1,8 @@
 // Inpaint: scratch pixels out of an image; the kernel fills them in.
 
 import {
-  PALETTE, atStep, clockOf, element, outline, playerBar, unpack
+  PALETTE, atStep, clockOf, element, kernelLine, outline, playerBar, unpack
 } from "./base.js";
-
-const PATIENCE = 8000; // milliseconds until a wait is called a long one
 
 const STYLE = `
 .inpaint-body { display: flex; flex-wrap: wrap; gap: 8px 18px; align-items: flex-start; }
@@ -33,13 +31,6 @@ const STYLE = `
 .inpaint-tools .inpaint-fill:hover:enabled { background: var(--cw-button); filter: brightness(1.1); }
 .inpaint-status { margin: 0; min-height: 38px; color: var(--cw-muted); overflow-wrap: anywhere; }
 .inpaint-status.failed { color: var(--cw-ink); border-left: 3px solid ${PALETTE.error}; padding-left: 8px; }
-.inpaint-wait {
-  display: inline-block; width: 12px; height: 12px; margin-right: 7px; vertical-align: -1px;
-  border: 2px solid var(--cw-line); border-top-color: var(--cw-accent); border-radius: 50%;
-  animation: inpaint-turn 0.9s linear infinite;
-}
-@keyframes inpaint-turn { to { transform: rotate(1turn); } }
-@media (prefers-reduced-motion: reduce) { .inpaint-wait { animation: none; } }
 `;
 
 // What is asked and awaited, once per model, shared by all its views.
@@ -47,13 +38,9 @@ const DESKS = new WeakMap();
 
 function deskOf(model) {
   if (DESKS.has(model)) return DESKS.get(model);
-  const name = Math.random().toString(36).slice(2, 8); // another browser may talk to this kernel
   const clock = clockOf(model);
   const listeners = new Set();
-  let count = 0;
-  let timer = 0;
-  let queued = false; // one more request as soon as the kernel has answered
-  const desk = { waiting: "", late: false, past: [] };
+  const desk = { past: [] };
   const tell = () => listeners.forEach((listener) => listener());
 
   desk.puzzle = () => ({ image: model.get("image_index"), known: model.get("known") });
@@ -68,38 +55,20 @@ function deskOf(model) {
     listeners.add(listener);
     return () => listeners.delete(listener);
   };
-  desk.ask = () => {
-    if (desk.waiting) {
-      queued = true;
-      return;
-    }
-    clock.pause();
-    count += 1;
-    desk.waiting = `${name}.${count}`;
-    desk.late = false;
-    timer = setTimeout(() => {
-      desk.late = true;
-      tell();
-    }, PATIENCE);
-    model.send({ kind: "fill", sequence: desk.waiting, ...desk.puzzle() });
-    tell();
+  const onAnswer = (ours) => {
+    if (!ours || !desk.done()) return;
+    clock.step = 0;
+    clock.play();
   };
-  model.on("change:answered", () => {
-    const { sequence } = model.get("answered");
-    if (sequence === desk.waiting) {
-      clearTimeout(timer);
-      desk.waiting = "";
-      const again = queued && !desk.fits(); // impatient clicks ask for nothing new
-      queued = false;
-      if (again) {
-        desk.ask();
-      } else if (desk.done()) {
-        clock.step = 0;
-        clock.play();
-      }
-    }
-    tell();
-  });
+  desk.line = kernelLine(model, "fill", { onAnswer, tell });
+  desk.ask = () => {
+    const again = Boolean(desk.line.waiting);
+    desk.line.ask(() => {
+      if (again && desk.fits()) return null; // impatient clicks ask for nothing new
+      clock.pause();
+      return desk.puzzle();
+    });
+  };
   // Whoever changed the puzzle: the steps on the screen no longer belong to it.
   const changed = () => {
     clock.pause();
@@ -412,9 +381,9 @@ function render({ model, el }) {
   side.append(status);
 
   function message(hidden) {
-    if (desk.waiting || model.get("status") === "waiting") {
-      const words = desk.late ? "Still waiting. Is the kernel busy or stopped?" : "Waiting for the kernel …";
-      return [element("span", { class: "inpaint-wait", "aria-hidden": "true" }), words];
+    if (desk.line.waiting || model.get("status") === "waiting") {
+      const words = desk.line.late ? "Still waiting. Is the kernel busy or stopped?" : "Waiting for the kernel …";
+      return [element("span", { class: "cw-wait", "aria-hidden": "true" }), words];
     }
     if (notice) return [notice];
     if (desk.failed()) return [`fill failed: ${model.get("answered").error}`];
@@ -432,7 +401,7 @@ function render({ model, el }) {
     fill.disabled = !hidden;
     fill.textContent = desk.done() && !model.standIn ? "Fill in again" : "Fill in";
     example.hidden = !model.standIn || !model.get("answered").known || desk.done();
-    const busy = Boolean(desk.waiting);
+    const busy = Boolean(desk.line.waiting);
     view.root.setAttribute("aria-busy", String(busy));
     view.controls.style.visibility = desk.done() && !busy && clock.last() ? "" : "hidden";
     status.classList.toggle("failed", Boolean(!busy && !notice && desk.failed()));

@@ -7,7 +7,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap
 
 from course_lib.checks import check_one_of
 
-__all__ = ["MAPS", "PALETTE", "colour_map"]
+__all__ = ["CLASS_COLOURS", "MAPS", "PALETTE", "colour_map"]
 
 # The same colours mean the same things throughout. Each keeps a contrast of at least 3 : 1 against
 # white and against a dark page.
@@ -28,6 +28,20 @@ MAPS: dict[str, list[str]] = {
     ],
     "signed": ["#1c62b0", "#5f9bd8", "#c8c8c8", "#dd8033", "#a84300"],
     "grey": ["#000000", "#ffffff"],
+}
+
+# One colour for each of ten classes, such as the digits, on light pages and on dark ones. Letters
+# in it keep a contrast of at least 4.5 : 1 against the page. Write the class as well: ten colours
+# are more than anyone can tell apart.
+CLASS_COLOURS: dict[str, list[str]] = {
+    "light": [
+        *("#1f6fb4", "#b05600", "#1b7f3b", "#c8242f", "#7a4fb5", "#7b5147", "#b8308a", "#5c636b"),
+        *("#726a00", "#007a88"),
+    ],
+    "dark": [
+        *("#6fb1ea", "#f19a4a", "#63c97f", "#f77f7f", "#b79bed", "#c9a193", "#ee86c5", "#b3bac2"),
+        *("#cfc44a", "#4fcbd8"),
+    ],
 }
 
 

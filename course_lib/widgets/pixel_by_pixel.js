@@ -1,10 +1,9 @@
 // PixelByPixel: a model writes an image pixel by pixel; a click on a pixel rewrites its history.
 
 import {
-  PALETTE, clockOf, colourTable, drawColourBar, element, outline, playerBar, unpack
+  PALETTE, clockOf, colourTable, drawColourBar, element, kernelLine, outline, playerBar, unpack
 } from "./base.js";
 
-const PATIENCE = 8000; // milliseconds until a wait is called a long one
 const SHOWN = 8; // continuations in the strip
 const NO_KERNEL = "Rewriting needs a running kernel: run this cell.";
 
@@ -39,13 +38,6 @@ const STYLE = `
 .pixel-status { flex: 1 1 100%; margin: 0; min-height: 20px; overflow-wrap: anywhere; }
 .pixel-status.failed { border-left: 3px solid ${PALETTE.error}; padding-left: 8px; }
 .pixel-hint { margin: 6px 0 0; color: var(--cw-muted); font-size: 12px; }
-.pixel-wait {
-  display: inline-block; width: 12px; height: 12px; margin-right: 7px; vertical-align: -1px;
-  border: 2px solid var(--cw-line); border-top-color: var(--cw-accent); border-radius: 50%;
-  animation: pixel-turn 0.9s linear infinite;
-}
-@keyframes pixel-turn { to { transform: rotate(1turn); } }
-@media (prefers-reduced-motion: reduce) { .pixel-wait { animation: none; } }
 `;
 
 // ------------------------------------------------------------------------------ asking the kernel
@@ -55,14 +47,10 @@ const DESKS = new WeakMap();
 
 function deskOf(model) {
   if (DESKS.has(model)) return DESKS.get(model);
-  const name = Math.random().toString(36).slice(2, 8); // another browser may talk to this kernel
   const clock = clockOf(model);
   const listeners = new Set();
-  let count = 0;
-  let timer = 0;
-  let queued = null; // what the reader has asked since; it makes the answer on its way stale
   let goOn = false; // it was playing when the reader asked
-  const desk = { waiting: "", late: false, notice: "", asked: null };
+  const desk = { notice: "", asked: null };
   const tell = () => listeners.forEach((listener) => listener());
 
   // A pixel is written or not: there is nothing to show between two steps.
@@ -101,16 +89,15 @@ function deskOf(model) {
     clock.seek(playing ? desk.nKnown : clock.last());
     if (playing && desk.nKnown < clock.last()) clock.play();
   };
-  const send = (request) => {
-    count += 1;
-    Object.assign(desk, { waiting: `${name}.${count}`, late: false, asked: request });
-    timer = setTimeout(() => {
-      desk.late = true;
-      tell();
-    }, PATIENCE);
-    const { nKnown, image, label } = request;
-    model.send({ kind: "write", sequence: desk.waiting, image: [...image], n_known: nKnown, label });
+  const onAnswer = (ours) => {
+    desk.asked = null;
+    desk.notice = "";
+    // After an error Python still has the last good answer, which we may have dropped as stale.
+    if (desk.data !== model.get("data")) take();
+    if (ours && !model.get("answered").error) reveal();
+    goOn = false;
   };
+  desk.line = kernelLine(model, "write", { onAnswer, tell });
 
   // request: {nKnown, image, label}; the newest wins.
   desk.ask = (request) => {
@@ -122,13 +109,14 @@ function deskOf(model) {
       desk.flipped = desk.changed = [];
       goOn = goOn || clock.playing;
       clock.pause();
-      if (desk.waiting) desk.asked = queued = request;
-      else send(request);
+      desk.asked = request;
+      const { nKnown, image, label } = request;
+      desk.line.ask(() => ({ image: [...image], n_known: nKnown, label }));
     }
     tell();
   };
   desk.choose = (choice) => {
-    if (desk.waiting || choice === desk.choice) return;
+    if (desk.line.waiting || choice === desk.choice) return;
     desk.notice = "";
     model.set("choice", choice);
     model.save_changes();
@@ -139,26 +127,6 @@ function deskOf(model) {
     listeners.add(listener);
     return () => listeners.delete(listener);
   };
-  model.on("change:answered", () => {
-    const { sequence, error } = model.get("answered");
-    if (desk.waiting && sequence !== desk.waiting) return; // stale: not what we wait for
-    const ours = Boolean(desk.waiting);
-    clearTimeout(timer);
-    desk.waiting = "";
-    desk.asked = null;
-    if (queued) {
-      const request = queued;
-      queued = null;
-      send(request);
-    } else {
-      desk.notice = "";
-      // After an error Python still has the last good answer, which we may have dropped as stale.
-      if (desk.data !== model.get("data")) take();
-      if (ours && !error) reveal();
-      goOn = false;
-    }
-    tell();
-  });
   model.on("change:choice", () => {
     // A new answer brings its own choice, which `take` reads with it.
     if (desk.data === model.get("data") && desk.choice !== model.get("choice")) take();
@@ -451,9 +419,9 @@ function render({ model, el }) {
     return `${what}: ${desk.changed.length} of ${after} later ${after === 1 ? "pixel" : "pixels"} changed.`;
   };
   function message() {
-    if (desk.waiting || model.get("status") === "waiting") {
-      const words = desk.late ? "Still waiting. Is the kernel busy or stopped?" : "Waiting for the kernel …";
-      return [element("span", { class: "pixel-wait", "aria-hidden": "true" }), words];
+    if (desk.line.waiting || model.get("status") === "waiting") {
+      const words = desk.line.late ? "Still waiting. Is the kernel busy or stopped?" : "Waiting for the kernel …";
+      return [element("span", { class: "cw-wait", "aria-hidden": "true" }), words];
     }
     if (desk.notice) return [desk.notice];
     if (desk.failed()) return [`write failed: ${desk.failed()}`];
@@ -478,8 +446,8 @@ function render({ model, el }) {
       : `Again after ${desk.nKnown} ${desk.nKnown === 1 ? "pixel" : "pixels"}`);
     again.disabled = here() >= size;
     if (classes.length) select.value = String((desk.asked || desk).label);
-    view.root.setAttribute("aria-busy", String(Boolean(desk.waiting)));
-    const failed = !desk.waiting && !desk.notice && desk.failed();
+    view.root.setAttribute("aria-busy", String(Boolean(desk.line.waiting)));
+    const failed = !desk.line.waiting && !desk.notice && desk.failed();
     status.classList.toggle("failed", Boolean(failed));
     say(status, ...message());
     view.redraw();

@@ -1,0 +1,298 @@
+"""``LatentPlane``: drag a point through the latent plane of a decoder and see its image."""
+
+import base64
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import traitlets
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from course_lib.checks import check_number
+from course_lib.widgets.base import (
+    MAX_BYTES,
+    CourseWidget,
+    one_line,
+    png,
+    to_array,
+    to_bytes,
+    to_images,
+)
+from course_lib.widgets.palette import CLASS_COLOURS, PALETTE, colour_map
+
+__all__ = ["LatentPlane"]
+
+Decode = Callable[[torch.Tensor], np.ndarray | torch.Tensor]
+
+# How many stored images there may be along an axis, finest first. `map_tiles` finds its pictures
+# among them for each of these.
+SIDES = (41, 37, 33, 29, 25, 23, 21, 19, 17, 15, 13, 11, 9)
+BATCH = 64  # latent points that are decoded at once
+N_WALK = 9  # images along a walk, its two ends included. latent_plane.js has the same number.
+
+
+class LatentPlane(CourseWidget):
+    """The latent plane of a decoder of images; the reader drags a point z, and sees its image.
+
+    Under the point lie a map of what the decoder makes of the plane, and the posterior means of
+    images, each written as the digit of its class. While the point moves, the image is mixed from
+    the four nearest of a grid of stored images; as soon as the kernel has decoded z itself, that
+    image takes its place, and the widget says which of the two it shows. An answer that comes when
+    z has moved on is dropped. A walk shows nine images between z and a second point, at equal
+    distances on the straight line.
+
+    Stored without a kernel, the widget shows mixtures everywhere but at the z it was stored with.
+
+    Arguments:
+        decode: called with latent points, a float32 tensor ``[B, 2]`` on the CPU, without
+            gradients. Returns images ``[B, H, W]`` or ``[B, 1, H, W]`` with values in [0, 1]. To be
+            answered while the reader drags, it should take at most 150 ms for nine points.
+        extent: the plane is [-extent, extent]².
+        points: ``[N, 2]``, the posterior means of N images, or None. Those outside the plane are
+            counted, not drawn.
+        labels: ``[N]``, the class of each of them, 0 ... 9; None draws dots.
+        z: the point at the start.
+        title: shown above the plane.
+        alt: what one sees, in a sentence, for readers who do not see it.
+
+    Raises ``ValueError`` where an argument, or what ``decode`` returns, is not as described, or
+    where 9 x 9 stored images and the points need more than 300 KB at one byte a pixel.
+
+    ``widget.z`` and ``widget.z_end`` (the other end of the walk), ``widget.walk``,
+    ``widget.show_map`` and ``widget.show_points`` can be read and set. ``widget.image`` is z
+    decoded, ``widget.grid`` the images that are stored. ``widget.error`` says why the browser's
+    last question failed.
+    """
+
+    module = "latent_plane.js"
+
+    extent = traitlets.Float(3.0, read_only=True).tag(sync=True)
+    # What is dragged must not be pulled back by an older echo from the kernel.
+    z = traitlets.List(traitlets.Float()).tag(sync=True, echo_update=False)
+    z_end = traitlets.List(traitlets.Float()).tag(sync=True, echo_update=False)
+    walk = traitlets.Bool(False).tag(sync=True)
+    show_map = traitlets.Bool(True).tag(sync=True)
+    show_points = traitlets.Bool(True).tag(sync=True)
+    # The last answer: {"sequence", "latents" [K, 2], "pixels" [K, H, W] as base64, "error"}. A view
+    # shows it where it shows these very latents.
+    answered = traitlets.Dict().tag(sync=True)
+
+    def __init__(
+        self,
+        decode: Decode,
+        *,
+        extent: float = 3.0,
+        points: np.ndarray | torch.Tensor | None = None,
+        labels: Sequence[int] | np.ndarray | torch.Tensor | None = None,
+        z: Sequence[float] = (0.0, 0.0),
+        title: str = "",
+        alt: str = "",
+    ) -> None:
+        if not callable(decode):
+            raise ValueError(f"decode must be callable as decode(latents), got {decode!r}")
+        check_number("extent", extent, above=0)
+        self._function = decode
+        self._extent = float(extent)
+        self._size: tuple[int, int] | None = None
+        cloud = {}
+        if points is not None:
+            cloud["points"] = to_array("points", points, "[N, 2]", 2)
+            if cloud["points"].shape[1] != 2:
+                raise ValueError(
+                    f"points must have shape [N, 2], got {list(cloud['points'].shape)}"
+                )
+        if labels is not None:
+            cloud["labels"] = to_classes("labels", labels, len(cloud.get("points", ())))
+        start = _inside("z", z, self._extent)
+        first = self._decode([start])
+        # Two bytes for each coordinate of a point, and one for its class.
+        taken = sum((2 if name == "points" else 1) * array.size for name, array in cloud.items())
+        fitting = (side for side in SIDES if side**2 * first[0].size <= MAX_BYTES - taken)
+        grid = self._decode(latent_grid(self._extent, next(fitting, SIDES[-1])))
+        side = round(len(grid) ** 0.5)
+        super().__init__(
+            {"grid": grid.reshape(side, side, *self._size)} | cloud,
+            hint="decode smaller images, or send fewer points",
+            title=title,
+            alt=alt or "A plane of latent points, and the image that a chosen point decodes to.",
+            z=start,
+            # Across the origin, where the densest part of the prior lies between the two ends.
+            z_end=[-v for v in start] if any(start) else [0.6 * self._extent, 0.4 * self._extent],
+        )
+        self.set_trait("extent", self._extent)
+        self._answer("", [start], first)
+        self.on_msg(self._receive)
+
+    # ---------------------------------------------------------------------------------------- state
+
+    @traitlets.validate("z", "z_end")
+    def _inside_the_plane(self, proposal: dict) -> list[float]:
+        return _inside(proposal["trait"].name, proposal["value"], self._extent)
+
+    @property
+    def grid(self) -> np.ndarray:
+        """The stored images, float32 ``[G, G, H, W]``, quantized: rows from -extent up in z₂."""
+        return (self.array("grid") / 255).astype(np.float32)
+
+    @property
+    def image(self) -> np.ndarray:
+        """What z decodes to, float32 ``[H, W]``, quantized."""
+        return self._decode([self.z])[0].astype(np.float32) / 255
+
+    @property
+    def path(self) -> np.ndarray:
+        """The latent points of the walk from z to its other end, float64 ``[9, 2]``."""
+        return np.linspace(self.z, self.z_end, N_WALK)
+
+    @property
+    def error(self) -> str:
+        """Why the browser's last question failed, in one line; empty where it did not."""
+        return self.answered.get("error", "")
+
+    # ------------------------------------------------------------------------------------- decoding
+
+    def _decode(self, latents: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
+        """What ``decode`` makes of latent points ``[K, 2]``, checked: uint8 ``[K, H, W]``."""
+        images = []
+        for part in torch.as_tensor(np.asarray(latents, dtype=np.float32)).split(BATCH):
+            with torch.no_grad():
+                answer = self._function(part)
+            name = "the images that decode returns"
+            images.append(to_images(name, answer, size=self._size))
+            if len(images[-1]) != len(part):
+                raise ValueError(
+                    f"{name} must be one for each of the {len(part)} points, got {len(images[-1])}"
+                )
+            self._size = images[-1].shape[1:]
+        return to_bytes(np.concatenate(images))
+
+    def _receive(self, widget: object, content: dict, buffers: list) -> None:
+        """Answer a question from the browser; what goes wrong is shown there."""
+        if content.get("kind") != "decode":
+            return
+        sequence, latents = content["sequence"], content["latents"]
+        try:
+            self._answer(sequence, latents, self._decode(latents))
+        except (Exception, KeyboardInterrupt) as problem:
+            # There is no cell here that could show more than a line.
+            empty = {"latents": latents, "pixels": ""}
+            self.answered = {"sequence": sequence, "error": one_line(problem)} | empty
+
+    def _answer(self, sequence: str, latents: list[list[float]], images: np.ndarray) -> None:
+        pixels = base64.b64encode(images.tobytes()).decode("ascii")
+        answer = {"sequence": sequence, "latents": latents, "pixels": pixels, "error": ""}
+        self.answered = answer
+
+    # ---------------------------------------------------------------------------------------- shown
+
+    def static_html(self) -> str:
+        """The stored form, with all that it shows at first decoded."""
+        latents = self.path.tolist() if self.walk else [self.z]
+        self._answer("", latents, self._decode(latents))
+        return super().static_html()
+
+    def still(self) -> bytes:
+        """The plane with its map and its points, and the image of z; below them the walk."""
+        height = 4.9 if self.walk else 3.9
+        figure = Figure(figsize=(7.2, height))
+        bottom = 1 - 3.9 / height
+        left = figure.add_axes((0.075, bottom + 0.45 / height, 0.455, 3.28 / height))
+        self._draw_plane(left)
+        right = figure.add_axes((0.6, bottom + 0.65 / height, 0.38, 2.74 / height))
+        right.imshow(self.image, cmap=colour_map("grey"), vmin=0, vmax=1)
+        right.set_title("decoded at z = ({:.2f}, {:.2f})".format(*self.z), fontsize=9)
+        panels = [right]
+        if self.walk:
+            for k, image in enumerate(self._decode(self.path)):
+                ax = figure.add_axes((0.02 + 0.1075 * k, 0.02, 0.1, 0.72 / height))
+                ax.imshow(image, cmap=colour_map("grey"), vmin=0, vmax=255)
+                panels.append(ax)
+            name = "from z to the other end, at equal distances"
+            figure.text(0.02, 0.86 / height, name, fontsize=9)
+        for ax in panels:
+            ax.set(xticks=[], yticks=[])
+            for side in ax.spines.values():
+                side.set_color("#d3d7dc")
+        return png(figure, colours=256)
+
+    def _draw_plane(self, ax: Axes) -> None:
+        extent = self.extent
+        ax.set_facecolor("#fbfcfd")
+        if self.show_map:
+            # As ink on paper: dark where an image is bright.
+            grid = self.grid
+            tiles = map_tiles(len(grid))
+            rows = [np.hstack([grid[i, j] for j in tiles]) for i in reversed(tiles)]
+            faint = 0.3 if self.show_points and "points" in self.arrays else 0.85
+            whole = (-extent, extent, -extent, extent)
+            ax.imshow(faint * np.vstack(rows), cmap="gray_r", vmin=0, vmax=1, extent=whole)
+        if self.show_points and "points" in self.arrays:
+            inside = np.abs(self.array("points")).max(1) <= extent
+            points = self.array("points")[inside]
+            if "labels" in self.arrays:
+                draw_digits(ax, points, self.array("labels")[inside])
+            else:
+                ax.plot(*points.T, ".", color=PALETTE["latent"], ms=3)
+        if self.walk:
+            ax.plot(*self.path.T, "o-", color=PALETTE["latent"], ms=3, lw=1.5, zorder=4)
+        ax.plot(*self.z, "o", ms=11, mec="white", mew=2, color=PALETTE["latent"], zorder=5)
+        ax.set(xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal")
+        ax.set_xlabel("z₁", fontsize=9, labelpad=1)
+        ax.set_ylabel("z₂", fontsize=9, labelpad=1)
+        ax.tick_params(labelsize=7, length=2)
+        for side in ax.spines.values():
+            side.set_color("#d3d7dc")
+
+
+# -------------------------------------------------------------------------------- the latent grid
+
+
+def latent_grid(extent: float, side: int) -> np.ndarray:
+    """``side``² latent points ``[side², 2]`` on [-extent, extent]², row by row from -extent up."""
+    axis = np.linspace(-extent, extent, side)
+    second, first = np.meshgrid(axis, axis, indexing="ij")
+    return np.stack([first.ravel(), second.ravel()], 1)
+
+
+def map_tiles(side: int) -> range:
+    """The stored images that make the map, as places along an axis.
+
+    Each stands in the middle of its tile, and the tiles cover the plane: four to twelve of them
+    along an axis. latent_plane.js does the same.
+    """
+    width = 2 if side <= 25 else 4
+    return range(width // 2, side, width)
+
+
+# -------------------------------------------------------------------------------------- arguments
+
+
+def _inside(name: str, z: object, extent: float) -> list[float]:
+    """``z`` as two floats in [-extent, extent]."""
+    try:
+        values = [float(value) for value in z]
+    except (TypeError, ValueError):
+        values = []
+    if len(values) != 2 or not all(-extent <= value <= extent for value in values):
+        raise ValueError(f"{name} must be two numbers from {-extent:g} to {extent:g}, got {z!r}")
+    return values
+
+
+def to_classes(name: str, labels: object, count: int) -> np.ndarray:
+    """``labels`` as uint8 ``[count]``, each from 0 to 9."""
+    array = to_array(name, labels, f"[{count}]", 1)
+    if len(array) != count:
+        raise ValueError(f"{name} must be one for each of the {count} points, got {len(array)}")
+    if not np.isin(array, range(10)).all():
+        strange = array[~np.isin(array, range(10))][0]
+        raise ValueError(f"{name} must be whole numbers from 0 to 9, got {strange:g}")
+    return array.astype(np.uint8)
+
+
+def draw_digits(ax: Axes, points: np.ndarray, labels: np.ndarray, *, size: float = 6.5) -> None:
+    """Points ``[N, 2]`` in a still picture, each as the digit of its class."""
+    for (x, y), label in zip(points, labels.astype(int), strict=True):
+        colour = CLASS_COLOURS["light"][label]
+        place = {"ha": "center", "va": "center", "clip_on": True}
+        ax.text(x, y, str(label), color=colour, fontsize=size, fontweight="bold", **place)
