@@ -296,8 +296,8 @@ def test_a_drag_reaches_python_and_python_the_screen(live: Page) -> None:
     python(live, "reparam.mu, reparam.sigma = reparam.start")
 
 
-def test_a_drag_frame_is_short(stored: Locator) -> None:
-    """What happens between a pointer's move and the picture."""
+def test_a_picture_is_drawn_quickly(stored: Locator) -> None:
+    """The time inside the widget's own frames, the pixels themselves included."""
     frames = stored.locator(".rp-mu").evaluate(
         """async handle => {
           handle.setPointerCapture = () => {};
@@ -305,22 +305,26 @@ def test_a_drag_frame_is_short(stored: Locator) -> None:
           const fire = (type, by) => handle.dispatchEvent(new PointerEvent(type, {
             clientX: x + by, clientY: y, button: 0, pointerId: 1, bubbles: true
           }));
-          const frame = () => new Promise(requestAnimationFrame);
-          fire("pointerdown", 0);
+          const ctx = document.querySelector("canvas").getContext("2d");
+          const ask = window.requestAnimationFrame.bind(window);
           const took = [];
-          for (let k = 0; k < 60; k++) {
+          window.requestAnimationFrame = (callback) => ask((now) => {
             const start = performance.now();
+            callback(now);
+            ctx.getImageData(0, 0, 1, 1);
+            took.push(performance.now() - start);
+          });
+          fire("pointerdown", 0);
+          for (let k = 0; k < 40; k++) {
             fire("pointermove", 90 * Math.sin(k / 9));
-            await frame();
-            await frame();
-            took.push((performance.now() - start) / 2);
+            await new Promise(ask);
           }
           fire("pointerup", 0);
+          window.requestAnimationFrame = ask;
           return took;
         }"""
     )
-    print(
-        f"frame while dragging: median {np.median(frames):.1f} ms, "
-        f"95th percentile {np.quantile(frames, 0.95):.1f} ms"
-    )
-    assert np.median(frames) < 60  # generous: shared machines are slow at times
+    median, late = np.quantile(frames, (0.5, 0.95))
+    print(f"drawing while dragging: median {median:.1f} ms, 95th percentile {late:.1f} ms")
+    assert len(frames) >= 20
+    assert median < 60  # generous: shared machines are slow at times

@@ -309,10 +309,10 @@ def test_a_picture_is_drawn_quickly(
           };
           fire("pointerdown", 0, 0);
           const dragging = await measure(
-            60, (k) => fire("pointermove", 100 * Math.sin(k / 9), 80 * Math.cos(k / 5)));
+            40, (k) => fire("pointermove", 100 * Math.sin(k / 9), 80 * Math.cos(k / 5)));
           fire("pointerup", 0, 0);
           document.querySelector(".cw-play").click();
-          const playing = await measure(60, () => {});
+          const playing = await measure(40, () => {});
           document.querySelector(".cw-play").click();
           return { dragging, playing };
         }"""
