@@ -8,9 +8,11 @@ import torch
 
 from course_lib import checks
 from course_lib.checks import (
+    check_classes,
     check_floats,
     check_generator,
     check_int,
+    check_levels,
     check_number,
     check_one_of,
 )
@@ -150,3 +152,76 @@ def test_vmap_below_another_transform_is_seen():
 
     gradients = torch.func.vmap(torch.func.grad(f))(torch.zeros(2, 3))
     assert torch.equal(gradients, torch.ones(2, 3))
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int64, torch.float16, torch.float32, torch.float64]
+)
+@pytest.mark.parametrize(("levels", "shape"), [(2, (2,)), (4, (2, 2)), (24, (2, 3, 4)), (1, (1,))])
+def test_levels_pass(dtype, levels, shape):
+    """All of them, in any dtype and shape; and the tensor stays as it is."""
+    x = torch.arange(levels).reshape(shape).to(dtype)
+    before = x.clone()
+    assert check_levels("x", x, levels) is None
+    assert torch.equal(x, before)
+    x = x.double().requires_grad_()
+    assert check_levels("x", x, levels) is None
+    assert x.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("value", "levels", "wanted"),
+    [
+        (2.0, 2, "zeros and ones, got 2.0"),
+        (-1.0, 2, "zeros and ones, got -1.0"),
+        (0.5, 2, "zeros and ones, got 0.5"),
+        (0.75, 2, "zeros and ones, got 0.75"),
+        (0.25, 2, "zeros and ones, got 0.25"),
+        (2, 2, "zeros and ones, got 2"),
+        (3.0, 3, "whole numbers from 0 to 2, got 3.0"),
+        (1.5, 3, "whole numbers from 0 to 2, got 1.5"),
+        (-1, 17, "whole numbers from 0 to 16, got -1"),
+        (17, 17, "whole numbers from 0 to 16, got 17"),
+    ],
+)
+def test_levels_refused(value, levels, wanted):
+    with refuses(f"x must hold {wanted}"):
+        check_levels("x", torch.tensor([[1, 0], [value, 1]]), levels)
+
+
+def test_the_first_stray_value_is_named():
+    with refuses("pixels must hold zeros and ones, got 0.5"):
+        check_levels("pixels", torch.tensor([1, 0.5, 7]), 2)
+    with refuses("x must hold zeros and ones, got nan"):
+        check_levels("x", torch.tensor([1, torch.nan]), 2)
+
+
+def test_classes_pass():
+    assert check_classes("y", None, 5, None) is None
+    assert check_classes("y", torch.tensor([0, 2, 1, 0]), 4, 3) is None
+    assert check_classes("y", torch.tensor([0]), 1, 1) is None
+
+
+@pytest.mark.parametrize(
+    ("y", "got"),
+    [
+        (None, "None"),
+        ([0, 1, 2], "[0, 1, 2]"),
+        (torch.tensor([0, 1]), "torch.int64 [2]"),
+        (torch.tensor([[0, 1, 2]]), "torch.int64 [1, 3]"),
+        (torch.tensor(0), "torch.int64 []"),
+        (torch.tensor([0, 1, 2]).int(), "torch.int32 [3]"),
+        (torch.tensor([0.0, 1, 2]), "torch.float32 [3]"),
+        (torch.tensor([0, 3, 4]), "3"),
+        (torch.tensor([0, 1, -1]), "-1"),
+    ],
+)
+def test_classes_refused(y, got):
+    with refuses(f"y must be an int64 tensor [3] of classes from 0 to 2, got {got}"):
+        check_classes("y", y, 3, 3)
+
+
+def test_labels_are_refused_where_there_are_no_classes():
+    for y in (torch.tensor([0]), [0], 0):
+        with refuses(f"labels must be None for a model without classes, got {y!r}"):
+            check_classes("labels", y, 1, None)
