@@ -4,6 +4,7 @@ A widget is given arrays and imports no model. See ``base.py`` for what widgets 
 """
 
 from course_lib.widgets.base import CourseWidget, PlayerWidget
+from course_lib.widgets.beta_explorer import BetaExplorer
 from course_lib.widgets.code_swap import CodeSwap
 from course_lib.widgets.density_warp import DensityWarp
 from course_lib.widgets.figures import image_grid, show_figure
@@ -22,6 +23,7 @@ __all__ = [
     "CLASS_COLOURS",
     "MAPS",
     "PALETTE",
+    "BetaExplorer",
     "CodeSwap",
     "CourseWidget",
     "DensityWarp",

@@ -136,6 +136,39 @@ swap = widgets.CodeSwap(
 )
 swap
 """,
+    "plane": """
+import pathlib, time
+decoded, gripe = [], ""
+latch = pathlib.Path("latch")  # where it exists, it holds how many answers may be given
+def decode(z):
+    decoded.append(z.tolist())
+    while latch.exists() and len(decoded) > int(latch.read_text() or 0):
+        time.sleep(0.02)
+    if gripe:
+        raise RuntimeError(gripe)
+    axis = np.linspace(-3, 3, 12)
+    away = (axis[None, ::-1, None] - z[:, 1, None, None].numpy()) ** 2
+    away = away + (axis[None, None, :] - z[:, 0, None, None].numpy()) ** 2
+    return np.exp(-away)
+plane = widgets.LatentPlane(
+    decode, points=points[:60], labels=np.arange(60) % 10, z=(1.0, -0.5), title="A plane"
+)
+plane
+""",
+    "beta": """
+betas = np.array([0.1, 0.5, 2.0, 8.0])
+centre = points[:50] / betas[:, None, None] ** 0.5
+spread = np.broadcast_to((betas / (1 + betas)).reshape(4, 1, 1), (4, 50, 2))
+shade = np.linspace(0.2, 0.8, 4).reshape(4, 1, 1, 1)
+beta = widgets.BetaExplorer(
+    betas, means=centre, stds=spread, labels=np.arange(50) % 10,
+    originals=np.random.default_rng(4).random((5, 8, 8)),
+    reconstructions=np.broadcast_to(shade, (4, 5, 8, 8)),
+    samples=np.broadcast_to(1 - shade, (4, 10, 8, 8)),
+    rates=[6, 4, 2, 0], distortions=[10.0, 10.5, 13.0, 25.0], title="One beta after another",
+)
+beta
+""",
 }
 
 GALLERY = PLAYERS | OTHERS
