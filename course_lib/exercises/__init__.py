@@ -1,8 +1,10 @@
 """Exercises: check what you wrote, ask for hints, look at the solution."""
 
-from course_lib.exercises import ch01_autoregressive, ch02_vae, ch04_nice
+from course_lib.exercises import ch01_autoregressive, ch02_vae, ch03_vq_vae, ch04_nice
 from course_lib.exercises.bayes import log_posterior
+from course_lib.exercises.code_capacity import code_bits
 from course_lib.exercises.collapse import collapsing_loss, fit_vae
+from course_lib.exercises.dead_codes import dead_codebook, train_codebook
 from course_lib.exercises.dependency import coupling_dependencies, dependencies
 from course_lib.exercises.discrete_spikes import spiky_log_prob
 from course_lib.exercises.display import Hints, Result, Source, show_source
@@ -18,10 +20,13 @@ __all__ = [
     "blind_spot",
     "ch01_autoregressive",
     "ch02_vae",
+    "ch03_vq_vae",
     "ch04_nice",
     "check",
+    "code_bits",
     "collapsing_loss",
     "coupling_dependencies",
+    "dead_codebook",
     "dependencies",
     "exercise",
     "exercises",
@@ -33,4 +38,5 @@ __all__ = [
     "solution",
     "spiky_log_prob",
     "table_size",
+    "train_codebook",
 ]

@@ -1,0 +1,635 @@
+"""Chapter 03: right answers, written differently, pass; known mistakes are named."""
+
+import doctest
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from course_lib import latent
+from course_lib.exercises import check, code_bits, code_capacity, dead_codebook, train_codebook
+from tests.exercises.laws import ExerciseLaws
+
+# --- predict_bits --------------------------------------------------------------------------------
+
+BITS_RIGHT = [294, 294.0, torch.tensor(294), np.int64(294)]
+BITS_WRONG = {
+    "49 · 64": (3136, "64 bits for each code"),
+    "one code": (6, "That many bits has one code"),
+    "codes": (64, "the number of codes to choose from"),
+    "places": (49, "the number of places"),
+    "row": (42, "one row of the map"),
+    "7 + 7": (84, "You add 7 and 7"),
+    "pixels": (784, "the number of pixels"),
+    "code for each pixel": (4704, "a code for each pixel"),
+    "image": (6272, "in 256 greys"),
+    "bytes for codes": (392, "a byte for each code"),
+    "7 bits": (343, "7 bits for each code"),
+    "5 bits": (245, "5 bits for each code"),
+    "floats": (1568, "32 bits for each code"),
+    "maps": (64**49, "the number of different maps"),
+    "swapped": (49**64, "49^64 swaps places and codes"),
+    "64 log 49": (64 * math.log2(49), "You swap places and codes"),
+    "nats": (49 * math.log(64), "the number of nats"),
+    "whole nats": (204, "the number of nats"),
+    "bytes": (36.75, "the number of bytes"),
+    "37 bytes": (37, "the number of bytes"),
+    "few": (100, "100 is too few"),
+    "many": (1000, "1,000 is too many"),
+    "most": (10**30, "That is too many"),
+    "negative": (-294, "You gave `-294`"),
+    "fraction": (293.5, "You gave `293.5`"),
+    "NaN": (math.nan, "You gave `nan`"),
+    "True": (True, "You gave a bool"),
+    "word": ("294", "You gave a str"),
+}
+
+# --- nearest_code --------------------------------------------------------------------------------
+
+
+def nearest(z, e, *, distance=lambda difference: (difference**2).sum(-1)):
+    """A right answer, of which a test can replace a part."""
+    return distance(z[:, None] - e).argmin(1)
+
+
+def nearest_of_library(z, e):
+    quantizer = latent.VectorQuantizer(*e.shape)
+    quantizer.codebook = e
+    return quantizer.nearest(z)
+
+
+def nearest_by_cdist(z, e):
+    return torch.cdist(z, e).min(dim=1).indices
+
+
+def nearest_by_product(z, e):
+    return (z.square().sum(1, keepdim=True) - 2 * z @ e.T + e.square().sum(1)).argmin(-1)
+
+
+def nearest_by_loop(z, e):
+    return torch.tensor([int((e - v).norm(dim=1).argmin()) for v in z])
+
+
+def by_distance(distance):
+    return lambda z, e: nearest(z, e, distance=distance)
+
+
+def by_product(z, e, weight):
+    return (z @ e.T - weight * e.square().sum(1)).argmax(1)
+
+
+NEAREST_RIGHT = [nearest, nearest_of_library, nearest_by_cdist, nearest_by_product, nearest_by_loop]
+NEAREST_WRONG = {
+    "farthest": (by_distance(lambda d: -d.square().sum(-1)), "You name the farthest code"),
+    "product": (lambda z, e: (z @ e.T).argmax(1), "the largest product z·e"),
+    "smallest product": (lambda z, e: (z @ e.T).argmin(1), "the smallest product z·e"),
+    "angle": (lambda z, e: (F.normalize(z) @ F.normalize(e).T).argmax(1), "You compare angles"),
+    "no half": (lambda z, e: by_product(z, e, 1), "Your ‖e‖² counts twice"),
+    "sign": (lambda z, e: by_product(z, e, -0.5), "Your ‖e‖² has the wrong sign"),
+    "absolute": (by_distance(lambda d: d.abs().sum(-1)), "You add up absolute differences"),
+    "largest": (by_distance(lambda d: d.abs().amax(-1)), "the largest difference of a coord"),
+    "not squared": (by_distance(lambda d: d.sum(-1)), "without squaring them"),
+    "square of the sum": (by_distance(lambda d: d.sum(-1) ** 2), "before you take their size"),
+    "first coordinate": (by_distance(lambda d: d[..., 0].abs()), "Only the first coordinate"),
+    "always 0": (lambda z, e: torch.zeros(len(z), dtype=torch.int64), "is nearer to code"),
+    "off by one": (lambda z, e: nearest(z, e) + 1, "codes are 0 ... "),
+    "shifted": (lambda z, e: (nearest(z, e) + 1) % len(e), "is nearer to code"),
+    "wrong axis": (lambda z, e: torch.cdist(z, e).argmin(0), "have shape [16]"),
+    "one": (lambda z, e: torch.cdist(z, e).argmin(), "have shape []"),
+    "kept": (lambda z, e: torch.cdist(z, e).argmin(1, keepdim=True), "have shape [400, 1]"),
+    "distance": (lambda z, e: torch.cdist(z, e).amin(1), "of dtype float32"),
+    "codes": (lambda z, e: e[nearest(z, e)], "have shape [400, 3]"),
+    "min": (lambda z, e: torch.cdist(z, e).min(1), "returns a min of 2"),
+    "int32": (lambda z, e: nearest(z, e).int(), "of dtype int32"),
+    "list": (lambda z, e: nearest(z, e).tolist(), "returns a list of 400"),
+    "NumPy": (lambda z, e: nearest(z, e).numpy(), "of type ndarray"),
+    "in place": (lambda z, e: nearest(z.mul_(2), e), "changes its input `z` in place"),
+}
+
+# --- straight_through ----------------------------------------------------------------------------
+
+
+def through(z, e):
+    return z + (e - z).detach()
+
+
+def through_like_library(z, e):
+    return e.detach() + (z - z.detach())
+
+
+class Through(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z, e):
+        return e.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None
+
+
+def through_by_function(z, e):
+    return Through.apply(z, e)
+
+
+def through_by_hook(z, e):
+    out = z * 1
+    out.data = e.data.clone()
+    return out
+
+
+THROUGH_RIGHT = [through, through_like_library, through_by_function, through_by_hook]
+THROUGH_WRONG = {
+    "e": (lambda z, e: e.clone(), "All of the gradient goes to e, none to z"),
+    "e detached": (lambda z, e: e.detach(), "No gradient flows back at all"),
+    "z": (lambda z, e: z.clone(), "Your value is z"),
+    "no detach": (lambda z, e: z + (e - z), "All of the gradient goes to e, none to z"),
+    "e alive": (lambda z, e: e + (z - z.detach()), "A gradient goes to e, too"),
+    "all detached": (lambda z, e: z.detach() + (e - z).detach(), "No gradient flows back at all"),
+    "sign": (lambda z, e: e.detach() - (z - z.detach()), "about -1 times as much"),
+    "twice": (lambda z, e: e.detach() + 2 * (z - z.detach()), "about 2 times as much"),
+    "z twice": (lambda z, e: z + z - z.detach() - (z - e).detach(), "about 2 times as much"),
+    "wrong sign": (lambda z, e: z + (z - e).detach(), "Your value is 2 z − e"),
+    "sum": (lambda z, e: z + e.detach(), "Your value is z + e"),
+    "difference": (lambda z, e: e.detach() - z, "Your value is e − z"),
+    "half": (lambda z, e: (z + e) / 2, "Your value is halfway"),
+    "zero": (lambda z, e: z - z.detach(), "Your value is 0"),
+    "ones": (lambda z, e: torch.ones_like(z), "Your value is not e"),
+    "product": (lambda z, e: z * (e / z).detach(), "What arrives at z is not what came"),
+    "scalar": (lambda z, e: through(z, e).mean(), "has shape []"),
+    "pair": (lambda z, e: (through(z, e), 0), "returns a tuple of 2"),
+    "in place": (lambda z, e: z.data.copy_(e.data) + 0 * z, "changes its input `z` in place"),
+}
+
+# --- vq_loss -------------------------------------------------------------------------------------
+
+
+def vq(z, e, c):
+    return F.mse_loss(e, z.detach()) + c * F.mse_loss(z, e.detach())
+
+
+def vq_by_hand(z, e, c):
+    n = z.numel()
+    return ((z.detach() - e) ** 2).sum() / n + ((z - e.detach()) ** 2).sum() * c / n
+
+
+def vq_of_library(z, e, c):
+    quantizer = latent.VectorQuantizer(e.numel(), 1, ema=False, commitment=c, dead_below=0.0)
+    quantizer.nearest = lambda vectors: torch.arange(e.numel())
+    del quantizer.codebook
+    quantizer.codebook = e.reshape(-1, 1)
+    return quantizer(z.reshape(-1, 1))[2]
+
+
+def vq_by_gradients(z, e, c):
+    d = z - e
+    return (d * d).detach().mean() * (1 + c) + (
+        2 * d.detach() * (c * (z - z.detach()) - (e - e.detach()))
+    ).mean()
+
+
+VQ_RIGHT = [vq, vq_by_hand, vq_of_library, vq_by_gradients]
+mse = F.mse_loss
+VQ_WRONG = {
+    "swapped": (lambda z, e, c: vq(e, z, c), "The two are swapped"),
+    "weight swapped": (
+        lambda z, e, c: c * mse(e, z.detach()) + mse(z, e.detach()),
+        "The two are swapped",
+    ),
+    "no detach": (lambda z, e, c: (1 + c) * mse(z, e), "no gradient is stopped"),
+    "second alive": (
+        lambda z, e, c: mse(e, z.detach()) + c * mse(z, e),
+        "The commitment term pulls at the codes, too",
+    ),
+    "first alive": (
+        lambda z, e, c: mse(e, z) + c * mse(z, e.detach()),
+        "The first term pulls at the encoder's z, too",
+    ),
+    "all detached": (lambda z, e, c: vq(z, e, c).detach(), "no gradient flows"),
+    "z detached twice": (
+        lambda z, e, c: (1 + c) * mse(e, z.detach()),
+        "Both terms move the codes",
+    ),
+    "e detached twice": (
+        lambda z, e, c: (1 + c) * mse(z, e.detach()),
+        "Both terms move the encoder",
+    ),
+    "second dead": (
+        lambda z, e, c: mse(e, z.detach()) + c * mse(z, e).detach(),
+        "The commitment term gives no gradient",
+    ),
+    "first dead": (
+        lambda z, e, c: mse(e, z).detach() + c * mse(z, e.detach()),
+        "The codes get no gradient",
+    ),
+    "odd": (
+        lambda z, e, c: vq(z, e, c) + z.mean() - z.mean().detach(),
+        "the gradients of z and e are not those",
+    ),
+    "one term": (lambda z, e, c: mse(e, z.detach()), "One of the two terms is missing"),
+    "commitment alone": (lambda z, e, c: c * mse(z, e.detach()), "Only the term with commitment"),
+    "no commitment": (lambda z, e, c: vq(z, e, 1), "Your commitment does not count"),
+    "commitment twice": (lambda z, e, c: c * vq(z, e, 1), "Both terms have the weight"),
+    "minus": (lambda z, e, c: vq(z, e, -c), "A term has the wrong sign"),
+    "negative": (lambda z, e, c: -vq(z, e, c), "Your loss has the wrong sign"),
+    "sum": (lambda z, e, c: vq(z, e, c) * z.numel(), "You add up over everything"),
+    "sum of one": (
+        lambda z, e, c: vq(z, e, c) * z.numel() / len(z),
+        "You add up all numbers of one example",
+    ),
+    "half": (lambda z, e, c: vq(z, e, c) / 2, "There is a ½ too much"),
+    "absolute": (
+        lambda z, e, c: F.l1_loss(e, z.detach()) + c * F.l1_loss(z, e.detach()),
+        "You take absolute differences",
+    ),
+    "root": (lambda z, e, c: (1 + c) * mse(z, e).sqrt(), "the root of the mean square"),
+    "c squared": (
+        lambda z, e, c: mse(e, z.detach()) + mse(c * z, c * e.detach()),
+        "Your commitment is squared",
+    ),
+    "other": (lambda z, e, c: vq(z, e, c) + 0.1, "is not (1 + commitment) times"),
+    "not reduced": (lambda z, e, c: (z - e) ** 2, "has shape [7, 3]"),
+    "item": (lambda z, e, c: vq(z, e, c).item(), "of type float"),
+    "in place": (lambda z, e, c: vq(z.data.mul_(2), e, c), "changes its input `z` in place"),
+}
+
+# --- ema_update ----------------------------------------------------------------------------------
+
+
+def ema(
+    codebook,
+    uses,
+    vectors,
+    indices,
+    decay,
+    *,
+    new_uses=lambda n, count, g: g * n + (1 - g) * count,
+    new_codes=lambda e, n, s, n2, count, g: (g * n * e + (1 - g) * s) / n2,
+    keep=True,
+):
+    """A right answer, of which a test can replace a part."""
+    count = torch.bincount(indices, minlength=len(uses)).float()
+    s = torch.zeros_like(codebook).index_add(0, indices, vectors)
+    n2 = new_uses(uses, count, decay)
+    # A right n2 for the codes, whatever is wrong with the uses that are returned.
+    right = decay * uses + (1 - decay) * count
+    col = [t[:, None] for t in (uses, right, count)]
+    new = new_codes(codebook, col[0], s, col[1], col[2], decay)
+    return torch.where(col[2] > 0, new, codebook) if keep else new, n2
+
+
+def ema_of_library(codebook, uses, vectors, indices, decay):
+    quantizer = latent.VectorQuantizer(*codebook.shape, decay=decay)
+    quantizer.codebook, quantizer.uses = codebook.clone(), uses.clone()
+    quantizer._follow(vectors, indices)
+    return quantizer.codebook, quantizer.uses
+
+
+def ema_by_loop(codebook, uses, vectors, indices, decay):
+    new, n = codebook.clone(), uses * decay
+    for k in range(len(codebook)):
+        mine = vectors[indices == k]
+        if len(mine):
+            n[k] += (1 - decay) * len(mine)
+            m = decay * uses[k] * codebook[k] + (1 - decay) * mine.sum(0)
+            new[k] = m / n[k]
+    return new, n
+
+
+def ema_by_one_hot(codebook, uses, vectors, indices, decay):
+    chose = F.one_hot(indices, len(codebook)).to(vectors)  # (N, K)
+    n = torch.lerp(chose.sum(0), uses, decay)
+    step = (1 - decay) * (chose.T @ vectors - chose.sum(0)[:, None] * codebook)
+    return codebook + step / n.clamp(min=1e-9)[:, None], n
+
+
+def with_uses(new_uses):
+    return lambda *args: ema(*args, new_uses=new_uses)
+
+
+def with_codes(new_codes):
+    return lambda *args: ema(*args, new_codes=new_codes)
+
+
+def ema_repeated(codebook, uses, vectors, indices, decay):
+    count = torch.zeros_like(uses)
+    count[indices] += 1
+    return codebook, decay * uses + (1 - decay) * count
+
+
+def ema_of_one_vector(codebook, uses, vectors, indices, decay):
+    _, n = ema(codebook, uses, vectors, indices, decay)
+    s = torch.zeros_like(codebook)
+    for k, vector in zip(indices, vectors, strict=True):
+        s[k] = vector
+    m = decay * uses[:, None] * codebook + (1 - decay) * s
+    return torch.where(n[:, None] > decay * uses[:, None], m / n[:, None], codebook), n
+
+
+def ema_in_place(codebook, uses, vectors, indices, decay):
+    uses *= decay
+    return ema(codebook, uses, vectors, indices, decay)
+
+
+EMA_RIGHT = [ema, ema_of_library, ema_by_loop, ema_by_one_hot]
+EMA_WRONG = {
+    "uses swapped": (
+        with_uses(lambda n, c, g: (1 - g) * n + g * c),
+        "Your decay and 1 − decay are swapped.",
+    ),
+    "counts whole": (with_uses(lambda n, c, g: g * n + c), "Your counts lack the factor"),
+    "uses whole": (with_uses(lambda n, c, g: n + (1 - g) * c), "Your old uses lack the factor"),
+    "uses added": (with_uses(lambda n, c, g: n + c), "nothing is ever forgotten"),
+    "counts": (with_uses(lambda n, c, g: c), "the counts of this batch alone"),
+    "uses kept": (with_uses(lambda n, c, g: n.clone()), "You leave the uses as they were"),
+    "uses faded": (with_uses(lambda n, c, g: g * n), "You forget the counts"),
+    "shares": (with_uses(lambda n, c, g: g * n + (1 - g) * c / c.sum()), "You average shares"),
+    "unchosen uses kept": (
+        with_uses(lambda n, c, g: torch.where(c > 0, g * n + (1 - g) * c, n)),
+        "The uses of codes that nobody chose stay",
+    ),
+    "repeated": (ema_repeated, "You count each chosen code once"),
+    "odd uses": (with_uses(lambda n, c, g: g * n + (1 - g) * c + 1), "not the moving average"),
+    "0 / 0": (lambda *args: ema(*args, keep=False), "so that its average is 0 / 0"),
+    "clamped": (
+        lambda *args: ema(
+            *args,
+            new_codes=lambda e, n, s, n2, c, g: (g * n * e + (1 - g) * s) / n2.clamp(min=1e-5),
+            keep=False,
+        ),
+        "Codes that nobody chose move to the origin",
+    ),
+    "to the origin": (
+        lambda *args: ema(
+            *args, new_codes=lambda e, n, s, n2, c, g: s / c.clamp(min=1), keep=False
+        ),
+        "Your codes jump to the means",
+    ),
+    "codes kept": (with_codes(lambda e, *rest: e.clone()), "Your codes don't move"),
+    "means": (with_codes(lambda e, n, s, n2, c, g: s / c), "Your codes jump to the means"),
+    "fixed weights": (
+        with_codes(lambda e, n, s, n2, c, g: g * e + (1 - g) * s / c),
+        "with fixed weights",
+    ),
+    "no uses": (
+        with_codes(lambda e, n, s, n2, c, g: (g * e + (1 - g) * s) / n2),
+        "Your old code is not multiplied by its uses",
+    ),
+    "mean": (
+        with_codes(lambda e, n, s, n2, c, g: (g * n * e + (1 - g) * s / c) / n2),
+        "You take the mean of the new vectors",
+    ),
+    "no decay": (
+        with_codes(lambda e, n, s, n2, c, g: (n * e + (1 - g) * s) / n2),
+        "Your old sum lacks the factor decay",
+    ),
+    "sum whole": (
+        with_codes(lambda e, n, s, n2, c, g: (g * n * e + s) / n2),
+        "The sum of the new vectors lacks the factor",
+    ),
+    "by counts": (
+        with_codes(lambda e, n, s, n2, c, g: (g * n * e + (1 - g) * s) / c),
+        "You divide by the counts",
+    ),
+    "not divided": (
+        with_codes(lambda e, n, s, n2, c, g: g * n * e + (1 - g) * s),
+        "You forget to divide by the uses",
+    ),
+    "swapped": (
+        with_codes(lambda e, n, s, n2, c, g: ((1 - g) * n * e + g * s) / n2),
+        "swapped in the codebook",
+    ),
+    "new uses": (
+        with_codes(lambda e, n, s, n2, c, g: (g * n2 * e + (1 - g) * s) / n2),
+        "You multiply the old code by the new uses",
+    ),
+    "odd": (with_codes(lambda e, n, s, n2, c, g: e + 1), "not the moving averages asked for"),
+    "old uses": (
+        with_codes(lambda e, n, s, n2, c, g: (g * n * e + (1 - g) * s) / n),
+        "Your codebook holds infinite values",
+    ),
+    "one vector": (ema_of_one_vector, "Of the vectors that chose a code only one counts"),
+    "order": (lambda *args: ema(*args)[::-1], "You return the uses first"),
+    "codebook alone": (lambda *args: ema(*args)[0], "only one result"),
+    "in place": (ema_in_place, "changes its input `uses` in place"),
+    "float64": (lambda e, n, v, i, g: ema(e.double(), n.double(), v.double(), i, g), "float64"),
+}
+
+# --- perplexity ----------------------------------------------------------------------------------
+
+
+def shares(indices, n_codes):
+    return torch.bincount(indices.flatten(), minlength=n_codes) / indices.numel()
+
+
+def entropy(p):
+    return -torch.xlogy(p, p).sum()
+
+
+def used(indices, n_codes):
+    return entropy(shares(indices, n_codes)).exp()
+
+
+def used_by_counts(indices, n_codes):
+    _, counts = indices.unique(return_counts=True)
+    p = counts / counts.sum()
+    return 2 ** -(p * p.log2()).sum()
+
+
+def used_with_epsilon(indices, n_codes):
+    p = F.one_hot(indices.reshape(-1), n_codes).float().mean(0)
+    return torch.exp(-torch.sum(p * torch.log(p + 1e-10)))
+
+
+def used_by_torch_distributions(indices, n_codes):
+    return torch.distributions.Categorical(shares(indices, n_codes)).entropy().exp()
+
+
+def used_in_python(indices, n_codes):
+    codes = indices.flatten().tolist()
+    p = [codes.count(k) / len(codes) for k in range(n_codes)]
+    return math.prod(q**-q for q in p if q > 0)
+
+
+def of_shares(f):
+    return lambda indices, n_codes: f(shares(indices, n_codes), n_codes)
+
+
+def plain_log(p, n):
+    return (-(p * p.log()).sum()).exp()
+
+
+PERPLEXITY_RIGHT = [
+    used,
+    latent.perplexity,
+    used_by_counts,
+    used_with_epsilon,
+    used_by_torch_distributions,
+    used_in_python,
+]
+PERPLEXITY_WRONG = {
+    "0 log 0": (of_shares(plain_log), "Your perplexity is NaN"),
+    "entropy": (of_shares(lambda p, n: entropy(p)), "Your value is the entropy, in nats"),
+    "bits": (of_shares(lambda p, n: entropy(p) / math.log(2)), "the entropy, in bits"),
+    "exp of bits": (
+        of_shares(lambda p, n: (entropy(p) / math.log(2)).exp()),
+        "exp of an entropy in bits",
+    ),
+    "2^nats": (of_shares(lambda p, n: 2 ** entropy(p)), "2 to the power of an entropy in nats"),
+    "sign": (of_shares(lambda p, n: (-entropy(p)).exp()), "Your entropy has the wrong sign"),
+    "negative": (of_shares(lambda p, n: -entropy(p)), "Your value is Σ p log p"),
+    "count": (of_shares(lambda p, n: (p > 0).sum().float()), "You count the codes that occur"),
+    "all": (lambda indices, n: torch.tensor(float(n)), "You give n_codes"),
+    "normalised": (of_shares(lambda p, n: entropy(p).exp() / n), "You divide by n_codes"),
+    "mean": (of_shares(lambda p, n: (entropy(p) / n).exp()), "You average over the codes"),
+    "Simpson": (of_shares(lambda p, n: 1 / (p**2).sum()), "You give 1 / Σ p²"),
+    "largest": (of_shares(lambda p, n: 1 / p.max()), "Only the most frequent code"),
+    "by image": (
+        lambda indices, n: torch.stack([used(one, n) for one in indices]).mean(),
+        "You average the perplexities of parts",
+    ),
+    "counts": (
+        lambda indices, n: entropy(torch.bincount(indices.flatten()).float()).exp(),
+        "it lies between 1 and 12",
+    ),
+    "large ε": (
+        of_shares(lambda p, n: (-(p * (p + 0.05).log()).sum()).exp()),
+        "not exp of the entropy",
+    ),
+    "shares": (of_shares(lambda p, n: p), "has shape [12]"),
+    "not flat": (lambda indices, n: used(indices[0, 0], n), "Your "),
+    "integer": (of_shares(lambda p, n: entropy(p).exp().long()), "of dtype int64"),
+    "True": (lambda indices, n: True, "of type bool"),
+}
+
+# --- break_the_codebook --------------------------------------------------------------------------
+
+
+def far_away(vectors, n_codes):
+    return vectors.new_full((n_codes, vectors.shape[1]), 1e3)
+
+
+def one_vector_and_a_line(vectors, n_codes):
+    line = 300.0 * torch.arange(n_codes)[:, None].expand(-1, vectors.shape[1])
+    return line + vectors.mean(0)
+
+
+def first_vector_and_far(vectors, n_codes):
+    return torch.cat([vectors[:1], -500 - vectors[1:n_codes].abs()])
+
+
+def huge(vectors, n_codes):
+    return torch.full((n_codes, vectors.shape[1]), 1e20)
+
+
+BREAK_RIGHT = [dead_codebook, far_away, one_vector_and_a_line, first_vector_and_far]
+SURVIVES = "It survives: "
+BREAK_WRONG = {
+    "vectors": (lambda v, k: v[:k].clone(), "Several of your codes are near to vectors"),
+    "standard": (lambda v, k: v.mean(0) + torch.randn(k, v.shape[1]), SURVIVES),
+    "all the mean": (lambda v, k: v.mean(0).expand(k, -1).clone(), "all codes on one spot"),
+    "near the mean": (lambda v, k: v.mean(0) + 1e-3 * torch.randn(k, v.shape[1]), SURVIVES),
+    "half of them far": (lambda v, k: torch.cat([v[: k // 2], v[k // 2 : k] + 1e3]), SURVIVES),
+    "far in all directions": (
+        lambda v, k: v.mean(0) + 50 * F.normalize(torch.randn(k, v.shape[1])),
+        "All your codes are far away, but several",
+    ),
+    "overflow": (huge, "Your codes are as large as 1e+20"),
+    "too few": (lambda v, k: far_away(v, 1), "codebook has shape [1, 2]; it must have [64, 2]"),
+    "transposed": (lambda v, k: far_away(v, k).T, "codebook has shape [2, 64]"),
+    "infinite": (lambda v, k: far_away(v, k) * math.inf, "holds infinite values"),
+    "NaN": (lambda v, k: far_away(v, k) * math.nan, "holds NaN"),
+    "integers": (lambda v, k: far_away(v, k).long(), "of dtype int64"),
+    "in place": (lambda v, k: v.add_(1)[:k], "changes its input `vectors` in place"),
+}
+
+ALL = {
+    "03.predict_bits": (BITS_RIGHT, BITS_WRONG),
+    "03.nearest_code": (NEAREST_RIGHT, NEAREST_WRONG),
+    "03.straight_through": (THROUGH_RIGHT, THROUGH_WRONG),
+    "03.vq_loss": (VQ_RIGHT, VQ_WRONG),
+    "03.ema_update": (EMA_RIGHT, EMA_WRONG),
+    "03.perplexity": (PERPLEXITY_RIGHT, PERPLEXITY_WRONG),
+    "03.break_the_codebook": (BREAK_RIGHT, BREAK_WRONG),
+}
+
+
+class TestExercises(ExerciseLaws):
+    chapter = "03"
+    cases = ALL
+    strange = (
+        torch.zeros(400, device="meta"),
+        torch.zeros(400, dtype=torch.int64, device="meta"),
+        torch.zeros(7, 3, device="meta"),
+        torch.zeros((), device="meta"),
+        torch.zeros(64, 2, device="meta"),
+        (torch.zeros(8, 3, device="meta"), torch.zeros(8, device="meta")),
+    )
+
+    def times(self, name, answer):
+        if name == "03.break_the_codebook":
+            return 2  # quantizers are trained
+        return super().times(name, answer)
+
+
+def test_the_input_is_named_on_which_it_broke():
+    result = check("03.nearest_code", NEAREST_WRONG["farthest"][0])
+    assert result.where == "z of shape [400, 3], codebook of shape [16, 3]"
+
+
+def test_breaking_the_codebook_shows_both_trainings():
+    reason = check("03.break_the_codebook", dead_codebook).reason
+    assert reason.count("1 of 64 codes in use, perplexity 1.00") == 1
+    assert reason.count("1 of 32 codes in use, perplexity 1.00") == 1
+    revived = [float(part.split(".")[0]) for part in reason.split("codes and perplexity ")[1:]]
+    assert len(revived) == 2
+    assert min(revived) > 8
+
+
+# --- What the exercises are made of --------------------------------------------------------------
+
+
+def test_the_example_holds():
+    failed, attempted = doctest.testmod(code_capacity)
+    assert failed == 0
+    assert attempted > 0
+
+
+def test_code_bits():
+    for height, width, n_codes in ((1, 1, 2), (2, 2, 4), (1, 3, 5)):
+        maps = n_codes ** (height * width)  # one name for each: that many bits
+        assert math.isclose(2 ** code_bits(height, width, n_codes), maps)
+    with pytest.raises(ValueError, match="width must be an integer of at least 1, got 0"):
+        code_bits(7, 0, 64)
+
+
+def test_a_dead_codebook_stays_dead_and_revival_helps():
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(300, 3, generator=generator)
+    start = dead_codebook(vectors, 20)
+    assert start.shape == (20, 3)
+    for seed in range(3):
+        dead = train_codebook(start, vectors, revive=False, seed=seed)
+        assert dead.used == 1
+        assert abs(dead.perplexity - 1) < 1e-6
+        assert torch.equal(dead.codebook[1:], start[1:])  # nobody chose them: they never moved
+        assert (dead.codebook[0] - vectors.mean(0)).norm() < 0.3
+        alive = train_codebook(start, vectors, revive=True, seed=seed)
+        assert alive.used > 15
+        assert alive.perplexity > 10
+
+
+def test_one_seed_gives_one_report_and_nothing_else_changes():
+    vectors = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    start, before = vectors[:8].clone(), vectors[:8].clone()
+    torch.manual_seed(0)
+    wanted = torch.rand(3)
+    torch.manual_seed(0)
+    one = train_codebook(start, vectors, revive=True, steps=5, seed=4)
+    assert torch.equal(torch.rand(3), wanted)
+    again = train_codebook(start, vectors, revive=True, steps=5, seed=4)
+    other = train_codebook(start, vectors, revive=True, steps=5, seed=5)
+    assert torch.equal(start, before)
+    assert torch.equal(one.codebook, again.codebook)
+    assert not torch.equal(one.codebook, other.codebook)
