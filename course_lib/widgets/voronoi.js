@@ -292,17 +292,17 @@ function render({ model, el }) {
     }
   };
 
-  const drawCells = (ctx, map, { cells, counts }, lit, theme) => {
+  const outlineOf = (ctx, map, cell) => {
+    ctx.beginPath();
+    for (const [x, y] of cell) ctx.lineTo(map.x(x), map.y(y));
+    ctx.closePath();
+  };
+  const drawCells = (ctx, map, { cells, counts }, theme) => {
     const most = Math.max(...counts);
-    const outlineOf = (cell) => {
-      ctx.beginPath();
-      for (const [x, y] of cell) ctx.lineTo(map.x(x), map.y(y));
-      ctx.closePath();
-    };
     ctx.lineWidth = 1;
     ctx.lineJoin = "round";
     cells.forEach((cell, k) => {
-      outlineOf(cell);
+      outlineOf(ctx, map, cell);
       ctx.globalAlpha = 0.5 * Math.sqrt(counts[k] / most);
       ctx.fillStyle = PALETTE.model;
       ctx.fill();
@@ -310,28 +310,52 @@ function render({ model, el }) {
       ctx.strokeStyle = theme.dark ? "#6d747d" : "#9aa1aa";
       ctx.stroke();
     });
-    outlineOf(cells[lit]);
-    ctx.strokeStyle = theme.ink;
-    ctx.lineWidth = 2.5;
+  };
+
+  const drawCode = (ctx, map, k, used, radius, rim, theme) => {
+    const [x, y] = [map.x(codes[2 * k]), map.y(codes[2 * k + 1])];
+    if (!used) {
+      drawCross(ctx, x, y, radius, theme);
+      return;
+    }
+    ctx.beginPath();
+    ctx.arc(x, y, radius, 0, 2 * Math.PI);
+    ctx.fillStyle = PALETTE.model;
+    ctx.fill();
+    ctx.strokeStyle = rim;
+    ctx.lineWidth = radius / 3;
     ctx.stroke();
   };
 
-  const drawCodes = (ctx, map, { counts }, lit, theme) => {
-    const radius = size > 32 ? 4 : 5;
-    counts.forEach((used, k) => {
-      const [x, y] = [map.x(codes[2 * k]), map.y(codes[2 * k + 1])];
-      if (!used) drawCross(ctx, x, y, radius, theme);
-      if (!used && k !== lit) return;
-      ctx.beginPath();
-      ctx.arc(x, y, k === lit ? 7 : radius, 0, 2 * Math.PI);
-      if (used) {
-        ctx.fillStyle = PALETTE.model;
-        ctx.fill();
-      }
-      ctx.strokeStyle = k === lit ? theme.ink : theme.plot;
-      ctx.lineWidth = k === lit ? 2.5 : 1.5;
-      ctx.stroke();
-    });
+  // Cells, points and codes as a picture, which a drag leaves as it is.
+  const backdrop = document.createElement("canvas");
+  let backdropFor = "";
+  const drawBackdrop = (ctx, map, seen, box, ratio, theme) => {
+    const { width, height } = ctx.canvas;
+    const key = [seen.step, width, height, theme.dark].join();
+    if (key !== backdropFor) {
+      backdropFor = key;
+      Object.assign(backdrop, { width, height }); // which also clears it
+      const own = backdrop.getContext("2d");
+      own.scale(ratio, ratio);
+      own.beginPath();
+      own.rect(box.x, box.y, box.width, box.height);
+      own.clip();
+      drawPlane(own, box, theme);
+      drawCells(own, map, seen, theme);
+      drawPoints(own, map, ratio, theme);
+      seen.counts.forEach((used, k) => drawCode(own, map, k, used, size > 32 ? 4 : 5, theme.plot, theme));
+    }
+    ctx.drawImage(backdrop, 0, 0, width / ratio, height / ratio);
+  };
+
+  // The cell and the code that z_e has.
+  const drawLit = (ctx, map, { cells, counts }, k, theme) => {
+    outlineOf(ctx, map, cells[k]);
+    ctx.strokeStyle = theme.ink;
+    ctx.lineWidth = 2.5;
+    ctx.stroke();
+    drawCode(ctx, map, k, counts[k], 7.5, theme.ink, theme);
   };
 
   // Where "Step" has led, from the last drag on.
@@ -387,14 +411,12 @@ function render({ model, el }) {
     const picked = chosen();
     const box = boxFor(width);
     const map = plane(extent, box);
-    drawPlane(ctx, box, theme);
+    drawBackdrop(ctx, map, seen, box, ratio, theme);
     ctx.save();
     ctx.beginPath();
     ctx.rect(box.x, box.y, box.width, box.height);
     ctx.clip();
-    drawCells(ctx, map, seen, picked.k, theme);
-    drawPoints(ctx, map, ratio, theme);
-    drawCodes(ctx, map, seen, picked.k, theme);
+    drawLit(ctx, map, seen, picked.k, theme);
     drawTrail(ctx, map, picked.z);
     drawPulls(ctx, map, picked, box, theme);
     ctx.restore();
