@@ -1,0 +1,570 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 03 · VQ-VAE
+#
+# **Squeeze an image into a small map of whole numbers, and let chapter 01's model write new maps.**
+#
+# | | |
+# | --- | --- |
+# | You need | autoencoders and PixelCNN in outline (chapters 02 and 01), what a gradient is, k-means helps; some PyTorch |
+# | Time | 15 minutes to read, an hour with the exercises |
+# | You will meet | vector quantization, the straight-through estimator, stop-gradients, moving averages as online k-means, dead codes, two-stage generation |
+# | Papers | van den Oord, Vinyals, Kavukcuoglu 2017, [VQ-VAE](https://arxiv.org/abs/1711.00937); Bengio, Léonard, Courville 2013, [straight-through](https://arxiv.org/abs/1308.3432) |
+# | Source article | VQ-VAE 其实就是一个 AE (VQ-VAE is simply an autoencoder, in Chinese) |
+#
+#
+# ## See it
+#
+# Run the two cells below (Shift+Enter). In the middle is the code of an image: 7 × 7 whole numbers from 0 to 63. On the right is what
+# the decoder makes of them. Choose a code below the map and **paint**; or take cells from another example, and put the top of one digit on the bottom of another.
+
+# %%
+import torch
+
+from course_lib.data import jitter, load_digits
+from course_lib.training import fit, load_card, load_pretrained
+from course_lib.widgets import CodeSwap, Voronoi
+
+torch.set_num_threads(1)  # these models are so small that a second thread costs more than it helps
+
+
+def seeded(seed):
+    """A source of randomness of its own, so that every cell can be run again."""
+    return torch.Generator().manual_seed(seed)
+
+
+# %%
+mnist_model, mnist_prior = load_pretrained("vqvae_mnist_64"), load_pretrained("prior_mnist")
+
+
+def decode(codes):
+    """Code maps [B, 7, 7] to images [B, 1, 28, 28]."""
+    with torch.no_grad():
+        return mnist_model.decode(torch.as_tensor(codes)).clamp(0, 1)
+
+
+invented = mnist_prior.sample(10, y=torch.arange(10), generator=seeded(6))[:, 0].long()
+CodeSwap(
+    decode,
+    invented,
+    64,
+    title="Paint with codes",
+    alt="A map of seven by seven whole numbers, a palette of codes to paint with, and the digit that the map decodes to.",
+)
+
+# %% [markdown]
+# Three things to notice before any formula:
+#
+# - **A code is local.** Change one cell, and only a patch of the image changes. A code means something like "a stroke that bends to the left here".
+# - **A code is not a stamp.** What it looks like depends on its neighbours, because the decoder looks at several cells at once.
+# - **The ten digits do not exist.** No image was encoded to get them. A PixelCNN *wrote* the maps, number after number. The second half of the
+#   chapter is about that.
+
+# %% [markdown]
+# ## The idea: an autoencoder whose code is made of integers
+#
+# An autoencoder learns to copy its input through something narrow: $x \to z = \mathrm{enc}(x) \to \hat x = \mathrm{dec}(z)$. It makes good codes, and no new
+# images: for that one would need the *distribution* of the codes. Chapter 02 forced this distribution to be Gaussian, and paid with blur.
+#
+# The source article puts VQ-VAE like this: it is **simply an autoencoder**, one that makes its code *discrete*. The code is a small map of whole numbers. And for whole
+# numbers on a grid we have a tool already: chapter 01's PixelCNN learns distributions of exactly such things. So build it in two stages:
+#
+# 1. Train an autoencoder with integer codes. Only the copy counts. There is no distribution, no noise, no KL term.
+# 2. Freeze it, encode all the training images, and train a PixelCNN on the code maps. To make an image: write a map, decode it.
+#
+# The second stage has much less to do than a PixelCNN of pixels: 49 numbers instead of 784, and what they describe are strokes, not dots.
+#
+# | symbol | meaning |
+# | --- | --- |
+# | $x$, $\hat x$ | an image; what the decoder makes of its code |
+# | $z$ | the encoder's output: for each cell of the map a vector in $\mathbb R^d$ |
+# | $e_1, \dots, e_K$ | the codebook: $K$ vectors in $\mathbb R^d$; the book counts from 1, the code from 0 |
+# | $k$ | the index of the code nearest to $z$; what is stored |
+# | $z_q = e_k$ | the quantized vector, which the decoder gets |
+# | $\operatorname{sg}[\cdot]$ | stop-gradient: the value as it is, and a derivative of zero |
+# | $n_k$, $s_k$; $N_k$, $m_k$ | how many vectors of a batch chose code $k$, and their sum; the moving averages of both |
+# | $\gamma$, $\beta$ | the decay of these averages; the weight of the commitment loss |
+#
+# **Exercise 1: predict before you read on.** The code of an image is a map of 7 × 7 whole numbers, each the number of
+# one of $K = 64$ codes. How many bits does it hold at most?
+
+# %%
+from course_lib.exercises import check, hint, show_source, solution
+
+prediction = ...
+
+check("03.predict_bits", prediction)
+
+# %% [markdown]
+# One choice among $K$ holds $\log_2 K$ bits, and $49 \log_2 64 = 49 \cdot 6$ of them is all that the decoder ever learns about an image. The image
+# itself is 784 numbers of 8 bits. Everything that does not fit is lost: the copy is not exact.
+
+# %% [markdown]
+# ## Quantize: take the nearest code
+#
+# $$k = \arg\min_j \|z - e_j\|, \qquad z_q = e_k .$$
+#
+# All distances at once: $\|z - e_j\|^2 = \|z\|^2 - 2\,z \cdot e_j + \|e_j\|^2$. The first term is the same for all $j$. So the nearest code is the one with the
+# largest $z \cdot e_j - \frac12 \|e_j\|^2$, one matrix product for a whole batch.
+
+# %%
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+
+from course_lib.latent import VQVAE, VectorQuantizer, perplexity
+from course_lib.widgets import PALETTE, image_grid, show_figure
+
+show_source([VectorQuantizer.nearest, VectorQuantizer.lookup])
+
+# %% [markdown]
+# **Check it** by measuring every distance. And decoding an index and encoding its vector again must lose nothing:
+
+# %%
+torch.manual_seed(0)
+quantizer = VectorQuantizer(64, 16).double().eval()
+vectors = torch.randn(5000, 16, generator=seeded(0), dtype=torch.float64)
+by_distance = torch.cdist(vectors, quantizer.codebook).argmin(dim=1)
+print("the nearest of all:", torch.equal(quantizer.nearest(vectors), by_distance))
+every_index = torch.arange(64)
+round_trip = quantizer.nearest(quantizer.lookup(every_index))
+print("index → vector → index is the identity:", torch.equal(round_trip, every_index))
+
+# %% [markdown]
+# The set of all $z$ that are nearest to one code is its *Voronoi cell*: a polygon in the plane, since the border between two codes is the straight line
+# where both are equally far. The quantizer's whole effect is: forget where in the cell you are.
+
+# %% [markdown]
+# ## The gradient stops here
+#
+# The decoder's loss has a gradient with respect to $z_q$. The encoder needs one with respect to $z$. But move $z$ a little inside its cell, and
+# $z_q$ does not move at all; at a border it jumps. So the true derivative of $z_q$ is **zero** almost everywhere, and does not exist at borders. An encoder trained
+# with it would never learn anything.
+#
+# **Straight through.** Pretend. Use $z_q$ going forward, and on the way back hand the gradient to $z$ as if nothing had been in between:
+#
+# $$z_q = \operatorname{sg}[e_k] + \big(z - \operatorname{sg}[z]\big).$$
+#
+# The bracket is exactly 0 and has the derivative 1. In the code:
+
+# %%
+show_source(VectorQuantizer.forward, start="# Straight through", end="quantized =")
+
+# %%
+z = torch.randn(4, 16, 3, 3, generator=seeded(1), dtype=torch.float64, requires_grad=True)
+z_q, indices, _, _ = quantizer(z)
+weights = torch.randn(z.shape, generator=seeded(2), dtype=torch.float64)
+(gradient,) = torch.autograd.grad((weights * z_q).sum(), z)
+print("the value is a code, to the last bit:", torch.equal(z_q, quantizer.lookup(indices)))
+print("the gradient is that of the identity:", torch.equal(gradient, weights))
+
+# %% [markdown]
+# **What is wrong with it?** The gradient was computed at $e_k$, and is used at $z$. It says in which direction the *code* should move; but the code does not
+# move. So $z$ may walk for many steps without any effect on the image, until it crosses a border, and then everything jumps. Where it lands is the next code in that direction, if there is one:
+# about right for a short way, and a matter of luck for a long one.
+#
+# **Measure it** on a trained model and real digits. Move the encoder's output of every cell against the straight-through gradient, quantize, decode, and look at the true error. Beside it the same with random
+# directions of the same lengths:
+
+# %%
+digits_model = load_pretrained("vqvae_digits_32")
+test_digits, test_labels = load_digits("test")
+
+
+def quantize(z):
+    """Encoder outputs [B, 8, 4, 4] to their codes' numbers [B, 4, 4] and vectors [B, 8, 4, 4]."""
+    index = digits_model.quantizer.nearest(z.movedim(1, -1).reshape(-1, 8)).reshape(-1, 4, 4)
+    return index, digits_model.quantizer.lookup(index)
+
+
+with torch.no_grad():
+    z = digits_model.encoder(test_digits)
+    index, z_q = quantize(z)
+    reach = (z - z_q).norm(dim=1).mean()  # how far a vector is from its code, on average
+z_q.requires_grad_()
+error = (digits_model.decoder(z_q) - test_digits).square().mean()
+(gradient,) = torch.autograd.grad(error, z_q)
+at_random = torch.randn(z.shape, generator=seeded(3))
+at_random *= gradient.norm(dim=1, keepdim=True) / at_random.norm(dim=1, keepdim=True)
+
+for step in (0.05, 0.5):  # of that distance, on average
+    for name, direction in [("straight-through", gradient), ("random", at_random)]:
+        with torch.no_grad():
+            new_index, new_z_q = quantize(
+                z - step * reach * direction / gradient.norm(dim=1).mean()
+            )
+            new_error = (digits_model.decoder(new_z_q) - test_digits).square().mean()
+        changed = (new_index != index).float().mean()
+        print(f"{name}, step {step}: {changed:.0%} of the codes change;", end=" ")
+        print("error at least 1 % smaller:", bool(new_error < 0.99 * error))
+
+# %% [markdown]
+# A short step along the straight-through gradient changes one code in twenty, and these changes are for the better; random steps of the same length change fewer codes, and gain nothing.
+# So the guess carries information. A step ten times as long changes a third of the codes, and makes things worse: that far away, the slope at $e_k$ says nothing any more. The estimator works
+# where steps are small and codes are close to what they stand for. Both are why the next section's losses matter.
+#
+# ## Two losses that pull each other
+#
+# Straight-through trains encoder and decoder. Nothing so far moves the codebook: $z_q$ hands its gradient to $z$, and none to $e_k$. The codes should go to where the encoder's
+# outputs are, and the encoder should stay where the codes are. One squared distance, used twice, with the gradient stopped on either side:
+#
+# $$\boxed{\;L = \underbrace{\|x - \hat x\|^2}_{\text{encoder, decoder}} + \underbrace{\|\operatorname{sg}[z] - e_k\|^2}_{\text{codes go to } z} + \beta\,\underbrace{\|z - \operatorname{sg}[e_k]\|^2}_{\text{commitment: } z \text{ goes to its code}}\;}$$
+#
+# (In our code each is a mean, over pixels or over the numbers of $z$.) Why not one term with both gradients? Because the two sides should move at different speeds. The
+# codebook has an easy task and may run after the encoder. The encoder has the image to care for: with $\beta = \frac14$ it is pulled a little, enough not to grow away from its codes without end.
+
+# %%
+show_source(VectorQuantizer.forward, start="loss = self", end="loss = loss +")
+
+# %% [markdown]
+# ## Codes as moving averages
+#
+# The second term has a solution without any gradient. Say the vectors $z_1, \dots, z_{n_k}$ chose code $k$. Then
+#
+# $$\frac{\partial}{\partial e_k} \sum_i \|z_i - e_k\|^2 = -2 \sum_i (z_i - e_k) = 0 \quad\Longleftrightarrow\quad e_k = \frac{1}{n_k} \sum_i z_i = \frac{s_k}{n_k}.$$
+#
+# The best code is the mean of the vectors that chose it. Assign, average, assign, average: that is **k-means**. A batch is a small sample and the encoder changes all the time, so keep moving averages of
+# count and sum, and let the code be their ratio:
+#
+# $$N_k \leftarrow \gamma N_k + (1 - \gamma)\,n_k, \qquad m_k \leftarrow \gamma m_k + (1 - \gamma)\,s_k, \qquad e_k = \frac{m_k}{N_k}.$$
+#
+# It needs no learning rate and no optimizer. Nearly everybody uses it in place of the second term, and so does this library (`ema=False` takes the gradient). As $m_k = N_k e_k$, only $N_k$ and $e_k$ are stored:
+
+# %%
+show_source(VectorQuantizer._follow, start="count =")
+
+# %% [markdown]
+# **Check it:** the first batch of a codebook that has never been used must be one step of k-means, exactly. scikit-learn's `KMeans` does the same step from the same start:
+
+# %%
+from sklearn.cluster import KMeans
+
+torch.manual_seed(0)
+fresh = VectorQuantizer(8, 2, dead_below=0).double()
+start = fresh.codebook.clone()
+batch = torch.randn(400, 2, generator=seeded(3), dtype=torch.float64)
+fresh(batch)
+one_step = KMeans(8, init=start.numpy(), n_init=1, max_iter=1).fit(batch.numpy())
+assigned = torch.cdist(batch, start).argmin(dim=1)
+means = torch.stack([batch[assigned == k].mean(dim=0) for k in range(8)])
+print("the codes are the means of those who chose them:", torch.allclose(fresh.codebook, means))
+print(
+    "so says scikit-learn:", torch.allclose(fresh.codebook, torch.tensor(one_step.cluster_centers_))
+)
+
+# %% [markdown]
+# ## Train it, and watch the codebook
+#
+# A VQ-VAE on the 8×8 digits with codes of only *two* numbers, so that we can see them. The loop is short enough to stand here; every 25 steps it keeps the codebook and the encoder's
+# outputs of the same 25 images.
+
+# %%
+torch.manual_seed(0)
+flat_model = VQVAE((1, 8, 8), 24, 2, downsamplings=1, residual_layers=0).train()
+optimizer = torch.optim.Adam(flat_model.parameters(), lr=3e-3)
+train_digits = load_digits("train")[0]
+noise = seeded(0)
+codebooks, outputs, errors = [], [], []
+for step in range(601):
+    batch = train_digits[torch.randint(len(train_digits), (64,), generator=noise)]
+    if step % 25 == 0:
+        with torch.no_grad():
+            seen = flat_model.encoder(test_digits[:25]).movedim(1, -1).reshape(-1, 2)
+    loss = flat_model.loss(batch, generator=noise)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    errors.append(loss.item())
+    if step % 25 == 0:
+        codebooks.append(flat_model.quantizer.codebook.clone())
+        outputs.append(seen)
+flat_model.eval()
+print("the loss fell below 0.06:", sum(errors[-50:]) / 50 < 0.06)
+
+# %%
+Voronoi(
+    torch.stack(codebooks),
+    torch.stack(outputs),
+    step_labels=[f"step {25 * k}" for k in range(25)],
+    title="A codebook while it trains",
+    alt="The plane of codes cut into polygons, one for each code, with the encoder's outputs as dots; both move as training goes on.",
+)
+
+# %% [markdown]
+# Press play: the codes run after the encoder's outputs, as k-means does, while the encoder spreads them. Then **drag the encoder output** across a border, and look at the two arrows: the
+# gradient belongs to the code, and is copied to $z$.
+#
+# ## Is it a VAE?
+#
+# The paper derives it as one. Let $q(k \mid x)$ put probability 1 on the nearest code, and let the prior be uniform, $p(k) = \frac1K$. Then for each cell
+#
+# $$D_\mathrm{KL}\big(q(k \mid x) \,\|\, p(k)\big) = \sum_k q(k \mid x) \log \frac{q(k \mid x)}{1 / K} = 1 \cdot \log \frac{1}{1 / K} = \log K,$$
+#
+# (terms with $q = 0$ are 0, as the limit of $q \log q$). It is a *constant*: it has no gradient and disappears from the loss. What is left of the ELBO is the distortion. Both readings lead to the same algorithm:
+#
+# | | the paper | the source article |
+# | --- | --- | --- |
+# | encoder | a posterior that is sure of itself | a function |
+# | the KL term | constant, $\log K$ for each cell | was never there |
+# | noise | none, as $q$ is deterministic | none |
+# | sampling | from the prior, learned afterwards | from a model of the codes, learned afterwards |
+#
+# The article's point is that a VAE without noise, without a KL term and without a posterior to learn is simply an autoencoder. Keep the paper's view for one thing: it counts. With a learned prior
+# $p(k_1, \dots, k_{49})$ in place of the uniform one, $-\log p$ of the codes takes the place of $49 \log K$, and is the rate of chapter 02.
+
+# %% [markdown]
+# ## Dead codes
+#
+# A code that nobody chooses gets no vectors, so it stays where it is; so nobody will choose it. Such a code is **dead**. A codebook can die nearly as a whole: start it far away from the encoder's outputs, and the one code
+# that happens to be nearest takes them all. This is *codebook collapse*. The cure is crude and works: put a dead code onto a random vector of the current batch.
+
+# %%
+show_source(VectorQuantizer._revive)
+
+# %% [markdown]
+# How many codes are in use? Count how often each is chosen, as shares $p_k$. The exponential of their entropy, $\exp(-\sum_k p_k \log p_k)$, is called **perplexity**: $K$ if all are used equally, 1 if only one is.
+
+# %%
+far_away = torch.randn(2000, 8, generator=seeded(4)) + 3  # what an encoder might put out
+figure = Figure(figsize=(5.6, 2.8))
+axes = figure.subplots()
+for dead_below, title, colour in [(0.0, "left alone", "error"), (0.1, "revived", "model")]:
+    torch.manual_seed(0)
+    book = VectorQuantizer(64, 8, dead_below=dead_below).train()
+    noise, used = seeded(5), []
+    for _ in range(200):
+        batch = far_away[torch.randint(2000, (256,), generator=noise)]
+        used.append(book(batch, generator=noise)[3].item())
+    axes.plot(used, color=PALETTE[colour], label=title)
+    print(f"dead codes {title}: perplexity above 40 of 64 in the end:", used[-1] > 40)
+axes.set(xlabel="step", ylabel="perplexity", title="64 codes, the same vectors", ylim=(0, 64))
+axes.legend()
+figure.tight_layout()
+show_figure(
+    figure,
+    alt="Perplexity over 200 steps: left alone it stays near a few codes, with revival it is high from the start.",
+)
+
+# %% [markdown]
+# ## How many codes?
+#
+# More codes cut space into smaller cells. **A codebook that contains another is never worse:** the nearest of more codes is at least as near. **Check it** with nested codebooks, each the first half of the next:
+
+# %%
+nested = torch.randn(512, 16, generator=seeded(6), dtype=torch.float64)
+distances = [
+    torch.cdist(vectors, nested[:n]).min(dim=1).values for n in (16, 32, 64, 128, 256, 512)
+]
+print(
+    "never farther, for any vector:",
+    all(bool((b <= a + 1e-12).all()) for a, b in zip(distances, distances[1:], strict=False)),
+)
+
+# %% [markdown]
+# Trained models are not nested, and each has its own encoder. Here are six on the digits and six on MNIST, from their cards. The error is the mean square over the pixels of all test images; perplexity is over all of their codes.
+
+# %%
+from course_lib.training.recipes_latent import CODES
+
+table = (
+    "| codes $K$ | digits: error | perplexity | bits, at most | MNIST: error | perplexity | bits, at most |\n"
+    "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+)
+errors_of = {"digits": [], "mnist": []}
+for n_codes in CODES:
+    row = f"| {n_codes} "
+    for data in ("digits", "mnist"):
+        metrics = load_card(f"vqvae_{data}_{n_codes}")["metrics"]
+        error = metrics["test mean squared error of a pixel"]
+        errors_of[data].append(error)
+        row += f"| {error:.4f} | {metrics['perplexity']:.0f} | {metrics['bits in the code map, at most']:.0f} "
+    table += row + "|\n"
+Markdown(table)
+
+# %%
+rows = [test_digits[:10]]
+for n_codes in (16, 64, 512):
+    several = load_pretrained(f"vqvae_digits_{n_codes}")
+    with torch.no_grad():
+        rows.append(several.decode(several.encode(test_digits[:10])))
+show_figure(
+    image_grid(
+        torch.cat(rows), columns=10, titles=["test", "K = 16", "K = 64", "K = 512"], size=0.75
+    ),
+    alt="Ten test digits and their copies through 16, 64 and 512 codes: the more codes, the closer.",
+)
+
+# %% [markdown]
+# PLACEHOLDER-CODES
+#
+# ## Stage two: a model of the codes
+#
+# Encode all training images. What comes out is a data set of small pictures with $K$ "colours", and chapter 01 has the model for it: a class-conditional PixelCNN with `levels=K`. Its
+# likelihood is exact, and so we know how many bits the code maps really need:
+
+# %%
+table = (
+    "| | cells | bits, at most | bits, by the prior | classified right by Bayes' rule |\n"
+    "| --- | ---: | ---: | ---: | ---: |\n"
+)
+for title, autoencoder, card in [
+    ("digits, 8×8", "vqvae_digits_32", "prior_digits"),
+    ("MNIST, 28×28", "vqvae_mnist_64", "prior_mnist"),
+]:
+    most = load_card(autoencoder)["metrics"]["bits in the code map, at most"]
+    metrics = load_card(card)["metrics"]
+    cells = 16 if "digits" in card else 49
+    table += (
+        f"| {title} | {cells} | {most:.0f} | {metrics['bits in the code map']:.0f} "
+        f"| {metrics['accuracy as a classifier']:.1%} |\n"
+    )
+Markdown(table)
+
+# %% [markdown]
+# The difference between the two columns is what the prior knows: which codes are frequent, and which go together. For comparison: chapter 01's PixelCNN needs about 112 bits for an 8×8 digit in 17 grey levels (1.75 bits for each of 64 pixels), and it loses nothing. The
+# code map is cheaper, and gives back an image that is close, not equal.
+#
+# New digits. First what happens if the codes are drawn evenly, without a prior; then maps written by the PixelCNN, and decoded:
+
+# %%
+evenly = torch.randint(64, (10, 7, 7), generator=seeded(7))
+ten_each = torch.arange(10).repeat(3)
+written = mnist_model.sample(30, mnist_prior, y=ten_each, generator=seeded(8))
+show_figure(
+    image_grid(torch.cat([decode(evenly), written.clamp(0, 1)]), columns=10, size=0.8),
+    alt="A row of scribbles from random codes, then three rows of digits zero to nine written by the prior.",
+)
+
+# %%
+digits_prior = load_pretrained("prior_digits")
+small = digits_model.sample(30, digits_prior, y=ten_each, generator=seeded(9))
+show_figure(
+    image_grid(small, columns=10, size=0.7),
+    alt="Three rows of ten sampled digits of 8 by 8 pixels, zero to nine.",
+)
+
+# %% [markdown]
+# The images are sharper than the VAE's: the decoder is told exactly which stroke it is, and need not hedge. What is wrong in them comes from the prior: strokes that don't quite meet, because the map was written cell after cell.
+
+# %%
+show_source(VQVAE.sample, start="codes =")
+
+# %% [markdown]
+# ## Exercises
+#
+# Each `check` judges your function on fresh random inputs and tells you which property broke. It accepts every correct
+# solution. `hint("03.vq_loss")` helps; `solution("03.vq_loss")` shows what the library itself does. (Exercise 1 was the
+# prediction, further up.)
+#
+# **2. The nearest code**, by Euclidean distance.
+
+
+# %%
+def nearest_code(z, codebook):
+    """z [N, d] and codebook [K, d] to the index of the code nearest to each row of z, int64 [N]."""
+    ...
+
+
+check("03.nearest_code", nearest_code)
+
+# %% [markdown]
+# **3. Straight through.** The value is $e$. The gradient goes to $z$ as if the value were $z$, and none goes to $e$.
+
+
+# %%
+def straight_through(z, e):
+    """z and e, of one shape, to the quantized tensor of that shape."""
+    ...
+
+
+check("03.straight_through", straight_through)
+
+# %% [markdown]
+# **4. The two losses**, $\operatorname{mean}\,(\operatorname{sg}[z] - e)^2 + \beta \operatorname{mean}\,(z - \operatorname{sg}[e])^2$, where
+# $\beta$ is `commitment`. Which of the two moves the codes, which the encoder?
+
+
+# %%
+def vq_loss(z, e, commitment):
+    """z and e, of one shape, and a number to the loss, a scalar."""
+    ...
+
+
+check("03.vq_loss", vq_loss)
+
+# %% [markdown]
+# **5. The codebook as a moving average.** With the number $n_k$ of vectors that chose code $k$ in this batch and their sum $s_k$:
+# `uses` becomes $N_k' = \gamma N_k + (1 - \gamma)\, n_k$, and the code $e_k' = \big(\gamma N_k e_k + (1 - \gamma)\, s_k\big) / N_k'$. A code that nobody
+# chose stays where it is, even if its `uses` are 0. ($\gamma$ is `decay`.)
+
+
+# %%
+def ema_update(codebook, uses, vectors, indices, decay):
+    """codebook [K, d], uses [K], vectors [N, d], indices [N] to the new (codebook, uses)."""
+    ...
+
+
+check("03.ema_update", ema_update)
+
+# %% [markdown]
+# **6. The perplexity:** the exponential of the entropy of the codes' shares. Some codes may not occur at all.
+
+
+# %%
+def my_perplexity(indices, n_codes):
+    """Codes 0 ... n_codes − 1, int64 of any shape, to a scalar from 1 to n_codes."""
+    ...
+
+
+check("03.perplexity", my_perplexity)
+
+# %% [markdown]
+# **7. Break it: the dead codebook.** Choose where the codes start, so badly that hardly any is ever used: after training *without*
+# revival (`dead_below=0`) the perplexity must be below 2, though there are `n_codes` of them. The check trains the
+# quantizer on these vectors, shows which codes are in use, and then trains it again from the same start, with revival.
+
+
+# %%
+def dead_codebook(vectors, n_codes):
+    """Vectors [N, d], those that will be quantized, to the codes at the start, [n_codes, d]."""
+    ...
+
+
+check("03.break_the_codebook", dead_codebook)
+
+# %% [markdown]
+# ## How good is it?
+#
+# There is no single number. The copies are measured by their error, the prior by its bits, and the samples by your eyes. The paper's own number, 4.67 bits per dimension on CIFAR-10, is
+# for color photographs, which this course does not use; it cannot be compared with anything here.
+#
+# - **Ours are small and quick:** 32 channels, one residual block, 3,000 steps on the digits and 6,000 on MNIST. The paper's networks have 256 channels and two blocks, and 250,000 steps.
+# - **The error says nothing about sharpness.** A blurred copy can have a smaller squared error than a sharp one that is moved by a pixel.
+# - **Training codes through `argmin` has its own tricks.** We use three: moving averages, revival, and a start on the first batch's vectors.
+#   Each can be switched off in `VectorQuantizer`.
+#
+# ## What to take away
+#
+# - A VQ-VAE is an autoencoder with a whole number in each cell of its code. The KL term of its ELBO is a constant, so nothing in training is about distributions.
+# - `argmin` has no useful gradient. Straight-through pretends that it is the identity. The value is exact, the gradient is a guess.
+# - Codes move to the mean of their vectors, as in k-means; vectors commit to their codes.
+# - A code that isn't chosen can't learn. Look at the perplexity, and revive the dead.
+# - Generation has two stages, with two models that never train together: what an image looks like, given its codes; and which codes go together.
+#
+# **What does not work well:** the first stage doesn't know what the second will find easy. How many codes, how large a map, how much to compress: all chosen by hand. And the second stage is again sequential, if much shorter than pixel by pixel.
+#
+# The same two stages stand behind today's image models. Chapter 12 replaces the whole numbers by real ones, and the PixelCNN by a diffusion model.
+#
+# **Next, chapter 04:** a network that can be run backwards. Then the density that chapter 02 could only bound is known exactly.
