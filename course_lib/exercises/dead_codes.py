@@ -31,7 +31,7 @@ class CodebookReport(NamedTuple):
 
 
 def train_codebook(
-    codebook: Tensor, vectors: Tensor, *, revive: bool, steps: int = 200, seed: int = 0
+    codebook: Tensor, vectors: Tensor, *, revive: bool, steps: int = 100, seed: int = 0
 ) -> CodebookReport:
     """Train a quantizer by moving averages on vectors that stay as they are.
 

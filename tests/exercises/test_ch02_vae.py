@@ -597,7 +597,6 @@ ALIVE, DUMB = "The code is alive", "Your decoder has learned nothing"
 LOSS_WRONG = {
     "ELBO": (lambda d, r: (d + r).mean(), "minus the ELBO, under which a good code pays"),
     "β of 1.5": (lambda d, r: (d + 1.5 * r).mean(), ALIVE),
-    "β of ½": (lambda d, r: (d + 0.5 * r).mean(), ALIVE),
     "no rate": (lambda d, r: d.mean(), "Your loss leaves out the rate"),
     "rate detached": (lambda d, r: (d + 100 * r.detach()).mean(), ALIVE),
     "free bits": (lambda d, r: (d + 100 * (r - 3).clamp(min=0)).mean(), ALIVE),
