@@ -140,6 +140,8 @@ def test_python_sets_what_may_be_set() -> None:
         ("z", [0.0, 0.0, 0.0], f"z {place}"),
         ("z", [math.nan, 0.0], f"z {place}"),
         ("target", [0.0, -1.5], f"target {place}"),
+        ("target", [0.0, 2.5], f"target {place}"),
+        ("target", [-2.5, 0.0], f"target {place}"),
         ("beta", -0.1, "beta must be a finite number of at least 0, got -0.1"),
         ("beta", 2.5, "beta must be a number from 0 to 2, got 2.5"),
         ("step", 4.0, r"step must lie in \[0, 3\], got 4.0"),
