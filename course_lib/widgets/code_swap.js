@@ -119,6 +119,7 @@ function memoryOf(model) {
   const onAnswer = (ours) => {
     const before = memory.encoding;
     memory.encoding = null;
+    changed(); // new codes may come in the same message, told of before or after
     look();
     if (!ours || !before || model.get("answered").error) return;
     const count = changedCells(before, now().map).length;
@@ -128,10 +129,11 @@ function memoryOf(model) {
   memory.line = kernelLine(model, "decode", { onAnswer, tell });
   memory.waiting = () => Boolean(memory.line.waiting) || memory.how === "waiting";
   const askForImage = () => {
-    if (memory.how !== "waiting") return;
+    const open = () => memory.how === "waiting" || memory.how === "failed";
+    if (!open()) return;
     memory.line.ask(() => {
       look();
-      return memory.how === "waiting" && { codes: model.get("codes") };
+      return open() && { codes: model.get("codes") };
     });
   };
   const changed = () => {
@@ -298,7 +300,9 @@ function render({ model, el }) {
       if (memory.can(cell, code)) next[cell] = code;
       else missing += 1;
     }
-    if (changedCells(map(), next).length) memory.go({ example: model.get("example"), map: next });
+    // Where decode has failed, painting the same once more asks once more.
+    const again = memory.how === "failed" && !missing;
+    if (again || changedCells(map(), next).length) memory.go({ example: model.get("example"), map: next });
     if (missing) memory.say(missing < changes.length ? `${cells(missing)} could not be changed. ${NO_KERNEL}` : NO_KERNEL);
   };
   const paint = (some) => change(some.map((cell) => [cell, brushAt(cell)]));
@@ -500,6 +504,7 @@ function render({ model, el }) {
   // On the map and on the image: both are divided into the same cells.
   const listenOn = (target) => {
     let at = null; // where the stroke is, in cells
+    let last = ""; // the place of the pointer
     const placeOf = (event) => {
       const box = target.getBoundingClientRect();
       return [((event.clientY - box.top) / box.height) * rows, ((event.clientX - box.left) / box.width) * columns];
@@ -532,6 +537,10 @@ function render({ model, el }) {
       paint([cell]);
     });
     target.addEventListener("pointermove", (event) => {
+      // A browser tells of a move, too, when the page moves below a pointer that rests.
+      const screen = `${event.clientX} ${event.clientY}`;
+      if (screen === last) return;
+      last = screen;
       const place = placeOf(event);
       point(cellAt(place));
       if (!at) return;
@@ -546,7 +555,10 @@ function render({ model, el }) {
         at = null;
       });
     }
-    target.addEventListener("contextmenu", (event) => event.preventDefault());
+    target.addEventListener("contextmenu", (event) => {
+      event.preventDefault();
+      event.stopPropagation(); // JupyterLab has a menu of its own
+    });
     target.addEventListener("pointerleave", () => point(null));
   };
   listenOn(canvas);
@@ -609,7 +621,7 @@ function render({ model, el }) {
     if (memory.notice) return memory.notice;
     if (memory.how === "missing") return NO_KERNEL;
     const count = changedCells(memory.own(), map()).length;
-    return count ? `${cells(count)} of ${size} differ from example ${model.get("example") + 1}.` : "";
+    return count ? `${cells(count)} of ${size} ${count === 1 ? "differs" : "differ"} from example ${model.get("example") + 1}.` : "";
   };
   const say = (node, ...words) => {
     if (node.textContent !== words.map((word) => word.textContent ?? word).join("")) node.replaceChildren(...words);
