@@ -31,7 +31,7 @@ class CodebookReport(NamedTuple):
 
 
 def train_codebook(
-    codebook: Tensor, vectors: Tensor, *, revive: bool, steps: int = 100, seed: int = 0
+    codebook: Tensor, vectors: Tensor, *, revive: bool, steps: int = 300, seed: int = 0
 ) -> CodebookReport:
     """Train a quantizer by moving averages on vectors that stay as they are.
 
@@ -39,7 +39,7 @@ def train_codebook(
         codebook: Where the codes start, ``[K, d]``.
         vectors: What is quantized, ``[N, d]``; each step sees 128 of them, drawn at random.
         revive: Whether dead codes are put onto vectors, as in ``VectorQuantizer``.
-        steps: How many steps to train.
+        steps: How many steps to train. A code that is never chosen counts as dead after 230.
         seed: Decides everything that is random.
 
     """
@@ -47,6 +47,7 @@ def train_codebook(
     with torch.random.fork_rng(devices=[]):  # its own random codebook is overwritten at once
         quantizer = VectorQuantizer(*codebook.shape, dead_below=0.1 if revive else 0.0)
     quantizer.codebook.copy_(codebook)
+    quantizer.uses.fill_(1.0)  # as if all had been in use so far: none is dead before it starts
     for _ in range(steps):
         batch = vectors[torch.randint(len(vectors), (128,), generator=generator)]
         quantizer(batch, generator=generator)

@@ -1,4 +1,7 @@
-"""A small generative adversarial network, to stand beside the VAE: learn the comparison, too."""
+"""A small generative adversarial network, to compare with the VAE.
+
+Where the VAE bounds a likelihood, a GAN learns the comparison of two distributions.
+"""
 
 from collections.abc import Sequence
 
@@ -44,13 +47,13 @@ class GAN(nn.Module):
         check_ints("hidden", hidden, minimum=1)
         super().__init__()
         self.dim, self.latent_dim = dim, latent_dim
-        self.generator = MLP(latent_dim, hidden, dim)
+        self.net = MLP(latent_dim, hidden, dim)
         self.critic = MLP(dim, hidden, 1)
 
     def decode(self, z: Tensor) -> Tensor:
         """g(z) ``[B, dim]`` for ``z [B, latent_dim]``."""
         check_floats("z", z, (None, self.latent_dim), dtype=self._dtype)
-        return self.generator(z)
+        return self.net(z)
 
     def log_ratio(self, x: Tensor) -> Tensor:
         """D(x) ``[B]`` for ``x [B, dim]``: log p_data(x) / p_g(x), if the critic is right."""
@@ -65,10 +68,11 @@ class GAN(nn.Module):
         GAN's loss does not say how good the samples are.
         """
         check_floats("x", x, (None, self.dim), dtype=self._dtype)
-        fake = self.generator(self._draw_latents(len(x), generator))
+        fake = self.net(self._draw_latents(len(x), generator))
         of_data, of_fakes = self.critic(x), self.critic(fake.detach())
         critic_loss = F.softplus(-of_data).mean() + F.softplus(of_fakes).mean()
 
+        # A critic that learns nothing here: the gradient passes through it, to the generator.
         fixed = {name: p.detach() for name, p in self.critic.named_parameters()}
         generator_loss = F.softplus(-functional_call(self.critic, fixed, fake)).mean()
         return critic_loss + generator_loss
@@ -77,10 +81,10 @@ class GAN(nn.Module):
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """``n`` draws ``[n, dim]``."""
         check_int("n", n, minimum=1)
-        return self.generator(self._draw_latents(n, generator))
+        return self.net(self._draw_latents(n, generator))
 
     def _draw_latents(self, n: int, generator: torch.Generator | None) -> Tensor:
-        weight = self.generator.layers[0].weight
+        weight = self.net.layers[0].weight
         check_generator(generator, weight.device)
         return torch.randn(
             n, self.latent_dim, generator=generator, dtype=weight.dtype, device=weight.device
@@ -88,4 +92,4 @@ class GAN(nn.Module):
 
     @property
     def _dtype(self) -> torch.dtype:
-        return self.generator.layers[0].weight.dtype
+        return self.net.layers[0].weight.dtype

@@ -1,4 +1,4 @@
-"""Diagonal Gaussians: draws through which a gradient flows, and the distance between two."""
+"""Diagonal Gaussians: draws through which a gradient flows, and the divergence between two."""
 
 import torch
 from torch import Tensor

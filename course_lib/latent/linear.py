@@ -64,8 +64,9 @@ class LinearVAE(VAE):
         """Give the encoder the best parameters that it can have for this decoder.
 
         The true posterior's mean is linear in x, and so the encoder can have it. Among independent
-        variances those with σ² / M_ii are the closest: they divide by the diagonal of M before, not
-        after, it is inverted. Where M is diagonal the encoder is then the true posterior.
+        variances those with σ² / M_ii are the closest: the inverse of M's diagonal, not the
+        diagonal of its inverse, for KL(q ‖ p) asks for the posterior's precisions. Where M is
+        diagonal, the encoder is then the true posterior.
         """
         W, b = self.decoder.layers[0].weight, self.decoder.layers[0].bias
         M, layer = self._precision(), self.encoder.layers[0]

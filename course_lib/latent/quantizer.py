@@ -151,20 +151,20 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _follow(self, vectors: Tensor, index: Tensor) -> None:
-        """Update the moving averages: of the uses n, and with ``ema`` of the codes e.
+        """Update the moving averages: of the uses N, and with ``ema`` of the codes e.
 
-        With the sum s of the vectors that chose a code, and how many they are, the averages of both
-        are n ← γ n + (1 − γ) count and m ← γ m + (1 − γ) s; the code is e = m / n. So m = n e need
-        not be stored.
+        With the sum s of the vectors that chose a code in this batch, and their number n, the
+        averages are N ← γ N + (1 − γ) n and m ← γ m + (1 − γ) s, and the code is e = m / N. So
+        m = N e need not be stored.
         """
-        count = torch.bincount(index, minlength=self.n_codes).to(self.uses.dtype)
-        n = self.decay * self.uses + (1 - self.decay) * count
+        n = torch.bincount(index, minlength=self.n_codes).to(self.uses.dtype)
+        N = self.decay * self.uses + (1 - self.decay) * n
         if self.ema:
             s = torch.zeros_like(self.codebook).index_add_(0, index, vectors)
             m = self.decay * self.uses[:, None] * self.codebook + (1 - self.decay) * s
-            chosen = count > 0  # the others stay where they are: there m / n = e
-            self.codebook[chosen] = m[chosen] / n[chosen, None]
-        self.uses.copy_(n)
+            chosen = n > 0  # the others stay where they are: there m / N = e
+            self.codebook[chosen] = m[chosen] / N[chosen, None]
+        self.uses.copy_(N)
 
     def _check(self, z: Tensor) -> None:
         check_floats("z", z, None, dtype=self.codebook.dtype)

@@ -179,8 +179,8 @@ class VAE(nn.Module):
         """
         mu, log_var, z = self._encode_and_draw(x, n_samples, y, generator)
         log_prior = gaussian_log_prob(z, torch.zeros_like(mu), torch.zeros_like(mu))
-        log_posterior = gaussian_log_prob(z, mu, log_var)
-        return self.log_likelihood(x, z, y) + log_prior - log_posterior
+        log_q = gaussian_log_prob(z, mu, log_var)
+        return self.log_likelihood(x, z, y) + log_prior - log_q
 
     def importance_log_prob(
         self,

@@ -31,11 +31,11 @@ def test_each_network_gets_the_gradient_of_its_own_loss(generator):
     model = gan(generator)
     x = randn(20, 2, generator=generator)
     model.loss(x, generator=seeded(1)).backward()
-    of_critic, of_generator = gradients(model.critic), gradients(model.generator)
+    of_critic, of_generator = gradients(model.critic), gradients(model.net)
 
     for network, own, mine in [
         (model.critic, of_critic, 0),
-        (model.generator, of_generator, 1),
+        (model.net, of_generator, 1),
     ]:
         model.zero_grad()
         both_losses(model, x, seed=1)[mine].backward()
@@ -61,20 +61,20 @@ def test_a_sure_critic_leaves_a_gradient_to_the_generator(generator):
     assert loss.isfinite()
     loss.backward()
     z = randn(20, 3, generator=seeded())
-    through = gradients(model.generator)
+    through = gradients(model.net)
     model.zero_grad()
     (-model.log_ratio(model.decode(z))).mean().backward()
-    for name, expected in gradients(model.generator).items():
+    for name, expected in gradients(model.net).items():
         torch.testing.assert_close(through[name], expected)
 
 
 def test_a_trained_critic_is_the_log_ratio_of_the_densities(generator):
     """N(1, 1) against g(z) = z / 2: log p/q is a parabola, which a small network comes close to."""
     model = GAN(1, 1, hidden=(16,)).double()
-    model.generator = MLP(1, (), 1).double()
+    model.net = MLP(1, (), 1).double()
     with torch.no_grad():
-        model.generator.layers[0].weight.fill_(0.5)
-        model.generator.layers[0].bias.zero_()
+        model.net.layers[0].weight.fill_(0.5)
+        model.net.layers[0].bias.zero_()
     optimizer = torch.optim.Adam(model.critic.parameters(), lr=0.03)
     for _ in range(200):
         x = 1 + randn(1000, 1, generator=generator)
@@ -92,8 +92,8 @@ def test_a_linear_critic_is_exact_for_equal_variances(generator):
     """N(1, 1) against N(0, 1): log p/q = x - 1/2. Newton's method on a convex loss."""
     model = GAN(1, 1, hidden=()).double()
     with torch.no_grad():
-        model.generator.layers[0].weight.fill_(1.0)
-        model.generator.layers[0].bias.zero_()
+        model.net.layers[0].weight.fill_(1.0)
+        model.net.layers[0].bias.zero_()
     x = 1 + randn(20_000, 1, generator=generator)
     optimizer = torch.optim.LBFGS(model.critic.parameters(), max_iter=30)
 
@@ -115,7 +115,7 @@ def test_samples_are_the_generator_on_gaussian_noise(generator):
     x = model.sample(50_000, generator=generator)
     assert x.shape == (50_000, 2)
     assert not x.requires_grad
-    layer = model.generator.layers[0]
+    layer = model.net.layers[0]
     W, b = layer.weight.detach(), layer.bias.detach()
     assert_mean(x, b)
     assert_mean((x - b)[:, :, None] * (x - b)[:, None], W @ W.T)
@@ -139,7 +139,7 @@ def test_shapes_and_widths():
     assert (model.dim, model.latent_dim) == (3, 2)
     widths = [
         [(layer.in_features, layer.out_features) for layer in net.layers[::2]]
-        for net in (model.generator, model.critic)
+        for net in (model.net, model.critic)
     ]
     assert widths == [[(2, 128), (128, 128), (128, 3)], [(3, 128), (128, 128), (128, 1)]]
     assert model.decode(torch.zeros(4, 2)).shape == (4, 3)
