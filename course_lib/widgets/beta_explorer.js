@@ -25,7 +25,7 @@ const COSTS = [
   ["rate R, what z costs", (beta, rate) => rate],
   ["distortion D", (beta, rate, distortion) => distortion],
   ["R + D = \u2212ELBO", (beta, rate, distortion) => rate + distortion],
-  ["D + \u03b2R, the loss (dashed: equal)", (beta, rate, distortion) => distortion + beta * rate]
+  ["D + \u03b2R, the loss", (beta, rate, distortion) => distortion + beta * rate]
 ];
 
 const nats = (value) => `${value.toFixed(1).replace("-", "\u2212")} nats`;
@@ -198,7 +198,7 @@ function render({ model, el }) {
     ctx.restore();
     const top = box.y - 40;
     text(ctx, "rate and distortion", box.x, top + 8, theme.ink, `600 13px ${theme.font}`);
-    text(ctx, "a point for each model: click one", box.x, top + 26, theme.muted, fine);
+    text(ctx, "click a model; dashed: equal D + \u03b2R", box.x, top + 26, theme.muted, fine);
   };
 
   // ------------------------------------------------------------------------------------ the images

@@ -1,0 +1,308 @@
+"""LatentPlane in a real browser: a point dragged and walked, decoded by the kernel, or not."""
+
+import json
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from course_lib.widgets import LatentPlane
+from tests.browser.conftest import Lab
+from tests.browser.gallery import GALLERY, SETUP
+from tests.browser.harness import (
+    live_widget,
+    python,
+    set_theme,
+    settle,
+    stored_frame,
+    wait_until_it_differs,
+)
+
+CELL = list(GALLERY).index("plane") + 1
+EXACT, MIXED = "decoded at this point", "mixed from stored points nearby"
+
+# The grey values of a small canvas, row by row.
+LEVELS = """canvas => [...canvas.getContext("2d")
+  .getImageData(0, 0, canvas.width, canvas.height).data].filter((_, i) => i % 4 === 0)"""
+
+
+@pytest.fixture
+def latch(lab: Lab) -> Iterator[Path]:
+    """A file that holds how many answers the decoder may give; without it, as many as asked."""
+    latch = lab.folder / "latch"
+    yield latch
+    latch.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def plane(live: Page) -> Locator:
+    """The live widget at its first point, decoded."""
+    python(live, "gripe = ''; plane.walk = False; plane.z, plane.z_end = (1, -0.5), (-1, 0.5)")
+    widget = live_widget(live, CELL)
+    expect(place(widget)).to_have_text("z = (1.00, −0.50)")
+    expect(mark(widget)).to_have_text(EXACT)
+    python(live, "decoded.clear()")
+    return widget
+
+
+@pytest.fixture
+def stored(trusted: Page) -> Locator:
+    return stored_frame(trusted, CELL).locator(".course-widget")
+
+
+def mark(widget: Locator) -> Locator:
+    return widget.locator(".latent-mark")
+
+
+def place(widget: Locator) -> Locator:
+    return widget.locator(".latent-place")
+
+
+def image(widget: Locator) -> np.ndarray:
+    """The image beside the plane, [12, 12], 0 ... 255."""
+    return np.reshape(widget.locator(".latent-image").evaluate(LEVELS), (12, 12))
+
+
+def strip(widget: Locator) -> np.ndarray:
+    """The images of the walk, [9, 12, 12], 0 ... 255."""
+    levels = [c.evaluate(LEVELS) for c in widget.locator(".latent-strip canvas").all()]
+    return np.reshape(levels, (9, 12, 12))
+
+
+@cache
+def decoder() -> Callable[[torch.Tensor], np.ndarray]:
+    space: dict = {}
+    exec(SETUP + GALLERY["plane"], space)
+    return space["decode"]
+
+
+def decoded(*latents: tuple[float, float]) -> np.ndarray:
+    """What the gallery's decoder makes of latent points, [K, 12, 12], 0 ... 255."""
+    return 255 * decoder()(torch.tensor(latents, dtype=torch.float32))
+
+
+def mixed(z: tuple[float, float], side: int) -> np.ndarray:
+    """The bilinear mixture of a grid of ``side`` decoded images along an axis, at z."""
+    at = (np.array(z) + 3) / 6 * (side - 1)
+    low = np.minimum(np.floor(at), side - 2)
+    (right, up), (x, y) = at - low, low * 6 / (side - 1) - 3
+    unit = 6 / (side - 1)
+    a, b, c, d = decoded((x, y), (x + unit, y), (x, y + unit), (x + unit, y + unit))
+    return (1 - up) * ((1 - right) * a + right * b) + up * ((1 - right) * c + right * d)
+
+
+def spot(widget: Locator, z: tuple[float, float]) -> dict[str, float]:
+    """Where a latent point is on the canvas."""
+    side = int(widget.locator("canvas").first.bounding_box()["width"]) - 48
+    return {"x": 40 + (z[0] + 3) / 6 * side, "y": 8 + (3 - z[1]) / 6 * side}
+
+
+def drag(widget: Locator, start: tuple[float, float], *path: tuple[float, float]) -> None:
+    """Drag from one latent point along others; the button stays down."""
+    canvas, mouse = widget.locator("canvas").first, widget.page.mouse
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    for k, z in enumerate([start, *path]):
+        at = spot(widget, z)
+        mouse.move(box["x"] + at["x"], box["y"] + at["y"])
+        if k == 0:
+            mouse.down()
+
+
+def state(page: Page) -> dict:
+    """What Python holds, once the browser has sent it."""
+    page.wait_for_timeout(300)
+    text = "print(json.dumps({'z': plane.z, 'z_end': plane.z_end, 'n': len(decoded)}))"
+    return json.loads(python(page, f"import json; {text}"))
+
+
+# ------------------------------------------------------------------------------- with the kernel
+
+
+def test_a_drag_moves_z_and_the_kernel_decodes_it(plane: Locator, live: Page) -> None:
+    before = settle(plane)
+    np.testing.assert_allclose(image(plane), decoded((1, -0.5))[0], atol=1)
+    drag(plane, (1, -0.5), (0.3, 0.4), (-1.234, 1.567))
+    wait_until_it_differs(plane, before)
+    expect(place(plane)).to_have_text("z = (−1.23, 1.57)")
+    expect(mark(plane)).to_have_text(EXACT)
+    # Beyond the border the point stays on it.
+    drag_on = plane.page.mouse
+    box = plane.locator("canvas").first.bounding_box()
+    drag_on.move(box["x"] + 1000, box["y"] + spot(plane, (0, 2))["y"])
+    drag_on.up()
+    expect(place(plane)).to_contain_text("z = (3.00, 2.")
+    expect(mark(plane)).to_have_text(EXACT)
+    z = state(live)["z"]
+    assert z[0] == 3
+    np.testing.assert_allclose(image(plane), decoded(tuple(z))[0], atol=1)
+    drag_on.move(box["x"] + 100, box["y"] + 100)
+    assert state(live)["z"] == z  # let go is let go
+    # Back from Python.
+    python(live, "plane.z = [-2, 0.05]")
+    expect(place(plane)).to_have_text("z = (−2.00, 0.05)")
+    expect(mark(plane)).to_have_text(EXACT)
+    np.testing.assert_allclose(image(plane), decoded((-2, 0.05))[0], atol=1)
+
+
+def test_stale_answers_are_dropped(plane: Locator, live: Page, latch: Path) -> None:
+    latch.write_text("0")
+    plane.focus()
+    plane.press("ArrowRight")
+    expect(mark(plane)).to_have_text(MIXED)
+    np.testing.assert_allclose(image(plane), mixed((1.1, -0.5), 41), atol=1.5)
+    expect(plane).to_have_attribute("aria-busy", "true")
+    plane.press("Shift+ArrowUp")  # the kernel still works on (1.1, -0.5)
+    plane.press("Shift+ArrowUp")
+    expect(place(plane)).to_have_text("z = (1.10, 0.50)")
+    latch.write_text("1")
+    # The kernel answers beside the cells it runs: ask until it has.
+    first = "[[1.1, -0.5]]"
+    for _ in range(50):
+        if python(live, "print(plane.answered['latents'])") == first:
+            break
+        live.wait_for_timeout(50)
+    assert python(live, "print(plane.answered['latents'])") == first
+    live.wait_for_timeout(200)
+    expect(mark(plane)).to_have_text(MIXED)
+    np.testing.assert_allclose(image(plane), mixed((1.1, 0.5), 41), atol=1.5)
+    latch.write_text("2")
+    expect(mark(plane)).to_have_text(EXACT)
+    np.testing.assert_allclose(image(plane), decoded((1.1, 0.5))[0], atol=1)
+    assert state(live)["n"] == 2  # (1.1, 0.0) was never asked
+
+
+def test_what_goes_wrong_is_said_until_z_moves(plane: Locator, live: Page) -> None:
+    python(live, "gripe = 'no\\nlight'")
+    plane.focus()
+    plane.press("ArrowLeft")
+    expect(mark(plane)).to_have_text("decode failed: RuntimeError: no light")
+    assert python(live, "print(plane.error)") == "RuntimeError: no light"
+    python(live, "gripe = ''")
+    plane.press("ArrowLeft")
+    expect(mark(plane)).to_have_text(EXACT)
+
+
+def test_a_walk_shows_nine_decoded_images(plane: Locator, live: Page) -> None:
+    plane.get_by_role("button", name="Walk").click()
+    expect(mark(plane)).to_have_text("decoded at these points")
+    path = [tuple(z) for z in np.linspace((1, -0.5), (-1, 0.5), 9)]
+    np.testing.assert_allclose(strip(plane), decoded(*path), atol=1)
+    # Its other end is dragged, and moved by keys.
+    drag(plane, (-1, 0.5), (-2, 2))
+    plane.page.mouse.up()
+    plane.page.keyboard.press("Shift+ArrowRight")
+    expect(mark(plane)).to_have_text("decoded at these points")
+    now = state(live)
+    assert now["z"] == [1, -0.5]
+    np.testing.assert_allclose(now["z_end"], [-1.5, 2], atol=0.02)
+    path = [tuple(z) for z in np.linspace(now["z"], now["z_end"], 9)]
+    np.testing.assert_allclose(strip(plane), decoded(*path), atol=1)
+    plane.get_by_role("button", name="Walk").click()
+    expect(plane.locator(".latent-walk")).to_be_hidden()
+
+
+# ----------------------------------------------------------------------------- without the kernel
+
+
+def test_without_a_kernel_it_mixes_and_says_so(stored: Locator) -> None:
+    expect(mark(stored)).to_have_text(EXACT)  # of the point it was stored with
+    np.testing.assert_allclose(image(stored), decoded((1, -0.5))[0], atol=1)
+    first = settle(stored)
+    drag(stored, (-2.2, 1.7), (-0.33, 2.05))
+    stored.page.mouse.up()
+    wait_until_it_differs(stored, first)
+    expect(mark(stored)).to_have_text(f"{MIXED}. Run this cell to decode every point.")
+    text = place(stored).inner_text().replace("−", "-").removeprefix("z = (").removesuffix(")")
+    z = tuple(float(part) for part in text.split(","))
+    np.testing.assert_allclose(z, (-0.33, 2.05), atol=0.02)
+    np.testing.assert_allclose(image(stored), mixed(z, 41), atol=3)
+    # Map and digits come and go; the digits lie above the map.
+    pictures = [settle(stored)]
+    for name in ("Map", "Digits", "Map"):
+        stored.get_by_role("button", name=name).click()
+        wait_until_it_differs(stored, pictures[-1])
+        pictures.append(settle(stored))
+    assert len(set(pictures)) == 4
+    stored.get_by_role("button", name="Digits").click()
+    wait_until_it_differs(stored, pictures[-1])
+    assert settle(stored) == pictures[0]
+    for key in ["ArrowLeft"] * 2 + ["Shift+ArrowDown", "ArrowUp"]:
+        stored.press(key)
+    expect(place(stored)).to_contain_text(f"{z[0] - 0.2:.2f}".replace("-", "−"))
+    expect(place(stored)).to_contain_text(f"{z[1] - 0.4:.2f}")
+
+
+# ------------------------------------------------------------------------------------------- looks
+
+
+def test_both_themes(plane: Locator) -> None:
+    light = settle(plane)
+    corner = """canvas => [...canvas.getContext("2d").getImageData(
+      43 * devicePixelRatio, 11 * devicePixelRatio, 1, 1).data][0]"""
+    assert plane.locator("canvas").first.evaluate(corner) > 150
+    set_theme(plane.page, "Dark")
+    wait_until_it_differs(plane, light)
+    assert plane.locator("canvas").first.evaluate(corner) < 110
+    set_theme(plane.page, "Light")
+    plane.page.wait_for_timeout(300)
+    assert settle(plane) == light
+
+
+def test_nothing_is_cut_off_and_a_drag_is_smooth(browser: Browser) -> None:
+    cloud = {"points": np.random.default_rng(0).normal(size=(1000, 2)), "labels": [7] * 1000}
+    widget = LatentPlane(lambda z: torch.rand(len(z), 28, 28), title="A plane", **cloud)
+    widget.walk = True
+    page = browser.new_page(viewport={"width": 700, "height": 900})
+    page.set_content(widget.static_html())
+    frame = page.query_selector("iframe").content_frame()
+    frame.wait_for_selector(".latent-mark:not(:empty)")
+    for width in (700, 380):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(300)
+        over = frame.evaluate("""() => {
+          const root = document.querySelector(".course-widget");
+          const { left, right } = root.getBoundingClientRect();
+          return [...root.querySelectorAll("canvas, button, p, span")].filter((node) => {
+            const box = node.getBoundingClientRect();
+            const wide = node.tagName === "P" && node.scrollWidth > node.clientWidth + 1;
+            return wide || box.left < left || box.right > right;
+          }).map((node) => node.className + node.textContent);
+        }""")
+        assert over == []
+        shown = frame.locator(".latent-image").bounding_box()
+        assert shown["width"] % 28 == 0  # all pixels equally large
+        assert shown["width"] >= 5 * 28
+    page.set_viewport_size({"width": 700, "height": 900})
+    page.wait_for_timeout(300)
+    deltas = frame.locator("canvas").first.evaluate(
+        """async canvas => {
+          const { left, top } = canvas.getBoundingClientRect();
+          canvas.setPointerCapture = () => {};
+          const fire = (type, x, y) => canvas.dispatchEvent(new PointerEvent(type, {
+            clientX: left + x, clientY: top + y, button: 0, pointerId: 1, bubbles: true
+          }));
+          fire("pointerdown", 60, 60);
+          const [words, deltas] = [new Set(), []];
+          let before = await new Promise(requestAnimationFrame);
+          for (let k = 0; k < 120; k++) {
+            fire("pointermove", 200 + 120 * Math.sin(k / 9), 180 + 120 * Math.cos(k / 7));
+            const now = await new Promise(requestAnimationFrame);
+            deltas.push(now - before);
+            before = now;
+            words.add(document.querySelector(".latent-place").textContent);
+          }
+          fire("pointerup", 60, 60);
+          if (words.size < 60) throw new Error("the point was not dragged");
+          return deltas;
+        }"""
+    )
+    page.close()
+    late = np.quantile(deltas, 0.95)
+    print(f"frame while dragging: median {np.median(deltas):.1f} ms, 95 % within {late:.1f} ms")
+    # The quicker frames tell what the widget itself needs, on a busy machine too.
+    assert np.quantile(deltas, 0.25) < 40
