@@ -86,11 +86,12 @@ def test_many_codes_are_decoded_in_parts() -> None:
 
 
 def test_a_swatch_is_the_middle_cell_of_an_image_of_its_code_alone() -> None:
-    swatches = swap().array("swatches")
-    # Row 2 of 4 and column 1 of 3, of cells of 2 x 3 pixels; far from blur, it is flat.
+    ramp = np.linspace(0.5, 1, 72).reshape(8, 9)  # no two places look the same
+    swatches = CodeSwap(lambda codes: decode(codes) * ramp, CODES, K).array("swatches")
+    # Row 2 of 4 and column 1 of 3, of cells of 2 x 3 pixels.
     assert swatches.shape == (K, 2, 3)
-    full = levels(np.arange(K).reshape(-1, 1, 1) * np.ones((1, *SHAPE)))
-    np.testing.assert_array_equal(swatches, full[:, 4:6, 3:6])
+    full = decode(np.arange(K).reshape(-1, 1, 1) * np.ones((1, *SHAPE)))
+    np.testing.assert_array_equal(swatches, np.rint(255 * full * ramp)[:, 4:6, 3:6])
     uneven = CodeSwap(lambda codes: np.zeros((len(codes), 5, 7)), CODES, K)
     assert uneven.array("swatches").shape == (K, 2, 3)
 
