@@ -1,10 +1,10 @@
-"""Everything happens on the model's device and in its precision, whatever PyTorch's defaults are."""
+"""All happens on the model's device and in its precision, whatever PyTorch's defaults are."""
 
 import pytest
 import torch
 
 from course_lib.latent import GAN, VAE, VQVAE, LinearVAE, VectorQuantizer, reparameterize
-from tests.latent.conftest import seeded
+from tests.latent.conftest import refuses, seeded
 
 X = torch.rand(6, 4, generator=seeded())
 BITS = (X > 0.5).float()
@@ -106,3 +106,28 @@ def test_the_default_precision_does_not_matter(name, dtype):
     for t, other in zip(*results, strict=True):
         assert t.dtype in (dtype, torch.int64)
         assert torch.equal(t, other)
+
+
+class Elsewhere(torch.Generator):
+    """A generator that says it draws on a GPU."""
+
+    device = torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda noise: reparameterize(X, X, generator=noise),
+        lambda noise: GAN(4).sample(2, generator=noise),
+        lambda noise: GAN(4).loss(X, generator=noise),
+        lambda noise: VAE((4,), 2).sample(2, generator=noise),
+        lambda noise: VAE((4,), 2).elbo(BITS, generator=noise),
+        lambda noise: VectorQuantizer(5, 4)(X, generator=noise),
+        lambda noise: VQVAE((1, 2, 2), 5, 3, downsamplings=1).loss(
+            X.reshape(6, 1, 2, 2), generator=noise
+        ),
+    ],
+)
+def test_a_generator_of_another_device_is_refused(draw):
+    with refuses("generator must be on device cpu, got cuda"):
+        draw(Elsewhere())

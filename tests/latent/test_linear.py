@@ -322,3 +322,14 @@ def test_data_without_a_maximum_are_refused(x, latent_dim, message):
 def test_two_points_are_enough_in_one_more_dimension_than_kept(generator):
     x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.5]])
     assert LinearVAE.ppca(x, 1).log_prob(x).isfinite().all()
+
+
+@pytest.mark.parametrize("scale", [1e-5, 1e5])
+def test_what_counts_as_variation_is_relative(scale, generator):
+    """Small data are as good as large ones, and large ones no better than small ones."""
+    x = data(generator).float()
+    assert LinearVAE.ppca(scale * x, 2).log_prob(scale * x).isfinite().all()
+    flat = x.clone()
+    flat[:, 3:] = 0
+    with refuses("x must vary in the directions that are left out, got data that don't"):
+        LinearVAE.ppca(scale * flat, 3)

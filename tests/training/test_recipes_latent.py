@@ -1,14 +1,24 @@
 """Chapters 02 and 03's recipes, and the numbers that are measured on what comes out of them."""
 
 import math
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 
 from course_lib.autoregressive import PixelCNN
-from course_lib.data import load_digits, toy
+from course_lib.data import load_digits, load_mnist, toy
 from course_lib.latent import GAN, VAE, VQVAE, LinearVAE
-from course_lib.training import RECIPES, recipe, recipes_latent
+from course_lib.training import (
+    RECIPES,
+    checkpoint_folder,
+    load_card,
+    load_pretrained,
+    recipe,
+    recipes_latent,
+)
+from course_lib.training.recipes_autoregressive import binary_mnist
 from course_lib.training.recipes_latent import (
     BETAS,
     CODES,
@@ -30,21 +40,103 @@ ON_MNIST = {name: VAE for name in ("vae_mnist", "iwae_mnist", "vae_mnist_plane",
 ON_MNIST |= {f"vqvae_mnist_{n_codes}": VQVAE for n_codes in CODES}
 ON_TOYS = {"gan_eight_gaussians": GAN, "vae_eight_gaussians": VAE}
 PRIORS = {"prior_digits": PixelCNN, "prior_mnist": PixelCNN}
+KINDS = ON_DIGITS | ON_MNIST | ON_TOYS | PRIORS
 NATS = "test negative log-likelihood, {} samples (nats)"
+MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.fixture
+def mnist(monkeypatch):
+    if not MNIST.is_dir():
+        pytest.skip("needs the MNIST files in ../shared/data/mnist")
+    monkeypatch.setenv("COURSE_DATA", str(MNIST))
+
+
+def metrics(name):
+    return load_card(name)["metrics"]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_recipe_has_its_checkpoint(name):
+    card, model = load_card(name), load_pretrained(name)
+    assert type(model) is KINDS[name]
+    assert card["command"] == f"python -m course_lib train {name}"
+    assert card["steps"] == recipe(name).options["steps"], "trained by the recipe as it stands"
+    assert not model.training
+    assert (checkpoint_folder() / f"{name}.safetensors").stat().st_size <= 4_000_000
+
+
+@pytest.mark.parametrize("name", [*ON_DIGITS, *ON_TOYS, "prior_digits"])
+def test_the_cards_say_what_the_models_do(name):
+    measured, stored = recipe(name).evaluate(load_pretrained(name)), metrics(name)
+    assert measured == pytest.approx(stored, rel=5e-3, abs=2e-4)
+
+
+@pytest.mark.parametrize("name", ["vae_mnist", "iwae_mnist", "vae_mnist_plane", "cvae_mnist"])
+def test_the_mnist_cards_say_what_the_vaes_do(name, mnist):
+    """On every two-hundredth image, with as many draws as the card says."""
+    images, labels = binary_mnist("test")
+    model = load_pretrained(name)
+    y = labels[::200] if model.n_classes else None
+    n_samples = 200 if NATS.format(200) in metrics(name) else 1000
+    measured = vae_metrics(model, images[::200], y, n_samples=n_samples)
+    away = measured[NATS.format(n_samples)] - metrics(name)[NATS.format(n_samples)]
+    assert abs(away) < 4 * measured["standard error (nats)"]
+    assert measured["rate (nats)"] == pytest.approx(metrics(name)["rate (nats)"], rel=0.1)
+
+
+@pytest.mark.parametrize("n_codes", CODES)
+def test_the_mnist_cards_say_what_the_vq_vaes_do(n_codes, mnist):
+    name = f"vqvae_mnist_{n_codes}"
+    measured = vqvae_metrics(load_pretrained(name), load_mnist("test")[0][::20])
+    for key in ("test mean squared error of a pixel", "perplexity"):
+        assert measured[key] == pytest.approx(metrics(name)[key], rel=0.05)
+
+
+def test_the_mnist_card_says_what_the_prior_does(mnist):
+    images, labels = load_mnist("test")
+    codes = code_maps("vqvae_mnist_64", images[::40])
+    measured = prior_metrics(load_pretrained("prior_mnist"), codes, labels[::40])
+    stored = metrics("prior_mnist")
+    away = measured["bits in the code map"] - stored["bits in the code map"]
+    assert abs(away) < 4 * measured["standard error (bits)"]
+    assert abs(measured["accuracy as a classifier"] - stored["accuracy as a classifier"]) < 0.04
+
+
+def test_what_the_chapters_show():
+    """Rate against distortion, collapse, and the error that falls with the codes."""
+    by_beta = [metrics(beta_name(beta)) for beta in BETAS]
+    for low, high in pairwise(by_beta):
+        assert low["rate (nats)"] > high["rate (nats)"]
+        assert low["distortion (nats)"] < high["distortion (nats)"]
+    assert by_beta[-1]["active units"] == 0
+    best = min(by_beta, key=lambda measured: measured["test negative ELBO (nats)"])
+    assert best is by_beta[BETAS.index(1.0)], "the bound itself is the best aim"
+    for data in ("digits", "mnist"):
+        cards = [metrics(f"vqvae_{data}_{n_codes}") for n_codes in CODES]
+        for fewer, more in pairwise(cards):
+            for key in ("perplexity", "codes in use", "bits in the code map, at most"):
+                assert fewer[key] < more[key]
+            error = "test mean squared error of a pixel"
+            assert fewer[error] > more[error]
+        prior = recipe(f"prior_{data}").new_model().levels
+        most = metrics(f"vqvae_{data}_{prior}")["bits in the code map, at most"]
+        assert metrics(f"prior_{data}")["bits in the code map"] < 0.6 * most
+    reached = {name: metrics(name)["modes reached"] for name in ON_TOYS}
+    assert reached["gan_eight_gaussians"] < reached["vae_eight_gaussians"] == 8
+
+
 def test_every_recipe_builds_what_it_says():
-    kinds = ON_DIGITS | ON_MNIST | ON_TOYS | PRIORS
-    for name, kind in kinds.items():
+    for name, kind in KINDS.items():
         assert type(recipe(name).new_model()) is kind, name
     of_these = {
         name for name in RECIPES if name.startswith(("vae", "iwae", "cvae", "vqvae", "gan"))
     }
-    assert of_these <= kinds.keys()
+    assert of_these <= KINDS.keys()
     for beta in BETAS:
         assert recipe(beta_name(beta)).new_model().beta == beta
     assert beta_name(0.3) == "vae_digits_beta_0_3"
