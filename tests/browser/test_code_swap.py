@@ -26,6 +26,19 @@ LEVELS = """([widget, side]) => {
     data[4 * (at(Math.floor(i / side)) * canvas.width + at(i % side))]);
 }"""
 
+# How long it takes from a click on "Undo" until the kernel's image is here, in ms.
+ROUND_TRIP = """widget => new Promise(resolve => {
+  const how = widget.querySelector(".swap-how");
+  const start = performance.now();
+  const observer = new MutationObserver(() => {
+    if (how.textContent !== "exact") return;
+    observer.disconnect();
+    resolve(performance.now() - start);
+  });
+  observer.observe(how, { childList: true, subtree: true });
+  [...widget.querySelectorAll("button")].find((node) => node.textContent === "Undo").click();
+})"""
+
 # The times between frames while cells are painted, in ms, from short to long.
 PAINT = """async canvas => {
   const box = canvas.getBoundingClientRect();
@@ -194,6 +207,9 @@ def test_painted_cells_reach_python_and_the_exact_image_comes_back(
     button(swap, "Undo").click()
     expect(how(swap)).to_have_text("exact")
     assert ask(live, "swap.codes") == painted.tolist()
+    took = [swap.evaluate(ROUND_TRIP) for _ in range(2)]
+    print(f"round trips: {', '.join(f'{milliseconds:.0f}' for milliseconds in took)} ms")
+    assert min(took) < 1000  # generous: a quiet machine takes a twentieth of that
 
 
 def test_the_frames_and_the_difference_show_what_changed(swap: Locator, twin: dict) -> None:
