@@ -396,13 +396,11 @@ table = (
     "| codes $K$ | digits: error | perplexity | bits, at most | MNIST: error | perplexity | bits, at most |\n"
     "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
 )
-errors_of = {"digits": [], "mnist": []}
 for n_codes in CODES:
     row = f"| {n_codes} "
     for data in ("digits", "mnist"):
         metrics = load_card(f"vqvae_{data}_{n_codes}")["metrics"]
         error = metrics["test mean squared error of a pixel"]
-        errors_of[data].append(error)
         row += f"| {error:.4f} | {metrics['perplexity']:.0f} | {metrics['bits in the code map, at most']:.0f} "
     table += row + "|\n"
 Markdown(table)
