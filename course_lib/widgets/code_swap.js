@@ -217,7 +217,7 @@ const STYLE = `
   padding: 0; border: 0; border-radius: 3px; background: none; cursor: pointer; line-height: 0; color: inherit; font: inherit;
   box-shadow: 0 0 0 1px var(--cw-line);
 }
-.swap-thumbs canvas { width: 30px; height: auto; border-radius: 3px; image-rendering: pixelated; }
+.swap-thumbs canvas { display: block; width: 30px; height: auto; border-radius: 3px; image-rendering: pixelated; }
 .swap-examples .swap-thumbs { margin-top: 10px; }
 .swap-original { width: 104px; image-rendering: pixelated; border-radius: 3px; box-shadow: 0 0 0 1px var(--cw-line); }
 .swap-widget .swap-thumbs button[aria-pressed="true"], .swap-widget .swap-codes button[aria-pressed="true"] {
