@@ -95,6 +95,16 @@ def test_each_step_shows_another_model_in_all_panels(beta: Locator) -> None:
     np.testing.assert_allclose(
         np.ptp(columns) * (rates - rates.min()) / 6, columns - columns[3], atol=1.5
     )
+    # The dashed line of the third model, β = 2, falls by 2 nats for each nat of rate.
+    beta.press("ArrowLeft")
+    expect(beta.locator(".cw-note")).to_have_text("β = 2")
+    settle(beta)
+    picture = pixels(beta)
+    across, down = np.ptp(columns) / 6, np.ptp(rows) / 15
+    lengths = np.linspace(-1.4, -0.6, 60)
+    line = [(rows[2] + 2 * down * r, columns[2] + across * r) for r in lengths]
+    grey = [picture[round(y), round(x)].max() < 190 for y, x in line]
+    assert 0.25 < np.mean(grey) < 0.85
     shade = 255 * np.linspace(0.2, 0.8, 4)
     np.testing.assert_allclose(greys, np.stack([shade, 255 - shade], 1), atol=2)
 

@@ -225,6 +225,9 @@ def test_the_still_picture_shows_the_image_and_the_map() -> None:
     assert right.min() < 20
     assert row < right.shape[0] / 2  # z₂ = 2 is up,
     assert column > right.shape[1] / 2  # z₁ = 1.5 is right
+    # The spots of the map's upper row of tiles are in the upper half of their tiles.
+    upper, lower = (both[rows, 60:370].mean() for rows in (slice(19, 27), slice(40, 48)))
+    assert upper < lower - 10
     widget.show_map = False
     plain = picture(widget)
     assert (plain[:, : width // 2] < 200).sum() < (both[:, : width // 2] < 200).sum()
