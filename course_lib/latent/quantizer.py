@@ -130,13 +130,7 @@ class VectorQuantizer(nn.Module):
 
     def check_indices(self, indices: Tensor) -> None:
         """Require int64 ``[B, *]`` from 0 to ``n_codes`` − 1 (``ValueError``)."""
-        wanted = f"an int64 tensor of codes from 0 to {self.n_codes - 1}"
-        if not isinstance(indices, Tensor):
-            raise ValueError(f"indices must be {wanted}, got {type(indices).__name__}")
-        if indices.dtype != torch.int64 or indices.numel() == 0:
-            raise ValueError(f"indices must be {wanted}, got {indices.dtype} {list(indices.shape)}")
-        if (stray := (indices < 0) | (indices >= self.n_codes)).any():
-            raise ValueError(f"indices must be {wanted}, got {indices[stray][0].item()}")
+        _check_indices(indices, self.n_codes)
 
     @torch.no_grad()
     def _revive(self, vectors: Tensor, generator: torch.Generator | None) -> None:
@@ -182,6 +176,22 @@ def perplexity(indices: Tensor, n_codes: int) -> Tensor:
     """How many codes are in use: exp of the entropy of their shares in ``indices``, a scalar.
 
     ``n_codes`` where all occur equally often, 1 where only one does. It has no gradient.
+
+    Raises:
+        ValueError: When ``indices`` is not an int64 tensor of codes from 0 to ``n_codes`` − 1.
+
     """
+    check_int("n_codes", n_codes, minimum=1)
+    _check_indices(indices, n_codes)
     share = torch.bincount(indices.flatten(), minlength=n_codes) / indices.numel()
     return torch.special.entr(share).sum().exp()
+
+
+def _check_indices(indices: Tensor, n_codes: int) -> None:
+    wanted = f"an int64 tensor of codes from 0 to {n_codes - 1}"
+    if not isinstance(indices, Tensor):
+        raise ValueError(f"indices must be {wanted}, got {type(indices).__name__}")
+    if indices.dtype != torch.int64 or indices.numel() == 0:
+        raise ValueError(f"indices must be {wanted}, got {indices.dtype} {list(indices.shape)}")
+    if (stray := (indices < 0) | (indices >= n_codes)).any():
+        raise ValueError(f"indices must be {wanted}, got {indices[stray][0].item()}")

@@ -419,7 +419,9 @@ WANTED = "indices must be an int64 tensor of codes from 0 to 3, got "
 )
 def test_bad_indices_are_named(indices, got):
     made = VectorQuantizer(4, 2)
-    for function in (made.lookup, made.check_indices):
+    for function in (made.lookup, made.check_indices, lambda i: perplexity(i, 4)):
         with refuses(WANTED + got):
             function(indices)
     made.check_indices(torch.tensor([0, 3]))
+    with refuses("n_codes must be an integer of at least 1, got 0"):
+        perplexity(torch.tensor([0]), 0)
