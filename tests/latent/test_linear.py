@@ -333,3 +333,6 @@ def test_what_counts_as_variation_is_relative(scale, generator):
     flat[:, 3:] = 0
     with refuses("x must vary in the directions that are left out, got data that don't"):
         LinearVAE.ppca(scale * flat, 3)
+    hidden = torch.tensor([1e9, 2, 1, 1, 1]).double() * randn(50, 5, generator=generator)
+    with refuses("x must vary in the directions that are left out, got data that don't"):
+        LinearVAE.ppca(hidden, 1)  # lost in the rounding errors of the first direction
