@@ -343,7 +343,8 @@ X = torch.ones(2, 1, 4, 4)
         (X.long(), {}, "x must be a floating-point tensor, got torch.int64"),
         (X * torch.nan, {}, "x must be finite, got NaN or infinite values"),
         (X * 1.5, {}, "x must lie in [0, 1], got 1.5"),
-        (X * -0.5, {}, "x must lie in [0, 1], got -0.5"),
+        (X.cumsum(0) - 1.5, {}, "x must lie in [0, 1], got -0.5"),
+        (X.cumsum(3), {}, "x must lie in [0, 1], got 2.0"),
         (X, {"generator": 3}, "generator must be a torch.Generator or None, got 3"),
     ],
 )
