@@ -1,14 +1,42 @@
 """What the browser tests do with a page: find a widget, look at its pixels, talk to its kernel."""
 
+import time
+
 from playwright.sync_api import Frame, Locator, Page
 
-# A number that changes when any pixel does (FNV-1a over the canvas's bytes).
+# A number that changes when any pixel does (FNV-1a over the canvas's pixels).
 FINGERPRINT = """canvas => {
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const pixels = new Uint32Array(data.buffer);
   let hash = 2166136261;
-  for (let i = 0; i < data.length; i++) hash = Math.imul(hash ^ data[i], 16777619);
+  for (let i = 0; i < pixels.length; i++) {
+    hash = Math.imul(hash ^ pixels[i], 16777619);
+    hash ^= hash >>> 15;
+  }
   return hash;
 }"""
+
+# Look at the picture once a frame until `done(fingerprint, how many frames it has stood still)`;
+# null after `timeout` ms. A page that is not on the screen gets no frames: then ten times a second.
+WATCH = f"""async (widget, done, timeout) => {{
+  const fingerprint = {FINGERPRINT};
+  const frame = () => new Promise((next) => {{
+    requestAnimationFrame(next);
+    setTimeout(next, 100);
+  }});
+  const end = performance.now() + timeout;
+  let before = null;
+  let still = 0;
+  while (performance.now() < end) {{
+    await frame();
+    const canvas = widget.querySelector("canvas");
+    const now = canvas && canvas.width ? fingerprint(canvas) : null;
+    still = now !== null && now === before ? still + 1 : 0;
+    before = now;
+    if (now !== null && done(now, still)) return now;
+  }}
+  return null;
+}}"""
 
 EXECUTE = """async code => {
   const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
@@ -75,6 +103,26 @@ def stored_frame(page: Page, index: int) -> Frame:
     return frame
 
 
+def stored_widget(page: Page, index: int) -> Locator:
+    """The stored widget under a cell, in view and painted: out of view, an iframe gets no frames.
+
+    Widgets above it that come to life move it, so it is brought back until it stays.
+    """
+    frame = stored_frame(page, index)
+    iframe = cell_output(page, index).locator("iframe")
+    before = None
+    for _ in range(50):
+        iframe.scroll_into_view_if_needed()
+        now = iframe.bounding_box()
+        if now == before:
+            break
+        before = now
+        page.wait_for_timeout(200)
+    for _ in range(2):
+        frame.evaluate("() => new Promise(requestAnimationFrame)")
+    return frame.locator(".course-widget")
+
+
 def fingerprint(widget: Locator) -> int:
     """A number that changes when any pixel of the widget's first canvas does."""
     return widget.locator("canvas").first.evaluate(FINGERPRINT)
@@ -82,21 +130,43 @@ def fingerprint(widget: Locator) -> int:
 
 def wait_until_it_differs(widget: Locator, before: int, *, timeout: float = 5_000) -> None:
     """Wait until the widget's picture is another one."""
-    widget.page.wait_for_timeout(50)
-    for _ in range(int(timeout / 50)):
-        if fingerprint(widget) != before:
-            return
-        widget.page.wait_for_timeout(50)
-    raise AssertionError("the picture did not change")
+    other = f"(widget, [before, timeout]) => ({WATCH})(widget, (now) => now !== before, timeout)"
+    assert widget.evaluate(other, [before, timeout]) is not None, "the picture did not change"
+
+
+def wait_until_it_is(widget: Locator, wanted: int, *, timeout: float = 5_000) -> None:
+    """Wait until the widget's picture is this one."""
+    same = f"(widget, [wanted, timeout]) => ({WATCH})(widget, (now) => now === wanted, timeout)"
+    found = widget.evaluate(same, [wanted, timeout])
+    assert found is not None, "the picture did not become the wanted one"
 
 
 def settle(widget: Locator) -> int:
-    """Wait until the picture is painted and stands still; its fingerprint."""
-    before = None
-    for _ in range(100):
-        now = fingerprint(widget) if widget.locator("canvas").count() else None
-        if now is not None and now == before:
-            return now
-        before = now
-        widget.page.wait_for_timeout(100)
-    raise AssertionError("the picture keeps moving")
+    """Wait until the picture is painted and stands still for three frames; its fingerprint."""
+    found = widget.evaluate(f"widget => ({WATCH})(widget, (now, still) => still >= 3, 10_000)")
+    assert found is not None, "the picture keeps moving"
+    return found
+
+
+def press_keys(target: Locator, keys: list[str]) -> None:
+    """Press keys faster than a hand: the page hears of them as if they were pressed on ``target``.
+
+    Real keys, which go through JupyterLab, take longer than what most tests want to know.
+    """
+    target.evaluate(
+        """(target, keys) => {
+          for (const key of keys) {
+            const options = { key, bubbles: true, cancelable: true };
+            target.dispatchEvent(new KeyboardEvent("keydown", options));
+          }
+        }""",
+        keys,
+    )
+
+
+def wait_for_python(page: Page, code: str, wanted: str, *, timeout: float = 5_000) -> None:
+    """Wait until code, run in the open notebook's kernel, prints what is wanted."""
+    end = time.monotonic() + timeout / 1000
+    while (told := python(page, code)) != wanted:
+        assert time.monotonic() < end, f"{code} printed {told}, not {wanted}"
+        page.wait_for_timeout(20)

@@ -16,7 +16,7 @@ from tests.browser.harness import (
     python,
     set_theme,
     settle,
-    stored_frame,
+    stored_widget,
     wait_until_it_differs,
 )
 
@@ -37,7 +37,7 @@ def beta(request: pytest.FixtureRequest, live: Page, trusted: Page) -> Locator:
         widget = live_widget(live, CELL)
         python(live, "beta.fit = False")
     else:
-        widget = stored_frame(trusted, CELL).locator(".course-widget")
+        widget = stored_widget(trusted, CELL)
     widget.focus()
     widget.press("Home")
     expect(widget.locator(".cw-note")).to_have_text("β = 0.1")

@@ -18,7 +18,7 @@ from tests.browser.harness import (
     python,
     set_theme,
     settle,
-    stored_frame,
+    stored_widget,
     wait_until_it_differs,
 )
 
@@ -41,8 +41,11 @@ def latch(lab: Lab) -> Iterator[Path]:
 @pytest.fixture
 def plane(live: Page) -> Locator:
     """The live widget at its first point, decoded."""
-    python(live, "gripe = ''; plane.walk = False; plane.z, plane.z_end = (1, -0.5), (-1, 0.5)")
     widget = live_widget(live, CELL)
+    # What the test before moved last is still on its way to Python.
+    shown = place(widget).inner_text()
+    eventually(live, "'z = ({:.2f}, {:.2f})'.format(*plane.z).replace('-', '−')", shown)
+    python(live, "gripe = ''; plane.walk = False; plane.z, plane.z_end = (1, -0.5), (-1, 0.5)")
     expect(place(widget)).to_have_text("z = (1.00, −0.50)")
     expect(mark(widget)).to_have_text(EXACT)
     python(live, "decoded.clear()")
@@ -51,7 +54,17 @@ def plane(live: Page) -> Locator:
 
 @pytest.fixture
 def stored(trusted: Page) -> Locator:
-    return stored_frame(trusted, CELL).locator(".course-widget")
+    return stored_widget(trusted, CELL)
+
+
+def eventually(page: Page, expression: str, wanted: str) -> None:
+    """Ask the kernel until it prints what is wanted: it answers widgets beside its cells."""
+    for _ in range(100):
+        found = python(page, f"print({expression})")
+        if found == wanted:
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"{expression} is {found}, not {wanted}")
 
 
 def mark(widget: Locator) -> Locator:
@@ -104,7 +117,7 @@ def spot(widget: Locator, z: tuple[float, float]) -> dict[str, float]:
 def drag(widget: Locator, start: tuple[float, float], *path: tuple[float, float]) -> None:
     """Drag from one latent point along others; the button stays down."""
     canvas, mouse = widget.locator("canvas").first, widget.page.mouse
-    canvas.scroll_into_view_if_needed()
+    canvas.evaluate("canvas => canvas.scrollIntoView({ block: 'center' })")
     box = canvas.bounding_box()
     for k, z in enumerate([start, *path]):
         at = spot(widget, z)
@@ -160,13 +173,7 @@ def test_stale_answers_are_dropped(plane: Locator, live: Page, latch: Path) -> N
     plane.press("Shift+ArrowUp")
     expect(place(plane)).to_have_text("z = (1.10, 0.50)")
     latch.write_text("1")
-    # The kernel answers beside the cells it runs: ask until it has.
-    first = "[[1.1, -0.5]]"
-    for _ in range(50):
-        if python(live, "print(plane.answered['latents'])") == first:
-            break
-        live.wait_for_timeout(50)
-    assert python(live, "print(plane.answered['latents'])") == first
+    eventually(live, "plane.answered['latents']", "[[1.1, -0.5]]")
     live.wait_for_timeout(200)
     expect(mark(plane)).to_have_text(MIXED)
     np.testing.assert_allclose(image(plane), mixed((1.1, 0.5), 41), atol=1.5)
