@@ -47,7 +47,8 @@ def train_codebook(
     with torch.random.fork_rng(devices=[]):  # its own random codebook is overwritten at once
         quantizer = VectorQuantizer(*codebook.shape, dead_below=0.1 if revive else 0.0)
     quantizer.codebook.copy_(codebook)
-    quantizer.uses.fill_(1.0)  # as if all had been in use so far: none is dead before it starts
+    if revive:
+        quantizer.uses.fill_(1.0)  # as if in use so far; at 0 all would be dead before the start
     for _ in range(steps):
         batch = vectors[torch.randint(len(vectors), (128,), generator=generator)]
         quantizer(batch, generator=generator)

@@ -120,8 +120,9 @@ class VectorQuantizer(nn.Module):
 
         ‖v − e‖² = ‖v‖² − 2 (v·e − ‖e‖² / 2): the nearest code has the largest v·e − ‖e‖² / 2.
         """
-        e = self.codebook.detach()
-        return torch.addmm(-0.5 * (e**2).sum(dim=1), vectors, e.T).argmax(dim=1)
+        centre = self.codebook.detach().mean(dim=0)  # far from it the differences would lose digits
+        v, e = vectors - centre, self.codebook.detach() - centre
+        return torch.addmm(-0.5 * (e**2).sum(dim=1), v, e.T).argmax(dim=1)
 
     def lookup(self, indices: Tensor) -> Tensor:
         """The code vectors ``[B, dim, *]`` of int64 ``indices [B, *]``."""

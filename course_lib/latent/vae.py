@@ -124,6 +124,14 @@ class VAE(nn.Module):
 
         For ``x [B, *data_shape]``, and one or several z for each of them: ``[..., B, latent_dim]``.
         """
+        self.check(x, y)
+        check_floats("z", z, None, dtype=self._dtype)
+        if z.shape[-2:] != (len(x), self.latent_dim):
+            wanted = f"[..., {len(x)}, {self.latent_dim}]"
+            raise ValueError(f"z must have shape {wanted}, got {list(z.shape)}")
+        return self._log_likelihood(x, z, y)
+
+    def _log_likelihood(self, x: Tensor, z: Tensor, y: Tensor | None) -> Tensor:
         if y is not None:
             y = y.expand(z.shape[:-1])
         output = self.decoder(self._with_label(z, y))  # (..., B, D)
@@ -145,7 +153,7 @@ class VAE(nn.Module):
         rate is exact.
         """
         mu, log_var, z = self._encode_and_draw(x, n_samples, y, generator)
-        distortion = -self.log_likelihood(x, z, y).mean(dim=0)
+        distortion = -self._log_likelihood(x, z, y).mean(dim=0)
         return gaussian_kl(mu, log_var), distortion
 
     def elbo(
@@ -180,7 +188,7 @@ class VAE(nn.Module):
         mu, log_var, z = self._encode_and_draw(x, n_samples, y, generator)
         log_prior = gaussian_log_prob(z, torch.zeros_like(mu), torch.zeros_like(mu))
         log_q = gaussian_log_prob(z, mu, log_var)
-        return self.log_likelihood(x, z, y) + log_prior - log_q
+        return self._log_likelihood(x, z, y) + log_prior - log_q
 
     def importance_log_prob(
         self,

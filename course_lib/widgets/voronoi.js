@@ -531,7 +531,7 @@ function render({ model, el }) {
   const key = element("div", { class: "vq-key" });
   for (const [picture, meaning] of KEY) {
     const entry = element("span", {}, meaning);
-    entry.insertAdjacentHTML("afterbegin", `<svg viewBox="0 0 22 14" aria-hidden="true">${picture}</svg>`);
+    entry.insertAdjacentHTML("afterbegin", `<svg viewBox="0 0 22 14" aria-hidden="true">${picture}<\/svg>`);
     key.append(entry);
   }
   view.root.insertBefore(usage, view.controls);

@@ -213,7 +213,7 @@ print("c = log p_data / p_g minimises the critic's loss:", slope.abs().max().ite
 # chapter 01. All that makes a digit hang together must pass through $z$.
 
 # %%
-show_source([VAE.log_likelihood, bernoulli_log_prob])
+show_source([VAE._log_likelihood, bernoulli_log_prob])
 
 # %% [markdown]
 # **Why not draw $z$ from the prior and average?** $p(x) = \mathbb E_{z \sim p(z)}\,p(x \mid z)$ is an average that anybody can estimate. The

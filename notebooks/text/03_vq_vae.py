@@ -118,7 +118,8 @@ check("03.predict_bits", prediction)
 # $$k = \arg\min_j \|z - e_j\|, \qquad z_q = e_k .$$
 #
 # All distances at once: $\|z - e_j\|^2 = \|z\|^2 - 2\,z \cdot e_j + \|e_j\|^2$. The first term is the same for all $j$. So the nearest code is the one with the
-# largest $z \cdot e_j - \frac12 \|e_j\|^2$, one matrix product for a whole batch.
+# largest $z \cdot e_j - \frac12 \|e_j\|^2$, one matrix product for a whole batch. (The code first moves the origin to the middle of the codebook. That changes no distance, and keeps the
+# numbers small.)
 
 # %%
 from IPython.display import Markdown

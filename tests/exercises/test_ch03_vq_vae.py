@@ -93,7 +93,7 @@ NEAREST_WRONG = {
     "not squared": (by_distance(lambda d: d.sum(-1)), "without squaring them"),
     "square of the sum": (by_distance(lambda d: d.sum(-1) ** 2), "before you take their size"),
     "first coordinate": (by_distance(lambda d: d[..., 0].abs()), "Only the first coordinate"),
-    "always 0": (lambda z, e: torch.zeros(len(z), dtype=torch.int64), "is nearer to code"),
+    "at random": (lambda z, e: torch.randint(len(e), (len(z),)), "is nearer to code"),
     "off by one": (lambda z, e: nearest(z, e) + 1, "codes are 0 ... "),
     "shifted": (lambda z, e: (nearest(z, e) + 1) % len(e), "is nearer to code"),
     "wrong axis": (lambda z, e: torch.cdist(z, e).argmin(0), "have shape [16]"),

@@ -425,3 +425,17 @@ def test_bad_indices_are_named(indices, got):
     made.check_indices(torch.tensor([0, 3]))
     with refuses("n_codes must be an integer of at least 1, got 0"):
         perplexity(torch.tensor([0]), 0)
+
+
+def test_the_nearest_code_is_found_far_from_the_origin(generator):
+    """In single precision ‖v‖², v·e and ‖e‖² would each swallow the distance between two codes."""
+    made = quantizer(64, 4, generator).float()
+    vectors = randn(500, 4, generator=generator).float()
+    near = made.nearest(vectors)
+    with torch.no_grad():
+        made.codebook += 1000.0
+    again = made.nearest(vectors + 1000.0)
+    distance = torch.cdist((vectors + 1000.0).double(), made.codebook.double())
+    right = distance.gather(1, again[:, None])[:, 0]
+    assert (right < distance.amin(dim=1) + 1e-3).all()
+    assert (again == near).float().mean() > 0.99

@@ -497,3 +497,19 @@ def test_bad_latents_counts_and_generators_are_named():
         plain.sample(5, y=Y)
     with refuses(f"y must be None for a model without classes, got {Y!r}"):
         plain.decode(z, Y)
+
+
+def test_log_likelihood_names_a_wrong_argument():
+    model = VAE((3,), 2)
+    x, z = torch.ones(4, 3), torch.zeros(5, 4, 2)
+    assert model.log_likelihood(x, z).shape == (5, 4)
+    with refuses("x must hold zeros and ones, got 0.5"):
+        model.log_likelihood(x / 2, z)
+    with refuses("z must have shape [..., 4, 2], got [5, 4, 3]"):
+        model.log_likelihood(x, torch.zeros(5, 4, 3))
+    with refuses("z must have shape [..., 4, 2], got [4, 1, 2]"):
+        model.log_likelihood(x, torch.zeros(4, 1, 2))
+    with refuses("z must be finite, got NaN or infinite values"):
+        model.log_likelihood(x, z / 0)
+    with refuses("y must be None for a model without classes, got tensor([0])"):
+        model.log_likelihood(x[:1], z[:, :1], torch.tensor([0]))
