@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -182,7 +183,17 @@ def open_page(lab: Lab, browser: Browser) -> Iterator[Callable[[str], Page]]:
 
 
 @pytest.fixture(scope="session")
-def live(lab: Lab, open_page: Callable[[str], Page]) -> Page:
+def gallery_run() -> Iterator[Future]:
+    """The gallery run as the course's notebooks are, beside all else: it takes as long as a test
+    file, most of it in starting.
+    """
+    with ThreadPoolExecutor(1) as beside:
+        notebook = Lab.notebook(SETUP, *GALLERY.values())
+        yield beside.submit(run_notebook, notebook, folder=ROOT)
+
+
+@pytest.fixture(scope="session")
+def live(gallery_run: Future, lab: Lab, open_page: Callable[[str], Page]) -> Page:
     """A notebook with every widget of the gallery, just run: cell k + 1 shows the k-th widget."""
     page = open_page(lab.write("live.ipynb", SETUP, *GALLERY.values()))
     run_all(page)
@@ -192,9 +203,9 @@ def live(lab: Lab, open_page: Callable[[str], Page]) -> Page:
 
 
 @pytest.fixture(scope="session")
-def gallery_outputs(lab: Lab) -> nbformat.NotebookNode:
+def gallery_outputs(gallery_run: Future) -> nbformat.NotebookNode:
     """The same notebook, run and stored as the course's notebooks are."""
-    return run_notebook(lab.notebook(SETUP, *GALLERY.values()), folder=ROOT)
+    return gallery_run.result()
 
 
 @pytest.fixture(scope="session")

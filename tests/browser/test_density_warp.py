@@ -15,7 +15,6 @@ from tests.browser.harness import (
     fingerprint,
     live_widget,
     python,
-    set_theme,
     settle,
     stored_frame,
     wait_until_it_differs,
@@ -143,15 +142,6 @@ def test_presets_and_reset(warp: Locator) -> None:
     warp.page.wait_for_timeout(500)
     settle(warp)
     assert place(warp.locator(".warp-knot").nth(6)) == [3, 3]
-
-
-def test_both_themes(warp: Locator) -> None:
-    light = settle(warp)
-    set_theme(warp.page, "Dark")
-    wait_until_it_differs(warp, light)
-    set_theme(warp.page, "Light")
-    warp.page.wait_for_timeout(300)
-    assert settle(warp) == light
 
 
 def test_python_hears_of_a_drag_and_drives_the_curve(live: Page) -> None:

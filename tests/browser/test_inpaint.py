@@ -10,7 +10,6 @@ from tests.browser.harness import (
     fingerprint,
     live_widget,
     python,
-    set_theme,
     settle,
     stored_frame,
     wait_until_it_differs,
@@ -239,13 +238,3 @@ def test_without_a_kernel_it_says_so(stored: Locator) -> None:
     expect(status(stored)).to_have_text("Run this cell to fill in your own scratches.")
     press(stored, "Show the example")
     expect(status(stored)).to_contain_text("32 pixels filled in")
-
-
-def test_both_themes(inpaint: Locator) -> None:
-    press(inpaint, "Top half")
-    light = settle(inpaint)
-    set_theme(inpaint.page, "Dark")
-    wait_until_it_differs(inpaint, light)
-    set_theme(inpaint.page, "Light")
-    inpaint.page.wait_for_timeout(300)
-    assert settle(inpaint) == light

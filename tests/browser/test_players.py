@@ -11,9 +11,9 @@ from tests.browser.harness import (
     fingerprint,
     live_widget,
     python,
-    set_theme,
     settle,
     stored_frame,
+    wait_for_python,
     wait_until_it_differs,
 )
 
@@ -113,17 +113,6 @@ def test_the_slider_names_the_step(player: Locator) -> None:
     expect(player.locator(".cw-note")).to_have_text("squeeze 1")
 
 
-def test_the_theme_changes_the_picture(player: Locator) -> None:
-    light = settle(player)
-    set_theme(player.page, "Dark")
-    wait_until_it_differs(player, light)
-    assert player.evaluate("root => getComputedStyle(root).color") == "rgb(232, 234, 237)"
-    set_theme(player.page, "Light")
-    player.page.wait_for_timeout(300)
-    assert settle(player) == light
-    assert player.bounding_box()["height"] > 300  # the theme's turn did not fold it
-
-
 def test_python_drives_the_step_and_reads_it_back(live: Page, name: str) -> None:
     widget = live_widget(live, CELL[name])
     before = settle(widget)
@@ -132,8 +121,7 @@ def test_python_drives_the_step_and_reads_it_back(live: Page, name: str) -> None
     assert settle(widget) != before
     widget.focus()
     widget.press("ArrowRight")
-    live.wait_for_timeout(500)
-    assert json.loads(python(live, f"print({name}.step)")) == 3.0
+    wait_for_python(live, f"print({name}.step)", "3.0")
 
 
 def test_python_starts_and_stops_the_motion(live: Page, name: str) -> None:
