@@ -31,9 +31,30 @@ def warp(request: pytest.FixtureRequest, live: Page, trusted: Page) -> Locator:
     else:
         widget = stored_frame(trusted, CELL).locator(".course-widget")
     widget.get_by_role("button", name="Reset").click()
-    widget.page.wait_for_timeout(400)
-    settle(widget)
+    glide(widget)
     return widget
+
+
+def glide(widget: Locator) -> None:
+    """Wait until the knots have come to rest, for ten frames, and the picture with them."""
+    widget.evaluate(
+        """async widget => {
+          const where = () => [...widget.querySelectorAll(".warp-knot")]
+            .map((knot) => knot.getAttribute("aria-valuetext")).join();
+          let before = "";
+          let still = 0;
+          while (still < 10) {
+            await new Promise((next) => {
+              requestAnimationFrame(next);
+              setTimeout(next, 100);
+            });
+            const now = where();
+            still = now === before ? still + 1 : 0;
+            before = now;
+          }
+        }"""
+    )
+    settle(widget)
 
 
 def areas(widget: Locator) -> tuple[float, float, float]:
@@ -133,14 +154,13 @@ def test_keys_move_the_knot_that_has_the_focus(warp: Locator) -> None:
 def test_presets_and_reset(warp: Locator) -> None:
     identity = settle(warp)
     warp.get_by_role("button", name="Two modes").click()
-    warp.page.wait_for_timeout(500)
     wait_until_it_differs(warp, identity)
+    glide(warp)
     shown = [place(warp.locator(".warp-knot").nth(i)) for i in range(7)]
     np.testing.assert_allclose(np.transpose(shown), PRESETS["two modes"], atol=0.006)
     assert areas(warp)[2] == 1
     warp.get_by_role("button", name="Reset").click()
-    warp.page.wait_for_timeout(500)
-    settle(warp)
+    glide(warp)
     assert place(warp.locator(".warp-knot").nth(6)) == [3, 3]
 
 
