@@ -10,8 +10,8 @@ const STYLE = `
   position: absolute; display: grid; margin: 0; font-size: 12px; grid-template-columns: auto auto; align-content: start;
   gap: 1px 12px; line-height: 18px; font-variant-numeric: tabular-nums;
 }
-.beta-costs dt, .beta-costs dd { margin: 0; padding: 0; font-weight: 400; white-space: nowrap; }
-.beta-costs dd { text-align: right; }
+.beta-costs span { white-space: nowrap; }
+.beta-costs .value { text-align: right; }
 .beta-costs .strong { font-weight: 600; }
 .beta-widget .cw-readout { display: none; }
 .beta-widget .cw-stage canvas { border-radius: 2px; }
@@ -237,12 +237,11 @@ function render({ model, el }) {
     });
   };
 
-  const values = COSTS.map(() => element("dd"));
-  const costs = element("dl", { class: "beta-costs" });
+  // Not a <dl>: JupyterLab has a style of its own for lists of definitions in outputs.
+  const values = COSTS.map((_, i) => element("span", { class: i === 2 ? "value strong" : "value" }));
+  const costs = element("div", { class: "beta-costs" });
   COSTS.forEach(([name], i) => {
-    const strong = i === 2 ? { class: "strong" } : {};
-    if (i === 2) values[i].className = "strong";
-    costs.append(element("dt", strong, name), values[i]);
+    costs.append(element("span", i === 2 ? { class: "strong" } : {}, name), values[i]);
   });
   const layout = (width) => {
     at = stands(width, [rows, columns], k, samples);

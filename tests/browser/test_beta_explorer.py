@@ -53,7 +53,7 @@ def pixels(widget: Locator) -> np.ndarray:
 
 
 def costs(widget: Locator) -> list[str]:
-    return widget.locator(".beta-costs dd").all_inner_texts()
+    return widget.locator(".beta-costs .value").all_inner_texts()
 
 
 def counted(widget: BetaExplorer) -> list[str]:
@@ -107,6 +107,18 @@ def test_each_step_shows_another_model_in_all_panels(beta: Locator) -> None:
     assert 0.25 < np.mean(grey) < 0.85
     shade = 255 * np.linspace(0.2, 0.8, 4)
     np.testing.assert_allclose(greys, np.stack([shade, 255 - shade], 1), atol=2)
+
+
+def test_each_cost_stands_beside_its_name(beta: Locator) -> None:
+    """A page may have a style of its own for the elements that hold them."""
+    spans = beta.locator(".beta-costs > *").evaluate_all(
+        "all => all.map((e) => e.getBoundingClientRect()).map((r) => [r.left, r.right, r.top])"
+    )
+    right = beta.evaluate("widget => widget.getBoundingClientRect().right")
+    assert len(spans) == 8
+    for name, value in zip(spans[::2], spans[1::2], strict=True):
+        assert name[2] == value[2]
+        assert name[1] < value[0] < value[1] <= right
 
 
 def test_models_are_jumped_between_and_chosen_on_the_curve(beta: Locator) -> None:
@@ -181,7 +193,7 @@ def test_nothing_is_cut_off_and_the_slider_is_smooth(browser: Browser) -> None:
     page = browser.new_page(viewport={"width": 700, "height": 1200})
     page.set_content(widget.static_html())
     frame = page.query_selector("iframe").content_frame()
-    frame.wait_for_selector(".beta-costs dd:not(:empty)")
+    frame.wait_for_selector(".beta-costs .value:not(:empty)")
     for width in (380, 700):
         page.set_viewport_size({"width": width, "height": 1200})
         page.wait_for_timeout(300)
