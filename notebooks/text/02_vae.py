@@ -547,9 +547,10 @@ show_figure(
 # %% [markdown]
 # ## Rate against distortion: the weight β
 #
-# Give the KL term a weight: $\mathcal D + \beta R$. (The bound has β = 1. With another weight we train for something else; it is still the bound that we report.) (Rate and distortion are the words of [Alemi et al. 2018](https://arxiv.org/abs/1711.00464).) The best models form a curve in the plane of rate and distortion, convex if we may mix models. A model that minimises $\mathcal D + \beta R$ sits where a line
-# $\mathcal D = c - \beta R$ touches this curve from below: $\frac{d\mathcal D}{dR} = -\beta$. So β is the *price*: a nat of rate is bought if it
+# Give the KL term a weight: $\mathcal D + \beta R$. (The bound has β = 1. With another weight we train for something else; it is still the bound that we report. The words rate and distortion are used as in [Alemi et al. 2018](https://arxiv.org/abs/1711.00464).) The best models form a curve in the plane of rate and distortion, convex if we may mix models. A model that minimises $\mathcal D + \beta R$ sits where a line
+# $\mathcal D = \text{const} - \beta R$ touches this curve from below: $\frac{d\mathcal D}{dR} = -\beta$. So β is the *price*: a nat of rate is bought if it
 # saves more than β nats of distortion.
+#
 # - **β below 1:** the codes become precise, reconstructions sharp, the posteriors small. What suffers first is the bound; when β is very small, the likelihood does too: the codes leave gaps, into which the prior falls.
 # - **β above 1:** codes are blurred on purpose. What is cheap to describe and saves most survives.
 # - **β large:** no code is worth its price. Then $q(z \mid x) = p(z)$ for every image, $R = 0$, and the decoder ignores $z$: **posterior collapse**.
@@ -610,7 +611,7 @@ print(
 # ## Ask for a digit: the conditional VAE
 #
 # Give the label $y$ to both networks: $p(x \mid z, y)$ and $q(z \mid x, y)$. All three derivations hold for each $y$ by itself, and give a bound of
-# $\log p(x \mid y)$. What is left for $z$ is what the label doesn't say: slant, width, thickness. (Nothing enforces it; it is cheapest. [Sohn, Lee, Yan 2015](https://papers.nips.cc/paper/2015/hash/8d55a249e6baa5c06772297520da2051-Abstract.html) made conditional VAEs known.) The prior of $z$ is the same for all classes, and so a code can be carried over from one to the other.
+# $\log p(x \mid y)$. What is left for $z$ is what the label doesn't say: slant, width, thickness. (Nothing enforces it; it is cheapest. Conditional VAEs became known by Sohn, Lee and Yan 2015.) The prior of $z$ is the same for all classes, and so a code can be carried over from one to the other.
 # Each row below decodes *one* $z$ with ten labels. (A $z$ that suits few images of a class gives a blurred one: the fourth row.)
 
 # %%
@@ -804,12 +805,12 @@ Markdown(table)
 # %% [markdown]
 # How to read it:
 #
-# - **Both are one nat or so behind the paper.** Ours have two layers of 400 units and 50 latents, and trained for less than an hour: 100,000 steps of 128 images for the VAE,
+# - **Both are one nat or so behind the paper.** Ours have two layers of 400 units and 50 latents, and trained for less than an hour of one core: 100,000 steps of 128 images for the VAE,
 #   60,000 for the IWAE (213 and 128 passes through the data; the comparison between the two is not one of equal budgets). The paper's trained for 3,280 passes, with two layers of 200 units, and was evaluated with 5,000 draws.
 # - **The IWAE is the better model with the worse ELBO.** That is no contradiction. Its encoder was not trained to be close to the true posterior (third way!), and so its own ELBO is loose. What it gains is the likelihood,
 #   which is what counts, and some more active units (17 against 13 of 50).
 # - **The estimate is itself a bound.** With 1,000 draws the true $-\log p(x)$ is lower still, by an amount that nobody knows; the standard error over the test images is 0.2 nats.
-# - **The last column mixes two test sets.** The IWAE paper draws the black and white images anew each time, as we do in training; MADE and PixelCNN were measured on one fixed draw. On our own draw MADE, without any latents, is as good as the VAEs, and PixelCNN four to five nats
+# - **The last column mixes two test sets.** The IWAE paper draws the black and white images anew each time, as we do in training; MADE and PixelCNN were measured on one fixed draw. On our own draw MADE, without any latents, is within two nats of both, and PixelCNN three to five nats
 #   better: it sees all earlier pixels at each pixel, where a VAE must say everything at once, through a code. In exchange the VAE has the code, and samples without waiting.
 #
 # ## What to take away
