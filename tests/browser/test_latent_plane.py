@@ -43,6 +43,7 @@ def plane(live: Page) -> Locator:
     """The live widget at its first point, decoded."""
     widget = live_widget(live, CELL)
     # What the test before moved last is still on its way to Python.
+    expect(place(widget)).to_contain_text("z = ")  # it is painted
     shown = place(widget).inner_text()
     eventually(live, "'z = ({:.2f}, {:.2f})'.format(*plane.z).replace('-', '−')", shown)
     python(live, "gripe = ''; plane.walk = False; plane.z, plane.z_end = (1, -0.5), (-1, 0.5)")
