@@ -471,7 +471,8 @@ def _judge_gaussian(z: Tensor, mu: Tensor, log_var: Tensor, eps: Tensor) -> None
         (from_zero, "Your ε is not stretched by σ.", plain),
         (z / sigma, "Your z is not moved by μ.", plain),
         (z / sigma - mu, "Your μ is multiplied by σ, too.", plain),
-        ((z - sigma) / mu, "You swap μ and σ.", plain),
+        # Of 60,000 draws a μ may be exactly 0.
+        (((z - sigma) / mu).nan_to_num(), "You swap μ and σ.", plain),
     ]
     for standard, reason, hint in known:
         if _is_normal(standard):

@@ -44,7 +44,7 @@ def plane(live: Page) -> Locator:
     widget = live_widget(live, CELL)
     # What the test before moved last is still on its way to Python.
     expect(place(widget)).to_contain_text("z = ")  # it is painted
-    shown = place(widget).inner_text()
+    shown = place(widget).text_content()
     eventually(live, "'z = ({:.2f}, {:.2f})'.format(*plane.z).replace('-', '−')", shown)
     python(live, "gripe = ''; plane.walk = False; plane.z, plane.z_end = (1, -0.5), (-1, 0.5)")
     expect(place(widget)).to_have_text("z = (1.00, −0.50)")
