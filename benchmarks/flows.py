@@ -33,7 +33,7 @@ def in_zuko(model: NICE) -> nn.Module:
     *couplings, _ = model.transforms
     hidden = [layer.out_features for layer in couplings[0].shift.layers[:-1:2]]
     flow = zuko.flows.NICE(
-        couplings[0].dim,
+        couplings[0].event_shape[0],
         transforms=len(couplings),
         univariate=zuko.transforms.AdditiveTransform,
         shapes=[()],
@@ -47,7 +47,7 @@ def in_zuko(model: NICE) -> nn.Module:
 def in_nflows(model: NICE) -> nn.Module:
     """The same flow in nflows, with a copy of ``model``'s weights."""
     *couplings, _ = model.transforms
-    dim = couplings[0].dim
+    dim = couplings[0].event_shape[0]
     widths = [layer.out_features for layer in couplings[0].shift.layers[:-1:2]]
 
     def network(n_in: int, n_out: int) -> nn.Module:
@@ -59,7 +59,7 @@ def in_nflows(model: NICE) -> nn.Module:
     transforms = []
     for coupling in couplings:
         moved = torch.zeros(dim)
-        moved[coupling.moved] = 1
+        moved[coupling.mask.moved] = 1
         transforms.append(nflows.transforms.AdditiveCouplingTransform(moved, network))
         transforms[-1].transform_net.net.load_state_dict(coupling.shift.layers.state_dict())
     return nflows.flows.Flow(

@@ -21,6 +21,7 @@ __all__ = [
     "check_number",
     "check_one_of",
     "check_permutation",
+    "check_shape",
 ]
 
 
@@ -100,6 +101,21 @@ def check_permutation(name: str, values: Sequence[int], n: int) -> None:
     check_ints(name, values, minimum=0)
     if sorted(values) != list(range(n)):
         raise ValueError(f"{name} must hold each of 0 ... {n - 1} once, got {list(values)}")
+
+
+def check_shape(name: str, shape: Sequence[int | None], *, any_size: bool = True) -> None:
+    """Require the shape of a point ``(dim,)`` or of an image ``(C, H, W)``.
+
+    With ``any_size`` a size may be None: it stands for any.
+    """
+    sizes = shape if isinstance(shape, tuple | list) else ()
+    fair = all(
+        (size is None and any_size)
+        or (isinstance(size, int) and not isinstance(size, bool) and size >= 1)
+        for size in sizes
+    )
+    if len(sizes) not in (1, 3) or not fair:
+        raise ValueError(f"{name} must be (dim,) or (C, H, W), each at least 1, got {shape!r}")
 
 
 def check_bool(name: str, value: bool) -> None:

@@ -29,6 +29,7 @@ from course_lib.exercises.discrete_spikes import spiky_log_prob
 from course_lib.exercises.registry import exercise
 from course_lib.flows import (
     AdditiveCoupling,
+    AlternatingMask,
     DiagonalScaling,
     Flow,
     Planar,
@@ -97,10 +98,10 @@ def _put(like: Tensor, moved: slice, values: Tensor) -> Tensor:
 
 def _coupling_mistakes(x: Tensor, c: AdditiveCoupling, sign: int) -> Known:
     """What people get in place of x_moved + sign · shift(x_kept), for an even number of columns."""
-    kept, moved = x[:, c.kept], x[:, c.moved]
+    kept, moved = x[:, c.mask.kept], x[:, c.mask.moved]
     m, half = c.shift, x.shape[1] // 2
     left, right = x[:, :half], x[:, half:]
-    swapped = _put(x, c.kept, kept + sign * m(moved))
+    swapped = _put(x, c.mask.kept, kept + sign * m(moved))
     new = moved + sign * m(kept)
     out, into, add, subtract = (
         ("z", "x", "add", "subtract") if sign > 0 else ("x", "z", "subtract", "add")
@@ -117,7 +118,7 @@ def _coupling_mistakes(x: Tensor, c: AdditiveCoupling, sign: int) -> Known:
     order = "Write the moved half back to the columns it came from."
     return [
         (
-            _put(x, c.moved, moved - sign * m(kept)),
+            _put(x, c.mask.moved, moved - sign * m(kept)),
             f"You {subtract} the shift; this direction has to {add} it.",
             "Data to latent adds, latent to data subtracts.",
         ),
@@ -127,24 +128,24 @@ def _coupling_mistakes(x: Tensor, c: AdditiveCoupling, sign: int) -> Known:
             f"With flip={c.flip} the {which} coordinates stay and the {other} ones move.",
         ),
         (
-            _put(x, c.moved, moved + sign * m(moved)),
+            _put(x, c.mask.moved, moved + sign * m(moved)),
             "Your shift is computed from the half that moves.",
             f"Compute it from the half that stays, which {out} still holds: only so can it be "
             "undone.",
         ),
         (
-            _put(x, c.moved, m(kept)),
+            _put(x, c.mask.moved, m(kept)),
             "You overwrite the moved half with the shift.",
             f"{add.capitalize()} it: what was there before must not be lost.",
         ),
         (
-            _put(x, c.moved, moved * m(kept)),
+            _put(x, c.mask.moved, moved * m(kept)),
             "You multiply the moved half by the shift.",
             f"The coupling is additive: {add} the shift.",
         ),
         (x, f"Your {out} is {into}, unchanged.", f"Shift the {other} coordinates."),
-        (_put(_put(x, c.moved, new), c.kept, kept + sign * m(new)), *both),
-        (_put(swapped, c.moved, new), *both),
+        (_put(_put(x, c.mask.moved, new), c.mask.kept, kept + sign * m(new)), *both),
+        (_put(swapped, c.mask.moved, new), *both),
         (torch.cat([left, right + sign * m(left)], 1), "You split down the middle.", halves),
         (torch.cat([left + sign * m(right), right], 1), "You split down the middle.", halves),
         (
@@ -169,7 +170,7 @@ def _judge_coupling(
     out, into = ("z", "x") if sign > 0 else ("x", "z")
     step = "add" if sign > 0 else "subtract"
     which = "odd" if coupling.flip else "even"
-    if same(got[:, coupling.kept], x[:, coupling.kept]):
+    if same(got[:, coupling.mask.kept], x[:, coupling.mask.kept]):
         formula = f"{into}_moved {'+' if sign > 0 else '−'} shift({into}_kept)"
         otherwise = (
             f"Your {out} keeps the right half, but its other half is not {formula}.",
@@ -189,7 +190,7 @@ def _judge_coupling(
     task="Write `additive_coupling`: keep half of the coordinates of x [B, D], add "
     "`shift(kept half)` to the other half, return z [B, D] and log_det [B].",
     signature="additive_coupling(x, shift, flip) -> (z, log_det)",
-    solution=[AdditiveCoupling.__init__, AdditiveCoupling.forward],
+    solution=[AlternatingMask, AdditiveCoupling.forward],
     hints=[
         "Split the columns: even coordinates `0::2`, odd coordinates `1::2`. With flip=False the "
         "even ones stay, with flip=True the odd ones.",
@@ -219,7 +220,7 @@ def _check_additive_coupling(attempt: Attempt, generator: torch.Generator) -> st
             {"x": leaf, "the weights of shift": shift.weight},
             "The shift is learned through z: no `detach`, no `.data`, no `no_grad`.",
         )
-        _judge_log_det(log_det, x, forward, shift(x[:, coupling.kept]))
+        _judge_log_det(log_det, x, forward, shift(x[:, coupling.mask.kept]))
     return (
         "The library's inverse leads your z back to x, your log_det is that of the autograd "
         "Jacobian, and gradients reach the shift."
@@ -252,7 +253,7 @@ def _judge_log_det(log_det: Any, x: Tensor, forward: Any, shift: Tensor) -> None
     "04.additive_coupling_inverse",
     task="Write `additive_coupling_inverse`: lead z [B, D] of an additive coupling back to x.",
     signature="additive_coupling_inverse(z, shift, flip) -> x",
-    solution=AdditiveCoupling.inverse,
+    solution=[AlternatingMask, AdditiveCoupling.inverse],
     hints=[
         "Which half of x can you read off z at once?",
         "The shift was computed from the half that stayed, and that half is still in z.",

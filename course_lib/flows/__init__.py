@@ -1,24 +1,36 @@
 """Flows: exact densities by invertible transforms and the change of variables."""
 
 from course_lib.flows.base import StandardGaussian, StandardLogistic, Transform
+from course_lib.flows.couplings import AdditiveCoupling, AffineCoupling, Coupling
 from course_lib.flows.flow import Flow
+from course_lib.flows.glow import Glow
+from course_lib.flows.images import ActNorm, InvertibleConv1x1, Logit, Split, Squeeze
 from course_lib.flows.inpainting import inpaint
+from course_lib.flows.masks import AlternatingMask, ChannelMask, CheckerboardMask, Mask
 from course_lib.flows.nice import NICE
-from course_lib.flows.transforms import (
-    AdditiveCoupling,
-    DiagonalScaling,
-    Permutation,
-    Planar,
-    Standardize,
-)
+from course_lib.flows.realnvp import RealNVP
+from course_lib.flows.transforms import DiagonalScaling, Permutation, Planar, Standardize
 
 __all__ = [
     "NICE",
+    "ActNorm",
     "AdditiveCoupling",
+    "AffineCoupling",
+    "AlternatingMask",
+    "ChannelMask",
+    "CheckerboardMask",
+    "Coupling",
     "DiagonalScaling",
     "Flow",
+    "Glow",
+    "InvertibleConv1x1",
+    "Logit",
+    "Mask",
     "Permutation",
     "Planar",
+    "RealNVP",
+    "Split",
+    "Squeeze",
     "StandardGaussian",
     "StandardLogistic",
     "Standardize",

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from course_lib.checks import check_bool, check_int, check_one_of
 from course_lib.flows.base import StandardGaussian, StandardLogistic
+from course_lib.flows.couplings import AdditiveCoupling
 from course_lib.flows.flow import Flow
-from course_lib.flows.transforms import AdditiveCoupling, DiagonalScaling, Standardize
+from course_lib.flows.transforms import DiagonalScaling, Standardize
 
 __all__ = ["NICE"]
 

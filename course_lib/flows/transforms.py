@@ -1,4 +1,4 @@
-"""The invertible building blocks of a flow, each with the log-determinant of its Jacobian."""
+"""Transforms of points ``[B, dim]`` other than couplings, each with its log-determinant."""
 
 from collections.abc import Sequence
 
@@ -6,62 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_lib.checks import check_bool, check_permutation
+from course_lib.checks import check_permutation
 from course_lib.flows.base import Transform
-from course_lib.nn import MLP
 
-__all__ = ["AdditiveCoupling", "DiagonalScaling", "Permutation", "Planar", "Standardize"]
-
-
-class AdditiveCoupling(Transform):
-    """Half of the coordinates stay; the other half is shifted by a function of the half that stays.
-
-    z_kept = x_kept,  z_moved = x_moved + m(x_kept), with any network m. The inverse subtracts the
-    same shift, so m itself never has to be inverted. The Jacobian is triangular with ones on its
-    diagonal: log_det = 0, whatever m is.
-
-    Reference:
-        Dinh, Krueger, Bengio 2014, NICE, https://arxiv.org/abs/1410.8516, equations 9-10.
-
-    Args:
-        dim: Number of coordinates, at least 2. The halves are the even and the odd coordinates.
-        hidden: Widths of the hidden layers of m.
-        flip: False moves the odd coordinates (1, 3, ...), True the even ones (0, 2, ...).
-
-    Example:
-        >>> coupling = AdditiveCoupling(4, [16], flip=False)
-        >>> x = torch.randn(8, 4)
-        >>> z, log_det = coupling(x)
-        >>> torch.equal(z[:, 0::2], x[:, 0::2]), log_det.abs().max().item()
-        (True, 0.0)
-
-    """
-
-    def __init__(self, dim: int, hidden: Sequence[int], *, flip: bool):
-        super().__init__(dim, minimum=2)
-        check_bool("flip", flip)
-        self.flip = flip
-        even, odd = slice(0, None, 2), slice(1, None, 2)
-        self.kept, self.moved = (odd, even) if flip else (even, odd)
-        n_even, n_odd = (dim + 1) // 2, dim // 2
-        self.shift = MLP(n_odd, hidden, n_even) if flip else MLP(n_even, hidden, n_odd)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the shift: ``x [B, dim]`` to ``(z [B, dim], log_det [B])``."""
-        self.check("x", x)
-        z = x.clone()
-        z[:, self.moved] = x[:, self.moved] + self.shift(x[:, self.kept])
-        return z, x.new_zeros(len(x))
-
-    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Subtract the shift: ``z [B, dim]`` to ``(x [B, dim], log_det [B])``."""
-        self.check("z", z)
-        x = z.clone()
-        x[:, self.moved] = z[:, self.moved] - self.shift(z[:, self.kept])
-        return x, z.new_zeros(len(z))
-
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}, flip={self.flip}"
+__all__ = ["DiagonalScaling", "Permutation", "Planar", "Standardize"]
 
 
 class DiagonalScaling(Transform):

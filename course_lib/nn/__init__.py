@@ -1,11 +1,13 @@
 """Building blocks shared by the model families."""
 
+from course_lib.nn.conv import ConvNet
 from course_lib.nn.likelihood import bernoulli_log_prob, gaussian_log_prob
 from course_lib.nn.masked import MaskedConv2d, MaskedLinear, raster_mask
 from course_lib.nn.mlp import MLP
 
 __all__ = [
     "MLP",
+    "ConvNet",
     "MaskedConv2d",
     "MaskedLinear",
     "bernoulli_log_prob",

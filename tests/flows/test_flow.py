@@ -226,7 +226,11 @@ def test_bad_nice_arguments_are_named(arguments, message):
             StandardGaussian(2),
             r"transforms\[0\] must be torch.float32 like the base, got torch.float64",
         ),
-        ([DiagonalScaling(3)], StandardGaussian(2), r"transforms\[0\] must have dim 2, got 3"),
+        (
+            [DiagonalScaling(3)],
+            StandardGaussian(2),
+            r"transforms\[0\] takes shape \[3\], got \[2\]",
+        ),
         ([DiagonalScaling(2)], nn.ReLU(), r"base must be a base density, got ReLU\(\)"),
     ],
 )

@@ -1,0 +1,93 @@
+"""RealNVP: affine couplings; for images with checkerboards, channels, and several scales."""
+
+from collections.abc import Sequence
+
+from course_lib.checks import check_int
+from course_lib.flows.base import StandardGaussian, Transform
+from course_lib.flows.couplings import AffineCoupling
+from course_lib.flows.flow import Flow
+from course_lib.flows.images import ActNorm, Logit, Split, Squeeze
+from course_lib.flows.masks import ChannelMask, CheckerboardMask
+
+__all__ = ["RealNVP"]
+
+
+class RealNVP(Flow):
+    """Real-valued non-volume-preserving transformations.
+
+    **Points**: affine couplings that move the odd and the even coordinates in turn.
+
+    **Images**: at each scale ``couplings`` with checkerboard masks, a squeeze, and as many with
+    channel masks; then half of the channels leave. The last scale has one checkerboard more and no
+    squeeze. An ActNorm stands before each coupling, where the paper has batch normalisation, and
+    the networks are small ``ConvNet``s, where it has residual networks.
+
+    Reference:
+        Dinh, Sohl-Dickstein, Bengio 2017, https://arxiv.org/abs/1605.08803.
+
+    Args:
+        shape: ``dim`` for points, at least 2, or ``(C, H, W)`` for images.
+        levels: Images only: number of scales; height and width must be divisible by
+            2^(levels - 1).
+        couplings: For points their number, by default 8; for images the number with each kind of
+            mask at each scale, by default 3.
+        hidden: Widths of the hidden layers of each coupling's network.
+        bound: Largest log-scale of a coupling, or None.
+        logit: Images only: put a ``Logit`` with this alpha in front, for pixels in [0, 1].
+
+    Raises:
+        ValueError: When an argument is out of range; the message names it.
+
+    Example:
+        >>> import torch
+        >>> model = RealNVP((1, 8, 8), hidden=(16, 16), logit=0.05)
+        >>> model.log_prob(torch.rand(10, 1, 8, 8)).shape
+        torch.Size([10])
+
+    """
+
+    def __init__(
+        self,
+        shape: int | Sequence[int],
+        *,
+        levels: int = 2,
+        couplings: int | None = None,
+        hidden: Sequence[int] = (64, 64),
+        bound: float | None = 2.0,
+        logit: float | None = None,
+    ):
+        base = StandardGaussian(shape)
+        shape = base.event_shape
+        if couplings is None:
+            couplings = 8 if len(shape) == 1 else 3
+        check_int("couplings", couplings, minimum=1)
+        check_int("levels", levels, minimum=1)
+        transforms: list[Transform] = [] if logit is None else [Logit(shape, alpha=logit)]
+        if len(shape) == 1:
+            for i in range(couplings):
+                transforms.append(AffineCoupling(shape, hidden, flip=i % 2 == 1, bound=bound))
+            super().__init__(transforms, base)
+            return
+
+        def add(mask: type, number: int) -> None:
+            for i in range(number):
+                coupling = AffineCoupling(shape, hidden, flip=i % 2 == 1, mask=mask, bound=bound)
+                transforms.extend([ActNorm(shape[0]), coupling])
+
+        for _ in range(levels - 1):
+            add(CheckerboardMask, couplings)
+            transforms.append(Squeeze())
+            shape = check_even(shape)
+            add(ChannelMask, couplings)
+            transforms.append(Split(shape))
+            shape = transforms[-1].output_shape(shape)
+        add(CheckerboardMask, couplings + 1)
+        super().__init__(transforms, base)
+
+
+def check_even(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape after a squeeze; ``ValueError`` when there are not enough pixels for it."""
+    try:
+        return Squeeze().output_shape(shape)
+    except ValueError as error:
+        raise ValueError(f"shape must be even once more for so many levels: {error}") from None
