@@ -3,8 +3,8 @@
 # Importing these registers their recipes.
 from course_lib.training import (  # noqa: F401
     recipes_autoregressive,
+    recipes_flows,
     recipes_latent,
-    recipes_nice,
 )
 from course_lib.training.checkpoints import (
     checkpoint_folder,

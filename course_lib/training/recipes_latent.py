@@ -22,7 +22,7 @@ from course_lib.training.recipes_autoregressive import (
     digits_batch,
     mnist_batch,
 )
-from course_lib.training.recipes_nice import toy_points
+from course_lib.training.recipes_flows import toy_points
 
 BETAS = (0.1, 0.3, 1.0, 1.5, 2.0, 3.0, 4.0)
 CODES = (16, 32, 64, 128, 256, 512)

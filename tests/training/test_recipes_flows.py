@@ -8,7 +8,7 @@ import torch
 from course_lib.data import load_digits, load_mnist, quantize
 from course_lib.flows import NICE, Standardize
 from course_lib.training import checkpoint_folder, load_card, load_pretrained, recipe
-from course_lib.training.recipes_nice import (
+from course_lib.training.recipes_flows import (
     digits_batch,
     image_log_likelihood,
     mnist_batch,

@@ -1,12 +1,13 @@
-"""The recipes of chapter 04: NICE on two toys, on the digits and on MNIST."""
+"""The recipes of chapters 04 and 05: NICE, RealNVP and Glow on toys, the digits and MNIST."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from course_lib.data import dequantize, jitter, load_digits, load_mnist, toy
-from course_lib.flows import NICE, Flow
+from course_lib.flows import NICE, Flow, Glow, RealNVP
 from course_lib.metrics import bits_per_dim
 from course_lib.training.recipes import Recipe, register
 
@@ -28,19 +29,24 @@ def toy_log_likelihood(model: Flow, name: str) -> dict[str, float]:
 
 
 def image_log_likelihood(model: Flow, images: Tensor, levels: int) -> dict[str, float]:
-    """Mean log-likelihood of dequantized images, each with ten draws of the noise.
+    """Mean log-likelihood of images in the model's shape, each with ten draws of the noise.
 
     Also its standard error over the images, and the bits per dimension that it comes to.
     """
     noise = torch.Generator().manual_seed(1)
-    x = images.flatten(1)
     with torch.no_grad():
-        draws = [model.log_prob(dequantize(x, levels, generator=noise)) for _ in range(10)]
+        draws = [
+            torch.cat(
+                [model.log_prob(x) for x in dequantize(images, levels, generator=noise).split(500)]
+            )
+            for _ in range(10)
+        ]
     log_prob = torch.stack(draws).mean(dim=0)
+    dim = images[0].numel()
     return {
         "test log-likelihood (nats)": log_prob.mean().item(),
         "standard error (nats)": (log_prob.std() / len(log_prob) ** 0.5).item(),
-        "bits per dimension": bits_per_dim(log_prob.mean(), x.shape[1], levels).item(),
+        "bits per dimension": bits_per_dim(log_prob.mean(), dim, levels).item(),
     }
 
 
@@ -51,7 +57,7 @@ def digits_batch(x: Tensor, generator: torch.Generator) -> Tensor:
     """
     moved = jitter(x.reshape(-1, 1, 8, 8), share=0.7, generator=generator)
     grey = (moved * 16).round() / 16
-    return dequantize(grey.flatten(1), DIGIT_LEVELS, generator=generator)
+    return dequantize(grey.reshape(x.shape), DIGIT_LEVELS, generator=generator)
 
 
 def mnist_batch(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -62,6 +68,15 @@ def mnist_batch(x: Tensor, generator: torch.Generator) -> Tensor:
 def measure_data(model: NICE, x: Tensor, *, levels: int) -> None:
     """Let the model's first transform take mean and spread from dequantized images."""
     model.transforms[0].measure(dequantize(x, levels, generator=torch.Generator().manual_seed(2)))
+
+
+def start_actnorm(model: Flow, x: Tensor, *, levels: int) -> None:
+    """Let every ActNorm of the model set itself to the first 500 dequantized images.
+
+    It happens before training, so that each of several processes starts with the same numbers.
+    """
+    with torch.no_grad():
+        model.train()(dequantize(x[:500], levels, generator=torch.Generator().manual_seed(2)))
 
 
 def nice_toy(name: str) -> Recipe:
@@ -97,7 +112,9 @@ register(
             "clip": 10.0,
             "ema": 0.998,
         },
-        evaluate=lambda model: image_log_likelihood(model, load_digits("test")[0], DIGIT_LEVELS),
+        evaluate=lambda model: image_log_likelihood(
+            model, load_digits("test")[0].flatten(1), DIGIT_LEVELS
+        ),
     )
 )
 
@@ -118,6 +135,51 @@ register(
             "clip": 100.0,
             "ema": 0.999,
         },
-        evaluate=lambda model: image_log_likelihood(model, load_mnist("test")[0], MNIST_LEVELS),
+        evaluate=lambda model: image_log_likelihood(
+            model, load_mnist("test")[0].flatten(1), MNIST_LEVELS
+        ),
     )
+)
+
+
+def register_image_flow(name: str, summary: str, build: Callable[[], Flow], *, steps: int) -> None:
+    """Register a flow on whole images, on ``"mnist"`` or ``"digits"`` as the name ends."""
+    mnist = name.endswith("mnist")
+    load = load_mnist if mnist else load_digits
+    levels = MNIST_LEVELS if mnist else DIGIT_LEVELS
+    register(
+        Recipe(
+            name=name,
+            summary=summary,
+            data='load_mnist("train"), 60,000 images, dequantized; tested on the 10,000 test images'
+            if mnist
+            else 'load_digits("train"), 1,438 images, jittered; tested on the other 359',
+            build=build,
+            load=lambda: load("train")[0],
+            prepare=partial(start_actnorm, levels=levels),
+            transform=mnist_batch if mnist else digits_batch,
+            options={
+                "steps": steps,
+                "batch_size": 64 if mnist else 128,
+                "lr": 2e-3,
+                "weight_decay": 0.0 if mnist else 0.1,
+                "clip": 50.0,
+                "ema": 0.999 if mnist else 0.998,
+            },
+            evaluate=lambda model: image_log_likelihood(model, load("test")[0], levels),
+        )
+    )
+
+
+register_image_flow(
+    "glow_mnist",
+    "Glow, 2 levels of 8 steps, on MNIST",
+    lambda: Glow((1, 28, 28), levels=2, depth=8, hidden=64, logit=1e-6),
+    steps=10_000,
+)
+register_image_flow(
+    "realnvp_mnist",
+    "RealNVP, 3 scales, on MNIST",
+    lambda: RealNVP((1, 28, 28), levels=3, hidden=(32, 32), logit=1e-6),
+    steps=10_000,
 )
