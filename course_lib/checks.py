@@ -50,13 +50,15 @@ def check_floats(
         raise ValueError(f"{name} must be {dtype} like the model, got {x.dtype}")
     if x.layout != torch.strided or x.is_meta:
         raise ValueError(f"{name} must be an ordinary dense tensor, got one that holds no numbers")
-    if not _stands_for_many(x) and not _all_finite(x.detach()):
+    if not stands_for_many(x) and not _all_finite(x.detach()):
         raise ValueError(f"{name} must be finite, got NaN or infinite values")
 
 
-def _stands_for_many(x: torch.Tensor) -> bool:
-    # Inside torch.func.vmap, perhaps below a jacrev or grad, a tensor stands for many tensors: no
-    # single yes or no can be read off it.
+def stands_for_many(x: torch.Tensor) -> bool:
+    """Whether ``x`` is inside torch.func.vmap, perhaps below a jacrev or grad.
+
+    It stands for many tensors then: no single yes or no can be read off it.
+    """
     functorch = torch._C._functorch
     while functorch.is_functorch_wrapped_tensor(x):
         if functorch.is_batchedtensor(x):
@@ -103,8 +105,14 @@ def check_permutation(name: str, values: Sequence[int], n: int) -> None:
         raise ValueError(f"{name} must hold each of 0 ... {n - 1} once, got {list(values)}")
 
 
-def check_shape(name: str, shape: Sequence[int | None], *, any_size: bool = True) -> None:
-    """Require the shape of a point ``(dim,)`` or of an image ``(C, H, W)``.
+def check_shape(
+    name: str,
+    shape: Sequence[int | None],
+    *,
+    lengths: Sequence[int] = (1, 3),
+    any_size: bool = True,
+) -> None:
+    """Require the shape of a point ``(dim,)`` or of an image ``(C, H, W)``, or of one of the two.
 
     With ``any_size`` a size may be None: it stands for any.
     """
@@ -114,8 +122,9 @@ def check_shape(name: str, shape: Sequence[int | None], *, any_size: bool = True
         or (isinstance(size, int) and not isinstance(size, bool) and size >= 1)
         for size in sizes
     )
-    if len(sizes) not in (1, 3) or not fair:
-        raise ValueError(f"{name} must be (dim,) or (C, H, W), each at least 1, got {shape!r}")
+    if len(sizes) not in lengths or not fair:
+        wanted = " or ".join({1: "(dim,)", 3: "(C, H, W)"}[length] for length in lengths)
+        raise ValueError(f"{name} must be {wanted}, each at least 1, got {shape!r}")
 
 
 def check_bool(name: str, value: bool) -> None:

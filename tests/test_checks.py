@@ -15,6 +15,7 @@ from course_lib.checks import (
     check_levels,
     check_number,
     check_one_of,
+    check_shape,
 )
 
 
@@ -106,6 +107,55 @@ def test_number_passes(value):
 def test_number_refused(value):
     with refuses(f"lr must be a finite number above 0.0, got {value!r}"):
         check_number("lr", value, above=0.0)
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), [7], (1, 2, 3), [3, 2, 1]])
+def test_shape_passes(shape):
+    assert check_shape("shape", shape) is None
+    assert check_shape("shape", shape, any_size=False) is None
+    assert check_shape("shape", shape, lengths=(len(shape),)) is None
+    with pytest.raises(ValueError, match=r"^shape must be"):
+        check_shape("shape", shape, lengths=(4 - len(shape),))
+
+
+@pytest.mark.parametrize("shape", [(None,), (None, 2, 3), (1, None, None), [None, None, None]])
+def test_a_size_of_none_stands_for_any(shape):
+    assert check_shape("shape", shape) is None
+    with refuses(f"shape must be (dim,) or (C, H, W), each at least 1, got {shape!r}"):
+        check_shape("shape", shape, any_size=False)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (),
+        (1, 2),
+        (1, 2, 3, 4),
+        (0,),
+        (1, 2, 0),
+        (-1, 2, 3),
+        (1, 2.0, 3),
+        (True,),
+        ("4",),
+        4,
+        None,
+        "abc",
+        {1},
+        range(3),
+        torch.ones(3),
+    ],
+)
+@pytest.mark.parametrize("any_size", [True, False])
+def test_shape_refused(shape, any_size):
+    with refuses(f"size must be (dim,) or (C, H, W), each at least 1, got {shape!r}"):
+        check_shape("size", shape, any_size=any_size)
+
+
+def test_shape_of_one_kind():
+    with refuses("size must be (C, H, W), each at least 1, got (4,)"):
+        check_shape("size", (4,), lengths=(3,))
+    with refuses("size must be (dim,), each at least 1, got (1, 2, 3)"):
+        check_shape("size", (1, 2, 3), lengths=(1,))
 
 
 def test_one_of():

@@ -1,7 +1,14 @@
 """Exercises: check what you wrote, ask for hints, look at the solution."""
 
-from course_lib.exercises import ch01_autoregressive, ch02_vae, ch03_vq_vae, ch04_nice
+from course_lib.exercises import (
+    ch01_autoregressive,
+    ch02_vae,
+    ch03_vq_vae,
+    ch04_nice,
+    ch05_realnvp_glow,
+)
 from course_lib.exercises.bayes import log_posterior
+from course_lib.exercises.blow_up import far_latents, run_stack, runaway_log_scale
 from course_lib.exercises.code_capacity import code_bits
 from course_lib.exercises.collapse import collapsing_loss, fit_vae
 from course_lib.exercises.dead_codes import dead_codebook, train_codebook
@@ -22,6 +29,7 @@ __all__ = [
     "ch02_vae",
     "ch03_vq_vae",
     "ch04_nice",
+    "ch05_realnvp_glow",
     "check",
     "code_bits",
     "collapsing_loss",
@@ -30,10 +38,13 @@ __all__ = [
     "dependencies",
     "exercise",
     "exercises",
+    "far_latents",
     "fit_vae",
     "hint",
     "leaky_masks",
     "log_posterior",
+    "run_stack",
+    "runaway_log_scale",
     "show_source",
     "solution",
     "spiky_log_prob",

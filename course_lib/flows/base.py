@@ -26,6 +26,8 @@ class Transform(nn.Module):
 
     """
 
+    per_channel = False  # whether a transform of ``dim`` coordinates also takes ``dim`` channels
+
     def __init__(self, event_shape: int | Sequence[int | None], *, minimum: int = 1):
         if isinstance(event_shape, tuple | list):
             check_shape("event_shape", event_shape)
@@ -39,17 +41,27 @@ class Transform(nn.Module):
 
     def check(self, name: str, x: Tensor) -> None:
         """Require a finite batch of the transform's own shape and dtype (``ValueError``)."""
-        check_floats(name, x, (None, *self.event_shape), dtype=self.zero.dtype)
+        rank = x.ndim - 1 if isinstance(x, Tensor) else None
+        check_floats(name, x, (None, *self._wanted(rank)), dtype=self.zero.dtype)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape in which an event of ``shape`` comes out; ``ValueError`` if it can't go in."""
-        fits = len(shape) == len(self.event_shape) and all(
-            wish is None or size == wish for size, wish in zip(shape, self.event_shape, strict=True)
+        wanted = self._wanted(len(shape))
+        fits = len(shape) == len(wanted) and all(
+            wish is None or size == wish for size, wish in zip(shape, wanted, strict=True)
         )
         if not fits:
-            wanted = ", ".join("any" if size is None else str(size) for size in self.event_shape)
-            raise ValueError(f"takes shape [{wanted}], got {list(shape)}")
+            words = ", ".join("any" if size is None else str(size) for size in wanted)
+            raise ValueError(f"takes shape [{words}], got {list(shape)}")
         return shape
+
+    def _wanted(self, rank: int | None) -> tuple[int | None, ...]:
+        """The shape of an event with ``rank`` dimensions: what one does to coordinates, one can
+        do to the channels of every pixel, where ``per_channel`` says so.
+        """
+        return (
+            (*self.event_shape, None, None) if self.per_channel and rank == 3 else self.event_shape
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Lead data ``x [B, *event]`` to ``(z [B, *event], log_det [B])``."""

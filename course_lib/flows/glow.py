@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 
-from course_lib.checks import check_int, check_shape
+import torch
+
+from course_lib.checks import check_int, check_one_of, check_shape
 from course_lib.flows.base import StandardGaussian, Transform
 from course_lib.flows.couplings import AffineCoupling
 from course_lib.flows.flow import Flow
 from course_lib.flows.images import ActNorm, InvertibleConv1x1, Logit, Split, Squeeze
 from course_lib.flows.realnvp import check_even
+from course_lib.flows.transforms import Permutation
 
 __all__ = ["Glow"]
 
@@ -26,9 +29,11 @@ class Glow(Flow):
         levels: Number of scales.
         depth: Number of steps at each.
         hidden: Widths of the hidden layers of each coupling's network, or one width for two.
+        mixing: What mixes the channels before each coupling: ``"conv"``, or, as in the paper's
+            figure 3, a fixed permutation in its place: ``"reverse"`` or ``"shuffle"``.
         lu: Keep each 1×1 convolution as its LU factors.
         bound: Largest log-scale of a coupling, or None.
-        logit: Put a ``Logit`` with this alpha in front, for pixels in [0, 1].
+        logit: Put a ``Logit`` with this alpha in front, for data in [0, 1].
 
     Raises:
         ValueError: When an argument is out of range; the message names it.
@@ -48,13 +53,13 @@ class Glow(Flow):
         depth: int,
         hidden: int | Sequence[int],
         *,
+        mixing: str = "conv",
         lu: bool = True,
         bound: float | None = 2.0,
         logit: float | None = None,
     ):
-        check_shape("image_shape", image_shape, any_size=False)
-        if len(image_shape) != 3:
-            raise ValueError(f"image_shape must be (C, H, W), got {image_shape!r}")
+        check_shape("image_shape", image_shape, lengths=(3,), any_size=False)
+        check_one_of("mixing", mixing, ("conv", "reverse", "shuffle"))
         check_int("levels", levels, minimum=1)
         check_int("depth", depth, minimum=1)
         if isinstance(hidden, int):
@@ -65,9 +70,14 @@ class Glow(Flow):
             transforms.append(Squeeze())
             shape = check_even(shape)
             for _ in range(depth):
+                if mixing == "conv":
+                    mix: Transform = InvertibleConv1x1(shape[0], lu=lu)
+                else:
+                    order = torch.randperm(shape[0]).tolist() if mixing == "shuffle" else None
+                    mix = Permutation(shape[0], order=order)
                 transforms += [
                     ActNorm(shape[0]),
-                    InvertibleConv1x1(shape[0], lu=lu),
+                    mix,
                     AffineCoupling(shape, hidden, flip=False, bound=bound),
                 ]
             if level < levels - 1:

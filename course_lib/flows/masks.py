@@ -56,7 +56,8 @@ class AlternatingMask(Mask):
     """
 
     def __init__(self, event_shape: Sequence[int], *, flip: bool):
-        (dim,) = event_shape
+        check_shape("event_shape", event_shape, lengths=(1,))
+        dim = event_shape[0]
         check_int("dim", dim, minimum=2)
         super().__init__(event_shape, flip=flip)
         even, odd = slice(0, None, 2), slice(1, None, 2)
@@ -89,7 +90,7 @@ class ChannelMask(Mask):
     """
 
     def __init__(self, event_shape: Sequence[int], *, flip: bool):
-        check_shape("event_shape", event_shape)
+        check_shape("event_shape", event_shape, lengths=(3,))
         check_int("channels", event_shape[0], minimum=2)
         super().__init__(event_shape, flip=flip)
         self.sizes = [(event_shape[0] + 1) // 2, event_shape[0] // 2]
@@ -126,7 +127,7 @@ class CheckerboardMask(Mask):
     """
 
     def __init__(self, event_shape: Sequence[int], *, flip: bool):
-        check_shape("event_shape", event_shape, any_size=False)
+        check_shape("event_shape", event_shape, lengths=(3,), any_size=False)
         channels, height, width = event_shape
         if height * width < 2:
             raise ValueError(f"event_shape must have at least two pixels, got {event_shape}")

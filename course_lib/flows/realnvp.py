@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from course_lib.checks import check_int
+from course_lib.checks import check_int, check_shape
 from course_lib.flows.base import StandardGaussian, Transform
 from course_lib.flows.couplings import AffineCoupling
 from course_lib.flows.flow import Flow
@@ -27,13 +27,13 @@ class RealNVP(Flow):
 
     Args:
         shape: ``dim`` for points, at least 2, or ``(C, H, W)`` for images.
-        levels: Images only: number of scales; height and width must be divisible by
-            2^(levels - 1).
+        levels: Images only: number of scales, by default 2. Height and width must be divisible by
+            2^(levels - 1), and two pixels must be left at the last.
         couplings: For points their number, by default 8; for images the number with each kind of
             mask at each scale, by default 3.
         hidden: Widths of the hidden layers of each coupling's network.
         bound: Largest log-scale of a coupling, or None.
-        logit: Images only: put a ``Logit`` with this alpha in front, for pixels in [0, 1].
+        logit: Put a ``Logit`` with this alpha in front, for data in [0, 1].
 
     Raises:
         ValueError: When an argument is out of range; the message names it.
@@ -50,17 +50,22 @@ class RealNVP(Flow):
         self,
         shape: int | Sequence[int],
         *,
-        levels: int = 2,
+        levels: int | None = None,
         couplings: int | None = None,
         hidden: Sequence[int] = (64, 64),
         bound: float | None = 2.0,
         logit: float | None = None,
     ):
+        if isinstance(shape, tuple | list):
+            check_shape("shape", shape, any_size=False)
         base = StandardGaussian(shape)
         shape = base.event_shape
         if couplings is None:
             couplings = 8 if len(shape) == 1 else 3
         check_int("couplings", couplings, minimum=1)
+        if len(shape) == 1 and levels is not None:
+            raise ValueError(f"levels must be None for points, got {levels!r}")
+        levels = 2 if levels is None else levels
         check_int("levels", levels, minimum=1)
         transforms: list[Transform] = [] if logit is None else [Logit(shape, alpha=logit)]
         if len(shape) == 1:
@@ -68,6 +73,11 @@ class RealNVP(Flow):
                 transforms.append(AffineCoupling(shape, hidden, flip=i % 2 == 1, bound=bound))
             super().__init__(transforms, base)
             return
+
+        if shape[1] * shape[2] < 2 * 4 ** (levels - 1):
+            raise ValueError(
+                f"shape must leave two pixels at the last of {levels} levels, got {list(shape)}"
+            )
 
         def add(mask: type, number: int) -> None:
             for i in range(number):

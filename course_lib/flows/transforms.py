@@ -96,7 +96,7 @@ class Permutation(Transform):
     """Put the coordinates into another order: z_i = x_order[i]. Volume is kept, log_det = 0.
 
     Args:
-        dim: Number of coordinates.
+        dim: Number of coordinates of points ``[B, dim]``, or of channels of images.
         order: A permutation of 0 ... dim - 1; the reversal when left out.
 
     Raises:
@@ -107,6 +107,8 @@ class Permutation(Transform):
         [[3.0, 2.0, 1.0]]
 
     """
+
+    per_channel = True
 
     def __init__(self, dim: int, *, order: Sequence[int] | None = None):
         super().__init__(dim)

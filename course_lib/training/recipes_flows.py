@@ -1,6 +1,7 @@
 """The recipes of chapters 04 and 05: NICE, RealNVP and Glow on toys, the digits and MNIST."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -92,8 +93,19 @@ def nice_toy(name: str) -> Recipe:
     )
 
 
-register(nice_toy("two_moons"))
-register(nice_toy("pinwheel"))
+def realnvp_toy(name: str) -> Recipe:
+    """RealNVP on one of the 2-D toys, with as many couplings and steps as ``nice_toy``."""
+    return replace(
+        nice_toy(name),
+        name=f"realnvp_{name}",
+        summary=f"RealNVP, 8 couplings, on the 2-D toy {name}",
+        build=lambda: RealNVP(2, couplings=8, hidden=(64, 64)),
+    )
+
+
+for make in (nice_toy, realnvp_toy):
+    register(make("two_moons"))
+    register(make("pinwheel"))
 
 register(
     Recipe(
@@ -143,8 +155,8 @@ register(
 
 
 def register_image_flow(name: str, summary: str, build: Callable[[], Flow], *, steps: int) -> None:
-    """Register a flow on whole images, on ``"mnist"`` or ``"digits"`` as the name ends."""
-    mnist = name.endswith("mnist")
+    """Register a flow on whole images, on MNIST or on the digits, as the name says."""
+    mnist = "mnist" in name
     load = load_mnist if mnist else load_digits
     levels = MNIST_LEVELS if mnist else DIGIT_LEVELS
     register(
@@ -183,3 +195,24 @@ register_image_flow(
     lambda: RealNVP((1, 28, 28), levels=3, hidden=(32, 32), logit=1e-6),
     steps=10_000,
 )
+register_image_flow(
+    "realnvp_digits",
+    "RealNVP, 2 scales, on the 8x8 digits",
+    lambda: RealNVP((1, 8, 8), levels=2, hidden=(32, 32), logit=1e-3),
+    steps=4000,
+)
+register_image_flow(
+    "glow_digits",
+    "Glow, 2 levels of 6 steps, on the 8x8 digits",
+    lambda: Glow((1, 8, 8), levels=2, depth=6, hidden=32, logit=1e-3),
+    steps=4000,
+)
+for mixing in ("reverse", "shuffle"):
+    register_image_flow(
+        f"glow_digits_{mixing}",
+        f"The network of glow_digits with its channels mixed by {mixing}, on the 8x8 digits",
+        lambda mixing=mixing: Glow(
+            (1, 8, 8), levels=2, depth=6, hidden=32, mixing=mixing, logit=1e-3
+        ),
+        steps=4000,
+    )

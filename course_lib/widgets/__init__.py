@@ -10,13 +10,14 @@ from course_lib.widgets.density_warp import DensityWarp
 from course_lib.widgets.figures import image_grid, show_figure
 from course_lib.widgets.image_player import ImagePlayer
 from course_lib.widgets.inpaint import Inpaint
-from course_lib.widgets.latent_plane import LatentPlane
+from course_lib.widgets.latent_plane import LatentPlane, corner_shares
 from course_lib.widgets.mask_explorer import MaskExplorer
 from course_lib.widgets.palette import CLASS_COLOURS, MAPS, PALETTE, colour_map
 from course_lib.widgets.particle_player import ParticlePlayer
 from course_lib.widgets.pixel_by_pixel import PixelByPixel
 from course_lib.widgets.receptive_field import ReceptiveField
 from course_lib.widgets.reparameterization import Reparameterization
+from course_lib.widgets.scale_mixer import ScaleMixer
 from course_lib.widgets.voronoi import Voronoi
 
 __all__ = [
@@ -36,8 +37,10 @@ __all__ = [
     "PlayerWidget",
     "ReceptiveField",
     "Reparameterization",
+    "ScaleMixer",
     "Voronoi",
     "colour_map",
+    "corner_shares",
     "image_grid",
     "show_figure",
 ]

@@ -1,7 +1,7 @@
 // DensityWarp: drag the knots of z = f(x) and watch p(z) become p(x) = p(f(x)) f'(x).
 
 import {
-  PALETTE, drawPlane, element, onKeys, outline, plane, tidy, ticks
+  PALETTE, drawPlane, element, onKeys, outline, plane, throttledChanges, tidy, ticks
 } from "./base.js";
 
 // -------------------------------------------------------------------------------- the mathematics
@@ -212,16 +212,7 @@ function render({ model, el }) {
     return whole;
   };
   const limit = () => model.get("limit");
-  let timer = 0;
-  const send = () => {
-    clearTimeout(timer);
-    timer = 0;
-    model.save_changes();
-  };
-  const change = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    if (!timer) timer = setTimeout(send, 100); // the screen follows at once, Python soon
-  };
+  const { change, send } = throttledChanges(model);
 
   const moveKnot = (i, x, y) => {
     const [xs, ys] = knots();
@@ -497,7 +488,7 @@ function render({ model, el }) {
   }
   view.onStop(() => {
     cancelAnimationFrame(morph);
-    if (timer) send();
+    send();
   });
   return view.stop;
 }

@@ -1,7 +1,9 @@
-// LatentPlane: drag a point through the latent plane and see what it decodes to.
+// LatentPlane: drag a point through the latent plane and see what it decodes to. With images at its
+// corners the plane is a square of their mixtures, and says how large the share of each is.
 
 import {
-  PALETTE, drawAxes, drawDigits, drawPlane, element, kernelLine, onKeys, outline, plane, unpack
+  PALETTE, drawAxes, drawDigits, drawPlane, element, kernelLine, onKeys, outline, plane,
+  throttledChanges, unpack
 } from "./base.js";
 
 const N_WALK = 9; // images along a walk; latent_plane.py has the same number
@@ -42,6 +44,17 @@ const STYLE = `
 .latent-ends { display: flex; justify-content: space-between; font-size: 12px; color: var(--cw-muted); }
 .course-widget .latent-tools { flex-wrap: wrap; gap: 6px; }
 .latent-tools button { border: 1px solid var(--cw-line); padding: 0 12px; }
+.latent-square { flex: 1 1 300px; min-width: 0; max-width: 440px; margin-bottom: 6px; }
+.latent-square .cw-stage { max-width: none; }
+.latent-corners { display: flex; justify-content: space-between; gap: 8px; padding: 0 9px; }
+.latent-corner {
+  display: flex; align-items: center; gap: 8px; min-width: 0; margin: 0; padding: 0; border: 0;
+  background: none; color: inherit; font: inherit; cursor: pointer;
+}
+.latent-corner:nth-child(2) { flex-direction: row-reverse; }
+.latent-corner canvas { display: block; min-width: 0; image-rendering: pixelated; box-shadow: 0 0 0 1px var(--cw-line); }
+.latent-corner span { font-weight: 600; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.latent-corner:hover span { color: var(--cw-accent); }
 .latent-hint { margin: 8px 2px 0; color: var(--cw-muted); font-size: 12px; }
 `;
 
@@ -73,6 +86,16 @@ function walkOf(z, end) {
     if (k === N_WALK - 1) return [...end];
     return z.map((value, i) => value + ((end[i] - value) * k) / (N_WALK - 1));
   });
+}
+
+// The corners, in the order of their images: a name, and where each stands from -1 to 1.
+const CORNERS = [
+  ["top left", [-1, 1]], ["top right", [1, 1]], ["bottom left", [-1, -1]], ["bottom right", [1, -1]]
+];
+
+// The share of each corner in a mixture; latent_plane.py has the same formula.
+function sharesAt(extent, [z1, z2]) {
+  return CORNERS.map(([, [x, y]]) => ((1 + (x * z1) / extent) * (1 + (y * z2) / extent)) / 4);
 }
 
 const samePoint = (a, b) => a[0] === b[0] && a[1] === b[1];
@@ -163,18 +186,22 @@ function deskOf(model) {
 
 // ----------------------------------------------------------------------------------------- render
 
-// Room for the numbers and names of the axes.
-const [LEFT, BOTTOM] = [40, 40];
+// Room around the plane for the numbers and names of the axes; where there are corners, for half a
+// handle.
+const ROOM_FOR_AXES = { left: 40, right: 8, top: 8, bottom: 40 };
+const ROOM_FOR_A_HANDLE = { left: 9, right: 9, top: 9, bottom: 9 };
+const CORNER_SIDE = 56; // the width of a corner's image, at most
 
 function render({ model, el }) {
-  const { grid, points, labels } = unpack(model);
+  const { grid, points, labels, corners } = unpack(model);
   const [, , rows, columns] = grid.shape;
   const size = rows * columns;
   const extent = model.get("extent");
   const range = [-extent, extent, -extent, extent];
   const desk = deskOf(model);
   const mixture = new Float32Array(size);
-  let box = { x: LEFT, y: 8, width: 0, height: 0 };
+  const room = corners ? ROOM_FOR_A_HANDLE : ROOM_FOR_AXES;
+  let box = { x: room.left, y: room.top, width: 0, height: 0 };
 
   const inside = [];
   const count = points ? points.shape[0] : 0;
@@ -215,7 +242,8 @@ function render({ model, el }) {
     ctx.drawImage(layer, box.x, box.y, box.width, box.height);
     const to = plane(range, box);
     const [x, y] = [to.x(model.get("z")[0]), to.y(model.get("z")[1])];
-    // Where z stands on the axes.
+    // Where z stands on the axes. Between corners the lines go on: they cut the square into four
+    // rectangles, and the area of each is the share of the corner opposite to it.
     ctx.strokeStyle = PALETTE.latent;
     ctx.lineWidth = 1;
     ctx.setLineDash([3, 4]);
@@ -223,6 +251,11 @@ function render({ model, el }) {
     ctx.moveTo(box.x, y);
     ctx.lineTo(x, y);
     ctx.lineTo(x, box.y + box.height);
+    if (corners) {
+      ctx.moveTo(box.x + box.width, y);
+      ctx.lineTo(x, y);
+      ctx.lineTo(x, box.y);
+    }
     ctx.stroke();
     ctx.setLineDash([]);
     if (model.get("walk")) {
@@ -241,12 +274,18 @@ function render({ model, el }) {
         ctx.fill();
       }
     }
-    drawAxes(ctx, range, box, theme);
-    ctx.font = `600 12px ${theme.font}`;
-    ctx.fillStyle = theme.muted;
-    ctx.textAlign = "center";
-    ctx.fillText("z\u2081", box.x + box.width / 2, box.y + box.height + 30);
-    ctx.fillText("z\u2082", 9, box.y + box.height / 2);
+    if (corners) {
+      ctx.strokeStyle = theme.line;
+      ctx.lineWidth = 1;
+      ctx.strokeRect(box.x + 0.5, box.y + 0.5, box.width - 1, box.height - 1);
+    } else {
+      drawAxes(ctx, range, box, theme);
+      ctx.font = `600 12px ${theme.font}`;
+      ctx.fillStyle = theme.muted;
+      ctx.textAlign = "center";
+      ctx.fillText("z\u2081", box.x + box.width / 2, box.y + box.height + 30);
+      ctx.fillText("z\u2082", 9, box.y + box.height / 2);
+    }
     for (const [name, node] of Object.entries(handles)) {
       const [z1, z2] = model.get(name);
       node.style.left = `${to.x(z1)}px`;
@@ -254,9 +293,9 @@ function render({ model, el }) {
     }
   };
   const layout = (width) => {
-    const side = Math.floor(width - LEFT - 8);
-    box = { x: LEFT, y: 8, width: side, height: side };
-    return side + 8 + BOTTOM;
+    const side = Math.floor(width - room.left - room.right);
+    box = { x: room.left, y: room.top, width: side, height: side };
+    return side + room.top + room.bottom;
   };
 
   const view = outline({ model, el, layout, draw, maxWidth: 780 });
@@ -276,18 +315,13 @@ function render({ model, el }) {
     view.stage.append(node);
     return node;
   };
-  const handles = { z: handle("z", "Point z"), z_end: handle("end", "End of the walk") };
+  const handles = {
+    z: handle("z", corners ? "Point in the square" : "Point z"), z_end: handle("end", "End of the walk")
+  };
 
-  let timer = 0;
-  const send = () => {
-    clearTimeout(timer);
-    timer = 0;
-    model.save_changes();
-  };
-  const moveTo = (name, z) => {
-    model.set(name, z.map((value) => Math.max(-extent, Math.min(value, extent))));
-    if (!timer) timer = setTimeout(send, 100); // the screen follows at once, Python soon
-  };
+  const { change, send } = throttledChanges(model);
+  const moveTo = (name, z) =>
+    change({ [name]: z.map((value) => Math.max(-extent, Math.min(value, extent))) });
 
   let grip = null; // what is dragged: {name, by}, `by` from the pointer to the middle of the handle
   const { canvas } = view;
@@ -343,24 +377,49 @@ function render({ model, el }) {
   const arrange = new ResizeObserver(() => {
     const narrow = body.clientWidth < 520;
     side.classList.toggle("narrow", narrow);
-    const room = narrow ? 0.55 * body.clientWidth : side.clientWidth;
-    image.style.width = `${Math.max(1, Math.floor(Math.min(room, 300) / columns)) * columns}px`;
+    const most = Math.min(narrow ? 0.55 * body.clientWidth : side.clientWidth, 300);
+    image.style.width = `${Math.max(1, Math.floor(most / columns)) * columns}px`;
   });
   arrange.observe(body);
   view.onStop(() => arrange.disconnect());
+
+  // The corners' images stand above and below the plane, each with its share beside it; pressed, one
+  // brings the point into its corner.
+  const shares = [];
+  if (corners) {
+    const buttons = CORNERS.map(([name, [x, y]], k) => {
+      const picture = sheet({ "aria-hidden": "true" });
+      picture.style.width = `${Math.max(1, Math.floor(CORNER_SIDE / columns)) * columns}px`;
+      paintImage(picture, corners.values.subarray(k * size, (k + 1) * size));
+      shares.push(element("span"));
+      const title = `Go to the image at the ${name}`;
+      const node = element("button", {
+        type: "button", class: "latent-corner", title, "aria-label": title
+      }, picture, shares[k]);
+      node.addEventListener("click", () => moveTo("z", [x * extent, y * extent]));
+      return node;
+    });
+    const square = element("div", { class: "latent-square" });
+    view.stage.replaceWith(square);
+    square.append(
+      element("div", { class: "latent-corners" }, ...buttons.slice(0, 2)), view.stage,
+      element("div", { class: "latent-corners" }, ...buttons.slice(2))
+    );
+  }
 
   const strip = Array.from({ length: N_WALK }, (_, k) => sheet({ "aria-label": `Image ${k + 1} of the walk` }));
   const walk = element("div", { class: "latent-walk" },
     element("div", { class: "latent-strip" }, ...strip),
     element("div", { class: "latent-ends" },
-      element("span", {}, "z \u25cf"), element("span", {}, "equal steps on the straight line"),
+      element("span", {}, corners ? "point \u25cf" : "z \u25cf"),
+      element("span", {}, "equal steps on the straight line"),
       element("span", {}, "\u25c6 end")));
   body.after(walk);
 
   const toggle = (name, label) => {
     const node = element("button", { type: "button" }, label);
     node.addEventListener("click", () => {
-      model.set(name, !model.get(name));
+      change({ [name]: !model.get(name) });
       send();
     });
     return [name, node];
@@ -372,14 +431,19 @@ function render({ model, el }) {
   const outside = count - inside.length;
   const left = outside ? ` ${outside} of ${count} ${count === 1 ? "point" : "points"} lie outside the plane.` : "";
   view.root.append(element("p", { class: "latent-hint" },
-    `Drag the green point anywhere, or move it with the arrow keys (Shift: further).${left}`));
+    "Drag the green point anywhere, or move it with the arrow keys (Shift: further)." +
+    `${corners ? " Press an image in a corner to go there." : ""}${left}`));
 
   // --------------------------------------------------------------------------------- what is shown
 
   const say = (node, text) => {
     if (node.textContent !== text) node.textContent = text;
   };
-  const written = (z) => `(${z.map((value) => value.toFixed(2).replace("-", "\u2212")).join(", ")})`;
+  const nearly = corners ? "blended" : "mixed"; // what an image is that is not decoded
+  const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
+  const written = (z) => corners
+    ? sharesAt(extent, z).map((share, k) => `${CORNERS[k][0]} ${percent(share)}`).join(", ")
+    : `(${z.map((value) => value.toFixed(2).replace("-", "\u2212")).join(", ")})`;
   // Paints z's image; whether it is the decoded one.
   const paintAt = (sheet, z) => {
     const exact = desk.exactly(z, size);
@@ -390,7 +454,7 @@ function render({ model, el }) {
     if (desk.line.late) return "Still waiting. Is the kernel busy or stopped?";
     if (desk.failed()) return `decode failed: ${desk.failed()}`;
     if (exact) return model.get("walk") ? "decoded at these points" : "decoded at this point";
-    return `mixed from stored points nearby${model.standIn ? `. ${NO_KERNEL}` : ""}`;
+    return `${nearly} from stored points nearby${model.standIn ? `. ${NO_KERNEL}` : ""}`;
   };
 
   let painted = 0; // the next frame's painting
@@ -401,7 +465,8 @@ function render({ model, el }) {
     const flags = [paintAt(image, latents[0])];
     if (walking) latents.forEach((z, k) => flags.push(paintAt(strip[k], z)));
     const exact = flags.every(Boolean);
-    say(place, `z = ${written(latents[0])}`);
+    say(place, corners ? "the mixture" : `z = ${written(latents[0])}`);
+    if (corners) sharesAt(extent, latents[0]).forEach((share, k) => say(shares[k], percent(share)));
     say(mark, message(exact));
     mark.classList.toggle("exact", exact);
     mark.classList.toggle("failed", Boolean(!exact && desk.failed()));
@@ -410,7 +475,7 @@ function render({ model, el }) {
     for (const [name, node] of Object.entries(handles)) {
       const z = model.get(name);
       node.setAttribute("aria-valuenow", z[0].toFixed(2));
-      node.setAttribute("aria-valuetext", `${written(z)}, ${exact ? "decoded" : "mixed"}`);
+      node.setAttribute("aria-valuetext", `${written(z)}, ${exact ? "decoded" : nearly}`);
     }
     for (const [name, node] of toggles) node.setAttribute("aria-pressed", String(model.get(name)));
   };
@@ -424,7 +489,7 @@ function render({ model, el }) {
     view.onStop(() => model.off(`change:${name}`, show));
   }
   view.onStop(() => cancelAnimationFrame(painted));
-  view.onStop(() => timer && send());
+  view.onStop(send);
   desk.ask();
   paintAll();
   return view.stop;

@@ -1,4 +1,7 @@
-"""``LatentPlane``: drag a point through the latent plane of a decoder and see its image."""
+"""``LatentPlane``: drag a point through the latent plane of a decoder and see its image.
+
+With four images at its corners the plane is a square of mixtures: ``corner_shares``.
+"""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -9,7 +12,7 @@ import traitlets
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from course_lib.checks import check_number
+from course_lib.checks import check_floats, check_number
 from course_lib.widgets.base import (
     MAX_BYTES,
     CourseWidget,
@@ -21,7 +24,7 @@ from course_lib.widgets.base import (
 )
 from course_lib.widgets.palette import CLASS_COLOURS, PALETTE, colour_map
 
-__all__ = ["LatentPlane"]
+__all__ = ["LatentPlane", "corner_shares"]
 
 Decode = Callable[[torch.Tensor], np.ndarray | torch.Tensor]
 
@@ -30,6 +33,9 @@ Decode = Callable[[torch.Tensor], np.ndarray | torch.Tensor]
 SIDES = (41, 37, 33, 29, 25, 23, 21, 19, 17, 15, 13, 11, 9)
 BATCH = 64  # latent points that are decoded at once
 N_WALK = 9  # images along a walk, its two ends included. latent_plane.js has the same number.
+
+ALT = "A plane of latent points, and the image that a chosen point decodes to."
+ALT_CORNERS = "A square between four images, and the image that a chosen mixture decodes to."
 
 
 class LatentPlane(CourseWidget):
@@ -44,6 +50,10 @@ class LatentPlane(CourseWidget):
 
     Stored without a kernel, the widget shows mixtures everywhere but at the z it was stored with.
 
+    With ``corners`` the plane is a square between four images: a point has a share of each, which
+    the widget writes beside it, and ``decode`` is asked for the image that belongs to the point.
+    How to mix is up to ``decode``; ``corner_shares`` turns its points into shares.
+
     Arguments:
         decode: called with latent points, a float32 tensor ``[B, 2]`` on the CPU, without
             gradients. Returns images ``[B, H, W]`` or ``[B, 1, H, W]`` with values in [0, 1]. To be
@@ -53,6 +63,9 @@ class LatentPlane(CourseWidget):
             counted, not drawn.
         labels: ``[N]``, the class of each of them, 0 ... 9; None draws dots.
         z: the point at the start.
+        corners: ``[4, H, W]`` or ``[4, 1, H, W]`` with values in [0, 1], drawn at the corners of
+            the plane in the order of reading: top left, top right, bottom left, bottom right; or
+            None. With corners the axes have no numbers.
         title: shown above the plane.
         alt: what one sees, in a sentence, for readers who do not see it.
 
@@ -61,8 +74,8 @@ class LatentPlane(CourseWidget):
 
     ``widget.z`` and ``widget.z_end`` (the other end of the walk), ``widget.walk``,
     ``widget.show_map`` and ``widget.show_points`` can be read and set. ``widget.image`` is z
-    decoded, ``widget.grid`` the images that are stored. ``widget.error`` says why the browser's
-    last question failed.
+    decoded, ``widget.grid`` the images that are stored, ``widget.shares`` the share of each corner
+    at z. ``widget.error`` says why the browser's last question failed.
     """
 
     module = "latent_plane.js"
@@ -86,6 +99,7 @@ class LatentPlane(CourseWidget):
         points: np.ndarray | torch.Tensor | None = None,
         labels: Sequence[int] | np.ndarray | torch.Tensor | None = None,
         z: Sequence[float] = (0.0, 0.0),
+        corners: np.ndarray | torch.Tensor | None = None,
         title: str = "",
         alt: str = "",
     ) -> None:
@@ -95,7 +109,7 @@ class LatentPlane(CourseWidget):
         self._function = decode
         self._extent = float(extent)
         self._size: tuple[int, int] | None = None
-        cloud = {}
+        cloud = {}  # what is stored beside the grid
         if points is not None:
             cloud["points"] = to_array("points", points, "[N, 2]", 2)
             if cloud["points"].shape[1] != 2:
@@ -106,7 +120,12 @@ class LatentPlane(CourseWidget):
             cloud["labels"] = to_classes("labels", labels, len(cloud.get("points", ())))
         start = _inside("z", z, self._extent)
         first = self._decode([start])
-        # Two bytes for each coordinate of a point, and one for its class.
+        if corners is not None:
+            images = to_images("corners", corners, count="4", size=self._size)
+            if len(images) != 4:
+                raise ValueError(f"corners must be four images, got {len(images)}")
+            cloud["corners"] = to_bytes(images)
+        # Two bytes for each coordinate of a point, and one for its class and for a corner's pixel.
         taken = sum((2 if name == "points" else 1) * array.size for name, array in cloud.items())
         fitting = (side for side in SIDES if side**2 * first[0].size <= MAX_BYTES - taken)
         grid = self._decode(latent_grid(self._extent, next(fitting, SIDES[-1])))
@@ -115,7 +134,7 @@ class LatentPlane(CourseWidget):
             {"grid": grid.reshape(side, side, *self._size)} | cloud,
             hint="decode smaller images, or send fewer points",
             title=title,
-            alt=alt or "A plane of latent points, and the image that a chosen point decodes to.",
+            alt=alt or (ALT if corners is None else ALT_CORNERS),
             z=start,
             # Across the origin, where the densest part of the prior lies between the two ends.
             z_end=[-v for v in start] if any(start) else [0.6 * self._extent, 0.4 * self._extent],
@@ -139,6 +158,12 @@ class LatentPlane(CourseWidget):
     def image(self) -> np.ndarray:
         """What z decodes to, float32 ``[H, W]``, quantized."""
         return self._decode([self.z])[0].astype(np.float32) / 255
+
+    @property
+    def shares(self) -> np.ndarray:
+        """The share of each corner at z, float64 ``[4]``, in the order of ``corners``."""
+        z = torch.tensor([self.z], dtype=torch.float64)
+        return corner_shares(z, self.extent)[0].numpy()
 
     @property
     def path(self) -> np.ndarray:
@@ -197,24 +222,51 @@ class LatentPlane(CourseWidget):
         height = 4.9 if self.walk else 3.9
         figure = Figure(figsize=(7.2, height))
         bottom = 1 - 3.9 / height
-        left = figure.add_axes((0.075, bottom + 0.45 / height, 0.455, 3.28 / height))
-        self._draw_plane(left)
+        mixes = "corners" in self.arrays
+        if mixes:  # a smaller plane, with room for the corners above and below it
+            plane = (0.115, bottom + 0.62 / height, 2.66 / 7.2, 2.66 / height)
+        else:
+            plane = (0.075, bottom + 0.45 / height, 0.455, 3.28 / height)
+        self._draw_plane(figure.add_axes(plane))
         right = figure.add_axes((0.6, bottom + 0.65 / height, 0.38, 2.74 / height))
         right.imshow(self.image, cmap=colour_map("grey"), vmin=0, vmax=1)
-        right.set_title("decoded at z = ({:.2f}, {:.2f})".format(*self.z), fontsize=9)
+        name = "decoded at z = ({:.2f}, {:.2f})".format(*self.z)
+        right.set_title("decoded from this mixture" if mixes else name, fontsize=9)
         panels = [right]
+        if mixes:
+            panels += self._draw_corners(figure, plane)
         if self.walk:
             for k, image in enumerate(self._decode(self.path)):
                 ax = figure.add_axes((0.02 + 0.1075 * k, 0.02, 0.1, 0.72 / height))
                 ax.imshow(image, cmap=colour_map("grey"), vmin=0, vmax=255)
                 panels.append(ax)
-            name = "from z to the other end, at equal distances"
+            start = "the point" if mixes else "z"
+            name = f"from {start} to the other end, at equal distances"
             figure.text(0.02, 0.86 / height, name, fontsize=9)
         for ax in panels:
             ax.set(xticks=[], yticks=[])
             for side in ax.spines.values():
                 side.set_color("#d3d7dc")
         return png(figure, colours=256)
+
+    def _draw_corners(self, figure: Figure, plane: tuple[float, float, float, float]) -> list[Axes]:
+        """Each corner's image at its corner of the plane, with its share beside it."""
+        left, bottom, width, height = plane
+        # An image is half an inch wide and high, and stands 0.07 inches away from the plane.
+        inch = (1 / figure.get_figwidth(), 1 / figure.get_figheight())
+        panels = []
+        for k, (image, share) in enumerate(zip(self.array("corners"), self.shares, strict=True)):
+            below, on_right = k >= 2, k % 2
+            x = left + on_right * (width - 0.5 * inch[0])
+            y = bottom - 0.57 * inch[1] if below else bottom + height + 0.07 * inch[1]
+            ax = figure.add_axes((x, y, 0.5 * inch[0], 0.5 * inch[1]))
+            ax.imshow(image, cmap=colour_map("grey"), vmin=0, vmax=255)
+            panels.append(ax)
+            beside = x - 0.07 * inch[0] if on_right else x + 0.57 * inch[0]
+            place = {"ha": "right" if on_right else "left", "va": "center", "fontsize": 9}
+            percent = int(100 * share + 0.5)  # a half upwards, as in JavaScript
+            figure.text(beside, y + 0.25 * inch[1], f"{percent} %", **place)
+        return panels
 
     def _draw_plane(self, ax: Axes) -> None:
         extent = self.extent
@@ -238,9 +290,12 @@ class LatentPlane(CourseWidget):
             ax.plot(*self.path.T, "o-", color=PALETTE["latent"], ms=3, lw=1.5, zorder=4)
         ax.plot(*self.z, "o", ms=11, mec="white", mew=2, color=PALETTE["latent"], zorder=5)
         ax.set(xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal")
-        ax.set_xlabel("z₁", fontsize=9, labelpad=1)
-        ax.set_ylabel("z₂", fontsize=9, labelpad=1)
-        ax.tick_params(labelsize=7, length=2)
+        if "corners" in self.arrays:
+            ax.set(xticks=[], yticks=[])
+        else:
+            ax.set_xlabel("z₁", fontsize=9, labelpad=1)
+            ax.set_ylabel("z₂", fontsize=9, labelpad=1)
+            ax.tick_params(labelsize=7, length=2)
         for side in ax.spines.values():
             side.set_color("#d3d7dc")
 
@@ -253,6 +308,30 @@ def latent_grid(extent: float, side: int) -> np.ndarray:
     axis = np.linspace(-extent, extent, side)
     second, first = np.meshgrid(axis, axis, indexing="ij")
     return np.stack([first.ravel(), second.ravel()], 1)
+
+
+def corner_shares(points: torch.Tensor, extent: float = 1.0) -> torch.Tensor:
+    """The four corners' shares ``[B, 4]`` in ``points [B, 2]`` of the square [-extent, extent]².
+
+    The corners are in the order of reading: top left, top right, bottom left, bottom right. The
+    shares are bilinear: in a corner its own is 1, on an edge only the corners at its ends count,
+    and the four always add up to 1. latent_plane.js has the same formula.
+
+    Raises ``ValueError`` where an argument is not as described.
+
+    Example:
+        >>> corner_shares(torch.tensor([[-1.0, 1.0], [1.0, 0.0]])).tolist()
+        [[1.0, 0.0, 0.0, 0.0], [0.0, 0.5, 0.0, 0.5]]
+
+    """
+    check_number("extent", extent, above=0)
+    check_floats("points", points, (None, 2))
+    farthest = points.abs().max().item()
+    if farthest > extent * (1 + 1e-6):  # a float32 may lie a rounding beyond the border
+        raise ValueError(f"points must lie in [-{extent:g}, {extent:g}]², got {farthest:g}")
+    right, up = ((points / extent + 1) / 2).unbind(1)  # each 0 ... 1
+    left, down = 1 - right, 1 - up
+    return torch.stack([left * up, right * up, left * down, right * down], dim=1)
 
 
 def map_tiles(side: int) -> range:

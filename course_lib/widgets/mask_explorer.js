@@ -1,6 +1,6 @@
 // MaskExplorer: MADE's masks as a graph; multiply them and see what each output depends on.
 
-import { PALETTE, element, onKeys, outline } from "./base.js";
+import { PALETTE, element, onKeys, outline, throttledChanges } from "./base.js";
 
 // -------------------------------------------------------------------------------- the mathematics
 
@@ -273,16 +273,7 @@ function render({ model, el }) {
   let inOrder = true; // how the matrix is arranged
   let places = null; // of everything on the screen, as last drawn
 
-  let timer = 0;
-  const send = () => {
-    clearTimeout(timer);
-    timer = 0;
-    model.save_changes();
-  };
-  const change = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    if (!timer) timer = setTimeout(send, 100); // the screen follows at once, Python soon
-  };
+  const { change, send } = throttledChanges(model);
 
   const degreeOf = (layer, unit) => (layer % last === 0 ? net.places[unit] : hidden()[layer - 1][unit]);
   const dragging = () => grip?.moved && grip.layer === 0;
@@ -585,7 +576,7 @@ function render({ model, el }) {
     model.on(`change:${name}`, show);
     view.onStop(() => model.off(`change:${name}`, show));
   }
-  view.onStop(() => timer && send());
+  view.onStop(send);
   show();
   return view.stop;
 }

@@ -1,6 +1,6 @@
 // ReceptiveField: which pixels a pixel sees through more and more layers, and which it never does.
 
-import { PALETTE, element, outline, playerBar, unpack } from "./base.js";
+import { PALETTE, element, outline, playerBar, throttledChanges, unpack } from "./base.js";
 
 // What a pixel is to the chosen one. receptive_field.py has the same numbers.
 const [AFTER, SEEN, FRESH, BLIND, LEAK, UNMEASURED] = [0, 1, 2, 3, 4, 5];
@@ -150,17 +150,10 @@ function render({ model, el }) {
   let boxes = []; // of the images, as last laid out
   let clock = null;
 
-  let timer = 0;
-  const send = () => {
-    clearTimeout(timer);
-    timer = 0;
-    model.save_changes();
-  };
+  const { change, send } = throttledChanges(model);
   const moveTo = (row, column) => {
     const clamped = [[row, rows], [column, columns]].map(([v, n]) => Math.max(0, Math.min(n - 1, v)));
-    model.set("row", clamped[0]);
-    model.set("column", clamped[1]);
-    if (!timer) timer = setTimeout(send, 100); // the screen follows at once, Python soon
+    change({ row: clamped[0], column: clamped[1] });
   };
   const layerShown = () => Math.max(0, Math.min(layers - 1, Math.floor(clock.shown() + 0.5)));
   const chosen = () => [model.get("row"), model.get("column")];
@@ -296,7 +289,7 @@ function render({ model, el }) {
     model.on(`change:${name}`, redraw);
     view.onStop(() => model.off(`change:${name}`, redraw));
   }
-  view.onStop(() => timer && send());
+  view.onStop(send);
   return view.stop;
 }
 

@@ -1,7 +1,7 @@
 // Reparameterization: drag N(μ, σ²) over a curve f and watch two estimates of the same gradient.
 
 import {
-  PALETTE, drawPlane, element, onKeys, outline, tidy, ticks, unpack
+  PALETTE, drawPlane, element, onKeys, outline, throttledChanges, tidy, ticks, unpack
 } from "./base.js";
 
 // -------------------------------------------------------------------------------- the mathematics
@@ -286,16 +286,7 @@ function render({ model, el }) {
   const own = low > -3 || high < 3;
   const reach = own ? [-4, 4] : [low, high];
 
-  let timer = 0;
-  const send = () => {
-    clearTimeout(timer);
-    timer = 0;
-    model.save_changes();
-  };
-  const change = (named) => {
-    for (const [name, value] of Object.entries(named)) model.set(name, value);
-    if (!timer) timer = setTimeout(send, 100); // the screen follows at once, Python soon
-  };
+  const { change, send } = throttledChanges(model);
   const moveTo = (mu, sigma) =>
     change({ mu: limited(mu, low, high), sigma: limited(sigma, ...model.get("sigma_range")) });
 
@@ -665,7 +656,7 @@ function render({ model, el }) {
     model.on(`change:${name}`, refresh);
     view.onStop(() => model.off(`change:${name}`, refresh));
   }
-  view.onStop(() => timer && send());
+  view.onStop(send);
   showCounts();
   return view.stop;
 }

@@ -1,7 +1,8 @@
 // Voronoi: a codebook while it trains, and one encoder output that is pulled through its cells.
 
 import {
-  PALETTE, atStep, drawAxes, drawPlane, element, outline, plane, playerBar, unpack
+  PALETTE, atStep, drawAxes, drawPlane, element, outline, plane, playerBar, throttledChanges,
+  unpack
 } from "./base.js";
 
 // -------------------------------------------------------------------------------- the mathematics
@@ -236,16 +237,7 @@ function render({ model, el }) {
   const [size, count] = [codebooks.shape[1], points.shape[1]];
   let clock = null;
 
-  let timer = 0;
-  const send = () => {
-    clearTimeout(timer);
-    timer = 0;
-    model.save_changes();
-  };
-  const change = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    if (!timer) timer = setTimeout(send, 100); // the screen follows at once, Python soon
-  };
+  const { change, send } = throttledChanges(model);
 
   // Codes, points, use and cells follow from the step alone: dragging a handle computes none of them.
   const codes = new Float32Array(2 * size);
@@ -593,7 +585,7 @@ function render({ model, el }) {
     model.on(`change:${name}`, refresh);
     view.onStop(() => model.off(`change:${name}`, refresh));
   }
-  view.onStop(() => timer && send());
+  view.onStop(send);
   showBeta();
   return view.stop;
 }

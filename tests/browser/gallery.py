@@ -155,6 +155,18 @@ plane = widgets.LatentPlane(
 )
 plane
 """,
+    "square": """
+tiles, sulk = np.random.default_rng(6).random((4, 8, 8)), ""
+def mixture(spots):
+    if sulk:
+        raise RuntimeError(sulk)
+    shares = widgets.corner_shares(spots).numpy() ** 12  # so steep that a blend of neighbours errs
+    return np.tensordot(shares / shares.sum(1, keepdims=True), tiles, 1)
+square = widgets.LatentPlane(
+    mixture, extent=1, corners=tiles, z=(0.18, -0.23), title="Between four images"
+)
+square
+""",
     "beta": """
 betas = np.array([0.1, 0.5, 2.0, 8.0])
 centre = points[:50] / betas[:, None, None] ** 0.5
@@ -168,6 +180,15 @@ beta = widgets.BetaExplorer(
     rates=[6, 4, 2, 0], distortions=[10.0, 10.5, 13.0, 25.0], title="One beta after another",
 )
 beta
+""",
+    "mixer": """
+shelf = np.random.default_rng(5)
+mixer = widgets.ScaleMixer(
+    shelf.random((3, 8, 8)),
+    [shelf.normal(size=shape) for shape in [(3, 2, 4, 4), (3, 4, 2, 2), (3, 4, 4)]],
+    shelf.random((3, 7, 4, 8, 8)), names=["fine", "middle", "coarse"], title="Mixed scales",
+)
+mixer
 """,
 }
 

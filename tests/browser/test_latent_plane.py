@@ -1,4 +1,7 @@
-"""LatentPlane in a real browser: a point dragged and walked, decoded by the kernel, or not."""
+"""LatentPlane in a real browser: a point dragged and walked, decoded by the kernel, or not.
+
+The last part has its other form, a square between four images.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -10,7 +13,7 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from course_lib.widgets import LatentPlane
+from course_lib.widgets import LatentPlane, corner_shares
 from tests.browser.conftest import Lab
 from tests.browser.gallery import GALLERY, SETUP
 from tests.browser.harness import (
@@ -20,10 +23,12 @@ from tests.browser.harness import (
     settle,
     stored_widget,
     wait_until_it_differs,
+    wait_until_it_is,
 )
 
 CELL = list(GALLERY).index("plane") + 1
 EXACT, MIXED = "decoded at this point", "mixed from stored points nearby"
+SQUARE, BLENDED = list(GALLERY).index("square") + 1, "blended from stored points nearby"
 
 # The grey values of a small canvas, row by row.
 LEVELS = """canvas => [...canvas.getContext("2d")
@@ -261,9 +266,12 @@ def test_both_themes(plane: Locator) -> None:
     assert settle(plane) == light
 
 
-def test_nothing_is_cut_off_and_a_drag_is_smooth(browser: Browser) -> None:
-    cloud = {"points": np.random.default_rng(0).normal(size=(1000, 2)), "labels": [7] * 1000}
-    widget = LatentPlane(lambda z: torch.rand(len(z), 28, 28), title="A plane", **cloud)
+@pytest.mark.parametrize("form", ["points", "corners"])
+def test_nothing_is_cut_off_and_a_drag_is_smooth(form: str, browser: Browser) -> None:
+    more: dict = {"corners": np.random.default_rng(0).random((4, 28, 28))}
+    if form == "points":
+        more = {"points": np.random.default_rng(0).normal(size=(1000, 2)), "labels": [7] * 1000}
+    widget = LatentPlane(lambda z: torch.rand(len(z), 28, 28), title="A plane", **more)
     widget.walk = True
     page = browser.new_page(viewport={"width": 700, "height": 900})
     page.set_content(widget.static_html())
@@ -287,7 +295,7 @@ def test_nothing_is_cut_off_and_a_drag_is_smooth(browser: Browser) -> None:
         assert shown["width"] >= 5 * 28
     page.set_viewport_size({"width": 700, "height": 900})
     page.wait_for_timeout(300)
-    deltas = frame.locator("canvas").first.evaluate(
+    deltas = frame.locator(".cw-stage canvas").evaluate(
         """async canvas => {
           const { left, top } = canvas.getBoundingClientRect();
           canvas.setPointerCapture = () => {};
@@ -302,7 +310,7 @@ def test_nothing_is_cut_off_and_a_drag_is_smooth(browser: Browser) -> None:
             const now = await new Promise(requestAnimationFrame);
             deltas.push(now - before);
             before = now;
-            words.add(document.querySelector(".latent-place").textContent);
+            words.add(document.querySelector(".latent-handle").getAttribute("aria-valuetext"));
           }
           fire("pointerup", 60, 60);
           if (words.size < 60) throw new Error("the point was not dragged");
@@ -314,3 +322,150 @@ def test_nothing_is_cut_off_and_a_drag_is_smooth(browser: Browser) -> None:
     print(f"frame while dragging: median {np.median(deltas):.1f} ms, 95 % within {late:.1f} ms")
     # The quicker frames tell what the widget itself needs, on a busy machine too.
     assert np.quantile(deltas, 0.25) < 40
+
+
+# -------------------------------------------------------------------------- between four images
+
+
+@pytest.fixture
+def square(live: Page) -> Locator:
+    """The live square at its first point, decoded."""
+    widget = live_widget(live, SQUARE)
+    live.wait_for_timeout(300)  # what the test before moved last is still on its way to Python
+    python(
+        live,
+        "sulk = ''; square.walk = False; square.z, square.z_end = (0.18, -0.23), (-0.18, 0.23)",
+    )
+    expect(shares(widget)).to_have_text(written((0.18, -0.23)))
+    expect(mark(widget)).to_have_text(EXACT)
+    return widget
+
+
+@cache
+def mixtures() -> dict:
+    space: dict = {}
+    exec(SETUP + GALLERY["square"], space)
+    return space
+
+
+def mixture(z: tuple[float, float]) -> np.ndarray:
+    """What the gallery's square decodes at a point, [8, 8], 0 ... 255."""
+    return 255 * mixtures()["mixture"](torch.tensor([z], dtype=torch.float32))[0]
+
+
+def blend(z: tuple[float, float]) -> np.ndarray:
+    """The bilinear blend of the square's stored images at a point."""
+    grid = torch.tensor(255 * mixtures()["square"].grid).flatten(2).permute(2, 0, 1)[None]
+    spot = torch.tensor(z).reshape(1, 1, 1, 2)
+    return torch.nn.functional.grid_sample(grid, spot, align_corners=True).reshape(8, 8).numpy()
+
+
+def shares(widget: Locator) -> Locator:
+    return widget.locator(".latent-corner span")
+
+
+def written(z: tuple[float, float]) -> list[str]:
+    found = corner_shares(torch.tensor([z], dtype=torch.float64))[0]
+    return [f"{100 * share:.0f}\u00a0%" for share in found.tolist()]
+
+
+def eight(widget: Locator) -> np.ndarray:
+    """The image beside the square, [8, 8], 0 ... 255."""
+    return np.reshape(widget.locator(".latent-image").evaluate(LEVELS), (8, 8))
+
+
+def pull(widget: Locator, start: tuple[float, float], *path: tuple[float, float]) -> None:
+    """Drag the square's point along others and let it go."""
+    canvas, mouse = widget.locator(".cw-stage canvas"), widget.page.mouse
+    canvas.evaluate("canvas => canvas.scrollIntoView({ block: 'center' })")
+    box = canvas.bounding_box()
+    side = int(box["width"]) - 18
+    for k, z in enumerate([start, *path]):
+        mouse.move(box["x"] + 9 + (z[0] + 1) / 2 * side, box["y"] + 9 + (1 - z[1]) / 2 * side)
+        if k == 0:
+            mouse.down()
+    mouse.up()
+
+
+def test_a_drag_in_the_square_moves_the_shares(square: Locator, live: Page) -> None:
+    tiles = square.locator(".latent-corner canvas")
+    shown = np.reshape([tile.evaluate(LEVELS) for tile in tiles.all()], (4, 8, 8))
+    np.testing.assert_allclose(shown, 255 * mixtures()["tiles"], atol=0.51)
+    np.testing.assert_allclose(eight(square), mixture((0.18, -0.23)), atol=1)
+    before = settle(square.locator(".cw-stage"))
+    pull(square, (0.18, -0.23), (0.1, 0.3), (-0.62, 0.81))
+    wait_until_it_differs(square.locator(".cw-stage"), before)
+    expect(shares(square)).not_to_have_text(written((0.18, -0.23)))
+    expect(mark(square)).to_have_text(EXACT)
+    live.wait_for_timeout(300)
+    z = tuple(json.loads(python(live, "print(list(square.z))")))
+    np.testing.assert_allclose(z, (-0.62, 0.81), atol=0.02)
+    expect(shares(square)).to_have_text(written(z))
+    np.testing.assert_allclose(eight(square), mixture(z), atol=1)
+    # By keys, and from Python.
+    square.focus()
+    square.press("Shift+ArrowRight")
+    square.press("ArrowDown")
+    z = (z[0] + 0.5, z[1] - 0.1)
+    expect(shares(square)).to_have_text(written(z))
+    python(live, "square.z = (0.24, 0.9)")
+    expect(shares(square)).to_have_text(written((0.24, 0.9)))
+    expect(mark(square)).to_have_text(EXACT)
+    np.testing.assert_allclose(eight(square), mixture((0.24, 0.9)), atol=1)
+    told = square.locator(".latent-z").get_attribute("aria-valuetext")
+    wanted = "top left 36 %, top right 59 %, bottom left 2 %, bottom right 3 %, decoded"
+    assert told.replace("\u00a0", " ") == wanted
+
+
+def test_a_corner_pressed_is_gone_to(square: Locator, live: Page) -> None:
+    names = ["top left", "top right", "bottom left", "bottom right"]
+    for k, name in enumerate(names):
+        button = square.get_by_role("button", name=f"Go to the image at the {name}")
+        if k == 3:
+            button.press("Enter")
+        else:
+            button.click()
+        expect(shares(square).nth(k)).to_have_text("100\u00a0%")
+        expect(mark(square)).to_have_text(EXACT)
+        np.testing.assert_allclose(eight(square), 255 * mixtures()["tiles"][k], atol=1)
+    eventually(live, "list(square.z)", "[1.0, -1.0]")
+
+
+def test_the_square_says_what_goes_wrong(square: Locator, live: Page) -> None:
+    python(live, "sulk = 'no mood'")
+    square.focus()
+    square.press("ArrowLeft")
+    expect(mark(square)).to_have_text("decode failed: RuntimeError: no mood")
+    np.testing.assert_allclose(eight(square), blend((0.08, -0.23)), atol=1)
+    python(live, "sulk = ''")
+
+
+def test_without_a_kernel_the_square_blends_and_says_so(trusted: Page) -> None:
+    stored = stored_widget(trusted, SQUARE)
+    expect(mark(stored)).to_have_text(EXACT)
+    expect(shares(stored)).to_have_text(written((0.18, -0.23)))
+    np.testing.assert_allclose(eight(stored), mixture((0.18, -0.23)), atol=1)
+    stored.focus()
+    stored.press("ArrowLeft")
+    expect(shares(stored)).to_have_text(written((0.08, -0.23)))
+    expect(mark(stored)).to_have_text(f"{BLENDED}. Run this cell to decode every point.")
+    np.testing.assert_allclose(eight(stored), blend((0.08, -0.23)), atol=1)
+    assert np.abs(blend((0.08, -0.23)) - mixture((0.08, -0.23))).max() > 2
+    stored.get_by_role("button", name="top right").click()
+    expect(shares(stored)).to_have_text(written((1, 1)))
+    np.testing.assert_allclose(eight(stored), 255 * mixtures()["tiles"][1], atol=1)
+    stored.get_by_role("button", name="Walk").click()
+    expect(stored.locator(".latent-ends")).to_have_text(
+        "point ●equal steps on the straight line◆ end"
+    )
+
+
+def test_the_square_in_both_themes(square: Locator) -> None:
+    stage = square.locator(".cw-stage")
+    light, ink = settle(stage), "node => getComputedStyle(node).color"
+    assert shares(square).first.evaluate(ink) == "rgb(31, 35, 40)"
+    set_theme(square.page, "Dark")
+    wait_until_it_differs(stage, light)
+    assert shares(square).first.evaluate(ink) == "rgb(232, 234, 237)"
+    set_theme(square.page, "Light")
+    wait_until_it_is(stage, light)

@@ -1,6 +1,7 @@
 """The base densities against SciPy and against integrals."""
 
 import math
+import re
 
 import pytest
 import scipy.stats
@@ -22,6 +23,46 @@ def test_log_prob_agrees_with_scipy(name, dim, generator):
     z = 4 * torch.randn(20, dim, generator=generator, dtype=torch.float64)
     expected = torch.from_numpy(reference.logpdf(z.numpy()).sum(axis=1))
     torch.testing.assert_close(make(dim).double().log_prob(z), expected, rtol=1e-12, atol=0)
+
+
+@each_base
+def test_images_are_points_in_another_shape(name, generator):
+    make, _ = BASES[name]
+    z = 2 * torch.randn(5, 2, 3, 4, generator=generator)
+    torch.testing.assert_close(make((2, 3, 4)).log_prob(z), make(24).log_prob(z.flatten(1)))
+    images = make((2, 3, 4)).sample(5, generator=torch.Generator().manual_seed(1))
+    points = make(24).sample(5, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(images, points.reshape(5, 2, 3, 4))
+    assert torch.equal(make([24]).log_prob(z.flatten(1)), make(24).log_prob(z.flatten(1)))
+    with pytest.raises(ValueError, match=r"^z must have shape \[B, 2, 3, 4\], got \[5, 24\]$"):
+        make((2, 3, 4)).log_prob(z.flatten(1))
+
+
+@each_base
+@pytest.mark.parametrize("shape", [(), (2, 3), (1, 0, 3), (1, None, 3), (None,), (2.0,), [True]])
+def test_bad_shapes_are_named(name, shape):
+    message = f"dim must be (dim,) or (C, H, W), each at least 1, got {shape!r}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        BASES[name][0](shape)
+
+
+@pytest.mark.parametrize("shape", [(), (2, 3), (1, 0, 3), [True], (2.0,)])
+def test_bad_shapes_of_transforms_are_named(shape):
+    message = f"event_shape must be (dim,) or (C, H, W), each at least 1, got {shape!r}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Transform(shape)
+
+
+def test_a_transform_says_what_fits():
+    anything = Transform((None, 4, None))
+    assert anything.output_shape((2, 4, 1)) == (2, 4, 1)
+    for shape in [(2, 5, 1), (2, 4), (2, 4, 1, 1), (4,)]:
+        message = f"takes shape [any, 4, any], got {list(shape)}"
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            anything.output_shape(shape)
+    assert Transform([3]).event_shape == Transform(3).event_shape == (3,)
+    assert repr(anything) == "Transform(shape=[any, 4, any])"
+    assert repr(Transform(3)) == "Transform(dim=3)"
 
 
 @each_base
@@ -105,6 +146,7 @@ def test_bad_dim_is_named(name, dim):
 
 def test_repr_says_the_dim():
     assert repr(StandardGaussian(3)) == "StandardGaussian(dim=3)"
+    assert repr(StandardLogistic((1, 2, 3))) == "StandardLogistic(shape=[1, 2, 3])"
 
 
 def test_a_transform_without_formulas_says_so():

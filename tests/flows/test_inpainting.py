@@ -10,6 +10,7 @@ from course_lib.flows import (
     AdditiveCoupling,
     DiagonalScaling,
     Flow,
+    Glow,
     StandardGaussian,
     inpaint,
 )
@@ -60,6 +61,16 @@ def test_the_noise_is_drawn_in_the_models_precision(model, x, known):
     noise = torch.randn(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     expected = torch.where(known, x, (x + 0.1 * (gradient + noise)).clamp(0, 1))
     torch.testing.assert_close(step, expected)
+
+
+def test_images_are_filled_in_as_well(generator):
+    model = randomize(Glow((1, 4, 4), 1, 1, 4, logit=0.05), generator, scale=0.3)
+    x = torch.rand(2, 1, 4, 4, generator=generator)
+    known = (torch.arange(4) < 2).expand(2, 1, 4, 4)
+    states = inpaint(model, x, known, steps=3, step_size=1e-3, generator=generator)
+    assert states.shape == (4, 2, 1, 4, 4)
+    assert torch.equal(states[-1][known], x[known])
+    assert (states[-1][~known] != x[~known]).all()
 
 
 def test_without_noise_it_climbs_to_the_conditional_mean(generator):

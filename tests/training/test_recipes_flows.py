@@ -1,4 +1,4 @@
-"""Chapter 04's recipes and the checkpoints that came out of them."""
+"""The recipes of chapters 04 and 05, and the checkpoints that came out of them."""
 
 from pathlib import Path
 
@@ -6,16 +6,34 @@ import pytest
 import torch
 
 from course_lib.data import load_digits, load_mnist, quantize
-from course_lib.flows import NICE, Standardize
+from course_lib.flows import (
+    NICE,
+    ActNorm,
+    Glow,
+    InvertibleConv1x1,
+    Permutation,
+    RealNVP,
+    Standardize,
+)
 from course_lib.training import checkpoint_folder, load_card, load_pretrained, recipe
 from course_lib.training.recipes_flows import (
     digits_batch,
     image_log_likelihood,
     mnist_batch,
+    start_actnorm,
     toy_log_likelihood,
 )
 
-NAMES = ["nice_two_moons", "nice_pinwheel", "nice_digits", "nice_mnist"]
+NAMES = {
+    **dict.fromkeys(["nice_two_moons", "nice_pinwheel", "nice_digits", "nice_mnist"], NICE),
+    **dict.fromkeys(
+        ["realnvp_two_moons", "realnvp_pinwheel", "realnvp_digits", "realnvp_mnist"], RealNVP
+    ),
+    **dict.fromkeys(
+        ["glow_digits", "glow_digits_reverse", "glow_digits_shuffle", "glow_mnist"], Glow
+    ),
+}
+DIGITS = [name for name in NAMES if "digits" in name]
 LIKELIHOOD = "test log-likelihood (nats)"
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 
@@ -23,7 +41,7 @@ MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_has_its_checkpoint(name):
     card, model = load_card(name), load_pretrained(name)
-    assert isinstance(model, NICE)
+    assert isinstance(model, NAMES[name])
     assert card["command"] == f"python -m course_lib train {name}"
     assert card["steps"] == recipe(name).options["steps"], "trained by the recipe as it stands"
     assert not model.training
@@ -36,27 +54,47 @@ def test_all_checkpoints_together_are_small():
 
 
 @pytest.mark.parametrize("toy", ["two_moons", "pinwheel"])
-def test_the_toys_cards_say_what_the_models_do(toy):
-    measured = toy_log_likelihood(load_pretrained(f"nice_{toy}"), toy)[LIKELIHOOD]
-    assert measured == pytest.approx(load_card(f"nice_{toy}")["metrics"][LIKELIHOOD], abs=0.002)
+@pytest.mark.parametrize("model", ["nice", "realnvp"])
+def test_the_toys_cards_say_what_the_models_do(model, toy):
+    measured = toy_log_likelihood(load_pretrained(f"{model}_{toy}"), toy)[LIKELIHOOD]
+    stored = load_card(f"{model}_{toy}")["metrics"][LIKELIHOOD]
+    assert measured == pytest.approx(stored, abs=0.002)
 
 
-def test_the_digits_card_says_what_the_model_does():
-    measured = recipe("nice_digits").evaluate(load_pretrained("nice_digits"))
-    stored = load_card("nice_digits")["metrics"]
+@pytest.mark.parametrize("name", DIGITS)
+def test_the_digits_cards_say_what_the_models_do(name):
+    measured = recipe(name).evaluate(load_pretrained(name))
+    stored = load_card(name)["metrics"]
     assert measured.keys() == stored.keys()
     assert all(measured[key] == pytest.approx(stored[key], abs=0.02) for key in stored)
 
 
-def test_the_mnist_card_says_what_the_model_does(monkeypatch):
+@pytest.mark.parametrize(("name", "every"), [("nice", 5), ("realnvp", 50), ("glow", 50)])
+def test_the_mnist_cards_say_what_the_models_do(monkeypatch, name, every):
     if not MNIST.is_dir():
         pytest.skip("needs the MNIST files in ../shared/data/mnist")
     monkeypatch.setenv("COURSE_DATA", str(MNIST))
-    images, _ = load_mnist("test")
-    model = load_pretrained("nice_mnist")
-    measured = image_log_likelihood(model, images[::5], 256)
-    stored = load_card("nice_mnist")["metrics"][LIKELIHOOD]
+    images = load_mnist("test")[0][::every]
+    model = load_pretrained(f"{name}_mnist")
+    images = images.reshape(-1, *model.base.event_shape)
+    measured = image_log_likelihood(model, images, 256)
+    stored = load_card(f"{name}_mnist")["metrics"][LIKELIHOOD]
     assert abs(measured[LIKELIHOOD] - stored) < 4 * measured["standard error (nats)"]
+
+
+def test_the_chapters_claims_about_likelihoods():
+    """Flows for images are far better than NICE, and below 1.60 bits on MNIST."""
+    bits = {
+        name: load_card(name)["metrics"]["bits per dimension"]
+        for name in NAMES
+        if name.endswith(("digits", "mnist"))
+    }
+    for data in ("digits", "mnist"):
+        for model in ("realnvp", "glow"):
+            assert bits[f"{model}_{data}"] < bits[f"nice_{data}"] - 0.1
+    assert bits["realnvp_mnist"] < 1.60
+    assert bits["glow_mnist"] < 1.60
+    assert load_card("realnvp_two_moons")["metrics"][LIKELIHOOD] > -1.63
 
 
 def test_where_the_nats_of_mnist_come_from(monkeypatch):
@@ -87,13 +125,14 @@ def test_digits_are_better_than_without_a_network():
     assert load_card("nice_digits")["metrics"][LIKELIHOOD] > 70
 
 
-def test_a_batch_of_digits_is_partly_jittered():
-    x = load_digits("train")[0].flatten(1)
+@pytest.mark.parametrize("shape", [(-1, 64), (-1, 1, 8, 8)])
+def test_a_batch_of_digits_is_partly_jittered(shape):
+    x = load_digits("train")[0].reshape(shape)
     y = digits_batch(x, torch.Generator().manual_seed(0))
     assert y.shape == x.shape
     assert y.min() >= 0
     assert y.max() < 1
-    as_it_is = torch.isclose(quantize(y, 17), x).all(dim=1).float().mean()
+    as_it_is = torch.isclose(quantize(y, 17), x).flatten(1).all(dim=1).float().mean()
     assert 0.25 < as_it_is < 0.36
     assert torch.equal(y, digits_batch(x, torch.Generator().manual_seed(0)))
 
@@ -125,3 +164,52 @@ def test_prepare_measures_the_data():
     nice.prepare(model, x)
     assert isinstance(model.transforms[0], Standardize)
     torch.testing.assert_close(model.transforms[0].mean, x.mean(0), rtol=0, atol=0.03)
+
+
+def test_prepare_starts_every_actnorm_and_changes_nothing_else():
+    glow = recipe("glow_digits")
+    model, x = glow.new_model(), glow.load()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    glow.prepare(model, x)
+    norms = [t for t in model.transforms if isinstance(t, ActNorm)]
+    assert len(norms) == 12
+    assert all(norm.initialized for norm in norms)
+    again = recipe("glow_digits").new_model()
+    start_actnorm(again, x, levels=17)
+    assert all(torch.equal(t, again.state_dict()[name]) for name, t in model.state_dict().items())
+    ours = [f"transforms.{i}." for i, t in enumerate(model.transforms) if isinstance(t, ActNorm)]
+    for name, t in model.state_dict().items():
+        if not name.startswith(tuple(ours)):
+            assert torch.equal(t, before[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("glow_digits", InvertibleConv1x1),
+        ("glow_digits_reverse", Permutation),
+        ("glow_digits_shuffle", Permutation),
+    ],
+)
+def test_the_comparison_of_mixings_changes_the_mixing_alone(name, kind):
+    model = recipe(name).new_model()
+    mixers = [t for t in model.transforms if isinstance(t, InvertibleConv1x1 | Permutation)]
+    assert len(mixers) == 12
+    assert all(isinstance(t, kind) for t in mixers)
+    assert recipe(name).options == recipe("glow_digits").options
+    if kind is Permutation:
+        reverse = [torch.equal(t.order, torch.arange(len(t.order)).flip(0)) for t in mixers]
+        assert all(reverse) is (name == "glow_digits_reverse")
+
+
+def test_a_flow_on_images_and_one_on_vectors_are_measured_alike():
+    """The same density, once of vectors and once of images, gets the same likelihood."""
+
+    class Radial:
+        def log_prob(self, x):
+            return -x.flatten(1).square().sum(dim=1)
+
+    images = load_digits("test")[0]
+    assert image_log_likelihood(Radial(), images, 17) == pytest.approx(
+        image_log_likelihood(Radial(), images.flatten(1), 17)
+    )

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from course_lib.widgets import CLASS_COLOURS, LatentPlane
+from course_lib.widgets import CLASS_COLOURS, LatentPlane, corner_shares
 from course_lib.widgets.base import MAX_BYTES, pack, to_bytes
 from course_lib.widgets.latent_plane import SIDES, latent_grid, map_tiles
 from tests.widgets.test_palette import constant, contrast
@@ -22,6 +22,19 @@ def blob(z: torch.Tensor, size: tuple[int, int] = (8, 6)) -> torch.Tensor:
     up = torch.linspace(3, -3, size[0])[None, :, None] - z[:, 1, None, None]
     right = torch.linspace(-3, 3, size[1])[None, None, :] - z[:, 0, None, None]
     return torch.exp(-(up**2 + right**2) / 2)
+
+
+# Four images that are told apart, in the order of reading, and the plane between them.
+TILES = np.stack([np.full((8, 6), level, np.float32) for level in (0.2, 0.4, 0.6, 1.0)])
+
+
+def blend(z: torch.Tensor) -> torch.Tensor:
+    """A stand-in for a decoder of mixtures in [-1, 1]²."""
+    return torch.einsum("bk,khw->bhw", corner_shares(z), torch.tensor(TILES))
+
+
+def between(**options: object) -> LatentPlane:
+    return LatentPlane(**{"decode": blend, "extent": 1, "corners": TILES} | options)
 
 
 def answers(widget: LatentPlane) -> np.ndarray:
@@ -95,6 +108,26 @@ def test_points_and_labels_arrive() -> None:
     assert "labels" not in LatentPlane(blob, points=points).arrays
 
 
+def test_corners_arrive_in_the_order_of_reading() -> None:
+    widget = between(corners=torch.tensor(TILES)[:, None], z=(0.4, -1.0))
+    np.testing.assert_allclose(widget.array("corners") / 255, TILES, atol=0.5 / 255 + 1e-6)
+    found = widget.grid[[-1, -1, 0, 0], [0, -1, 0, -1]]  # the grid's rows go upwards
+    np.testing.assert_allclose(found, TILES, atol=0.5 / 255 + 1e-6)
+    np.testing.assert_allclose(widget.shares, [0, 0, 0.3, 0.7], atol=1e-12)
+    widget.z = [-0.5, 0.5]
+    np.testing.assert_allclose(widget.shares, [9 / 16, 3 / 16, 3 / 16, 1 / 16], atol=1e-12)
+    assert "four images" in widget.alt
+    assert "corners" not in LatentPlane(blob).arrays
+
+
+def test_the_grid_leaves_room_for_the_corners() -> None:
+    def decode(z: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(z), 3, 73)
+
+    assert len(LatentPlane(decode).grid) == 37  # 299,811 bytes; four images more are too many
+    assert len(LatentPlane(decode, corners=np.zeros((4, 3, 73))).grid) == 33
+
+
 def test_decode_gets_float32_tensors_without_gradients_in_batches() -> None:
     seen = []
 
@@ -159,6 +192,34 @@ def test_the_stored_form_holds_what_it_shows_decoded() -> None:
     np.testing.assert_allclose(np.diff(latents, axis=0), np.tile(latents[1] - latents[0], (8, 1)))
 
 
+# -------------------------------------------------------------------------------------- the shares
+
+
+@pytest.mark.parametrize("extent", [1.0, 0.3, 3.0])
+def test_shares_are_bilinear(extent: float) -> None:
+    corners = extent * torch.tensor([[-1, 1], [1, 1], [-1, -1], [1, -1]], dtype=torch.float64)
+    torch.testing.assert_close(corner_shares(corners, extent), torch.eye(4).double())
+    generator = torch.Generator().manual_seed(0)
+    points = extent * (2 * torch.rand(50, 2, dtype=torch.float64, generator=generator) - 1)
+    shares = corner_shares(points, extent)
+    assert (shares >= 0).all()
+    torch.testing.assert_close(shares.sum(1), torch.ones(50).double())
+    torch.testing.assert_close(shares @ corners, points)  # they balance the square on the point,
+    product = points.prod(1) / extent**2  # and so they do its twist: linear along x, and along y
+    torch.testing.assert_close(shares @ torch.tensor([-1.0, 1, 1, -1]).double(), product)
+
+
+def test_shares_refuse_what_lies_outside() -> None:
+    border = torch.as_tensor(latent_grid(0.3, 3), dtype=torch.float32)  # 0.3 is rounded upwards
+    assert corner_shares(border, 0.3).dtype == torch.float32
+    with pytest.raises(ValueError, match=r"points must lie in \[-1, 1\]², got 1.5"):
+        corner_shares(torch.tensor([[0.0, -1.5]]))
+    with pytest.raises(ValueError, match=r"points must have shape \[B, 2\], got \[2\]"):
+        corner_shares(torch.zeros(2))
+    with pytest.raises(ValueError, match="extent must be a finite number above 0"):
+        corner_shares(torch.zeros(1, 2), 0)
+
+
 # ------------------------------------------------------------------------------------------- state
 
 
@@ -193,6 +254,9 @@ def test_python_moves_z_and_sees_its_image() -> None:
         ({"decode": lambda z: 2 * blob(z)}, r"the images that decode returns must lie in \[0, 1\]"),
         ({"decode": lambda z: z}, "the images that decode returns must have shape"),
         ({"decode": lambda z: blob(z, (8, 8 + len(z) % 2))}, r"must have shape \[B, 8, 9\]"),
+        ({"corners": TILES[:3]}, "corners must be four images, got 3"),
+        ({"corners": TILES[:, :7]}, r"corners must have shape \[4, 8, 6\] or .*, got \[4, 7, 6\]"),
+        ({"corners": 2 * TILES}, r"corners must lie in \[0, 1\]"),
         ({"title": 3}, "title must be a string"),
     ],
 )
@@ -233,3 +297,18 @@ def test_the_still_picture_shows_the_image_and_the_map() -> None:
     assert (plain[:, : width // 2] < 200).sum() < (both[:, : width // 2] < 200).sum()
     widget.walk = True
     assert picture(widget).shape[0] > height
+
+
+def test_the_still_picture_shows_the_corners_at_their_places() -> None:
+    for walk in (False, True):
+        widget = between()
+        widget.walk = walk
+        both = picture(widget)
+        # The plane is 266 pixels wide and high, a corner's image 50, and 7 away from it.
+        left, bottom = 0.115 * 720, len(both) - 62 - 100 * walk
+        rows = [bottom - 266 - 7 - 25, bottom + 7 + 25]
+        found = [both[round(y), round(left + dx)] for y in rows for dx in (25, 266 - 25)]
+        np.testing.assert_allclose(found, 255 * TILES[:, 0, 0], atol=2)
+        # Their shares are written beside them, where the plain plane has nothing.
+        words = both[round(rows[0]) - 8 : round(rows[0]) + 8, round(left + 55) : round(left + 100)]
+        assert (words < 128).sum() > 20

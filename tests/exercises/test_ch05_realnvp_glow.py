@@ -1,0 +1,1175 @@
+"""Chapter 05: right answers, written differently, pass; known mistakes are named."""
+
+import doctest
+import importlib
+import math
+
+import pytest
+import torch
+from torch import distributions as td
+from torch import nn
+from torch.nn import functional as F
+
+from course_lib.exercises import check, far_latents, run_stack, runaway_log_scale
+from course_lib.flows import (
+    ActNorm,
+    AffineCoupling,
+    DiagonalScaling,
+    Flow,
+    InvertibleConv1x1,
+    Squeeze,
+    StandardGaussian,
+)
+from course_lib.nn import MLP
+from tests.exercises.laws import ExerciseLaws, is_prediction
+
+LN2 = math.log(2)
+
+# --- predict_split -------------------------------------------------------------------------------
+
+PREDICT_RIGHT = [768, 768.0, torch.tensor(768), 48 * 4 * 4]
+PREDICT_WRONG = {
+    "all": (3072, "not all pass through the last level"),
+    "one split": (1536, "pass through the second level: one split came before"),
+    "three splits": (384, "You split once too often"),
+    "quarters": (192, "each split lets three quarters go"),
+    "those that left": (2304, "you count those that do not pass"),
+    "channels": (48, "the number of channels of the last level"),
+    "places": (16, "the number of places in the last level"),
+    "a third": (1024, "You divide by the number of levels"),
+    "squeeze loses": (12, "You let a squeeze lose numbers"),
+    "squeeze makes": (12_288, "A squeeze makes no numbers"),
+    "twice": (6144, "No level has more numbers than the image"),
+    "share": (0.25, "That is the share"),
+    "too few": (700, "700 is too few"),
+    "too many": (4000, "4,000 is too many"),
+    "0": (0, "whole number of at least 1"),
+    "fraction": (2.5, "You gave `2.5`"),
+    "NaN": (math.nan, "You gave `nan`"),
+    "word": ("quarter", "You gave a str"),
+    "True": (True, "You gave a bool"),
+}
+
+# --- affine_coupling -----------------------------------------------------------------------------
+
+
+def halves(flip):
+    even, odd = slice(0, None, 2), slice(1, None, 2)
+    return (odd, even) if flip else (even, odd)
+
+
+def stretch(a, s, t):
+    return a * s.exp() + t
+
+
+def couple(x, net, flip, *, new=stretch, log_det=lambda s, t: s.sum(1)):
+    """A right coupling, of which a test can replace a part."""
+    kept, moved = halves(flip)
+    s, t = net(x[:, kept])
+    z = x.clone()
+    z[:, moved] = new(x[:, moved], s, t)
+    return z, log_det(s, t)
+
+
+def library_layer(x, net, flip):
+    coupling = AffineCoupling(x.shape[1], [], flip=flip)
+    coupling.scale_and_shift = net
+    return coupling
+
+
+def library_coupling(x, net, flip):
+    return library_layer(x, net, flip)(x)
+
+
+def coupling_by_columns(x, net, flip):
+    start = 1 if flip else 0
+    s, t = net(x[:, start::2])
+    columns, total = [], torch.zeros(len(x))
+    for i, column in enumerate(x.unbind(1)):
+        if i % 2 != start:
+            column = torch.exp(s[:, i // 2]) * column + t[:, i // 2]
+            total = total + s[:, i // 2]
+        columns.append(column)
+    return torch.stack(columns, dim=1), total
+
+
+def coupling_with_full_tensors(x, net, flip):
+    """Masks as RealNVP writes them: b · x + (1 − b) · (x · exp(s) + t)."""
+    kept, moved = halves(flip)
+    b = torch.zeros(x.shape[1])
+    b[kept] = 1
+    s, t = torch.zeros_like(x), torch.zeros_like(x)
+    s[:, moved], t[:, moved] = net(x[:, kept])
+    return b * x + (1 - b) * (x * s.exp() + t), s.sum(dim=1)
+
+
+def coupling_in_place(x, net, flip):
+    kept, moved = halves(flip)
+    s, t = net(x[:, kept])
+    x[:, moved] *= s.exp()
+    x[:, moved] += t
+    return x, s.sum(1)
+
+
+def down_the_middle(x, net, flip, new=stretch):
+    left, right = x.chunk(2, dim=1)
+    parts = [new(left, *net(right)), right] if flip else [left, new(right, *net(left))]
+    return torch.cat(parts, 1)
+
+
+def side_by_side(x, net, flip, new=stretch):
+    kept, moved = halves(flip)
+    return torch.cat([x[:, kept], new(x[:, moved], *net(x[:, kept]))], 1)
+
+
+def both_halves(x, net, flip, new=stretch):
+    return couple(couple(x, net, flip, new=new)[0], net, not flip, new=new)[0]
+
+
+def both_from_x(x, net, flip, new=stretch):
+    kept, moved = halves(flip)
+    z = couple(x, net, flip, new=new)[0].clone()
+    z[:, kept] = new(x[:, kept], *net(x[:, moved]))
+    return z
+
+
+def from_the_moved(x, net, flip, new=stretch):
+    _, moved = halves(flip)
+    z = x.clone()
+    z[:, moved] = new(x[:, moved], *net(x[:, moved]))
+    return z
+
+
+def exchanged(x, net, flip, new=stretch):
+    kept, moved = halves(flip)
+    z = x.clone()
+    z[:, kept] = new(x[:, moved], *net(x[:, kept]))
+    z[:, moved] = x[:, kept]
+    return z
+
+
+def no_log_det(function, **parts):
+    return lambda x, net, flip: (function(x, net, flip, **parts), x.new_zeros(len(x)))
+
+
+def formula(new):
+    return lambda x, net, flip: couple(x, net, flip, new=new)
+
+
+def counted(log_det):
+    return lambda x, net, flip: couple(x, net, flip, log_det=log_det)
+
+
+def wrong_log_det(x, net, flip):
+    z, log_det = couple(x, net, flip)
+    return z, log_det + 0.1 * z.sum(1)
+
+
+COUPLING_RIGHT = [couple, library_coupling, coupling_by_columns, coupling_with_full_tensors]
+COUPLING_WRONG = {
+    "inverse": (formula(lambda a, s, t: (a - t) * (-s).exp()), "You run the inverse"),
+    "shift first": (formula(lambda a, s, t: (a + t) * s.exp()), "You shift first"),
+    "sign of s": (formula(lambda a, s, t: a * (-s).exp() + t), "You multiply by exp(−log_scale)"),
+    "sign of t": (formula(lambda a, s, t: a * s.exp() - t), "You subtract the shift"),
+    "additive": (formula(lambda a, s, t: a + t), "You forget the scale"),
+    "no shift": (formula(lambda a, s, t: a * s.exp()), "You forget the shift"),
+    "no exp": (formula(lambda a, s, t: a * s + t), "You multiply by the log-scale itself"),
+    "1 + s": (formula(lambda a, s, t: a * (1 + s) + t), "You multiply by 1 + log_scale"),
+    "sigmoid": (formula(lambda a, s, t: a * s.sigmoid() + t), "by the sigmoid of the log-scale"),
+    "Glow's sigmoid": (formula(lambda a, s, t: a * (s + 2).sigmoid() + t), "as Glow's code does"),
+    "s and t": (formula(lambda a, s, t: a * t.exp() + s), "You swap the log-scale and the shift"),
+    "overwritten": (formula(lambda a, s, t: s.exp() + t), "You overwrite the moved half"),
+    "odd factor": (formula(lambda a, s, t: a * s.exp() + 2 * t), "is not x_moved · exp(log_scale)"),
+    "swapped halves": (lambda x, n, f: couple(x, n, not f), "keeps the wrong half."),
+    "flip ignored": (lambda x, n, f: couple(x, n, False), "you ignore `flip`"),
+    "nothing": (lambda x, n, f: (x.clone(), x.new_zeros(len(x))), "Your z is x, unchanged"),
+    "noise": (lambda x, n, f: (torch.randn_like(x), x.new_zeros(len(x))), "half that must stay"),
+    "in place": (coupling_in_place, "changes its input `x` in place"),
+    "down the middle": (no_log_det(down_the_middle), "down the middle"),
+    "side by side": (no_log_det(side_by_side), "side by side instead of interleaved"),
+    "both halves": (no_log_det(both_halves), "You move both halves"),
+    "both from x": (no_log_det(both_from_x), "You move both halves"),
+    "from the moved": (no_log_det(from_the_moved), "computed from the half that moves"),
+    "exchanged": (no_log_det(exchanged), "You exchange the two halves"),
+    "rows": (lambda x, n, f: (n(x[0::2])[0], 0), "the half that stays has 2 columns"),
+    "whole x": (lambda x, n, f: (n(x)[0], 0), "the half that stays has 2 columns"),
+    "a number": (lambda x, n, f: n(3), "You call scale_and_shift with a int"),
+    "one result": (lambda x, n, f: couple(x, n, f)[0], "only one result, but both z and log_det"),
+    "log_det per entry": (counted(lambda s, t: s), "log_det has shape [7, 2]"),
+    "log_det per column": (counted(lambda s, t: s.sum(0)), "log_det has shape [2]"),
+    "log_det scalar": (counted(lambda s, t: s.sum()), "log_det has shape []"),
+    "log_det kept axis": (counted(lambda s, t: s.sum(1, keepdim=True)), "has shape [7, 1]"),
+    "log_det sign": (counted(lambda s, t: -s.sum(1)), "the sign of the inverse"),
+    "log_det 0": (counted(lambda s, t: 0 * s.sum(1)), "as for an additive coupling"),
+    "det": (counted(lambda s, t: s.sum(1).exp()), "the determinant itself"),
+    "factors": (counted(lambda s, t: s.exp().sum(1)), "You add up the factors"),
+    "mean factor": (counted(lambda s, t: s.exp().mean(1)), "the mean of the factors"),
+    "mean": (counted(lambda s, t: s.mean(1)), "the mean of the log-scales"),
+    "sizes": (counted(lambda s, t: s.abs().sum(1)), "without their signs"),
+    "log s": (counted(lambda s, t: s.abs().log().sum(1)), "the logarithm of the log-scales"),
+    "product": (counted(lambda s, t: s.prod(1)), "You multiply the log-scales"),
+    "with shifts": (counted(lambda s, t: (s + t).sum(1)), "counts the shifts, too"),
+    "shifts": (counted(lambda s, t: t.sum(1)), "You add up the shifts"),
+    "batch sum": (counted(lambda s, t: s.sum().expand(len(s))), "sum log_det over the batch"),
+    "batch mean": (
+        counted(lambda s, t: s.sum(1).mean().expand(len(s))),
+        "average log_det over the batch",
+    ),
+    "twice": (counted(lambda s, t: 2 * s.sum(1)), "counts every log-scale twice"),
+    "bits": (counted(lambda s, t: s.sum(1) / LN2), "Your log_det is in bits"),
+    "other log_det": (wrong_log_det, "not the one of the autograd Jacobian"),
+    "log_det detached": (counted(lambda s, t: s.sum(1).detach()), "flows from your log_det"),
+    "log_det a number": (counted(lambda s, t: 0.0), "Your log_det is of type float"),
+    "s detached": (formula(lambda a, s, t: a * s.detach().exp() + t), "part of it is cut"),
+    "z detached": (
+        lambda x, n, f: tuple(part.detach() for part in couple(x, n, f)),
+        "No gradient flows from your z back to x",
+    ),
+    "float64": (
+        lambda x, n, f: couple(x.double(), lambda h: n(h.float()), f),
+        "Your z is of dtype float64",
+    ),
+    "two arguments": (lambda x, net: x, "it is called with `(x, scale_and_shift, flip)`"),
+}
+
+# --- affine_coupling_inverse ---------------------------------------------------------------------
+
+
+def shrink(a, s, t):
+    return (a - t) * torch.exp(-s)
+
+
+def uncouple(z, net, flip):
+    return couple(z, net, flip, new=shrink)[0]
+
+
+def library_inverse(z, net, flip):
+    return library_layer(z, net, flip).inverse(z)[0]
+
+
+def inverse_by_division(z, net, flip):
+    start = int(flip)
+    kept = z[:, start::2]
+    log_scale, shift = net(kept)
+    parts = torch.zeros_like(z)
+    parts[:, start::2] = kept
+    parts[:, 1 - start :: 2] = (z[:, 1 - start :: 2] - shift) / log_scale.exp()
+    return parts
+
+
+def inverse_as_a_coupling(z, net, flip):
+    """The inverse is an affine coupling, too: with log-scale −s and shift −t exp(−s)."""
+
+    def inverted(kept):
+        s, t = net(kept)
+        return -s, -t * (-s).exp()
+
+    return coupling_by_columns(z, inverted, flip)[0]
+
+
+def undone(new):
+    return lambda z, net, flip: couple(z, net, flip, new=new)[0]
+
+
+def with_shrink(function):
+    return lambda z, net, flip: function(z, net, flip, new=shrink)
+
+
+INVERSE_RIGHT = [uncouple, library_inverse, inverse_by_division, inverse_as_a_coupling]
+INVERSE_WRONG = {
+    "forward again": (undone(stretch), "You run the coupling forward again"),
+    "order": (undone(lambda a, s, t: a * (-s).exp() - t), "You shrink first"),
+    "sign of s": (undone(lambda a, s, t: (a - t) * s.exp()), "where you must divide"),
+    "minus outside": (undone(lambda a, s, t: (a - t) * -s.exp()), "You multiply by −exp(log_sc"),
+    "sign of t": (undone(lambda a, s, t: (a + t) * (-s).exp()), "You add the shift"),
+    "order and sign": (undone(lambda a, s, t: a * (-s).exp() + t), "You add the shift"),
+    "sign": (undone(lambda a, s, t: (t - a) * (-s).exp()), "moved half has the wrong sign"),
+    "no scale": (undone(lambda a, s, t: a - t), "You forget the scale"),
+    "no shift": (undone(lambda a, s, t: a * (-s).exp()), "You forget the shift"),
+    "no exp": (undone(lambda a, s, t: (a - t) / s), "You divide by the log-scale itself"),
+    "times s": (undone(lambda a, s, t: (a - t) * s), "You multiply by the log-scale itself"),
+    "s and t": (undone(lambda a, s, t: shrink(a, t, s)), "You swap the log-scale and the shift"),
+    "odd factor": (undone(lambda a, s, t: shrink(a, s, t) * 1.1), "is not (z_moved − shift)"),
+    "swapped halves": (lambda z, n, f: uncouple(z, n, not f), "Your x keeps the wrong half."),
+    "flip ignored": (lambda z, n, f: uncouple(z, n, False), "you ignore `flip`"),
+    "from the moved": (with_shrink(from_the_moved), "computed from the half that moves"),
+    "down the middle": (with_shrink(down_the_middle), "down the middle"),
+    "side by side": (with_shrink(side_by_side), "side by side"),
+    "both halves": (with_shrink(both_halves), "You move both halves"),
+    "exchanged": (with_shrink(exchanged), "You exchange the two halves"),
+    "nothing": (lambda z, n, f: z.clone(), "Your x is z, unchanged"),
+    "negative": (lambda z, n, f: -uncouple(z, n, f), "changes the half that must stay"),
+    "in place": (lambda z, n, f: coupling_in_place(z, n, f)[0], "changes its input `z` in place"),
+    "log_det, too": (lambda z, n, f: (uncouple(z, n, f), 0), "a tuple of 2, but only x"),
+    "detached": (lambda z, n, f: uncouple(z, n, f).detach(), "No gradient flows from your x"),
+    "s cut": (undone(lambda a, s, t: shrink(a, s.detach(), t)), "is cut"),
+    "shape": (lambda z, n, f: uncouple(z, n, f).T, "Your x has shape [4, 7]; it must have [7, 4]"),
+}
+
+# --- squeeze -------------------------------------------------------------------------------------
+
+
+def library_squeeze(x):
+    return Squeeze()(x)[0]
+
+
+def squeeze_by_slices(x):
+    """All upper left numbers first, as in RealNVP's code; columns before rows."""
+    return torch.cat([x[:, :, i::2, j::2] for j in (0, 1) for i in (0, 1)], dim=1)
+
+
+def squeeze_as_tensorflow(x):
+    """The channels in the order of Glow's code: c, i, j with C changing fastest."""
+    b, c, h, w = x.shape
+    x = x.reshape(b, c, h // 2, 2, w // 2, 2).permute(0, 3, 5, 1, 2, 4)
+    return x.reshape(b, 4 * c, h // 2, w // 2)
+
+
+def squeeze_by_unfold(x):
+    b, c, h, w = x.shape
+    return F.unfold(x, 2, stride=2).reshape(b, 4 * c, h // 2, w // 2)
+
+
+def squeeze_by_loops(x):
+    b, c, h, w = x.shape
+    z = torch.empty(b, 4 * c, h // 2, w // 2)
+    for row in range(h):
+        for column in range(w):
+            k = 2 * (1 - row % 2) + column % 2
+            z[:, k * c : (k + 1) * c, row // 2, column // 2] = x[:, :, row, column]
+    return z
+
+
+def squeeze_by_convolution(x):
+    c = x.shape[1]
+    kernel = torch.eye(4 * c).reshape(4 * c, c, 2, 2)
+    return F.conv2d(x, kernel, stride=2)
+
+
+def six(x):
+    b, c, h, w = x.shape
+    return x.reshape(b, c, h // 2, 2, w // 2, 2)
+
+
+def squeezed_shape(x):
+    b, c, h, w = x.shape
+    return b, 4 * c, h // 2, w // 2
+
+
+def quarters(x):
+    h, w = x.shape[2] // 2, x.shape[3] // 2
+    parts = (x[:, :, :h, :w], x[:, :, :h, w:], x[:, :, h:, :w], x[:, :, h:, w:])
+    return torch.cat(parts, dim=1)
+
+
+def squeeze_with_random_order(x):
+    z = library_squeeze(x)
+    return z[:, torch.randperm(z.shape[1])]
+
+
+def squeeze_with_order_by_size(x):
+    z = library_squeeze(x)
+    return z.flip(1) if x.shape[2] == 6 else z
+
+
+def squeeze_with_order_by_place(x):
+    z = library_squeeze(x).clone()
+    z[:, :, 1::2] = z[:, :, 1::2].flip(1)
+    return z
+
+
+def squeeze_with_mixed_images(x):
+    return library_squeeze(x).transpose(0, 1).reshape(squeezed_shape(x))
+
+
+def squeeze_with_shifted_rows(x):
+    z = library_squeeze(x).clone()
+    z[:, 0] = z[:, 0].roll(1, -1)
+    return z
+
+
+SQUEEZE_RIGHT = [
+    library_squeeze,
+    squeeze_by_slices,
+    squeeze_as_tensorflow,
+    squeeze_by_unfold,
+    squeeze_by_loops,
+    squeeze_by_convolution,
+]
+SQUEEZE_WRONG = {
+    "reshape": (lambda x: x.reshape(squeezed_shape(x)), "A plain reshape"),
+    "no permute": (lambda x: six(x).reshape(squeezed_shape(x)), "A plain reshape"),
+    "block behind": (
+        lambda x: six(x).permute(0, 1, 2, 4, 3, 5).reshape(squeezed_shape(x)),
+        "You leave the axes of the block behind",
+    ),
+    "channels last": (
+        lambda x: six(x).permute(0, 2, 4, 1, 3, 5).reshape(squeezed_shape(x)),
+        "You put the channels last",
+    ),
+    "quarters": (quarters, "You cut the image into four quarters"),
+    "quarters by reshape": (
+        lambda x: (
+            x.reshape(len(x), x.shape[1], 2, x.shape[2] // 2, 2, x.shape[3] // 2)
+            .permute(0, 1, 2, 4, 3, 5)
+            .reshape(squeezed_shape(x))
+        ),
+        "You cut the image into four quarters",
+    ),
+    "swapped H and W": (lambda x: library_squeeze(x).transpose(2, 3), "You swap height and width"),
+    "pooled": (lambda x: F.avg_pool2d(x, 2), "You keep one number for each block"),
+    "one of four": (lambda x: x[:, :, ::2, ::2], "You keep one number for each block"),
+    "unsqueeze": (lambda x: F.pixel_shuffle(x, 2), "You go the other way"),
+    "nothing": (lambda x: x.clone(), "Your z has still the shape of x"),
+    "five axes": (
+        lambda x: six(x).permute(0, 1, 3, 5, 2, 4).flatten(2, 3),
+        "All the numbers are there: shape [3, 4, 4, 2, 3]",
+    ),
+    "pooled four times": (
+        lambda x: F.avg_pool2d(x + 0.1, 2).repeat(1, 4, 1, 1),
+        "numbers that are not in x",
+    ),
+    "one of four, four times": (
+        lambda x: x[:, :, ::2, ::2].repeat(1, 4, 1, 1),
+        "of the 288 numbers of x are lost",
+    ),
+    "diagonal twice": (
+        lambda x: torch.cat([x[:, :, i::2, i::2] for i in (0, 1, 0, 1)], 1),
+        "144 of the 288 numbers of x are lost",
+    ),
+    "one row late": (lambda x: library_squeeze(x.roll(-1, 2)), "Your blocks start in row 1."),
+    "one column late": (lambda x: library_squeeze(x.roll(-1, 3)), "Your blocks start in column 1."),
+    "both late": (
+        lambda x: squeeze_by_slices(x.roll((-1, -1), (2, 3))),
+        "Your blocks start in row 1 and column 1",
+    ),
+    "upside down": (lambda x: library_squeeze(x.flip(2)), "upside down"),
+    "mirrored": (lambda x: library_squeeze(x.flip(3)), "mirrored"),
+    "images mixed": (squeeze_with_mixed_images, "You mix the images of the batch"),
+    "images reversed": (lambda x: library_squeeze(x.flip(0)), "You mix the images of the batch"),
+    "order by place": (squeeze_with_order_by_place, "not the same everywhere"),
+    "order by size": (squeeze_with_order_by_size, "another one for images of another size"),
+    "a channel shifted": (squeeze_with_shifted_rows, "do not hold the numbers of that place's"),
+    "half zero": (lambda x: F.pad(x[..., ::2, ::2], (0, 0) * 2 + (0, 3 * x.shape[1])), "are lost"),
+    "log_det, too": (lambda x: (library_squeeze(x), 0), "a tuple of 2, but only z"),
+    "detached": (lambda x: library_squeeze(x).detach(), "No gradient flows from your z"),
+    "integers": (lambda x: library_squeeze(x).long(), "Your z is of dtype int64"),
+    "in place": (lambda x: library_squeeze(x.data.add_(1)), "changes its input `x` in place"),
+}
+
+# --- squeeze_inverse -----------------------------------------------------------------------------
+
+
+def library_unsqueeze(z):
+    return Squeeze().inverse(z)[0]
+
+
+def unsqueezed_shape(z):
+    b, c, h, w = z.shape
+    return b, c // 4, 2 * h, 2 * w
+
+
+def unsqueeze_by_slices(z):
+    x = z.new_empty(unsqueezed_shape(z))
+    for i in (0, 1):
+        for j in (0, 1):
+            x[:, :, i::2, j::2] = z[:, 2 * i + j :: 4]
+    return x
+
+
+def split_channels(z):
+    b, c, h, w = z.shape
+    return z.reshape(b, c // 4, 2, 2, h, w)  # [B, C, i, j, H, W]
+
+
+def split_channels_late(z):
+    b, c, h, w = z.shape
+    return z.reshape(b, 2, 2, c // 4, h, w)  # [B, i, j, C, H, W]
+
+
+def unsqueeze_by_permute(z):
+    return split_channels(z).permute(0, 1, 4, 2, 5, 3).reshape(unsqueezed_shape(z))
+
+
+def unsqueeze_by_convolution(z):
+    c = z.shape[1]
+    kernel = torch.eye(c).reshape(c, c // 4, 2, 2)
+    return F.conv_transpose2d(z, kernel, stride=2)
+
+
+def unsqueeze_by_stacking(z):
+    rows = [torch.stack([z[:, k::4], z[:, k + 1 :: 4]], dim=4).flatten(3) for k in (0, 2)]
+    return torch.stack(rows, dim=3).flatten(2, 3)
+
+
+def unsqueezed(z):
+    return z.reshape(unsqueezed_shape(z))
+
+
+def unsqueeze_with_swapped_corners(z):
+    z = z.reshape(len(z), -1, 4, *z.shape[2:])[:, :, [1, 0, 2, 3]]
+    return library_unsqueeze(z.flatten(1, 2))
+
+
+UNSQUEEZE_RIGHT = [
+    library_unsqueeze,
+    unsqueeze_by_slices,
+    unsqueeze_by_permute,
+    unsqueeze_by_convolution,
+    unsqueeze_by_stacking,
+]
+UNSQUEEZE_WRONG = {
+    "reshape": (unsqueezed, "A plain reshape"),
+    "i and j": (
+        lambda z: split_channels(z).permute(0, 1, 4, 3, 5, 2).reshape(unsqueezed_shape(z)),
+        "You swap rows and columns inside each block",
+    ),
+    "c fastest": (
+        lambda z: split_channels_late(z).permute(0, 3, 4, 1, 5, 2).reshape(unsqueezed_shape(z)),
+        "(2i + j) · C + c",
+    ),
+    "c fastest, i and j": (
+        lambda z: split_channels_late(z).permute(0, 3, 4, 2, 5, 1).reshape(unsqueezed_shape(z)),
+        "(i + 2j) · C + c",
+    ),
+    "quarters": (
+        lambda z: split_channels(z).permute(0, 1, 2, 4, 3, 5).reshape(unsqueezed_shape(z)),
+        "as quarters of the image",
+    ),
+    "block behind": (
+        lambda z: split_channels(z).permute(0, 1, 4, 5, 2, 3).reshape(unsqueezed_shape(z)),
+        "the axes of the block behind those of the place",
+    ),
+    "squeeze again": (lambda z: F.pixel_unshuffle(z, 2), "You squeeze once more"),
+    "swapped H and W": (lambda z: library_unsqueeze(z).transpose(2, 3), "You swap height and"),
+    "upsampled": (lambda z: F.interpolate(z, scale_factor=2), "You have still all channels"),
+    "mean": (
+        lambda z: F.interpolate(split_channels(z).mean((2, 3)) + 0.1, scale_factor=2),
+        "numbers that are not in z",
+    ),
+    "one corner": (
+        lambda z: F.interpolate(z[:, ::4], scale_factor=2),
+        "144 of the 192 numbers of z are lost",
+    ),
+    "first channels": (
+        lambda z: F.interpolate(z[:, : z.shape[1] // 4], scale_factor=2),
+        "144 of the 192 numbers of z are lost",
+    ),
+    "rest empty": (
+        lambda z: F.pad(z[:, ::4], (0, z.shape[3], 0, z.shape[2]), value=-1.0),
+        "numbers that are not in z",
+    ),
+    "corners swapped": (
+        unsqueeze_with_swapped_corners,
+        "channel 0 of z into row 0, column 1 of the blocks of channel 0",
+    ),
+    "channels backwards": (
+        lambda z: library_unsqueeze(z.flip(1)),
+        "channel 0 of z into row 1, column 1 of the blocks of channel 1",
+    ),
+    "images reversed": (lambda z: library_unsqueeze(z).flip(0), "You mix the images"),
+    "upside down": (lambda z: library_unsqueeze(z).flip(2), "upside down"),
+    "mirrored": (lambda z: library_unsqueeze(z).flip(3), "mirrored"),
+    "one place late": (lambda z: library_unsqueeze(z).roll(1, 3), "does not lead your x back"),
+    "log_det, too": (lambda z: (library_unsqueeze(z), 0), "a tuple of 2, but only x"),
+    "detached": (lambda z: library_unsqueeze(z).detach(), "No gradient flows from your x"),
+    "in place": (lambda z: library_unsqueeze(z.data.neg_()), "changes its input `z` in place"),
+}
+
+# --- actnorm -------------------------------------------------------------------------------------
+
+ALL_BUT_CHANNELS = (0, 2, 3)
+
+
+def start(x):
+    return -x.mean(ALL_BUT_CHANNELS), -x.std(ALL_BUT_CHANNELS, correction=0).log()
+
+
+def start_of_library(x):
+    actnorm = ActNorm(x.shape[1])
+    actnorm(x)
+    return actnorm.bias, actnorm.log_scale
+
+
+def start_with_n_minus_1(x):
+    return -x.mean(ALL_BUT_CHANNELS), -x.std(ALL_BUT_CHANNELS).log()
+
+
+def start_by_channels(x):
+    bias, log_scale = torch.zeros(x.shape[1]), torch.zeros(x.shape[1])
+    for c, values in enumerate(x.unbind(1)):
+        bias[c] = -values.sum() / values.numel()
+        log_scale[c] = -0.5 * ((values + bias[c]) ** 2).mean().log()
+    return bias, log_scale
+
+
+def start_as_glow(x):
+    mean = x.mean(ALL_BUT_CHANNELS, keepdim=True)
+    variance = ((x - mean) ** 2).mean(ALL_BUT_CHANNELS, keepdim=True)
+    return -mean.flatten(), torch.log(1 / (variance.sqrt() + 1e-6)).flatten()
+
+
+def start_by_moments(x):
+    x = x.double().transpose(0, 1).flatten(1)
+    mean = x.mean(1)
+    return -mean.float(), -0.5 * (x.square().mean(1) - mean**2).log().float()
+
+
+def bias_of(make):
+    return lambda x: (make(x), start(x)[1])
+
+
+def log_scale_of(make):
+    return lambda x: (start(x)[0], make(x))
+
+
+def std(x):
+    return x.std(ALL_BUT_CHANNELS)
+
+
+def mean(x):
+    return x.mean(ALL_BUT_CHANNELS)
+
+
+ACTNORM_RIGHT = [
+    start,
+    start_of_library,
+    start_with_n_minus_1,
+    start_by_channels,
+    start_as_glow,
+    start_by_moments,
+]
+ACTNORM_WRONG = {
+    "sign of bias": (bias_of(mean), "Your bias has the wrong sign"),
+    "bias after": (bias_of(lambda x: -mean(x) / std(x)), "right if it came after the scale"),
+    "bias after, sign": (bias_of(lambda x: mean(x) / std(x)), "divided by the standard dev"),
+    "no bias": (bias_of(lambda x: 0 * mean(x)), "Your bias is 0: the means stay"),
+    "one bias": (bias_of(lambda x: -x.mean().expand(x.shape[1])), "channels have the same bias"),
+    "scalar bias": (bias_of(lambda x: -x.mean()), "bias is one number for all channels"),
+    "sum": (bias_of(lambda x: -x.sum(ALL_BUT_CHANNELS)), "Your bias is a sum"),
+    "first image": (bias_of(lambda x: -x[0].mean((1, 2))), "bias looks at the first image alone"),
+    "median": (bias_of(lambda x: -x.transpose(0, 1).flatten(1).median(1).values), "the median"),
+    "swapped": (lambda x: start(x)[::-1], "You return log_scale first"),
+    "half the mean": (bias_of(lambda x: -mean(x) / 2), "in place of 0"),
+    "bias per image": (bias_of(lambda x: -x.mean((2, 3))), "one number for each image, too"),
+    "bias per pixel": (bias_of(lambda x: -x.mean(0)), "one number for each pixel"),
+    "bias keepdim": (bias_of(lambda x: -x.mean((0, 2, 3), keepdim=True)), "shape [1, 3, 1, 1]"),
+    "bias over channels": (bias_of(lambda x: -x.mean((0, 1, 2))), "Your bias has shape [10]"),
+    "sign of log-scale": (log_scale_of(lambda x: std(x).log()), "log-scale has the wrong sign"),
+    "variance": (log_scale_of(lambda x: -(std(x) ** 2).log()), "Your scale is 1 / variance"),
+    "variance, sign": (log_scale_of(lambda x: (std(x) ** 2).log()), "scale is the variance"),
+    "no log": (log_scale_of(lambda x: 1 / std(x)), "is the scale 1 / σ itself"),
+    "σ": (log_scale_of(std), "Your log-scale is σ itself"),
+    "−σ": (log_scale_of(lambda x: -std(x)), "Your log-scale is −σ"),
+    "√σ": (log_scale_of(lambda x: -std(x).log() / 2), "Your scale is 1 / √σ"),
+    "no log-scale": (log_scale_of(lambda x: 0 * std(x)), "the spread stays"),
+    "not centred": (
+        log_scale_of(lambda x: -x.square().mean(ALL_BUT_CHANNELS).log() / 2),
+        "without subtracting the mean first",
+    ),
+    "log2": (log_scale_of(lambda x: -std(x).log2()), "with base 2"),
+    "log10": (log_scale_of(lambda x: -std(x).log10()), "with base 10"),
+    "one log-scale": (
+        log_scale_of(lambda x: -x.std().log().expand(x.shape[1])),
+        "channels have the same log-scale",
+    ),
+    "first image's spread": (
+        log_scale_of(lambda x: -x[0].std((1, 2)).log()),
+        "log-scale looks at the first image alone",
+    ),
+    "mean of σ": (
+        log_scale_of(lambda x: -x.std((2, 3)).mean(0).log()),
+        "You average the standard deviations of the single images",
+    ),
+    "mean of log σ": (
+        log_scale_of(lambda x: -x.std((2, 3)).log().mean(0)),
+        "You average the log-scales of the single images",
+    ),
+    "mean of variances": (
+        log_scale_of(lambda x: -x.var((2, 3)).mean(0).log() / 2),
+        "You average the variances of the single images",
+    ),
+    "large ε": (log_scale_of(lambda x: -(std(x) + 0.1).log()), "in place of 1"),
+    "log-scale per image": (log_scale_of(lambda x: -x.std((2, 3)).log()), "for each image, too"),
+    "NaN": (log_scale_of(lambda x: (-std(x)).log()), "Your log_scale holds NaN"),
+    "normalised x": (
+        lambda x: F.batch_norm(x, None, None, training=True),
+        "only one result, but both bias and log_scale",
+    ),
+    "number": (lambda x: (0.0, 0.0), "Your bias is of type float"),
+    "in place": (lambda x: start(x.sub_(1)), "changes its input `x` in place"),
+}
+
+# --- lu_log_det ----------------------------------------------------------------------------------
+
+
+def conv_log_det(weight, height, width):
+    _, _, upper = torch.linalg.lu(weight)
+    return height * width * upper.diagonal().abs().log().sum()
+
+
+def log_det_of_library(weight, height, width):
+    conv = InvertibleConv1x1(len(weight), lu=False)
+    del conv.matrix
+    conv.matrix = weight
+    return conv(torch.zeros(1, len(weight), height, width))[1][0]
+
+
+def log_det_by_factor(weight, height, width):
+    compact, _ = torch.linalg.lu_factor(weight)
+    total = torch.zeros(())
+    for i in range(len(weight)):
+        total = total + torch.log(torch.abs(compact[i, i]))
+    return total * (height * width)
+
+
+def log_det_by_svd(weight, height, width):
+    return width * height * torch.linalg.svdvals(weight).log().sum()
+
+
+def log_det_by_qr(weight, height, width):
+    return torch.linalg.qr(weight).R.diagonal().abs().log().sum() * height * width
+
+
+def by_log(log_det):
+    """An answer made of log |det| of the matrix, of its size, and of height and width."""
+    return lambda w, h, v: log_det(torch.linalg.slogdet(w).logabsdet, len(w), h, v)
+
+
+def by_diagonal(total):
+    return lambda w, h, v: h * v * total(torch.linalg.lu(w).U.diagonal())
+
+
+def elimination_without_exchange(weight, height, width):
+    rows = list(weight.double())
+    for i, pivot in enumerate(rows):
+        for k in range(i + 1, len(rows)):
+            rows[k] = rows[k] - pivot * (rows[k][i] / pivot[i])
+    diagonal = torch.stack([row[i] for i, row in enumerate(rows)])
+    return (height * width * diagonal.abs().log().sum()).float()
+
+
+CONV_RIGHT = [
+    conv_log_det,
+    log_det_of_library,
+    log_det_by_factor,
+    log_det_by_svd,
+    log_det_by_qr,
+]
+ON_LARGE = "off on a 64 × 64 matrix"
+CONV_WRONG = {
+    "det().log()": (lambda w, h, v: h * v * w.det().log(), "Your log_det is NaN."),
+    "no abs": (by_diagonal(lambda u: u.log().sum()), "Your log_det is NaN."),
+    "logdet": (lambda w, h, v: h * v * w.logdet(), "Your log_det is NaN."),
+    "det().abs().log()": (
+        lambda w, h, v: h * v * w.det().abs().log(),
+        "infinite on a 64 × 64 matrix, whose determinant underflows",
+    ),
+    "ε": (lambda w, h, v: h * v * (w.det().abs() + 1e-12).log(), ON_LARGE),
+    "clamped": (lambda w, h, v: h * v * w.det().abs().clamp(1e-30, 1e30).log(), ON_LARGE),
+    "product": (
+        by_diagonal(lambda u: u.prod().abs().log()),
+        "infinite on a 64 × 64 matrix, whose determinant underflows",
+    ),
+    "overflow alone": (
+        lambda w, h, v: -h * v * torch.linalg.inv(w).det().abs().log(),
+        "infinite on a 64 × 64 matrix",
+    ),
+    "no exchange": (elimination_without_exchange, "NaN on a matrix with zeros on its diagonal"),
+    "own diagonal": (
+        lambda w, h, v: h * v * w.diagonal().abs().log().sum(),
+        "You take the diagonal of the matrix itself",
+    ),
+    "trace": (lambda w, h, v: h * v * w.trace(), "You take the diagonal of the matrix itself"),
+    "one pixel": (by_log(lambda d, c, h, w: d), "You count one pixel alone"),
+    "no width": (by_log(lambda d, c, h, w: h * d), "You forget the width"),
+    "no height": (by_log(lambda d, c, h, w: w * d), "You forget the height"),
+    "h + w": (by_log(lambda d, c, h, w: (h + w) * d), "You add height and width"),
+    "channels": (by_log(lambda d, c, h, w: c * h * w * d), "You count the channels once more"),
+    "divided": (by_log(lambda d, c, h, w: d / (h * w)), "You divide by the number of pixels"),
+    "pixels²": (by_log(lambda d, c, h, w: (h * w) ** 2 * d), "You count the pixels twice"),
+    "sign": (by_log(lambda d, c, h, w: -h * w * d), "the sign of the inverse"),
+    "mean": (by_log(lambda d, c, h, w: h * w * d / c), "You take the mean over the diagonal"),
+    "twice": (by_log(lambda d, c, h, w: 2 * h * w * d), "twice too large"),
+    "bits": (by_log(lambda d, c, h, w: h * w * d / LN2), "Your log_det is in bits"),
+    "det": (lambda w, h, v: h * v * w.det(), "You take the determinant, not its logarithm"),
+    "det alone": (lambda w, h, v: w.det(), "You take the determinant, not its logarithm"),
+    "det of all": (by_log(lambda d, c, h, w: (h * w * d).exp()), "You take the determinant"),
+    "slogdet()[0]": (lambda w, h, v: h * v * torch.linalg.slogdet(w)[0], "the sign of the det"),
+    "L": (
+        lambda w, h, v: h * v * torch.linalg.lu(w).L.diagonal().log().sum() + 0 * w.sum(),
+        "Your log_det is 0",
+    ),
+    "L, no log": (lambda w, h, v: h * v * torch.linalg.lu(w).L.trace(), "You take L in place of U"),
+    "no log": (by_diagonal(lambda u: u.sum()), "the diagonal of U without logarithms"),
+    "no log, abs": (by_diagonal(lambda u: u.abs().sum()), "the diagonal of U without logarithms"),
+    "log of sum": (by_diagonal(lambda u: u.abs().sum().log()), "the logarithm of the sum"),
+    "other": (by_log(lambda d, c, h, w: h * w * d + 1000), "the autograd Jacobian of the conv"),
+    "per channel": (by_diagonal(lambda u: u.abs().log()), "has shape [4]; it must be one number"),
+    "item": (lambda w, h, v: conv_log_det(w, h, v).item(), "Your log_det is of type float"),
+    "kept axis": (lambda w, h, v: conv_log_det(w, h, v)[None], "Your log_det has shape [1]"),
+    "detached": (lambda w, h, v: conv_log_det(w.detach(), h, v), "No gradient flows"),
+    "float64": (lambda w, h, v: conv_log_det(w.double(), h, v), "is of dtype float64"),
+    "in place": (lambda w, h, v: conv_log_det(w.data.mul_(2), h, v), "input `weight` in place"),
+}
+
+# --- temperature ---------------------------------------------------------------------------------
+
+
+def tempered(z, t):
+    d = z.shape[1]
+    return -0.5 * ((z / t) ** 2).sum(1) - d * math.log(t) - d / 2 * math.log(2 * math.pi)
+
+
+def tempered_by_torch(z, t):
+    return td.Normal(0.0, t).log_prob(z).sum(dim=-1)
+
+
+def tempered_by_matrix(z, t):
+    d = z.shape[1]
+    return td.MultivariateNormal(torch.zeros(d), t**2 * torch.eye(d)).log_prob(z)
+
+
+def tempered_by_flow(z, t):
+    scaling = DiagonalScaling(z.shape[1])
+    nn.init.constant_(scaling.log_scale, -math.log(t))
+    return Flow([scaling], StandardGaussian(z.shape[1])).log_prob(z)
+
+
+def tempered_by_change_of_variables(z, t):
+    jacobian = torch.eye(z.shape[1]) / t
+    return StandardGaussian(z.shape[1]).log_prob(z / t) + torch.linalg.slogdet(jacobian).logabsdet
+
+
+def parts(combine):
+    """An answer made of |z|², D, log T, T and D/2 log 2π."""
+
+    def attempt(z, t):
+        d = z.shape[1]
+        return combine(z.square().sum(1), d, math.log(t), t, d / 2 * math.log(2 * math.pi))
+
+    return attempt
+
+
+def plain(z):
+    return StandardGaussian(z.shape[1]).log_prob(z)
+
+
+TEMPERATURE_RIGHT = [
+    tempered,
+    tempered_by_torch,
+    tempered_by_matrix,
+    tempered_by_flow,
+    tempered_by_change_of_variables,
+]
+TEMPERATURE_WRONG = {
+    "no log T": (lambda z, t: plain(z / t), "You forget −D log T"),
+    "sign of log T": (
+        lambda z, t: plain(z / t) + z.shape[1] * math.log(t),
+        "D log T has the wrong",
+    ),
+    "log T once": (lambda z, t: plain(z / t) - math.log(t), "You subtract log T once"),
+    "2 D log T": (lambda z, t: plain(z / t) - 2 * z.shape[1] * math.log(t), "subtract 2 D log T"),
+    "D/2 log T": (lambda z, t: plain(z / t) - z.shape[1] / 2 * math.log(t), "subtract ½ D log T"),
+    "variance T": (lambda z, t: tempered(z, t**0.5), "You take T for the variance"),
+    "|z|² / T": (
+        parts(lambda q, d, log_t, t, c: -q / 2 / t - d * log_t - c),
+        "You divide |z|² by T, not by T²",
+    ),
+    "T ignored": (lambda z, t: plain(z), "You ignore the temperature"),
+    "z not divided": (lambda z, t: plain(z) - z.shape[1] * math.log(t), "forget to divide z by T"),
+    "1 / T": (lambda z, t: tempered(z, 1 / t), "You use 1 / T in place of T"),
+    "z · T": (lambda z, t: plain(z * t) - z.shape[1] * math.log(t), "You multiply z by T"),
+    "z · T alone": (lambda z, t: plain(z * t), "You multiply z by T"),
+    "power 1 / T²": (lambda z, t: plain(z) / t**2, "You divide the log-density by T²"),
+    "power 1 / T": (lambda z, t: plain(z) / t, "You divide the log-density by T."),
+    "power T": (lambda z, t: plain(z) * t, "You multiply the log-density by T."),
+    "power T²": (lambda z, t: plain(z) * t**2, "You multiply the log-density by T²"),
+    "no ½": (
+        parts(lambda q, d, log_t, t, c: -q / t**2 - d * log_t - c),
+        "You forget the ½ of the Gaussian",
+    ),
+    "sign of square": (
+        parts(lambda q, d, log_t, t, c: q / 2 / t**2 - d * log_t - c),
+        "square in your exponent has the wrong sign",
+    ),
+    "no 2π": (
+        parts(lambda q, d, log_t, t, c: -q / 2 / t**2 - d * log_t),
+        "The ½ D log 2π is missing",
+    ),
+    "2π once": (
+        parts(lambda q, d, log_t, t, c: -q / 2 / t**2 - d * log_t - c / d),
+        "You count ½ log 2π once",
+    ),
+    "loss": (lambda z, t: -tempered(z, t), "Your result has the wrong sign"),
+    "density": (lambda z, t: tempered(z, t).exp(), "the density, not its logarithm"),
+    "bits": (lambda z, t: tempered(z, t) / LN2, "Your log-density is in bits"),
+    "per coordinate": (lambda z, t: tempered(z, t) / z.shape[1], "average over the coordinates"),
+    "batch mean": (lambda z, t: tempered(z, t).mean().expand(len(z)), "the mean of the batch"),
+    "batch sum": (lambda z, t: tempered(z, t).sum().expand(len(z)), "the sum over the batch"),
+    "other": (lambda z, t: tempered(z, 1.1 * t), "not the log-density of a flow that divides by T"),
+    "no sum": (lambda z, t: td.Normal(0.0, t).log_prob(z), "log-density has shape [7, 5]"),
+    "wrong axis": (lambda z, t: td.Normal(0.0, t).log_prob(z).sum(0), "log-density has shape [5]"),
+    "scalar": (lambda z, t: tempered(z, t).sum(), "log-density has shape []"),
+    "detached": (lambda z, t: tempered(z.detach(), t), "No gradient flows from your log-density"),
+    "in place": (lambda z, t: tempered(z.data.div_(t), 1.0), "changes its input `z` in place"),
+}
+
+# --- break_it ------------------------------------------------------------------------------------
+
+
+def relu_network(kept):
+    """The same as two hidden ReLU units make, with a slope of 1/2."""
+    net = MLP(1, [2], 1)
+    with torch.no_grad():
+        net.layers[0].weight.copy_(torch.tensor([[1.0], [-1.0]]))
+        net.layers[0].bias.fill_(-1.0)
+        net.layers[2].weight.fill_(-0.5)
+        net.layers[2].bias.zero_()
+        return net(kept)
+
+
+def gentle_line(kept):
+    return 0.2 * kept
+
+
+def minus_the_size(kept):
+    return -kept.abs()
+
+
+def one_sided(kept):
+    return -torch.clamp(kept - 1, min=0)
+
+
+def parabola(kept):
+    return -0.1 * kept**2
+
+
+def softplus(kept):
+    return -F.softplus(3 * (kept.abs() - 2))
+
+
+def shrinking_to_nothing(kept):
+    return 100 * (kept.abs() - 1).relu()
+
+
+BREAK_RIGHT = [
+    runaway_log_scale,
+    relu_network,
+    gentle_line,
+    minus_the_size,
+    one_sided,
+    parabola,
+    softplus,
+    shrinking_to_nothing,
+]
+BREAK_WRONG = {
+    "zero": (lambda h: 0 * h, "Your log-scale is 0 outside of the data, too"),
+    "sign": (lambda h: (h.abs() - 1).relu(), "sampling multiplies by exp(−s): far latents shrink"),
+    "bounded": (lambda h: -h.tanh(), "Your log-scale is bounded"),
+    "step": (lambda h: torch.where(h.abs() > 1, -2.0, 0.0), "Your log-scale is bounded"),
+    "constant": (lambda h: 0 * h - 1, "Your log-scale is bounded"),
+    "logarithm": (lambda h: -h.abs().log1p(), "It grows too slowly"),
+    "flat": (lambda h: 0.1 * h, "It grows too slowly"),
+    "steep on data": (lambda h: -5 * h, "On the data your log-scale reaches 5 in size"),
+    "offset": (lambda h: -3 - h.abs(), "On the data your log-scale reaches 4 in size"),
+    "line of slope 1": (lambda h: h, "Your log-scale blows up on the data already: at coupling 2"),
+    "line of slope 0.3": (lambda h: 0.3 * h, "Your log-scale blows up on the data already"),
+    "cube": (lambda h: h**3, "Your log-scale blows up on the data already"),
+    "wobbly on data": (lambda h: (1000 * h).sin(), "data themselves come back off by"),
+    "wobbly outside": (
+        lambda h: -(h.abs() - 1).relu() * (1 + (300 * h).sin()),
+        "With the bound the latents are lost, too",
+    ),
+    "infinite outside": (
+        lambda h: torch.where(h.abs() > 1, -math.inf, 0.0),
+        "Your log-scale is infinite where |kept| is",
+    ),
+    "batch": (lambda h: -0.3 * (h.abs() - h.abs().mean(0)), "depends on the other points"),
+    "exp": (lambda h: runaway_log_scale(h).exp() - 1, "Your log-scale is bounded"),
+    "NaN": (lambda h: h.log(), "Your log-scale holds NaN"),
+    "shift, too": (lambda h: (runaway_log_scale(h), h), "a tuple of 2, but only log-scale"),
+    "scalar": (lambda h: runaway_log_scale(h).sum(), "Your log-scale has shape []"),
+    "no axis": (lambda h: runaway_log_scale(h)[:, 0], "Your log-scale has shape [1681]"),
+    "number": (lambda h: -3.0, "Your log-scale is of type float"),
+    "in place": (lambda h: runaway_log_scale(h.mul_(2)), "changes its input `kept` in place"),
+}
+
+ALL = {
+    "05.predict_split": (PREDICT_RIGHT, PREDICT_WRONG),
+    "05.affine_coupling": (COUPLING_RIGHT, COUPLING_WRONG),
+    "05.affine_coupling_inverse": (INVERSE_RIGHT, INVERSE_WRONG),
+    "05.squeeze": (SQUEEZE_RIGHT, SQUEEZE_WRONG),
+    "05.squeeze_inverse": (UNSQUEEZE_RIGHT, UNSQUEEZE_WRONG),
+    "05.actnorm": (ACTNORM_RIGHT, ACTNORM_WRONG),
+    "05.lu_log_det": (CONV_RIGHT, CONV_WRONG),
+    "05.temperature": (TEMPERATURE_RIGHT, TEMPERATURE_WRONG),
+    "05.break_it": (BREAK_RIGHT, BREAK_WRONG),
+}
+
+
+class TestExercises(ExerciseLaws):
+    chapter = "05"
+    cases = ALL
+    strange = (
+        torch.zeros((), device="meta"),
+        torch.zeros(7, 4, device="meta"),
+        (torch.zeros(7, 4, device="meta"),) * 2,
+        (torch.zeros(3, device="meta"),) * 2,
+        torch.zeros(3, 16, 2, 3, device="meta"),
+        torch.zeros(3, 2, 4, 8, device="meta"),
+        torch.zeros(1681, 1, device="meta"),
+    )
+
+    def times(self, name, answer):
+        if is_prediction(name) or name == "05.break_it":
+            return 1  # nothing is random
+        return super().times(name, answer)
+
+
+def test_a_random_order_of_channels_is_refused():
+    reasons = [check("05.squeeze", squeeze_with_random_order).reason for _ in range(5)]
+    assert any("is another one" in reason or "is cut" in reason for reason in reasons)
+    assert not any(check("05.squeeze", squeeze_with_random_order).status == "passes" for _ in "123")
+
+
+def test_the_input_is_named_on_which_it_broke():
+    assert check("05.affine_coupling", COUPLING_WRONG["flip ignored"][0]).where == (
+        "x of shape [7, 4], flip=True"
+    )
+    where = check("05.lu_log_det", CONV_WRONG["ε"][0]).where
+    assert where == "weight of shape [64, 64], height=3, width=2"
+
+
+def test_reports_give_measured_numbers():
+    assert "a quarter: 48 × 4 × 4. Of the others 1,536" in check("05.predict_split", 768).reason
+    assert "and 768 after the second" in check("05.predict_split", 768).reason
+    assert "1,096 nats at T = 0.7" in check("05.temperature", tempered).reason
+    reason = check("05.break_it", runaway_log_scale).reason
+    assert "grows as 4, 23, 1.9e+10, and then to infinity" in reason
+    assert "the largest is 11," in reason
+    assert "nothing leads back" in check("05.break_it", shrinking_to_nothing).reason
+
+
+# --- What the exercises are made of --------------------------------------------------------------
+
+
+def test_the_examples_hold():
+    module = importlib.import_module("course_lib.exercises.blow_up")
+    failed, attempted = doctest.testmod(module, extraglobs={"torch": torch})
+    assert failed == 0
+    assert attempted > 0
+
+
+def test_far_latents_lie_on_a_circle():
+    points = far_latents(3.0, 10)
+    assert points.shape == (10, 2)
+    assert torch.allclose(points.norm(dim=1), torch.full((10,), 3.0))
+    assert torch.allclose(points.sum(0), torch.zeros(2), atol=1e-5)
+    assert torch.allclose(
+        (points - points.roll(1, 0)).norm(dim=1), torch.tensor(6 * math.sin(0.1 * math.pi))
+    )
+    assert torch.allclose(far_latents().norm(dim=1), torch.tensor(4.0))
+
+
+def test_the_runaway_log_scale_is_a_small_network():
+    kept = torch.linspace(-5, 5, 101)[:, None]
+    assert torch.allclose(2 * relu_network(kept), runaway_log_scale(kept), atol=1e-5)
+
+
+def by_hand(raw, x, signs):
+    """Coordinates 1, 0, 1, ... are multiplied in turn: the sizes on the way, and the log-scales."""
+    sizes, log_scales = [x.abs().max()], []
+    for k, sign in enumerate(signs):
+        moved = (k + 1) % 2
+        s = raw(x[:, 1 - moved])
+        x = x.clone()
+        x[:, moved] = x[:, moved] * (sign * s).exp()
+        sizes.append(x.abs().max())
+        log_scales.append(s.abs().max())
+    return torch.stack(sizes), torch.stack(log_scales)
+
+
+@pytest.mark.parametrize("bound", [None, 0.5])
+def test_a_stack_does_what_its_formula_says(bound):
+    x = torch.randn(9, 2, generator=torch.Generator().manual_seed(0))
+
+    def raw(kept):
+        return 0.3 * kept + 0.1
+
+    def s(kept):
+        return raw(kept) if bound is None else bound * (raw(kept) / bound).tanh()
+
+    report = run_stack(raw, x, bound=bound, depth=5)
+    sizes, log_scales = by_hand(s, x, [1] * 5)
+    assert torch.allclose(report.sizes, sizes)
+    assert torch.allclose(report.log_scales, log_scales)
+    assert report.error < 1e-5
+
+    # From latent to data the last coupling is undone first: of 5 it moves coordinate 1, as well.
+    report = run_stack(raw, x, bound=bound, depth=5, backwards=True)
+    sizes, log_scales = by_hand(s, x, [-1] * 5)
+    assert torch.allclose(report.sizes, sizes)
+    assert torch.allclose(report.log_scales, log_scales)
+    even = run_stack(raw, x, bound=bound, depth=4, backwards=True)
+    assert torch.allclose(even.sizes, by_hand(s, x.flip(1), [-1] * 4)[0])
+
+
+def test_what_overflows_is_infinite_from_there_on():
+    x = torch.tensor([[2.0, 2.0]])
+    report = run_stack(lambda kept: 50 * kept, x, bound=None, depth=3)
+    assert report.sizes.tolist() == [2.0, math.inf, math.inf, math.inf]
+    assert report.log_scales.tolist() == [100.0, math.inf, math.inf]
+    assert report.error == math.inf
+    # What is shrunk to 0 comes back as 0 / 0.
+    report = run_stack(lambda kept: -100 * kept.abs(), x, bound=None, depth=1)
+    assert report.sizes.tolist() == [2.0, 2.0]
+    assert report.error == math.inf
+    kept_in_range = run_stack(lambda kept: -52 * torch.ones_like(kept), x, bound=None, depth=1)
+    assert kept_in_range.error < 1e-5
+
+
+def test_what_rounding_loses_is_measured():
+    x = torch.rand(50, 2, generator=torch.Generator().manual_seed(0))
+    wobbly = run_stack(lambda kept: (1e5 * kept).sin(), x, bound=None)
+    assert wobbly.sizes.isfinite().all()
+    assert 0.1 < wobbly.error < math.inf
+
+
+def test_the_bound_saves_every_right_answer():
+    for raw in BREAK_RIGHT:
+        assert run_stack(raw, far_latents(), bound=None, backwards=True).error == math.inf
+        report = run_stack(raw, far_latents(), bound=2.0, backwards=True)
+        assert report.sizes.max() < 4 * math.exp(8)
+        assert report.error < 1e-4
+
+
+def test_a_stack_leaves_the_global_generator_alone():
+    torch.manual_seed(0)
+    wanted = torch.rand(3)
+    torch.manual_seed(0)
+    run_stack(runaway_log_scale, far_latents(), bound=2.0)
+    assert torch.equal(torch.rand(3), wanted)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"start": torch.zeros(3, 3)}, r"start must .* shape \[B, 2\]"),
+        ({"start": torch.zeros(3, 2, dtype=torch.float64)}, "start must"),
+        ({"bound": 0.0}, "bound must be a finite number above 0"),
+        ({"depth": 0}, "depth must be an integer of at least 1, got 0"),
+        ({"backwards": 1}, "backwards must be True or False, got 1"),
+    ],
+)
+def test_run_stack_checks_its_arguments(options, said):
+    start = options.pop("start", torch.zeros(3, 2))
+    with pytest.raises(ValueError, match=said):
+        run_stack(runaway_log_scale, start, **{"bound": 2.0, **options})
+
+
+def test_far_latents_checks_its_arguments():
+    with pytest.raises(ValueError, match="sigmas must be a finite number above 0, got 0"):
+        far_latents(0)
+    with pytest.raises(ValueError, match="n must be an integer of at least 1, got 0"):
+        far_latents(4.0, 0)
