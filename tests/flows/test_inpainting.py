@@ -198,3 +198,8 @@ def test_bad_arguments_are_named(model, x, known, change, message):
     arguments = {"x": x, "known": known, **change}
     with pytest.raises(ValueError, match="^" + message):
         inpaint(model, arguments.pop("x"), arguments.pop("known"), **arguments)
+
+
+def test_one_point_is_enough(model, x, known):
+    one = inpaint(model, x[:1], known[:1], steps=2, noise=0)
+    torch.testing.assert_close(one, inpaint(model, x, known, steps=2, noise=0)[:, :1])

@@ -230,6 +230,7 @@ def test_bad_arguments_are_named(arguments, message):
 
 def test_two_pixels_are_enough():
     assert RealNVP((1, 2, 4), levels=2, couplings=1).scale_shapes == [(2, 1, 2), (2, 1, 2)]
+    assert RealNVP((1, 4, 2), levels=2, couplings=1).scale_shapes == [(2, 2, 1), (2, 2, 1)]
     assert RealNVP((1, 1, 2), levels=1, couplings=1).scale_shapes == [(1, 1, 2)]
     assert isinstance(RealNVP((1, 2, 4), couplings=1, logit=0.1).transforms[0], Logit)
     assert isinstance(RealNVP((1, 2, 4), couplings=1).transforms[2], Squeeze)
