@@ -102,7 +102,8 @@ LatentPlane(
 # | $x$, $z$ | an image (or a point), its latent, of the same shape |
 # | $x_a$, $x_b$ | the part that a coupling keeps, the part that it moves |
 # | $s$, $t$ | the log-scale and the shift of a coupling, functions of $x_a$ |
-# | $C$, $H$, $W$ | channels, height and width of a state; $W$ without indices also is the matrix of a 1×1 convolution, as in the paper |
+# | $C$, $H$, $W$ | channels, height and width of a state |
+# | $\mathbf W$ | the matrix of a 1×1 convolution |
 # | $h_1$, $h_2$ | the half of the channels that goes on, the half that leaves |
 # | $\varepsilon$ | a latent that has left |
 # | $T$ | the temperature |
@@ -113,27 +114,10 @@ LatentPlane(
 # ## 1. Volume cannot change
 #
 # **See the weakness.** An additive coupling has determinant 1 everywhere; only the last layer of a NICE changes volume,
-# by one factor for all points. Below is the density that our NICE of chapter 04 learned for the two moons, beside
-# the exact one. There is a bridge between the moons, and it is *as dense as the moons*: we showed there that it
-# must be.
-#
-# **The cure.** Let the half that stays say how the other half is *stretched* as well as shifted:
-#
-# $$z_a = x_a, \qquad z_b = x_b \odot e^{s(x_a)} + t(x_a).$$
-#
-# **Its inverse**: $x_a = z_a$ is known, hence $s$ and $t$ are, and $x_b = (z_b - t(z_a)) \odot e^{-s(z_a)}$. As in
-# NICE, neither network is inverted.
-#
-# **Its Jacobian**, with rows and columns sorted into the two halves:
-#
-# $$J = \begin{pmatrix} I & 0 \\ \dfrac{\partial z_b}{\partial x_a} & \operatorname{diag}\!\left(e^{s(x_a)}\right) \end{pmatrix},
-#   \qquad \log|\det J| = \sum_i s_i(x_a).$$
-#
-# The lower left block is complicated, since $x_a$ enters through $s$ and $t$, and again it never enters the
-# determinant. What is new: the log-determinant is **another number at every point**. In the library:
+# by one factor for all points. Here is the density that our NICE of chapter 04 learned for the two moons, beside
+# the exact one, on a logarithmic scale.
 
 # %%
-import copy
 import math
 
 from IPython.display import Markdown
@@ -166,6 +150,51 @@ from course_lib.flows import (
 from course_lib.metrics import bits_per_dim
 from course_lib.widgets import PALETTE, colour_map, image_grid, show_figure
 
+moons = {"NICE": load_pretrained("nice_two_moons"), "RealNVP": load_pretrained("realnvp_two_moons")}
+
+
+def density_maps(*names):
+    """The exact density of the two moons and those of models, side by side."""
+    side = torch.linspace(-3, 3, 161)
+    cells = torch.stack(torch.meshgrid(side, side, indexing="xy"), dim=-1).reshape(-1, 2)
+    with torch.no_grad():
+        maps = {"exact": toy_log_prob("two_moons", cells)}
+        maps |= {name: moons[name].log_prob(cells) for name in names}
+    figure = Figure(figsize=(2.6 * len(maps) + 1.2, 3.1))
+    for axes, (title, log_prob) in zip(figure.subplots(1, len(maps)), maps.items()):
+        image = (log_prob / math.log(10)).reshape(161, 161)
+        picture = axes.imshow(image, origin="lower", extent=(-3, 3, -3, 3), vmin=-5, vmax=0)
+        axes.set(title=title, xlabel="x₁", ylabel="x₂")
+    figure.tight_layout()
+    figure.colorbar(picture, ax=figure.axes, label="log₁₀ of the density")
+    return figure
+
+
+show_figure(
+    density_maps("NICE"),
+    alt="The exact density of two separate moons, and NICE's, with a bright bridge between them and a wide veil.",
+)
+
+# %% [markdown]
+# There is a bridge between the moons, and a veil around them. The bridge is *as dense as the moons*: chapter 04 showed that it must be,
+# since the set of points above a level is the image of a disc, one piece.
+#
+# **The cure.** Let the half that stays say how the other half is *stretched* as well as shifted:
+#
+# $$z_a = x_a, \qquad z_b = x_b \odot e^{s(x_a)} + t(x_a).$$
+#
+# **Its inverse**: $x_a = z_a$ is known, hence $s$ and $t$ are, and $x_b = (z_b - t(z_a)) \odot e^{-s(z_a)}$. As in
+# NICE, neither network is inverted.
+#
+# **Its Jacobian**, with rows and columns sorted into the two halves:
+#
+# $$J = \begin{pmatrix} I & 0 \\ \dfrac{\partial z_b}{\partial x_a} & \operatorname{diag}\!\left(e^{s(x_a)}\right) \end{pmatrix},
+#   \qquad \log|\det J| = \sum_i s_i(x_a).$$
+#
+# The lower left block is complicated, since $x_a$ enters through $s$ and $t$, and again it never enters the
+# determinant. What is new: the log-determinant is **another number at every point**. In the library:
+
+# %%
 show_source([AffineCoupling.forward, AffineCoupling.inverse])
 
 # %% [markdown]
@@ -203,23 +232,10 @@ print("it differs from point to point:", log_det.std().item() > 0.1)
 # **See the cure.** The same moons under a RealNVP with as many couplings, networks and steps as the NICE.
 
 # %%
-moons = {"NICE": load_pretrained("nice_two_moons"), "RealNVP": load_pretrained("realnvp_two_moons")}
-side = torch.linspace(-3, 3, 161)
-cells = torch.stack(torch.meshgrid(side, side, indexing="xy"), dim=-1).reshape(-1, 2)
-with torch.no_grad():
-    densities = {"exact": toy_log_prob("two_moons", cells)}
-    densities |= {name: model.log_prob(cells) for name, model in moons.items()}
-figure = Figure(figsize=(9, 3.1))
-for axes, (title, log_prob) in zip(figure.subplots(1, 3), densities.items()):
-    image = (log_prob / math.log(10)).reshape(161, 161)
-    picture = axes.imshow(image, origin="lower", extent=(-3, 3, -3, 3), vmin=-5, vmax=0)
-    axes.set(title=title, xlabel="x₁", ylabel="x₂")
-figure.tight_layout()
-figure.colorbar(picture, ax=figure.axes, label="log₁₀ of the density")
 show_figure(
-    figure,
-    alt="Three densities of the two moons on a logarithmic scale: the exact one, NICE's with a "
-    "bright bridge between the moons, and RealNVP's with a much fainter one.",
+    density_maps("NICE", "RealNVP"),
+    alt="Three densities of the two moons: the exact one, NICE's with a bright bridge between the "
+    "moons, and RealNVP's with a much fainter one.",
 )
 
 # %% [markdown]
@@ -319,9 +335,46 @@ show_figure(
 # ## 2. Halves and networks that know nothing of images
 #
 # **See the weakness.** NICE strings an image out into a vector, moves every second number, and asks a fully connected
-# network. Below is what the shift of *one* pixel depends on, in the trained NICE of chapter 04 and in a coupling that
-# knows images. The fully connected network looks at everything, and must learn anew for each pixel that its
-# neighbours matter most.
+# network. What does the shift of *one* pixel depend on? Below is the mean size of its gradient with respect to every pixel that the
+# first coupling of our NICE keeps.
+
+# %%
+digits, labels = load_digits("test")
+nice, realnvp = load_pretrained("nice_digits"), load_pretrained("realnvp_digits")
+row, column = 4, 3  # the pixel that is shifted
+x = dequantize(digits[:40], 17, generator=seeded(0))
+
+
+def influence(shift, kept):
+    """How much kept [B, ...] influences one number of shift(kept): mean |gradient|, kept's shape."""
+    kept = kept.detach().requires_grad_()
+    return torch.autograd.grad(shift(kept).sum(), kept)[0].abs().mean(dim=0)
+
+
+def show_pixels(**images):
+    """Images [8, 8] side by side, with a cross on the pixel that is shifted."""
+    figure = Figure(figsize=(2.5 * len(images), 2.7))
+    for axes, (title, image) in zip(figure.subplots(1, len(images), squeeze=False)[0], images.items()):
+        axes.imshow(image / image.max(), vmin=0, vmax=1)
+        axes.plot(column, row, "+", color=PALETTE["error"], ms=9, mew=2)
+        axes.set_title(title.replace("_", " "), fontsize=9)
+        axes.set(xticks=[], yticks=[])
+    figure.tight_layout()
+    return figure
+
+
+dense = nice.transforms[1]  # moves the odd numbers of the vector; (4, 3) is number 35
+kept = dense.mask.split(nice.transforms[0](x.flatten(1))[0])[0]
+of_dense = torch.zeros(64)
+of_dense[dense.mask.kept] = influence(lambda k: dense.shift(k)[:, (8 * row + column) // 2], kept)
+show_figure(
+    show_pixels(influence_in_NICE=of_dense.reshape(8, 8)),
+    alt="The pixels that shift one pixel in NICE are spread over every second column of the image.",
+)
+
+# %% [markdown]
+# It depends on pixels all over the image, in whole columns: left and right neighbours are both kept, but those above and below are both moved and
+# cannot help. And the network has to learn anew for each of its 32 outputs that what is near matters most.
 #
 # **The cure** is a mask that is made for images, and a convolution as the network. There are two masks.
 #
@@ -333,47 +386,15 @@ show_figure(
 # 12×12: the same small network looks further and further.
 
 # %%
-digits, labels = load_digits("test")
-nice = load_pretrained("nice_digits")
-realnvp = load_pretrained("realnvp_digits")
-row, column = 4, 3
-x = dequantize(digits[:40], 17, generator=seeded(0))
-
-
-def influence(shift, kept):
-    """How much kept [B, ...] influences one number of shift(kept): mean |gradient|, kept's shape."""
-    kept = kept.detach().requires_grad_()
-    return torch.autograd.grad(shift(kept).sum(), kept)[0].abs().mean(dim=0)
-
-
-dense = nice.transforms[1]  # moves the odd numbers of the vector, as (4, 3) is
-standard = nice.transforms[0](x.flatten(1))[0]
-of_dense = torch.zeros(64)
-of_dense[dense.mask.kept] = influence(
-    lambda kept: dense.shift(kept)[:, (8 * row + column) // 2], dense.mask.split(standard)[0]
-)
 board = next(t for t in realnvp.transforms if isinstance(t, AffineCoupling))
-logit_x = realnvp.transforms[0](x)[0]
 of_board = influence(
-    lambda kept: board.scale_and_shift(kept * board.mask.keep)[1][:, 0, row, column], logit_x
-)[0]
-figure = Figure(figsize=(7.4, 2.7))
-masks = (
-    (CheckerboardMask((1, 8, 8), flip=False).keep[0], "checkerboard: white stays"),
-    (of_dense.reshape(8, 8) / of_dense.max(), "NICE: who moves pixel (4, 3)"),
-    (of_board / of_board.max(), "checkerboard, convolutions"),
+    lambda k: board.scale_and_shift(k * board.mask.keep)[1][:, 0, row, column],
+    realnvp.transforms[0](x)[0],
 )
-for axes, (image, title) in zip(figure.subplots(1, 3), masks):
-    axes.imshow(image, cmap=colour_map("grey") if "white" in title else "viridis", vmin=0, vmax=1)
-    axes.plot(column, row, "+", color=PALETTE["error"], ms=9, mew=2)
-    axes.set_title(title, fontsize=9)
-    axes.set(xticks=[], yticks=[])
-figure.tight_layout()
 show_figure(
-    figure,
-    alt="Left, the checkerboard. Middle, the pixels that shift one pixel in NICE are spread over "
-    "every second column of the whole image. Right, in the convolutional coupling they are the "
-    "kept pixels close to it.",
+    show_pixels(checkerboard=CheckerboardMask((1, 8, 8), flip=False).keep[0], influence_now=of_board[0]),
+    alt="Left, the checkerboard: bright squares are kept. Right, the pixels that shift one pixel in "
+    "the first coupling of RealNVP: kept ones close to it, its four neighbours most.",
 )
 
 # %%
@@ -433,25 +454,23 @@ show_figure(figure, alt="A channel mask laid out as pixels: white and black rows
 # Reversing or shuffling the channels between the steps makes other groups. Which shuffle is the best? Glow's answer: **learn it**.
 #
 # **The cure.** A permutation of the channels is a matrix with one 1 in each row and column, and it is applied to the channels of every
-# pixel. Replace it by *any* invertible matrix $W$:
+# pixel. Replace it by *any* invertible matrix $\mathbf W$:
 #
-# $$z_{:,i,j} = W x_{:,i,j} \quad\text{for every pixel } (i, j).$$
+# $$z_{:,i,j} = \mathbf W x_{:,i,j} \quad\text{for every pixel } (i, j).$$
 #
-# A convolution with a kernel of 1×1 pixel is exactly this. **Its Jacobian**, with the numbers sorted pixel by pixel, has $W$ on the diagonal $H \cdot W$ times
+# A convolution with a kernel of 1×1 pixel is exactly this. **Its Jacobian**, with the numbers sorted pixel by pixel, has $\mathbf W$ on the diagonal $H \cdot W$ times
 # (once for each pixel, whose number is height times width) and zeros elsewhere, so
 #
-# $$\log|\det J| = H \cdot W \cdot \log|\det W|,$$
+# $$\log|\det J| = H \cdot W \cdot \log|\det \mathbf W| .$$
 #
-# where the first two factors are height and width, and the last $W$ is the matrix.
-#
-# **What it costs.** $\det W$ takes about $\tfrac23 C^3$ operations for $C$ channels. That is little for 16 channels, and much for 768. Every
-# invertible matrix can be written as $W = P L R$ with a permutation $P$, a lower triangular $L$ with ones on its diagonal and an upper
+# **What it costs.** $\det \mathbf W$ takes about $\tfrac23 C^3$ operations for $C$ channels. That is little for 16 channels, and much for 768. Every
+# invertible matrix can be written as $\mathbf W = P L R$ with a permutation $P$, a lower triangular $L$ with ones on its diagonal and an upper
 # triangular $R$ (this is Gaussian elimination with row exchanges). Write $R = U + \operatorname{diag}(\pm e^{s})$, with $U$
 # strictly above the diagonal. $P$ has determinant $\pm 1$, $L$ has 1, and $R$ the product of its diagonal. So
 #
-# $$\log|\det W| = \sum_i s_i ,$$
+# $$\log|\det \mathbf W| = \sum_i s_i ,$$
 #
-# and Glow *learns $L$, $U$ and $s$ themselves*, with $P$ and the signs fixed at the start. The determinant costs nothing any more, and $W$ cannot become
+# and Glow *learns $L$, $U$ and $s$ themselves*, with $P$ and the signs fixed at the start. The determinant costs nothing any more, and $\mathbf W$ cannot become
 # singular.
 
 # %%
@@ -483,7 +502,7 @@ print("with log_det 0:", dense_conv(x)[1].abs().max().item() == 0)
 # %%
 digit_glow = load_pretrained("glow_digits")
 names = {"mixed by a 1×1 convolution": "glow_digits", "shuffled": "glow_digits_shuffle", "reversed": "glow_digits_reverse"}
-noisy = [dequantize(load_digits("test")[0], 17, generator=seeded(k)) for k in range(10)]
+noisy = [dequantize(load_digits("test")[0], 17, generator=seeded(40 + k)) for k in range(10)]
 nats = {}
 with torch.no_grad():
     for name in names.values():
@@ -501,7 +520,7 @@ Markdown(table)
 # The order is the paper's: learned before shuffled before reversed. The differences are small here, half a nat and one nat of 95, but well above
 # the error that comes from having 359 test images (±, of the difference image by image). Each model was trained once; another seed could move them too.
 #
-# **What has it learned?** In the first step of this Glow each row of $W$ makes a new channel out of the four pixels of a block; drawn as a block, you
+# **What has it learned?** In the first step of this Glow each row of $\mathbf W$ makes a new channel out of the four pixels of a block; drawn as a block, you
 # see which. The first two rows are kept by the coupling, the last two moved. Above as it started, a random rotation, below as it was trained.
 
 # %%
@@ -865,7 +884,7 @@ temperature_player
 z = torch.randn(2000, 2, generator=seeded(6))
 with torch.no_grad():
     clouds = torch.stack([moons["RealNVP"].inverse(T * z)[0] for T in temperatures])
-ParticlePlayer(
+moons_player = ParticlePlayer(
     clouds,
     color=z.norm(dim=1),
     color_label="|z| at T = 1",
@@ -874,6 +893,8 @@ ParticlePlayer(
     title="Two moons at many temperatures",
     alt="Points that start in one place at temperature 0 and spread out into two moons, and beyond them above 1.",
 )
+moons_player.step = 10.0
+moons_player
 
 # %% [markdown]
 # ## Exercises
@@ -1066,7 +1087,7 @@ show_figure(
 #
 # - An affine coupling stretches as well as shifts; its log-determinant is the sum of its log-scales, another number at every point. Bound
 #   the log-scale.
-# - Masks, squeezes and convolutions put into the flow what we know about images. A hundredth of the parameters does more.
+# - Masks, squeezes and convolutions put into the flow what we know about images. With a thirtieth of the parameters they do more than NICE's dense networks.
 # - A permutation of channels is a matrix; learn the matrix. In LU form its determinant is free.
 # - A split is a coupling whose moved half leaves. The density stays exact, the flow becomes cheaper, and the latent gets scales.
 # - A normalisation may look at a batch once, to start; never while densities are computed.
