@@ -15,7 +15,8 @@
 # %% [markdown]
 # # 05 · RealNVP and Glow
 #
-# **See five weaknesses of NICE, one after the other, and cure each: what is left in the end is a flow that writes images.**
+# **See five weaknesses of NICE, one after the other, and cure each: what is left in the end is a flow that
+# writes images.**
 #
 # | | |
 # | --- | --- |
@@ -75,12 +76,13 @@ LatentPlane(
 #
 # - **It is a flow, so it forgets nothing.** At a corner the image *is* that digit, to the last pixel. No
 #   encoder guessed its latent: it was computed, and computed back.
-# - **The way between two digits is not a cross-fade.** Strokes bend, break and grow together. Halfway, many images
-#   are no digit at all, and some are a third one.
+# - **The way between two digits is not a cross-fade.** Strokes bend, break and grow together. Halfway, many
+#   images are no digit at all, and some are a third one.
 # - **Mixing takes a factor.** A latent is a draw of independent standard Gaussians. With shares $w_k$ the sum
 #   $\sum_k w_k z_k$ has variance $\sum_k w_k^2$, which is less than 1 inside the square; divided by
-#   $\sqrt{\sum_k w_k^2}$ it is again standard Gaussian, as all the latents that the model was trained on. (These four were drawn with a
-#   standard deviation of 0.8, a *temperature*, which comes near the end. The factor works for any.)
+#   $\sqrt{\sum_k w_k^2}$ it is again standard Gaussian, as all the latents that the model was trained on.
+#   (These four were drawn with a standard deviation of 0.8, a *temperature*, which comes near the end. The
+#   factor works for any.)
 
 # %% [markdown]
 # ## The idea
@@ -113,9 +115,9 @@ LatentPlane(
 # %% [markdown]
 # ## 1. Volume cannot change
 #
-# **See the weakness.** An additive coupling has determinant 1 everywhere; only the last layer of a NICE changes volume,
-# by one factor for all points. Here is the density that our NICE of chapter 04 learned for the two moons, beside
-# the exact one, on a logarithmic scale.
+# **See the weakness.** An additive coupling has determinant 1 everywhere; only the last layer of a NICE changes
+# volume, by one factor for all points. Here is the density that our NICE of chapter 04 learned for the two
+# moons, beside the exact one, on a logarithmic scale.
 
 # %%
 import math
@@ -176,8 +178,8 @@ show_figure(
 )
 
 # %% [markdown]
-# There is a bridge between the moons, and a veil around them. The bridge is *as dense as the moons*: chapter 04 showed that it must be,
-# since the set of points above a level is the image of a disc, one piece.
+# There is a bridge between the moons, and a veil around them. The bridge is *as dense as the moons*: chapter 04
+# showed that it must be, since the set of points above a level is the image of a disc, one piece.
 #
 # **The cure.** Let the half that stays say how the other half is *stretched* as well as shifted:
 #
@@ -224,7 +226,9 @@ coupling = shake(AffineCoupling(8, [32], flip=False), 1)
 x = torch.randn(20, 8, generator=seeded(2), dtype=torch.float64)
 z, log_det = coupling(x)
 exact = torch.linalg.slogdet(jacobians(lambda p: coupling(p)[0], x)).logabsdet
-print("inverse gives x back, within 1e-12:", (coupling.inverse(z)[0] - x).abs().max().item() < 1e-12)
+print(
+    "inverse gives x back, within 1e-12:", (coupling.inverse(z)[0] - x).abs().max().item() < 1e-12
+)
 print("log_det is the Jacobian's, within 1e-12:", (log_det - exact).abs().max().item() < 1e-12)
 print("it differs from point to point:", log_det.std().item() > 0.1)
 
@@ -239,8 +243,8 @@ show_figure(
 )
 
 # %% [markdown]
-# How faint is the bridge? Walk from one moon to the other along the image of a straight line between their latents, as
-# in chapter 04, and compare the lowest density on the way with that at the fainter end.
+# How faint is the bridge? Walk from one moon to the other along the image of a straight line between their
+# latents, as in chapter 04, and compare the lowest density on the way with that at the fainter end.
 
 # %%
 ends = torch.tensor([[-1.0, 1.05], [0.0, -0.9]])
@@ -260,11 +264,11 @@ print("loss above the entropy of the data, NICE: more than 0.08 nats:", excess["
 print("RealNVP: less than a third of that:", excess["RealNVP"] < excess["NICE"] / 3)
 
 # %% [markdown]
-# **Watch it happen.** The colour is the log-determinant so far: orange where space was stretched on the way to the
-# latent, blue where it was squeezed. In the same figure of chapter 04 nothing changed colour before the last
-# step. Here the gap between the moons turns blue: much empty space is squeezed into little latent space, so that
-# little probability falls into it. *The bridge cannot vanish*, because a continuous invertible map cannot tear the plane, but it can
-# become as thin as you like.
+# **Watch it happen.** The colour is the log-determinant so far: orange where space was stretched on the way to
+# the latent, blue where it was squeezed. In the same figure of chapter 04 nothing changed colour before the
+# last step. Here the gap between the moons turns blue: much empty space is squeezed into little latent space,
+# so that little probability falls into it. *The bridge cannot vanish*, because a continuous invertible map
+# cannot tear the plane, but it can become as thin as you like.
 
 
 # %%
@@ -299,21 +303,23 @@ ParticlePlayer(
 # ### Why the log-scale must be bounded
 #
 # $e^s$ with $s$ from a network is dangerous. A ReLU network continues in straight lines outside the data, so
-# $s$ can be $-30$ for a point that is a little unusual, and the *inverse* multiplies by $e^{30}$. What comes out is the input of the
-# next coupling, whose network is now even further from its data. The library therefore bounds it,
+# $s$ can be $-30$ for a point that is a little unusual, and the *inverse* multiplies by $e^{30}$. What comes
+# out is the input of the next coupling, whose network is now even further from its data. The library therefore
+# bounds it,
 #
 # $$s = b \tanh(r / b),$$
 #
-# where $r$ is the network's answer: almost $r$ itself where it is small, and never beyond $\pm b$ (2, unless you say otherwise). One
-# layer then stretches by $e^2 \approx 7$ at most. That is no loss, since there are many layers.
+# where $r$ is the network's answer: almost $r$ itself where it is small, and never beyond $\pm b$ (2, unless
+# you say otherwise). One layer then stretches by $e^2 \approx 7$ at most. That is no loss, since there are many
+# layers.
 
 # %%
 show_source(AffineCoupling.scale_and_shift)
 
 # %% [markdown]
-# **See it blow up.** Eight couplings with one and the same small ReLU network for $r$. It is 0 on the data, which lie in
-# $[-1, 1]^2$, and falls in a straight line outside. We start from latents four standard deviations from the origin (one in 3,000 lies further out)
-# and go backwards, as in sampling.
+# **See it blow up.** Eight couplings with one and the same small ReLU network for $r$. It is 0 on the data,
+# which lie in $[-1, 1]^2$, and falls in a straight line outside. We start from latents four standard deviations
+# from the origin (one in 3,000 lies further out) and go backwards, as in sampling.
 
 # %%
 figure = Figure(figsize=(6.4, 3))
@@ -334,9 +340,9 @@ show_figure(
 # %% [markdown]
 # ## 2. Halves and networks that know nothing of images
 #
-# **See the weakness.** NICE strings an image out into a vector, moves every second number, and asks a fully connected
-# network. What does the shift of *one* pixel depend on? Below is the mean size of its gradient with respect to every pixel that the
-# first coupling of our NICE keeps.
+# **See the weakness.** NICE strings an image out into a vector, moves every second number, and asks a fully
+# connected network. What does the shift of *one* pixel depend on? Below is the mean size of its gradient with
+# respect to every pixel that the first coupling of our NICE keeps.
 
 # %%
 digits, labels = load_digits("test")
@@ -354,7 +360,9 @@ def influence(shift, kept):
 def show_pixels(**images):
     """Images [8, 8] side by side, with a cross on the pixel that is shifted."""
     figure = Figure(figsize=(2.5 * len(images), 2.7))
-    for axes, (title, image) in zip(figure.subplots(1, len(images), squeeze=False)[0], images.items()):
+    for axes, (title, image) in zip(
+        figure.subplots(1, len(images), squeeze=False)[0], images.items()
+    ):
         axes.imshow(image / image.max(), vmin=0, vmax=1)
         axes.plot(column, row, "+", color=PALETTE["error"], ms=9, mew=2)
         axes.set_title(title.replace("_", " "), fontsize=9)
@@ -373,17 +381,20 @@ show_figure(
 )
 
 # %% [markdown]
-# It depends on pixels all over the image, in whole columns: left and right neighbours are both kept, but those above and below are both moved and
-# cannot help. And the network has to learn anew for each of its 32 outputs that what is near matters most.
+# It depends on pixels all over the image, in whole columns: left and right neighbours are both kept, but those
+# above and below are both moved and cannot help. And the network has to learn anew for each of its 32 outputs
+# that what is near matters most.
 #
 # **The cure** is a mask that is made for images, and a convolution as the network. There are two masks.
 #
-# - **Checkerboard**: keep the white squares, move the black ones. Each moved pixel has its four neighbours kept.
-# - **Squeeze**, then **channels**: make four channels out of every 2×2 block (a picture of half the size and four times the
-#   depth; nothing is computed, only moved, so $\log|\det| = 0$), keep half of the *channels* and move the others.
+# - **Checkerboard**: keep the white squares, move the black ones. Each moved pixel has its four neighbours
+#   kept.
+# - **Squeeze**, then **channels**: make four channels out of every 2×2 block (a picture of half the size and
+#   four times the depth; nothing is computed, only moved, so $\log|\det| = 0$), keep half of the *channels* and
+#   move the others.
 #
-# Why both? With checkerboards alone, a network sees only neighbours. After a squeeze a 3×3 convolution covers 6×6 pixels, and after another
-# 12×12: the same small network looks further and further.
+# Why both? With checkerboards alone, a network sees only neighbours. After a squeeze a 3×3 convolution covers
+# 6×6 pixels, and after another 12×12: the same small network looks further and further.
 
 # %%
 board = next(t for t in realnvp.transforms if isinstance(t, AffineCoupling))
@@ -392,7 +403,9 @@ of_board = influence(
     realnvp.transforms[0](x)[0],
 )
 show_figure(
-    show_pixels(checkerboard=CheckerboardMask((1, 8, 8), flip=False).keep[0], influence_now=of_board[0]),
+    show_pixels(
+        checkerboard=CheckerboardMask((1, 8, 8), flip=False).keep[0], influence_now=of_board[0]
+    ),
     alt="Left, the checkerboard: bright squares are kept. Right, the pixels that shift one pixel in "
     "the first coupling of RealNVP: kept ones close to it, its four neighbours most.",
 )
@@ -408,8 +421,9 @@ for name, part in numbers.items():
     print(f"{name:28s} {sum(p.numel() for p in part.parameters()):8,} parameters")
 
 # %% [markdown]
-# One 4×4 image with numbered pixels, before and after a squeeze. The order of the channels is a
-# convention (here: channel $2i + j$ holds the pixel in row $i$ and column $j$ of its block); that the *blocks* stay together is not.
+# One 4×4 image with numbered pixels, before and after a squeeze. The order of the channels is a convention
+# (here: channel $2i + j$ holds the pixel in row $i$ and column $j$ of its block); that the *blocks* stay
+# together is not.
 
 # %%
 numbered = torch.arange(16.0).reshape(1, 1, 4, 4)
@@ -435,43 +449,53 @@ for mask in (CheckerboardMask, ChannelMask):
 # %% [markdown]
 # ## 3. The same channels always meet
 #
-# **See the weakness.** After a squeeze the four channels are the four places in each 2×2 block. A channel mask keeps the first two, the *upper row* of
-# every block, and moves the lower row; the next coupling does it the other way round. Laid out as pixels, a channel mask is stripes. So the upper row says how the lower
-# moves, and back, in every step. Left and right in one row never talk to each other directly, because we grouped them so before any training.
+# **See the weakness.** After a squeeze the four channels are the four places in each 2×2 block. A channel mask
+# keeps the first two, the *upper row* of every block, and moves the lower row; the next coupling does it the
+# other way round. Laid out as pixels, a channel mask is stripes. So the upper row says how the lower moves, and
+# back, in every step. Left and right in one row never talk to each other directly, because we grouped them so
+# before any training.
 
 # %%
 shape = (1, 2, 4, 4)  # half of the four channels of a squeezed 8x8 image
 stripes = Squeeze().inverse(torch.cat([torch.ones(shape), torch.zeros(shape)], dim=1))[0][0, 0]
 figure = Figure(figsize=(5.2, 2.6))
-for axes, image, title in zip(figure.subplots(1, 2), (stripes, 1 - stripes), ("first coupling", "second coupling")):
+for axes, image, title in zip(
+    figure.subplots(1, 2), (stripes, 1 - stripes), ("first coupling", "second coupling")
+):
     axes.imshow(image, cmap=colour_map("grey"))
     axes.set_title(f"channel mask, {title}", fontsize=9)
     axes.set(xticks=[], yticks=[])
 figure.tight_layout()
-show_figure(figure, alt="A channel mask laid out as pixels: white and black rows in turn; in the second coupling they are exchanged.")
+show_figure(
+    figure,
+    alt="A channel mask laid out as pixels: white and black rows in turn; in the second coupling they are exchanged.",
+)
 
 # %% [markdown]
-# Reversing or shuffling the channels between the steps makes other groups. Which shuffle is the best? Glow's answer: **learn it**.
+# Reversing or shuffling the channels between the steps makes other groups. Which shuffle is the best? Glow's
+# answer: **learn it**.
 #
-# **The cure.** A permutation of the channels is a matrix with one 1 in each row and column, and it is applied to the channels of every
-# pixel. Replace it by *any* invertible matrix $\mathbf W$:
+# **The cure.** A permutation of the channels is a matrix with one 1 in each row and column, and it is applied
+# to the channels of every pixel. Replace it by *any* invertible matrix $\mathbf W$:
 #
 # $$z_{:,i,j} = \mathbf W x_{:,i,j} \quad\text{for every pixel } (i, j).$$
 #
-# A convolution with a kernel of 1×1 pixel is exactly this. **Its Jacobian**, with the numbers sorted pixel by pixel, has $\mathbf W$ on the diagonal $H \cdot W$ times
-# (once for each pixel, whose number is height times width) and zeros elsewhere, so
+# A convolution with a kernel of 1×1 pixel is exactly this. **Its Jacobian**, with the numbers sorted pixel by
+# pixel, has $\mathbf W$ on the diagonal $H \cdot W$ times (once for each pixel, whose number is height times
+# width) and zeros elsewhere, so
 #
 # $$\log|\det J| = H \cdot W \cdot \log|\det \mathbf W| .$$
 #
-# **What it costs.** $\det \mathbf W$ takes about $\tfrac23 C^3$ operations for $C$ channels. That is little for 16 channels, and much for 768. Every
-# invertible matrix can be written as $\mathbf W = P L R$ with a permutation $P$, a lower triangular $L$ with ones on its diagonal and an upper
-# triangular $R$ (this is Gaussian elimination with row exchanges). Write $R = U + \operatorname{diag}(\pm e^{s})$, with $U$
-# strictly above the diagonal. $P$ has determinant $\pm 1$, $L$ has 1, and $R$ the product of its diagonal. So
+# **What it costs.** $\det \mathbf W$ takes about $\tfrac23 C^3$ operations for $C$ channels. That is little for
+# 16 channels, and much for 768. Every invertible matrix can be written as $\mathbf W = P L R$ with a
+# permutation $P$, a lower triangular $L$ with ones on its diagonal and an upper triangular $R$ (this is
+# Gaussian elimination with row exchanges). Write $R = U + \operatorname{diag}(\pm e^{s})$, with $U$ strictly
+# above the diagonal. $P$ has determinant $\pm 1$, $L$ has 1, and $R$ the product of its diagonal. So
 #
 # $$\log|\det \mathbf W| = \sum_i s_i ,$$
 #
-# and Glow *learns $L$, $U$ and $s$ themselves*, with $P$ and the signs fixed at the start. The determinant costs nothing any more, and $\mathbf W$ cannot become
-# singular.
+# and Glow *learns $L$, $U$ and $s$ themselves*, with $P$ and the signs fixed at the start. The determinant
+# costs nothing any more, and $\mathbf W$ cannot become singular.
 
 # %%
 show_source([InvertibleConv1x1.factors, InvertibleConv1x1._log_det])
@@ -495,13 +519,17 @@ print("a permutation is one of them:", torch.equal(dense_conv(x)[0], x[:, [2, 0,
 print("with log_det 0:", dense_conv(x)[1].abs().max().item() == 0)
 
 # %% [markdown]
-# **Does it help?** The paper compares the three ways (its figure 3), and so do we, on the digits: the same Glow with the channels
-# reversed, shuffled once and for all, or mixed by a learned matrix, trained for the same number of steps
-# (recipes `glow_digits_reverse`, `glow_digits_shuffle`, `glow_digits`).
+# **Does it help?** The paper compares the three ways (its figure 3), and so do we, on the digits: the same Glow
+# with the channels reversed, shuffled once and for all, or mixed by a learned matrix, trained for the same
+# number of steps (recipes `glow_digits_reverse`, `glow_digits_shuffle`, `glow_digits`).
 
 # %%
 digit_glow = load_pretrained("glow_digits")
-names = {"mixed by a 1×1 convolution": "glow_digits", "shuffled": "glow_digits_shuffle", "reversed": "glow_digits_reverse"}
+names = {
+    "mixed by a 1×1 convolution": "glow_digits",
+    "shuffled": "glow_digits_shuffle",
+    "reversed": "glow_digits_reverse",
+}
 noisy = [dequantize(load_digits("test")[0], 17, generator=seeded(40 + k)) for k in range(10)]
 nats = {}
 with torch.no_grad():
@@ -517,16 +545,20 @@ for words, name in names.items():
 Markdown(table)
 
 # %% [markdown]
-# The order is the paper's: learned before shuffled before reversed. The differences are small here, half a nat and one nat of 95, but well above
-# the error that comes from having 359 test images (±, of the difference image by image). Each model was trained once; another seed could move them too.
+# The order is the paper's: learned before shuffled before reversed. The differences are small here, 0.4 and 1.0
+# nats of 94, but well above the error that comes from having 359 test images (±, of the difference image by
+# image). Each model was trained once; another seed could move them too.
 #
-# **What has it learned?** In the first step of this Glow each row of $\mathbf W$ makes a new channel out of the four pixels of a block; drawn as a block, you
-# see which. The first two rows are kept by the coupling, the last two moved. Above as it started, a random rotation, below as it was trained.
+# **What has it learned?** In the first step of this Glow each row of $\mathbf W$ makes a new channel out of the
+# four pixels of a block; drawn as a block, you see which. The first two rows are kept by the coupling, the last
+# two moved. Above as it started, a random rotation, below as it was trained.
 
 # %%
 figure = Figure(figsize=(8, 3.6))
 panels = figure.subplots(2, 4)
-for axes_row, (words, model) in zip(panels, (("start", recipe("glow_digits").new_model()), ("trained", digit_glow))):
+for axes_row, (words, model) in zip(
+    panels, (("start", recipe("glow_digits").new_model()), ("trained", digit_glow))
+):
     conv = next(t for t in model.transforms if isinstance(t, InvertibleConv1x1))
     for k, axes in enumerate(axes_row):
         picture = axes.imshow(
@@ -542,17 +574,19 @@ show_figure(
 )
 
 # %% [markdown]
-# The trained matrix keeps one diagonal of each block and moves the other: *a checkerboard*, found by gradient descent? Look at the upper row before you
-# believe it. By chance the random start was already close to that; training sharpened it, and made it no permutation but a mixture. A picture of
-# learned weights says little without a picture of how they started.
+# The trained matrix keeps one diagonal of each block and moves the other: *a checkerboard*, found by gradient
+# descent? Look at the upper row before you believe it. By chance the random start was already close to that;
+# training sharpened it, and made it no permutation but a mixture. A picture of learned weights says little
+# without a picture of how they started.
 
 # %% [markdown]
 # ## 4. Every number passes all layers
 #
-# **See the weakness.** In NICE every coordinate goes through every layer, although much of an image is settled early. Below are ten images of the MNIST
-# Glow, and the same ten with *half of all 784 latent numbers drawn anew* (which half, you will see in a moment). You must look closely to find a
-# difference. Numbers that say so little need not be carried through all layers: that costs time and memory, and the few that matter lie in one heap with the
-# others.
+# **See the weakness.** In NICE every coordinate goes through every layer, although much of an image is settled
+# early. Below are ten images of the MNIST Glow, and the same ten with *half of all 784 latent numbers drawn
+# anew* (which half, you will see in a moment). You must look closely to find a difference. Numbers that say so
+# little need not be carried through all layers: that costs time and memory, and the few that matter lie in one
+# heap with the others.
 
 # %%
 with torch.no_grad():
@@ -566,31 +600,32 @@ show_figure(
 )
 
 # %% [markdown]
-# **The cure**: at certain places *let half of the channels go*. What leaves, $h_2$, must get a density; and since $h_1$
-# knows a lot about it, a density that depends on $h_1$: a Gaussian whose mean and standard deviation are functions
-# of $h_1$,
+# **The cure**: at certain places *let half of the channels go*. What leaves, $h_2$, must get a density; and
+# since $h_1$ knows a lot about it, a density that depends on $h_1$: a Gaussian whose mean and standard
+# deviation are functions of $h_1$,
 #
 # $$h_2 \mid h_1 \sim \mathcal N\!\left(\mu(h_1), \sigma(h_1)^2\right).$$
 #
-# **Nothing is lost in exactness.** By the product rule $p(h_1, h_2) = p(h_1)\,p(h_2 \mid h_1)$, where $p(h_1)$ is what the rest of the flow
-# says. So the log-density of the image is the log-determinant up to here, plus $\log \mathcal N(h_2; \mu, \sigma^2)$, plus
-# the same for $h_1$ further on.
+# **Nothing is lost in exactness.** By the product rule $p(h_1, h_2) = p(h_1)\,p(h_2 \mid h_1)$, where $p(h_1)$
+# is what the rest of the flow says. So the log-density of the image is the log-determinant up to here, plus
+# $\log \mathcal N(h_2; \mu, \sigma^2)$, plus the same for $h_1$ further on.
 #
 # **And it is an affine coupling.** Put $\varepsilon = (h_2 - \mu(h_1)) / \sigma(h_1)$. Then, for every number,
 #
 # $$\log \mathcal N(h_2; \mu, \sigma^2) = -\tfrac12\left(\varepsilon^2 + \log 2\pi\right) - \log\sigma
 #   = \log \mathcal N(\varepsilon; 0, 1) + \log\frac{\partial \varepsilon}{\partial h_2} .$$
 #
-# This is the change of variables for a coupling with $s = -\log\sigma$ and $t = -\mu/\sigma$, that keeps $h_1$, moves $h_2$ and ends in a
-# standard Gaussian. So a `Split` *is* an affine coupling; after it, the flow sets $\varepsilon$ aside and goes on with
-# $h_1$ alone. In the end $z$ is put together from all parts, each number at the place it was taken from:
+# This is the change of variables for a coupling with $s = -\log\sigma$ and $t = -\mu/\sigma$, that keeps $h_1$,
+# moves $h_2$ and ends in a standard Gaussian. So a `Split` *is* an affine coupling; after it, the flow sets
+# $\varepsilon$ aside and goes on with $h_1$ alone. In the end $z$ is put together from all parts, each number
+# at the place it was taken from:
 
 # %%
 show_source([Flow.forward, Split.prior])
 
 # %% [markdown]
-# **Check it**: a small Glow with two splits. First the log-determinant of everything against the Jacobian. Then $\log p(x)$,
-# put together by hand from the parts, against `log_prob`.
+# **Check it**: a small Glow with two splits. First the log-determinant of everything against the Jacobian. Then
+# $\log p(x)$, put together by hand from the parts, against `log_prob`.
 
 # %%
 torch.manual_seed(0)
@@ -605,7 +640,9 @@ for transform in small.transforms:
     if isinstance(transform, Split):
         state, leaving = state.chunk(2, dim=1)
         mean, std = transform.prior(state)
-        by_hand = by_hand + torch.distributions.Normal(mean, std).log_prob(leaving).sum(dim=(1, 2, 3))
+        by_hand = by_hand + torch.distributions.Normal(mean, std).log_prob(leaving).sum(
+            dim=(1, 2, 3)
+        )
     else:
         state, log_det = transform(state)
         by_hand = by_hand + log_det
@@ -614,9 +651,9 @@ print("log p by hand, within 1e-9:", (by_hand - small.log_prob(x)).abs().max().i
 print("shapes of the parts of z:", [list(part.shape[1:]) for part in small.scales(small(x)[0])])
 
 # %% [markdown]
-# **Exercise 1: predict.** A 3×32×32 image, 3,072 numbers, goes into a Glow with three levels. At each level comes a squeeze, then the steps; after
-# the first and after the second level half of the channels leave. How many numbers pass through the steps of the *last* level?
-# Write a number in place of the dots.
+# **Exercise 1: predict.** A 3×32×32 image, 3,072 numbers, goes into a Glow with three levels. At each level
+# comes a squeeze, then the steps; after the first and after the second level half of the channels leave. How
+# many numbers pass through the steps of the *last* level? Write a number in place of the dots.
 
 # %%
 prediction = ...
@@ -626,9 +663,10 @@ check("05.predict_split", prediction)
 # %% [markdown]
 # ### Play: which scale did what?
 #
-# Here are images that the MNIST Glow wrote, and the two parts of their latents: scale 1 left after eight steps, scale 2 passed all sixteen.
-# Keep a part, or draw it anew from the prior: what is left of the image was told by the parts that you kept. Predict first: if
-# the part that left *first* is drawn anew, is it still the same digit?
+# Here are images that the MNIST Glow wrote, and the two parts of their latents: scale 1 left after eight steps,
+# scale 2 passed all sixteen. Keep a part, or draw it anew from the prior: what is left of the image was told by
+# the parts that you kept. Predict first: if the part that left *first* is drawn anew, is it still the same
+# digit?
 
 
 # %%
@@ -651,30 +689,35 @@ ScaleMixer(
     images.clamp(0, 1),
     [part.detach() for part in parts],
     mixed,
-        title="Which scale did what?",
+    title="Which scale did what?",
     alt="A handwritten digit, its latents at two scales with a switch for each, and the images that "
     "come out when a scale is drawn anew.",
 )
 
 # %% [markdown]
-# On MNIST the part that left first hardly matters to the eye: draw it anew and the digit keeps its shape, down to the stroke. Draw the second
-# anew, and another character appears. Measured, as the mean squared change of a pixel:
+# On MNIST the part that left first hardly matters to the eye: draw it anew and the digit keeps its shape, down
+# to the stroke. Draw the second anew, and another character appears. Measured, as the mean squared change of a
+# pixel:
 
 # %%
 change = (mixed - images[:, None].clamp(0, 1)).pow(2).mean(dim=(0, 2, 3, 4))
-print("scale 1 drawn anew changes less than a tenth of what scale 2 changes:", bool(change[0] < change[1] / 10))
+print(
+    "scale 1 drawn anew changes less than a tenth of what scale 2 changes:",
+    bool(change[0] < change[1] / 10),
+)
 
 # %% [markdown]
 # ## 5. An image's density depends on its company
 #
-# **See the weakness.** Deep stacks need their states at a sensible size, so RealNVP puts batch normalisation between its couplings: subtract
-# the mean of the *batch*, divide by its standard deviation. It is a linear map of each channel, and its
-# log-determinant is $-H W \sum_c \log \sigma_c$. But $\sigma_c$ comes from the batch: one and the same image gets another density in
-# every batch, and the more so the smaller the batch. And with large images only a few fit into memory.
+# **See the weakness.** Deep stacks need their states at a sensible size, so RealNVP puts batch normalisation
+# between its couplings: subtract the mean of the *batch*, divide by its standard deviation. It is a linear map
+# of each channel, and its log-determinant is $-H W \sum_c \log \sigma_c$. But $\sigma_c$ comes from the batch:
+# one and the same image gets another density in every batch, and the more so the smaller the batch. And with
+# large images only a few fit into memory.
 #
-# How much is that? We let the trained Glow process all digits, record what arrives at each of its normalisations, and compute this
-# log-determinant from batches of various sizes. Below is its standard deviation: an error in $\log p$ of *one image*, caused by the others
-# alone.
+# How much is that? We let the trained Glow process all digits, record what arrives at each of its
+# normalisations, and compute this log-determinant from batches of various sizes. Below is its standard
+# deviation: an error in $\log p$ of *one image*, caused by the others alone.
 
 # %%
 state = dequantize(load_digits("train")[0], 17, generator=seeded(1))
@@ -697,7 +740,11 @@ for size in (2, 4, 8, 16, 32, 64, 128):
 figure = Figure(figsize=(5.4, 2.9))
 axes = figure.subplots()
 axes.loglog(list(noise), list(noise.values()), "o-", base=2, color=PALETTE["error"])
-axes.set(title="noise that the company adds to log p of one image", xlabel="images in the batch", ylabel="nats")
+axes.set(
+    title="noise that the company adds to log p of one image",
+    xlabel="images in the batch",
+    ylabel="nats",
+)
 axes.set_xticks(list(noise), list(noise))
 figure.tight_layout()
 show_figure(
@@ -710,13 +757,14 @@ print("with 2 images: more than 20 nats of noise:", noise[2] > 20)
 print("with 128 still more than 1:", noise[128] > 1)
 
 # %% [markdown]
-# **The cure.** **ActNorm** has a scale and a shift of its own for each channel, $z = (x + b)\,e^{s}$. They are *set once* from the first
-# batch, such that every channel comes out with mean 0 and variance 1,
+# **The cure.** **ActNorm** has a scale and a shift of its own for each channel, $z = (x + b)\,e^{s}$. They are
+# *set once* from the first batch, such that every channel comes out with mean 0 and variance 1,
 #
 # $$b_c = -\operatorname{mean}_c(x), \qquad s_c = -\log \operatorname{std}_c(x),$$
 #
-# and from then on they are learned like any other parameter. Mean and standard deviation run over the batch and all pixels. After the first batch no image depends on another.
-# $\log|\det J| = H W \sum_c s_c$, since each channel's scale occurs once for each pixel.
+# and from then on they are learned like any other parameter. Mean and standard deviation run over the batch and
+# all pixels. After the first batch no image depends on another. $\log|\det J| = H W \sum_c s_c$, since each
+# channel's scale occurs once for each pixel.
 
 # %%
 show_source([ActNorm.initialize, ActNorm.forward])
@@ -729,7 +777,9 @@ norm = ActNorm(4)
 first = 5 + 3 * torch.randn(64, 4, 6, 6, generator=seeded(10))
 z, _ = norm(first)
 print("mean 0, within 1e-5:", z.mean(dim=(0, 2, 3)).abs().max().item() < 1e-5)
-print("variance 1, within 1e-5:", (z.var(dim=(0, 2, 3), correction=0) - 1).abs().max().item() < 1e-5)
+print(
+    "variance 1, within 1e-5:", (z.var(dim=(0, 2, 3), correction=0) - 1).abs().max().item() < 1e-5
+)
 some = dequantize(digits[:8], 17, generator=seeded(0))
 with torch.no_grad():
     together, alone = digit_glow.log_prob(some), digit_glow.log_prob(some[:1])
@@ -738,9 +788,10 @@ print("alone as in company, within 0.001 nats:", abs(together[0] - alone[0]).ite
 # %% [markdown]
 # ## The two models, complete
 #
-# With these parts both models are short. RealNVP for images: at each scale couplings with checkerboards, a squeeze, couplings with
-# channel masks, a split. (Ours has an ActNorm where the paper's has batch normalisation, and plain small networks in place of residual ones.) Glow: a squeeze,
-# then again and again ActNorm, 1×1 convolution, affine coupling; then a split.
+# With these parts both models are short. RealNVP for images: at each scale couplings with checkerboards, a
+# squeeze, couplings with channel masks, a split. (Ours has an ActNorm where the paper's has batch
+# normalisation, and plain small networks in place of residual ones.) Glow: a squeeze, then again and again
+# ActNorm, 1×1 convolution, affine coupling; then a split.
 
 # %%
 show_source([RealNVP.__init__, Glow.__init__])
@@ -748,11 +799,13 @@ show_source([RealNVP.__init__, Glow.__init__])
 # %% [markdown]
 # ## Pixels end, numbers don't
 #
-# One thing is missing. A pixel lies in $[0, 1]$, and a Gaussian latent can be any number. RealNVP therefore begins with a **logit**:
+# One thing is missing. A pixel lies in $[0, 1]$, and a Gaussian latent can be any number. RealNVP therefore
+# begins with a **logit**:
 #
 # $$y = \alpha + (1 - 2\alpha)\,x, \qquad z = \log y - \log(1 - y).$$
 #
-# $\alpha > 0$ keeps black ($x = 0$) and white at a finite $z$. This is one more transform with one more log-determinant. By the chain rule
+# $\alpha > 0$ keeps black ($x = 0$) and white at a finite $z$. This is one more transform with one more
+# log-determinant. By the chain rule
 # $\mathrm dz/\mathrm dx = (1 - 2\alpha)\left(\tfrac1y + \tfrac1{1-y}\right) = (1 - 2\alpha) / (y (1 - y))$, so
 #
 # $$\log|\det J| = \sum_i \left[\log(1 - 2\alpha) - \log y_i - \log(1 - y_i)\right].$$
@@ -761,24 +814,29 @@ show_source([RealNVP.__init__, Glow.__init__])
 show_source([Logit.forward, Logit._log_det])
 
 # %% [markdown]
-# **Check it** against a case that is known. If $u$ is uniform on $[0, 1]$, then $\log u - \log(1 - u)$ has a logistic density
-# (chapter 04's logistic base draws its samples that way). So a logit over a logistic base must be the *uniform* density, up to $\alpha$: the logistic density at $z$ is $y(1 - y)$, which cancels, and $\log p(x) = \log(1 - 2\alpha)$
-# for every $x$.
+# **Check it** against a case that is known. If $u$ is uniform on $[0, 1]$, then $\log u - \log(1 - u)$ has a
+# logistic density (chapter 04's logistic base draws its samples that way). So a logit over a logistic base must
+# be the *uniform* density, up to $\alpha$: the logistic density at $z$ is $y(1 - y)$, which cancels, and
+# $\log p(x) = \log(1 - 2\alpha)$ for every $x$.
 
 # %%
 uniform = Flow([Logit(1, alpha=0.05)], StandardLogistic(1))
 x = torch.rand(100, 1, generator=seeded(0))
-print("log p = log 0.9 everywhere:", torch.allclose(uniform.log_prob(x), torch.tensor(math.log(0.9)), atol=1e-5))
+print(
+    "log p = log 0.9 everywhere:",
+    torch.allclose(uniform.log_prob(x), torch.tensor(math.log(0.9)), atol=1e-5),
+)
 
 # %% [markdown]
-# **Bits per dimension, after the logit.** Because the logit is *inside* the flow, `log_prob` is a density of pixels in $[0, 1]$, and
-# the formula of chapter 04 holds as it stands:
+# **Bits per dimension, after the logit.** Because the logit is *inside* the flow, `log_prob` is a density of
+# pixels in $[0, 1]$, and the formula of chapter 04 holds as it stands, for $n$ pixels with $L$ grey levels:
 #
 # $$\text{bits/dim} = -\frac{\log p(x)}{n \log 2} + \log_2 L .$$
 #
-# Many programs apply the logit *before* the model, as preprocessing, and then the model's own log-density is one of $z$. It differs
-# by the logit's log-determinant. Leave that out and you get a number that looks like bits per dimension and is none: it depends on
-# $\alpha$, a number that the reader of your table never sees. Here are both for the digits:
+# Many programs apply the logit *before* the model, as preprocessing, and then the model's own log-density is
+# one of $z$. It differs by the logit's log-determinant. Leave that out and you get a number that looks like
+# bits per dimension and is none: it depends on $\alpha$, a number that the reader of your table never sees.
+# Here are both for the digits:
 
 # %%
 x = dequantize(digits, 17, generator=seeded(2))
@@ -791,7 +849,8 @@ print(f"without it:                        {bits_per_dim(wrong, 64, 17):.1f} 'bi
 # %% [markdown]
 # ## Train it
 #
-# **Two moons**, in a few seconds. The state of every coupling starts as the identity, because the last layer of its network starts at zero.
+# **Two moons**, in a few seconds. Every coupling starts as the identity, because the last layer of its network
+# starts at zero.
 
 # %%
 torch.manual_seed(0)
@@ -799,9 +858,7 @@ live = RealNVP(2, couplings=6, hidden=(32, 32))
 history = fit(
     live, toy("two_moons", 10_000, generator=seeded(0)), steps=700, batch_size=256, lr=5e-3
 )
-print(
-    "within 0.25 nats of the entropy of the data:", live.loss(fresh).item() - entropy < 0.25
-)
+print("within 0.25 nats of the entropy of the data:", live.loss(fresh).item() - entropy < 0.25)
 
 # %%
 figure = Figure(figsize=(8, 3.1))
@@ -813,7 +870,10 @@ right_panel.axhline(entropy, color=PALETTE["data"], label="entropy of the data")
 right_panel.set(title="training", xlabel="step", ylabel="loss, nats")
 right_panel.legend()
 figure.tight_layout()
-show_figure(figure, alt="Samples of the model trained just now form two moons; the loss falls to a little above the entropy.")
+show_figure(
+    figure,
+    alt="Samples of the model trained just now form two moons; the loss falls to a little above the entropy.",
+)
 
 # %% [markdown]
 # **Handwritten digits**: a small Glow. The first call, on dequantized digits, sets its ActNorms.
@@ -836,7 +896,12 @@ history = fit(
 print("above 70 nats on the training images:", -history.loss() > 70)
 
 # %%
-rows = [digits[:12], live_glow.sample(12, generator=seeded(5)), realnvp.sample(12, generator=seeded(5)), digit_glow.sample(12, generator=seeded(5))]
+rows = [
+    digits[:12],
+    live_glow.sample(12, generator=seeded(5)),
+    realnvp.sample(12, generator=seeded(5)),
+    digit_glow.sample(12, generator=seeded(5)),
+]
 show_figure(
     image_grid(torch.cat(rows), columns=12, titles=["real", "just trained", "RealNVP", "Glow"]),
     alt="Four rows of small images: real digits, samples of the Glow trained just now, and samples of the two stored models.",
@@ -845,21 +910,27 @@ show_figure(
 # %% [markdown]
 # ## Temperature
 #
-# Samples of flows are often shown at a **temperature** below 1: draw $z$, *multiply it by $T$*, send it back. Two questions: what is
-# drawn then, and why does anyone do it?
+# Samples of flows are often shown at a **temperature** below 1: draw $z$, *multiply it by $T$*, send it back.
+# Two questions: what is drawn then, and why does anyone do it?
 #
-# **What.** $T\varepsilon$ has the density $\mathcal N(0, T^2)$, and $-\tfrac12 z^2/T^2 = \tfrac1{T^2}\left(-\tfrac12 z^2\right)$: up to a
-# constant, $\log p_T(z) = \log p_Z(z) / T^2$. So the latent is drawn from $p_Z^{1/T^2}$, normalised. If the flow keeps volumes
-# up to one constant, as NICE does, the same holds for the images, $p_T(x) \propto p(x)^{1/T^2}$: high densities become higher, low ones lower. With affine
-# couplings it holds only roughly. In a multi-scale flow it says: every conditional standard deviation $\sigma(h_1)$ is multiplied by $T$.
+# **What.** $T\varepsilon$ has the density $\mathcal N(0, T^2)$, and
+# $-\tfrac12 z^2/T^2 = \tfrac1{T^2}\left(-\tfrac12 z^2\right)$: up to a constant,
+# $\log p_T(z) = \log p_Z(z) / T^2$. So the latent is drawn from $p_Z^{1/T^2}$, normalised. If the flow changes
+# all volumes by one factor, as a NICE with a Gaussian prior does, the same holds for the images,
+# $p_T(x) \propto p(x)^{1/T^2}$: high densities become higher, low ones lower. With affine couplings it holds
+# only roughly. In a multi-scale flow it says: every conditional standard deviation $\sigma(h_1)$ is multiplied
+# by $T$.
 #
-# **Why.** Maximum likelihood punishes a model without limit where it gives data no probability, and hardly where it gives probability to images that
-# do not exist. So a flow that is not flexible enough *covers too much*, as the bridge between the moons shows. And almost all of a Gaussian in many dimensions
-# lies near the sphere of radius $\sqrt n$: $|z|^2$ is a sum of $n$ independent squares with mean 1 and variance 2, so $|z| \approx \sqrt n$, give or take $1/\sqrt 2$. At
-# $T < 1$ all latents lie on a smaller sphere, at $T \sqrt n$. The model never saw data there, but it lies between all that it saw.
+# **Why.** Maximum likelihood punishes a model without limit where it gives data no probability, and hardly
+# where it gives probability to images that do not exist. So a flow that is not flexible enough *covers too
+# much*, as the bridge between the moons shows. And almost all of a Gaussian in many dimensions lies near the
+# sphere of radius $\sqrt n$: $|z|^2$ is a sum of $n$ independent squares with mean 1 and variance 2, so
+# $|z| \approx \sqrt n$, give or take $1/\sqrt 2$. At $T < 1$ all latents lie on a smaller sphere, at
+# $T \sqrt n$. The model never saw data there, but it lies between all that it saw.
 #
-# Drag the slider: the same ten latents at temperatures from 0 to 1.2. At 0 all are the one image in the middle of the latent space, which is
-# black: most pixels of most digits are. At 0.5 there are thin, plain strokes; at 1 what the model believes; above it they grow wild.
+# Drag the slider: the same ten latents at temperatures from 0 to 1.2. At 0 all are the one image in the middle
+# of the latent space, which is black: most pixels of most digits are. At 0.5 there are thin, plain strokes; at
+# 1 what the model believes; above it they grow wild.
 
 # %%
 temperatures = [k / 10 for k in range(13)]
@@ -877,8 +948,8 @@ temperature_player.step = 7.0
 temperature_player
 
 # %% [markdown]
-# And in the plane, where you can see both effects: at $T < 1$ the points leave the bridge and the moons' thin ends, and at $T > 1$ they go where no
-# data are.
+# And in the plane, where you can see both effects: at $T < 1$ the points leave the bridge and the moons' thin
+# ends, and at $T > 1$ they go where no data are.
 
 # %%
 z = torch.randn(2000, 2, generator=seeded(6))
@@ -904,8 +975,9 @@ moons_player
 #
 # (Exercise 1 was the prediction, further up.)
 #
-# **2. Implement the affine coupling and its log-determinant.** As in chapter 04, `flip=False` moves the odd coordinates (`x[:, 1::2]`), `flip=True` the
-# even ones. `scale_and_shift(kept)` returns the log-scale and the shift of the half that moves.
+# **2. Implement the affine coupling and its log-determinant.** As in chapter 04, `flip=False` moves the odd
+# coordinates (`x[:, 1::2]`), `flip=True` the even ones. `scale_and_shift(kept)` returns the log-scale and the
+# shift of the half that moves.
 
 
 # %%
@@ -941,7 +1013,8 @@ def squeeze(x):
 check("05.squeeze", squeeze)
 
 # %% [markdown]
-# **5. And back**, from the library's order: channel $4c + 2i + j$ holds row $i$ and column $j$ of the blocks of channel $c$.
+# **5. And back**, from the library's order: channel $4c + 2i + j$ holds row $i$ and column $j$ of the blocks of
+# channel $c$.
 
 
 # %%
@@ -953,7 +1026,8 @@ def unsqueeze(z):
 check("05.squeeze_inverse", unsqueeze)
 
 # %% [markdown]
-# **6. Start an ActNorm.** Find the bias and the log-scale with which $(x + b)\,e^s$ has mean 0 and variance 1 in every channel.
+# **6. Start an ActNorm.** Find the bias and the log-scale with which $(x + b)\,e^s$ has mean 0 and variance 1
+# in every channel.
 
 
 # %%
@@ -965,8 +1039,9 @@ def actnorm_start(x):
 check("05.actnorm", actnorm_start)
 
 # %% [markdown]
-# **7. The log-determinant of a 1×1 convolution, from LU factors.** `torch.linalg.lu(weight)` returns $P$, $L$ and the upper triangular factor. No
-# determinant, please: for 500 channels it would leave the range of float32.
+# **7. The log-determinant of a 1×1 convolution, from LU factors.** `torch.linalg.lu(weight)` returns $P$, $L$
+# and the upper triangular factor. No determinant, please: with some hundred channels it easily leaves the range
+# of float32.
 
 
 # %%
@@ -990,9 +1065,11 @@ def log_prob_at_temperature(z, temperature):
 check("05.temperature", log_prob_at_temperature)
 
 # %% [markdown]
-# **9. Break it on purpose.** Be the network: write an answer $r$ that does no harm on the data, $|s| \le 1$ in all eight couplings for every point of
-# $[-1, 1]^2$, so that training would never notice; and with which, without the bound, latents four standard deviations out are lost in float32. The
-# checker uses the same function in all eight, without shifts. Then say in one sentence why a real network is likely to be such a function.
+# **9. Break it on purpose.** Be the network: write an answer $r$ that does no harm on the data, $|s| \le 1$ in
+# all eight couplings for every point of $[-1, 1]^2$, so that training would never notice; and with which,
+# without the bound, latents four standard deviations out are lost in float32. The checker uses the same
+# function in all eight, without shifts. Then say in one sentence why a real network is likely to be such a
+# function.
 
 
 # %%
@@ -1004,17 +1081,19 @@ def my_raw_log_scale(kept):
 check("05.break_it", my_raw_log_scale)
 
 # %% [markdown]
-# **Without a checker:** train `live` again with `couplings=2`, then 3. Say first whether two can do it. Train `live_glow` with
-# `mixing="reverse"`, or with `logit=0.05`: which of the two changes more? Ask `ScaleMixer` the same question for the digits
-# (`mixtures(digit_glow, dequantize(digits[:6], 17), draws=6, seed=1)`): does the first scale matter as little as on MNIST?
+# **Without a checker:** train `live` again with `couplings=2`, then 3. Say first whether two can do it. Train
+# `live_glow` with `mixing="reverse"`, or with `logit=0.05`: which of the two changes more? Ask `ScaleMixer` the
+# same question for the digits (`mixtures(digit_glow, dequantize(digits[:6], 17), draws=6, seed=1)`): does the
+# first scale matter as little as on MNIST?
 
 # %% [markdown]
 # ## How good is it?
 #
-# All numbers are bits per dimension of the grey levels, on images that the model never saw, each with ten draws of the dequantization
-# noise, *with* the logit's log-determinant. They come from the cards in `data/checkpoints`, which name the commands. The numbers of other people are those in the table of the
-# FFJORD paper (Grathwohl et al. 2019, [arXiv:1810.01367](https://arxiv.org/abs/1810.01367), table 2), which trained all three on MNIST with the
-# same convention, and NICE's own paper.
+# All numbers are bits per dimension of the grey levels, on images that the model never saw, each with ten draws
+# of the dequantization noise, *with* the logit's log-determinant. They come from the cards in
+# `data/checkpoints`, which name the commands. The numbers of other people are those in the table of the FFJORD
+# paper (Grathwohl et al. 2019, [arXiv:1810.01367](https://arxiv.org/abs/1810.01367), table 2), which trained
+# all three on MNIST with the same convention, and NICE's own paper.
 
 # %%
 rows = {
@@ -1035,7 +1114,12 @@ for data, models in rows.items():
         card = load_card(name)
         bits = card["metrics"]["bits per dimension"]
         table += f"| {data} | {words} | {card['parameters']:,} | {bits:.2f} |\n"
-for words, bits in (("NICE, Dinh et al. 2014", 4.36), ("RealNVP", 1.06), ("Glow", 1.05), ("FFJORD, chapter 09", 0.99)):
+for words, bits in (
+    ("NICE, Dinh et al. 2014", 4.36),
+    ("RealNVP", 1.06),
+    ("Glow", 1.05),
+    ("FFJORD, chapter 09", 0.99),
+):
     source = "" if "Dinh" in words else ", in Grathwohl et al. 2019"
     table += f"| MNIST (28×28, 256 levels) | {words}{source} | | {bits:.2f} |\n"
 Markdown(table)
@@ -1045,25 +1129,33 @@ toys = "| toy | NICE | RealNVP | the data's own density |\n| --- | ---: | ---: |
 for name in ("two_moons", "pinwheel"):
     points = toy(name, 50_000, generator=seeded(1))
     best = toy_log_prob(name, points).mean().item()
-    both = [load_card(f"{model}_{name}")["metrics"]["test log-likelihood (nats)"] for model in ("nice", "realnvp")]
+    both = [
+        load_card(f"{model}_{name}")["metrics"]["test log-likelihood (nats)"]
+        for model in ("nice", "realnvp")
+    ]
     toys += f"| {name.replace('_', ' ')}, log-likelihood in nats | {both[0]:.2f} | {both[1]:.2f} | {best:.2f} |\n"
 Markdown(toys)
 
 # %% [markdown]
 # How to read it:
 #
-# - **From NICE to Glow** MNIST takes less than a third of the bits, with a twelfth of the parameters. Do not give the affine coupling all the
-#   credit: the logit, the convolutions, the scales and the 1×1 convolutions came in at once, and we did not measure each alone.
-# - **Behind the published numbers** by about a tenth of a bit. Our Glow has 16 steps with networks of 64 channels, and saw each image ten or eleven times, in 53 minutes on
-#   one core of a busy two-core machine. The published models are far larger and were trained far longer, on GPUs. The numbers in FFJORD's table can be compared with ours, because its
-#   code counts as we do: 256 levels, uniform noise, and a logit whose log-determinant is part of the density.
-# - **MNIST needs few bits because it is black.** Four pixels of five are 0. An ideal model knows them, and has nothing left to say about
-#   them; all that remains there is the noise of dequantization, which costs 0 bits once it is known to be uniform on its interval.
+# - **From NICE to Glow** MNIST takes less than a third of the bits, with a twelfth of the parameters. Do not
+#   give the affine coupling all the credit: the logit, the convolutions, the scales and the 1×1 convolutions
+#   came in at once, and we did not measure each alone.
+# - **Behind the published numbers** by about a tenth of a bit. Our Glow has 16 steps with networks of 64
+#   channels, and saw each image ten or eleven times, in 53 minutes on one core of a busy two-core machine. The
+#   published models are far larger and were trained far longer, on GPUs. The numbers in FFJORD's table can be
+#   compared with ours, because its code counts as we do: 256 levels, uniform noise, and a logit whose
+#   log-determinant is part of the density.
+# - **MNIST needs few bits because it is black.** Four pixels of five are 0. An ideal model knows them, and has
+#   nothing left to say about them; all that remains there is the noise of dequantization, which costs 0 bits
+#   once it is known to be uniform on its interval.
 # - **Digits and MNIST** cannot be compared with each other: other images, 17 levels against 256.
-# - **$\alpha$** is a choice: RealNVP takes 0.05. In trials of 500 steps of the MNIST Glow, $\alpha = 0.05$ had reached 1.78 bits and $10^{-6}$
-#   1.37, so we took $10^{-6}$; longer runs may narrow the gap, and we did not make them.
-# - **The likelihood is not the eye.** The samples below have the right strokes, and many are no digit. Nothing in the loss asks for a whole
-#   digit; a stroke that stops halfway costs a few nats of 3,700.
+# - **$\alpha$** is a choice: RealNVP takes 0.05. In trials of 500 steps of the MNIST Glow, $\alpha = 0.05$ had
+#   reached 1.78 bits and $10^{-6}$ 1.37, so we took $10^{-6}$; longer runs may narrow the gap, and we did not
+#   make them.
+# - **The likelihood is not the eye.** The samples below have the right strokes, and many are no digit. Nothing
+#   in the loss asks for a whole digit; a stroke that stops halfway costs a few nats of 3,700.
 
 # %%
 pictures = []
@@ -1085,16 +1177,20 @@ show_figure(
 # %% [markdown]
 # ## What to take away
 #
-# - An affine coupling stretches as well as shifts; its log-determinant is the sum of its log-scales, another number at every point. Bound
-#   the log-scale.
-# - Masks, squeezes and convolutions put into the flow what we know about images. With a thirtieth of the parameters they do more than NICE's dense networks.
+# - An affine coupling stretches as well as shifts; its log-determinant is the sum of its log-scales, another
+#   number at every point. Bound the log-scale.
+# - Masks, squeezes and convolutions put into the flow what we know about images. With a thirtieth of the
+#   parameters they do more than NICE's dense networks.
 # - A permutation of channels is a matrix; learn the matrix. In LU form its determinant is free.
-# - A split is a coupling whose moved half leaves. The density stays exact, the flow becomes cheaper, and the latent gets scales.
+# - A split is a coupling whose moved half leaves. The density stays exact, the flow becomes cheaper, and the
+#   latent gets scales.
 # - A normalisation may look at a batch once, to start; never while densities are computed.
-# - Bits per dimension mean something only together with *every* log-determinant between the pixels and the latent.
+# - Bits per dimension mean something only together with *every* log-determinant between the pixels and the
+#   latent.
 #
-# **What does not work well.** The likelihood is excellent and the samples are not: strokes are right and digits often are none. A flow has to keep every
-# number, down to the noise of dequantization, and spends most of its likelihood there. And each layer may only do what has an inverse and a cheap determinant.
+# **What does not work well.** The likelihood is excellent and the samples are not: strokes are right and digits
+# often are none. A flow has to keep every number, down to the noise of dequantization, and spends most of its
+# likelihood there. And each layer may only do what has an inverse and a cheap determinant.
 #
-# **Next, chapter 06:** diffusion gives up the exact density for a bound, and with it all of these restrictions: any network will do. Chapter 09 comes
-# back to flows, in continuous time.
+# **Next, chapter 06:** diffusion gives up the exact density for a bound, and with it all of these restrictions:
+# any network will do. Chapter 09 comes back to flows, in continuous time.
