@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Frame, Locator, Page, expect
 from course_lib.widgets import CodeSwap, code_swap
 from tests.browser.conftest import Lab
 from tests.browser.gallery import GALLERY, SETUP
-from tests.browser.harness import live_widget, python, stored_frame
+from tests.browser.harness import live_widget, python, stored_frame, wait_for_python
 
 CELL = list(GALLERY).index("swap") + 1
 SIDE = 4  # cells of the map in a row
@@ -166,6 +166,11 @@ def ask(page: Page, expression: str) -> object:
     return json.loads(python(page, f"import json; print(json.dumps({expression}))"))
 
 
+def wait_for_json(page: Page, expression: str, wanted: object) -> None:
+    """Wait until an expression in the kernel is ``wanted``: a change may be on its way there."""
+    wait_for_python(page, f"import json; print(json.dumps({expression}))", json.dumps(wanted))
+
+
 # ------------------------------------------------------------------------------------ with a kernel
 
 
@@ -180,14 +185,14 @@ def test_painted_cells_reach_python_and_the_exact_image_comes_back(
     expect(how(swap)).to_have_text("exact")
     painted = own.copy()
     painted[1, 2] = 1
-    assert ask(live, "[swap.codes, swap.brush]") == [painted.tolist(), 1]
+    wait_for_json(live, "[swap.codes, swap.brush]", [painted.tolist(), 1])
     assert shown(swap) == decoded(twin, painted).tolist()
     # A quick drag leaves no cell out, and is one step of undo.
     drag(swap, (3, 0), (3, 3))
     expect(status(swap)).to_contain_text("5 cells of 16")
     expect(how(swap)).to_have_text("exact")
     painted[3] = 1
-    assert ask(live, "swap.codes") == painted.tolist()
+    wait_for_json(live, "swap.codes", painted.tolist())
     assert shown(swap) == decoded(twin, painted).tolist()
     button(swap, "Undo").click()
     expect(status(swap)).to_contain_text("1 cell of 16")
@@ -200,13 +205,13 @@ def test_painted_cells_reach_python_and_the_exact_image_comes_back(
     button(swap, "Bring in the top half").click()
     painted[2, :2], painted[:2] = twin["swap_codes"][2][2, :2], twin["swap_codes"][2][:2]
     expect(how(swap)).to_have_text("exact")
-    assert ask(live, "[swap.codes, swap.source]") == [painted.tolist(), 2]
+    wait_for_json(live, "[swap.codes, swap.source]", [painted.tolist(), 2])
     assert shown(swap) == decoded(twin, painted).tolist()
     button(swap, "Back to this image").click()
     expect(status(swap)).to_have_text("")
     button(swap, "Undo").click()
     expect(how(swap)).to_have_text("exact")
-    assert ask(live, "swap.codes") == painted.tolist()
+    wait_for_json(live, "swap.codes", painted.tolist())
     took = [swap.evaluate(ROUND_TRIP) for _ in range(2)]
     print(f"round trips: {', '.join(f'{milliseconds:.0f}' for milliseconds in took)} ms")
     assert min(took) < 1000  # generous: a quiet machine takes a twentieth of that
@@ -256,7 +261,7 @@ def test_keys_and_the_pipette(swap: Locator, live: Page, twin: dict) -> None:
     expect(how(swap)).to_have_text("exact")
     painted = own.copy()
     painted[1, 1] = 3
-    assert ask(live, "swap.codes") == painted.tolist()
+    wait_for_json(live, "swap.codes", painted.tolist())
     palette = twin["swap"].palette
     canvas.press("]")
     after = palette[(palette.index(3) + 1) % len(palette)]
@@ -280,7 +285,7 @@ def test_keys_and_the_pipette(swap: Locator, live: Page, twin: dict) -> None:
     # Enter on a button presses it.
     button(swap, "Example 2").press("Enter")
     expect(button(swap, "Example 2")).to_have_attribute("aria-pressed", "true")
-    assert ask(live, "[swap.example, swap.codes]") == [1, twin["swap_codes"][1].tolist()]
+    wait_for_json(live, "[swap.example, swap.codes]", [1, twin["swap_codes"][1].tolist()])
     assert live.locator(".jp-mod-editMode .jp-Cell.jp-mod-active").count() == 0
 
 
@@ -334,11 +339,11 @@ def test_python_paints_and_encoding_again_counts(swap: Locator, live: Page, twin
     assert 0 < count < 16
     button(swap, "Encode again").click()
     expect(status(swap)).to_have_text(f"Encoded again: {count} cells came out with another code.")
-    assert ask(live, "swap.codes") == again.tolist()
+    wait_for_json(live, "swap.codes", again.astype(int).tolist())
     assert shown(swap) == decoded(twin, again.astype(int)).tolist()
     button(swap, "Undo").click()
     expect(how(swap)).to_have_text("exact")
-    assert ask(live, "swap.codes") == chosen
+    wait_for_json(live, "swap.codes", chosen)
 
 
 # --------------------------------------------------------------------------------- without a kernel
