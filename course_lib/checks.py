@@ -37,21 +37,27 @@ def check_floats(
     ``None`` in ``shape`` stands for any size of at least one: ``(None, 2)`` means "points, one or
     more". ``shape=None`` takes any tensor that is not empty.
     """
-    wanted = "any shape but an empty one"
-    if shape is not None:
-        wanted = "shape [" + ", ".join("B" if size is None else str(size) for size in shape) + "]"
     if not isinstance(x, torch.Tensor):
-        raise ValueError(f"{name} must be a tensor of {wanted}, got {type(x).__name__}")
+        raise ValueError(f"{name} must be a tensor of {_in_words(shape)}, got {type(x).__name__}")
     if not x.is_floating_point():
         raise ValueError(f"{name} must be a floating-point tensor, got {x.dtype}")
     if not _fits(x.shape, shape):
-        raise ValueError(f"{name} must have {wanted}, got {list(x.shape)}")
+        raise ValueError(f"{name} must have {_in_words(shape)}, got {list(x.shape)}")
     if dtype is not None and x.dtype != dtype:
         raise ValueError(f"{name} must be {dtype} like the model, got {x.dtype}")
     if x.layout != torch.strided or x.is_meta:
         raise ValueError(f"{name} must be an ordinary dense tensor, got one that holds no numbers")
     if not stands_for_many(x) and not _all_finite(x.detach()):
         raise ValueError(f"{name} must be finite, got NaN or infinite values")
+
+
+def _in_words(shape: Sequence[int | None] | None) -> str:
+    if shape is None:
+        return "any shape but an empty one"
+    sizes = ["any" if size is None else str(size) for size in shape]
+    if sizes and shape[0] is None:
+        sizes[0] = "B"  # the batch
+    return f"shape [{', '.join(sizes)}]"
 
 
 def stands_for_many(x: torch.Tensor) -> bool:

@@ -112,7 +112,7 @@ class _Stretch(AffineCoupling):
         self, raw_log_scale: Callable[[Tensor], Tensor], *, flip: bool, bound: float | None
     ):
         super().__init__(2, [], flip=flip, bound=bound)
-        self.net.layers = _WithoutShift(raw_log_scale)
+        self.net = _WithoutShift(raw_log_scale)
 
 
 class _WithoutShift(nn.Module):

@@ -48,10 +48,7 @@ class Coupling(Transform):
         self.hidden = hidden
 
     def network(self, outputs: int) -> MLP | ConvNet:
-        """A network of the kept part with so many outputs for each moved coordinate.
-
-        The coupling has checked its input and calls the ``layers``, which don't check it again.
-        """
+        """A network of the kept part with so many outputs for each moved coordinate."""
         kind = ConvNet if len(self.event_shape) == 3 else MLP
         return kind(self.mask.n_kept, self.hidden, outputs * self.mask.n_moved)
 
@@ -100,14 +97,14 @@ class AdditiveCoupling(Coupling):
         """Add the shift: ``x [B, *event]`` to ``(z [B, *event], log_det [B])``."""
         self.check("x", x)
         kept, moved = self.mask.split(x)
-        moved = moved + self.mask.confine(self.shift.layers(kept))
+        moved = moved + self.mask.confine(self.shift(kept))
         return self.mask.merge(kept, moved), x.new_zeros(len(x))
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Subtract the shift: ``z [B, *event]`` to ``(x [B, *event], log_det [B])``."""
         self.check("z", z)
         kept, moved = self.mask.split(z)
-        moved = moved - self.mask.confine(self.shift.layers(kept))
+        moved = moved - self.mask.confine(self.shift(kept))
         return self.mask.merge(kept, moved), z.new_zeros(len(z))
 
 
@@ -165,7 +162,7 @@ class AffineCoupling(Coupling):
 
     def scale_and_shift(self, kept: Tensor) -> tuple[Tensor, Tensor]:
         """The log-scale s and the shift t of the moved part, both of its shape."""
-        raw, shift = self.net.layers(kept).chunk(2, dim=1)
+        raw, shift = self.net(kept).chunk(2, dim=1)
         log_scale = raw if self.bound is None else self.bound * (raw / self.bound).tanh()
         return self.mask.confine(log_scale), self.mask.confine(shift)
 

@@ -321,7 +321,7 @@ for n in (2, 64, 784, 3072):
 #     = \begin{pmatrix} I & 0 \\ \partial m/\partial x_a & I \end{pmatrix},$$
 #
 # triangular, with ones on the diagonal. So $\det J = 1$ and $\log|\det J| = 0$, **whatever $m$ is**: the
-# complicated block never enters. An additive coupling keeps all volumes. In the library (`shift.layers`
+# complicated block never enters. An additive coupling keeps all volumes. In the library (`shift`
 # is the network $m$; `mask.split` takes $x$ apart into $x_a$ and $x_b$, `mask.merge` puts them together; `confine`
 # does nothing to points, it is for the images of chapter 05):
 

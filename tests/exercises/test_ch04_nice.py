@@ -35,8 +35,8 @@ def couple(x, shift, flip, *, log_det=lambda x, m: x.new_zeros(len(x)), new=lamb
 
 def library_coupling(x, shift, flip):
     coupling = AdditiveCoupling(x.shape[1], [], flip=flip)
-    coupling.shift.layers = nn.Identity()
-    coupling.shift.layers.forward = shift
+    coupling.shift = nn.Identity()
+    coupling.shift.forward = shift
     return coupling(x)
 
 
@@ -164,8 +164,8 @@ def uncouple(z, shift, flip):
 
 def library_inverse(z, shift, flip):
     coupling = AdditiveCoupling(z.shape[1], [], flip=flip)
-    coupling.shift.layers = nn.Identity()
-    coupling.shift.layers.forward = shift
+    coupling.shift = nn.Identity()
+    coupling.shift.forward = shift
     return coupling.inverse(z)[0]
 
 

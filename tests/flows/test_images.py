@@ -240,7 +240,7 @@ def test_actnorm_can_be_set_by_hand(generator):
 
 @pytest.mark.parametrize("size", [(3, 2, 4), (3, 2, 4, 4, 4), (3, 3, 4, 4), (3, 2, 0, 4)])
 def test_actnorm_takes_points_and_images_only(size):
-    wanted = r"\[B, 2, B, B\]" if len(size) == 4 else r"\[B, 2\]"
+    wanted = r"\[B, 2, any, any\]" if len(size) == 4 else r"\[B, 2\]"
     with pytest.raises(ValueError, match=rf"^x must have shape {wanted}, got "):
         ActNorm(2)(torch.zeros(size))
 
@@ -311,7 +311,9 @@ def test_a_permutation_takes_the_channels_of_images():
     assert torch.equal(z, torch.stack([x[:, c] for c in (2, 0, 3, 1)], dim=1))
     assert log_det.tolist() == [0.0]
     assert torch.equal(permutation.inverse(z)[0], x)
-    with pytest.raises(ValueError, match=r"^x must have shape \[B, 4, B, B\], got \[1, 3, 2, 3\]$"):
+    with pytest.raises(
+        ValueError, match=r"^x must have shape \[B, 4, any, any\], got \[1, 3, 2, 3\]$"
+    ):
         permutation(x[:, :3])
 
 

@@ -143,7 +143,7 @@ def test_a_seed_is_not_a_generator():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((ONES[0], ONES[0]), "mu must have shape [B, B], got [3]"),
+        ((ONES[0], ONES[0]), "mu must have shape [B, any], got [3]"),
         ((ONES.long(), ONES), f"mu {ORDINARY}"),
         ((ONES, ONES[:1]), "log_var must have shape [2, 3], got [1, 3]"),
         ((ONES, ONES.double()), "log_var must be torch.float32 like the model, got torch.float64"),

@@ -298,7 +298,7 @@ VARIED = torch.randn(6, 4, generator=seeded(1))
 @pytest.mark.parametrize(
     ("x", "latent_dim", "message"),
     [
-        (VARIED[0], 1, "x must have shape [B, B], got [4]"),
+        (VARIED[0], 1, "x must have shape [B, any], got [4]"),
         (VARIED.long(), 1, "x must be a floating-point tensor, got torch.int64"),
         (VARIED / 0, 1, "x must be finite, got NaN or infinite values"),
         (VARIED, 0, "latent_dim must be an integer from 1 to 3, got 0"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from course_lib.data import load_digits, load_mnist, quantize
+from course_lib.data import dequantize, load_digits, load_mnist, quantize, toy
 from course_lib.flows import (
     NICE,
     ActNorm,
@@ -200,6 +200,24 @@ def test_the_comparison_of_mixings_changes_the_mixing_alone(name, kind):
     if kind is Permutation:
         reverse = [torch.equal(t.order, torch.arange(len(t.order)).flip(0)) for t in mixers]
         assert all(reverse) is (name == "glow_digits_reverse")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("glow", "realnvp"))])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
+def test_the_trained_models_invert(monkeypatch, name, dtype, tolerance):
+    if "mnist" in name and not MNIST.is_dir():
+        pytest.skip("needs the MNIST files in ../shared/data/mnist")
+    monkeypatch.setenv("COURSE_DATA", str(MNIST))
+    noise = torch.Generator().manual_seed(0)
+    if name.endswith(("moons", "pinwheel")):
+        x = toy(name.removeprefix("realnvp_"), 500, generator=noise)
+    elif "digits" in name:
+        x = dequantize(load_digits("test")[0], 17, generator=noise)
+    else:
+        x = dequantize(load_mnist("test")[0][:50], 256, generator=noise)
+    model, x = load_pretrained(name).to(dtype), x.to(dtype)
+    with torch.no_grad():
+        assert (model.inverse(model(x)[0])[0] - x).abs().max() < tolerance
 
 
 def test_a_flow_on_images_and_one_on_vectors_are_measured_alike():
