@@ -71,9 +71,10 @@ class AlternatingMask(Mask):
 
     def merge(self, kept: Tensor, moved: Tensor) -> Tensor:
         """``(kept, moved)`` to ``x [B, dim]``."""
-        x = kept.new_empty(len(kept), *self.event_shape)
-        x[:, self.kept], x[:, self.moved] = kept, moved
-        return x
+        even, odd = (moved, kept) if self.flip else (kept, moved)
+        x = torch.stack([even[:, : odd.shape[1]], odd], dim=2).flatten(1)
+        # With an odd number of coordinates there is one even coordinate more.
+        return x if even.shape == odd.shape else torch.cat([x, even[:, -1:]], dim=1)
 
 
 class ChannelMask(Mask):
