@@ -227,7 +227,13 @@ def test_standardize_measures_mean_and_spread(generator):
 
 
 @pytest.mark.parametrize(
-    "x", [torch.zeros(5, 2), torch.tensor([[1.0, 2.0]]), torch.full((60_001, 2), 0.1)]
+    "x",
+    [
+        torch.zeros(5, 2),
+        torch.tensor([[1.0, 2.0]]),
+        torch.full((60_001, 2), 0.1),
+        torch.tensor([[1.0, 2.0], [3.0, 2.0]]),
+    ],
 )
 def test_standardize_wants_data_that_vary(x):
     with pytest.raises(
