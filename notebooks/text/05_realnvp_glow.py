@@ -717,7 +717,8 @@ print(
 #
 # How much is that? We let the trained Glow process all digits, record what arrives at each of its
 # normalisations, and compute this log-determinant from batches of various sizes. Below is its standard
-# deviation: an error in $\log p$ of *one image*, caused by the others alone.
+# deviation: how far the others alone move this one term of an image's $\log p$. (The latent moves as well, and
+# takes part of it back: a larger $\sigma_c$ also makes $z$ smaller. Nothing makes the two cancel.)
 
 # %%
 state = dequantize(load_digits("train")[0], 17, generator=seeded(1))
@@ -741,7 +742,7 @@ figure = Figure(figsize=(5.4, 2.9))
 axes = figure.subplots()
 axes.loglog(list(noise), list(noise.values()), "o-", base=2, color=PALETTE["error"])
 axes.set(
-    title="noise that the company adds to log p of one image",
+    title="noise of the log-determinant of one image",
     xlabel="images in the batch",
     ylabel="nats",
 )
