@@ -120,6 +120,7 @@ def _check_nearest_code(attempt: Attempt, generator: torch.Generator) -> str:
         codebook = torch.randn(n_codes, dim, generator=generator)
         # Short codes and long ones, so that their lengths matter.
         codebook = codebook * (0.3 + 2 * torch.rand(n_codes, 1, generator=generator))
+        z[-1] = codebook[-1]  # so that the last code is named, too: counting from 1 goes too far
         got = _take_indices(attempt(z, codebook), n, n_codes)
         squared = (z[:, None] - codebook).double().square().sum(2)
         chosen = squared.gather(1, got[:, None])[:, 0]
