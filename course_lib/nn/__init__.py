@@ -1,16 +1,26 @@
 """Building blocks shared by the model families."""
 
 from course_lib.nn.conv import ConvNet
-from course_lib.nn.likelihood import bernoulli_log_prob, gaussian_log_prob
+from course_lib.nn.likelihood import (
+    bernoulli_log_prob,
+    discretized_gaussian_log_prob,
+    gaussian_log_prob,
+)
 from course_lib.nn.masked import MaskedConv2d, MaskedLinear, raster_mask
 from course_lib.nn.mlp import MLP
+from course_lib.nn.time import TimeEmbedding, TimeMLP
+from course_lib.nn.unet import UNet
 
 __all__ = [
     "MLP",
     "ConvNet",
     "MaskedConv2d",
     "MaskedLinear",
+    "TimeEmbedding",
+    "TimeMLP",
+    "UNet",
     "bernoulli_log_prob",
+    "discretized_gaussian_log_prob",
     "gaussian_log_prob",
     "raster_mask",
 ]

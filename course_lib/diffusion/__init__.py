@@ -1,0 +1,27 @@
+"""Diffusion models: Gaussian paths from data to noise, and the ways back."""
+
+from course_lib.diffusion.ddim import ddim_invert, ddim_sample, ddim_step, ddim_times, slerp
+from course_lib.diffusion.ddpm import DDPM, ddpm_sample
+from course_lib.diffusion.denoiser import Denoiser, PredictionError
+from course_lib.diffusion.paths import PREDICTIONS, GaussianPath, combine, convert, spread
+from course_lib.diffusion.sampling import last
+from course_lib.diffusion.schedule import DiscreteSchedule
+
+__all__ = [
+    "DDPM",
+    "PREDICTIONS",
+    "Denoiser",
+    "DiscreteSchedule",
+    "GaussianPath",
+    "PredictionError",
+    "combine",
+    "convert",
+    "ddim_invert",
+    "ddim_sample",
+    "ddim_step",
+    "ddim_times",
+    "ddpm_sample",
+    "last",
+    "slerp",
+    "spread",
+]

@@ -1,0 +1,261 @@
+"""DDIM: the same network, but fewer steps, with as much fresh noise as you like, or none."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from course_lib.checks import check_floats, check_int, check_number, check_one_of
+from course_lib.diffusion.denoiser import Denoiser
+from course_lib.diffusion.paths import GaussianPath
+from course_lib.diffusion.sampling import start
+from course_lib.diffusion.schedule import DiscreteSchedule
+
+__all__ = ["ddim_invert", "ddim_sample", "ddim_step", "ddim_times", "slerp"]
+
+SPACINGS = ("linear", "quadratic")
+
+
+def ddim_times(T: int, steps: int, spacing: str = "linear") -> list[int]:
+    """``steps`` of the times 0 ... T − 1, rising; the last is T − 1, where sampling starts.
+
+    ``"linear"``: evenly spaced, T i / steps for i = 1 ... steps, rounded and counted from 0.
+    ``"quadratic"``: T (i / steps)², which puts more of them near the data; where two would fall
+    on the same time, the next free one is taken.
+
+    Reference:
+        Song, Meng, Ermon 2021, https://arxiv.org/abs/2010.02502, appendix D.2. Theirs start at 0
+        and end short of T − 1; that sampling should start where noising ends: Lin et al. 2024,
+        https://arxiv.org/abs/2305.08891, section 3.3.
+
+    Raises:
+        ValueError: When ``steps`` is not from 1 to ``T``, or ``spacing`` is unknown.
+
+    Example:
+        >>> ddim_times(100, 5), ddim_times(100, 5, "quadratic")
+        ([19, 39, 59, 79, 99], [3, 15, 35, 63, 99])
+
+    """
+    check_int("T", T, minimum=1)
+    check_int("steps", steps, minimum=1, maximum=T)
+    check_one_of("spacing", spacing, SPACINGS)
+    power = 1 if spacing == "linear" else 2
+    return [max(round(T * (i / steps) ** power), i) - 1 for i in range(1, steps + 1)]
+
+
+def ddim_step(
+    x_t: Tensor,
+    x_0: Tensor,
+    *,
+    now: tuple[float, float],
+    then: tuple[float, float],
+    eta: float = 0.0,
+    noise: Tensor | None = None,
+) -> Tensor:
+    """One step from a point of the path to another, by way of the guess ``x_0``.
+
+    With the guess goes a guess of the noise, eps = (x_t − a x_0) / b. Both are put together again
+    in the new proportions; the share ``eta`` of what DDPM would draw afresh is drawn afresh:
+
+        x_then = a' x_0 + sqrt(b'² − σ²) eps + σ · noise
+        σ = eta · (b' / b) · sqrt(1 − a² / a'²)
+
+    Reference:
+        Song et al. 2021, https://arxiv.org/abs/2010.02502, equations 12 and 16.
+
+    Args:
+        x_t: The state ``[B, *event]``.
+        x_0: The guess of the data ``[B, *event]``.
+        now: (a, b) of the path where the state is, with b > 0.
+        then: (a', b') of the path where it shall go, (1, 0) for the data. Towards noise, a' < a,
+            only with ``eta`` = 0.
+        eta: 0 draws nothing afresh, 1 as much as DDPM.
+        noise: Standard normal ``[B, *event]``, needed where ``eta`` > 0.
+
+    """
+    (a, b), (a_then, b_then) = now, then
+    eps = (x_t - a * x_0) / b
+    sigma = eta * b_then / b * math.sqrt(1 - (a / a_then) ** 2) if eta else 0.0
+    x = a_then * x_0 + math.sqrt(b_then**2 - sigma**2) * eps
+    return x + sigma * noise if sigma else x
+
+
+def ddim_sample(
+    model: Denoiser,
+    shape: Sequence[int],
+    *,
+    steps: int,
+    eta: float = 0.0,
+    spacing: str = "linear",
+    y: Tensor | None = None,
+    clip: float | None = None,
+    z: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Iterator[Tensor]:
+    """Walk back from noise to data in ``steps`` steps, of any length.
+
+    Reference:
+        Song, Meng, Ermon 2021, https://arxiv.org/abs/2010.02502, section 4.
+
+    Args:
+        model: A model on a ``DiscreteSchedule``.
+        shape: ``(n, *event)``, of the whole batch.
+        steps: How many, from 1 to T.
+        eta: How much of DDPM's fresh noise is drawn, from 0 (none: what comes out is a function of
+            the first noise) to 1. With all T steps and 1 this is DDPM.
+        spacing: How the steps are spread over time, as in ``ddim_times``.
+        y: Labels ``[n]``, for a network with classes.
+        clip: Cut off every guess of x_0 at −``clip`` and ``clip``: 1 for images in [−1, 1]. None:
+            leave it.
+        z: The noise to start from; by default it is drawn.
+        generator: Source of all noise.
+
+    Yields:
+        ``steps`` + 1 states ``[n, *event]``: noise first, the samples last.
+
+    Raises:
+        ValueError: At the call, when an argument is not as described.
+        PredictionError: On the way, when the network's output is not finite or has another shape.
+
+    """
+    times = _times(model, steps, spacing)
+    check_number("eta", eta, minimum=0)
+    if eta > 1:
+        raise ValueError(f"eta must be from 0 to 1, got {eta!r}")
+    z = start(model, shape, clip=clip, z=z, generator=generator)
+    return _ddim_states(model, z, times, eta, y, clip, generator)
+
+
+@torch.no_grad()
+def _ddim_states(
+    model: Denoiser,
+    x: Tensor,
+    times: list[int],
+    eta: float,
+    y: Tensor | None,
+    clip: float | None,
+    generator: torch.Generator | None,
+) -> Iterator[Tensor]:
+    points = _points(model.path, times)
+    yield x
+    for i in reversed(range(len(times))):
+        x_0 = model.predict_x0(x, times[i], y=y, clip=clip)
+        last = i == 0  # without noise, as in DDPM
+        noise = model.noise(x.shape, generator) if eta and not last else None
+        x = ddim_step(
+            x, x_0, now=points[i + 1], then=points[i], eta=0 if last else eta, noise=noise
+        )
+        yield x
+
+
+def ddim_invert(
+    model: Denoiser,
+    x: Tensor,
+    *,
+    steps: int,
+    spacing: str = "linear",
+    y: Tensor | None = None,
+) -> Iterator[Tensor]:
+    """Walk from data to the noise that ``ddim_sample`` with eta = 0 would turn into them.
+
+    Each step back uses what the network says at its end; that is not known yet on the way there, so
+    here it says it of the state at the step's start. The error falls in proportion to 1 / steps.
+
+    Reference:
+        Song et al. 2021, https://arxiv.org/abs/2010.02502, section 4.3.
+
+    Args:
+        model: A model on a ``DiscreteSchedule``.
+        x: Data ``[n, *event]``.
+        steps: How many, from 1 to T.
+        spacing: How the steps are spread over time, as in ``ddim_times``.
+        y: Labels ``[n]``, for a network with classes.
+
+    Yields:
+        ``steps`` + 1 states ``[n, *event]``: the data first, their noise last.
+
+    Raises:
+        ValueError: At the call, when an argument is not as described.
+        PredictionError: On the way, when the network's output is not finite or has another shape.
+
+    """
+    times = _times(model, steps, spacing)
+    check_floats("x", x, None, dtype=model.zero.dtype)
+    start(model, x.shape, z=x)
+    return _inverted_states(model, x, times, y)
+
+
+@torch.no_grad()
+def _inverted_states(
+    model: Denoiser, x: Tensor, times: list[int], y: Tensor | None
+) -> Iterator[Tensor]:
+    points = _points(model.path, times)
+    yield x
+    for i, t in enumerate(times):
+        (a, b), (a_then, b_then) = points[i], points[i + 1]
+        eps = model.predict(x, t, target="eps", y=y)
+        # ddim_step, written for eps: at the data b is 0, and eps can't be told from x_0.
+        x = a_then / a * (x - b * eps) + b_then * eps
+        yield x
+
+
+def slerp(z0: Tensor, z1: Tensor, w: float | Tensor) -> Tensor:
+    """From ``z0`` to ``z1`` along the arc between them: spherical linear interpolation.
+
+    sin((1 − w) θ) / sin θ · z0 + sin(w θ) / sin θ · z1, with θ the angle between the two. Two
+    samples of noise in many dimensions are about equally long and at right angles; on the straight
+    line between them lie shorter ones, such as noise never is, and on the arc lie none.
+
+    Reference:
+        Shoemake 1985; Song et al. 2021, https://arxiv.org/abs/2010.02502, section 5.3.
+
+    Args:
+        z0: ``[B, *event]``, none of them zero.
+        z1: The same shape, none opposite to its ``z0``: there would be no shortest arc.
+        w: From 0 (``z0``) to 1 (``z1``), a number or ``[B]``.
+
+    Returns:
+        ``[B, *event]``.
+
+    Raises:
+        ValueError: When an argument is not as described.
+
+    Example:
+        >>> slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5)
+        tensor([[0.7071, 0.7071]])
+
+    """
+    check_floats("z0", z0, None)
+    check_floats("z1", z1, z0.shape, dtype=z0.dtype)
+    if z0.ndim < 2:
+        raise ValueError(f"z0 must have shape [B, *event], got {list(z0.shape)}")
+    w = torch.as_tensor(w, device=z0.device).double()
+    if w.shape not in ((), (len(z0),)) or not ((w >= 0) & (w <= 1)).all():
+        raise ValueError(f"w must be a number or [{len(z0)}] numbers from 0 to 1, got {w.tolist()}")
+    flat0, flat1 = z0.flatten(1).double(), z1.flatten(1).double()
+    lengths = flat0.norm(dim=1), flat1.norm(dim=1)
+    if (lengths[0] == 0).any() or (lengths[1] == 0).any():
+        raise ValueError("z0 and z1 must have no zero vector among them, got one")
+    unit0, unit1 = flat0 / lengths[0][:, None], flat1 / lengths[1][:, None]
+    # Twice the angle whose tangent is that of half θ: exact for small angles, unlike acos.
+    angle = 2 * torch.atan2((unit0 - unit1).norm(dim=1), (unit0 + unit1).norm(dim=1))
+    if (math.pi - angle < 1e-6).any():
+        raise ValueError("z0 and z1 must not be opposite to each other, got a pair that is")
+    # sinc(x) = sin(π x) / (π x) makes sin(w θ) / sin θ right for θ = 0 too, where it is w.
+    turn = angle / math.pi
+    weight0 = (1 - w) * torch.sinc((1 - w) * turn) / torch.sinc(turn)
+    weight1 = w * torch.sinc(w * turn) / torch.sinc(turn)
+    return (weight0[:, None] * flat0 + weight1[:, None] * flat1).reshape(z0.shape).to(z0)
+
+
+def _times(model: Denoiser, steps: int, spacing: str) -> list[int]:
+    if not isinstance(model, Denoiser) or not isinstance(model.path, DiscreteSchedule):
+        raise ValueError(f"model must be one on a DiscreteSchedule, got {type(model).__name__}")
+    return ddim_times(len(model.path), steps, spacing)
+
+
+def _points(path: GaussianPath, times: list[int]) -> list[tuple[float, float]]:
+    """(a, b) of the data, (1, 0), and then of each time."""
+    t = torch.tensor(times, dtype=torch.float64)
+    return [(1.0, 0.0), *zip(path.a(t).tolist(), path.b(t).tolist(), strict=True)]

@@ -1,0 +1,290 @@
+"""DDPM: noise data in T small steps, and learn to take every step back."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from course_lib.checks import check_floats, check_generator, check_int, check_one_of
+from course_lib.diffusion.denoiser import Denoiser
+from course_lib.diffusion.paths import spread
+from course_lib.diffusion.sampling import last, start
+from course_lib.diffusion.schedule import DiscreteSchedule
+from course_lib.nn import discretized_gaussian_log_prob, gaussian_log_prob
+
+__all__ = ["DDPM", "ddpm_sample"]
+
+
+class DDPM(Denoiser):
+    """Denoising diffusion: the way back is a chain of Gaussians p(x_{t−1} | x_t).
+
+    Each has the mean that the posterior q(x_{t−1} | x_t, x_0) would have if the network's guess of
+    x_0 were true, and a fixed variance. Images are expected in [−1, 1].
+
+    Reference:
+        Ho, Jain, Abbeel 2020, https://arxiv.org/abs/2006.11239.
+
+    Args:
+        net: The network, as in ``Denoiser``; ``sample`` also wants its ``event_shape``.
+        schedule: The T noising steps. Times are indices into it, 0 ... T − 1.
+        predicts: What ``net`` returns, as in ``Denoiser``.
+        variance: Of a step back: ``"posterior"``, that of q(x_{t−1} | x_t, x_0), or ``"beta"``,
+            that of the step forward: the right ones where the data are a single point, and where
+            they are standard normal.
+
+    Raises:
+        ValueError: When an argument is not as described.
+
+    Example:
+        >>> from course_lib.nn import TimeMLP
+        >>> model = DDPM(TimeMLP(2), DiscreteSchedule.linear(20))
+        >>> model.sample(5).shape
+        torch.Size([5, 2])
+
+    """
+
+    path: DiscreteSchedule
+
+    def __init__(
+        self,
+        net: Callable[..., Tensor],
+        schedule: DiscreteSchedule,
+        *,
+        predicts: str = "eps",
+        variance: str = "posterior",
+    ):
+        if not isinstance(schedule, DiscreteSchedule):
+            raise ValueError(f"schedule must be a DiscreteSchedule, got {schedule!r}")
+        check_one_of("variance", variance, ("posterior", "beta"))
+        super().__init__(net, schedule, predicts=predicts)
+        self.variance = variance
+        # Of the posterior: what multiplies x_0 and x_t in its mean, and its variance, [T] each.
+        betas, alphas = schedule.betas.double(), 1 - schedule.betas.double()
+        before = F.pad(schedule.log_alpha_bars[:-1], (1, 0))  # log ᾱ a step earlier: first 0
+        noise, noise_before = -schedule.log_alpha_bars.expm1(), -before.expm1()  # 1 − ᾱ
+        self.of_x0 = (before / 2).exp() * betas / noise
+        self.of_x_t = alphas.sqrt() * noise_before / noise
+        self.posterior_variance = noise_before / noise * betas
+
+    @property
+    def schedule(self) -> DiscreteSchedule:
+        """The path, under DDPM's name for it."""
+        return self.path
+
+    def posterior(self, x_t: Tensor, x_0: Tensor, t: Tensor | int) -> tuple[Tensor, Tensor]:
+        """Mean and variance of q(x_{t−1} | x_t, x_0): where the step before came from.
+
+        At t = 0 the step before is the data: the mean is ``x_0`` and the variance 0.
+
+        Reference:
+            Ho et al. 2020, equations 6 and 7.
+
+        Args:
+            x_t: Noised data ``[B, *event]``.
+            x_0: The data ``[B, *event]``, or a guess of it.
+            t: Whole times from 0 to T − 1, ``[B]`` or one for all.
+
+        Returns:
+            The mean ``[B, *event]`` and the variance ``[B, 1, ...]``, the same for every number of
+            an example.
+
+        Raises:
+            ValueError: When an argument is not as described.
+
+        """
+        check_floats("x_t", x_t, None, dtype=self.zero.dtype)
+        check_floats("x_0", x_0, x_t.shape, dtype=x_t.dtype)
+        t = self._whole_times(t, len(x_t))
+        of_x0, of_x_t, variance = (
+            spread(coefficients.to(t.device)[t], x_t)
+            for coefficients in (self.of_x0, self.of_x_t, self.posterior_variance)
+        )
+        return of_x0 * x_0 + of_x_t * x_t, variance
+
+    def reverse(
+        self,
+        x_t: Tensor,
+        t: Tensor | int,
+        *,
+        y: Tensor | None = None,
+        clip: float | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the model's own p(x_{t−1} | x_t), as ``posterior`` returns them.
+
+        The mean is that of the posterior at the predicted x_0, cut off at −``clip`` and ``clip``
+        where that is given.
+        """
+        t = self._whole_times(t, len(x_t))
+        x_0 = self.predict_x0(x_t, t, y=y, clip=clip)
+        mean, variance = self.posterior(x_t, x_0, t)
+        if self.variance == "beta":
+            variance = spread(self.schedule.betas.to(t.device)[t], x_t)
+        return mean, variance
+
+    def elbo_terms(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        levels: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The parts of −ELBO of ``x [B, *event]``, in nats: ``[T + 1, B]``.
+
+        Part 0 is the reconstruction, −log p(x_0 | first noised x), whose variance is the first β.
+        Parts t = 1 ... T − 1 are KL(q(x_{t−1} | x_t, x_0) ‖ p(x_{t−1} | x_t)). Part T is the prior,
+        KL(q(x_{T−1} | x_0) ‖ N(0, I)), which nothing learns. Parts 0 ... T − 1 are averages over
+        x_t of which one draw each is taken.
+
+        Reference:
+            Ho et al. 2020, equation 5.
+
+        Args:
+            x: Data.
+            y: Labels ``[B]``, for a network with classes.
+            levels: With it the data are grey levels, evenly spaced from −1 to 1, and the
+                reconstruction is a probability (section 3.3). Without, it is a density.
+            generator: Source of the noise.
+
+        Raises:
+            ValueError: When an argument is not as described.
+
+        """
+        check_floats("x", x, None, dtype=self.zero.dtype)
+        check_generator(generator, x.device)
+        if levels is not None:
+            check_int("levels", levels, minimum=2)
+        terms = []
+        for t in range(len(self.schedule)):
+            x_t = self.schedule.sample(x, t, self.noise(x.shape, generator))
+            mean, variance = self.reverse(x_t, t, y=y)
+            if t == 0:
+                beta = self.schedule.betas[:1].to(x)
+                if levels is None:
+                    log_prob = gaussian_log_prob(x.flatten(1), mean.flatten(1), beta.log())
+                else:
+                    log_prob = discretized_gaussian_log_prob(x, mean, beta.sqrt(), levels)
+                    log_prob = log_prob.flatten(1).sum(1)
+                terms.append(-log_prob)
+            else:
+                true_mean, true_variance = self.posterior(x_t, x, t)
+                terms.append(_gaussian_kl(true_mean, true_variance, mean, variance))
+        t = torch.tensor([self.schedule.t_max], dtype=torch.float64)
+        a, b = self.schedule.a(t).to(x), self.schedule.b(t).to(x)
+        one = torch.ones_like(b)
+        terms.append(_gaussian_kl(a * x, b.square(), torch.zeros_like(x), one))
+        return torch.stack(terms)
+
+    def elbo(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        levels: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """A lower bound of log p(x) for ``x [B, *event]``, in nats, ``[B]``.
+
+        It is minus the sum of ``elbo_terms``, which describes the arguments: T calls of the
+        network. Each call estimates the bound anew, with other noise.
+        """
+        return -self.elbo_terms(x, y, levels=levels, generator=generator).sum(0)
+
+    def sample(
+        self,
+        n: int,
+        *,
+        y: Tensor | None = None,
+        clip: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """``n`` samples ``[n, *event]`` by all T steps; the rest as in ``ddpm_sample``."""
+        shape = self._batch_shape(n)
+        return last(ddpm_sample(self, shape, y=y, clip=clip, generator=generator))
+
+    def trajectory(
+        self,
+        n: int,
+        *,
+        y: Tensor | None = None,
+        clip: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """All states of ``n`` samples, ``[T + 1, n, *event]``, noise first."""
+        shape = self._batch_shape(n)
+        return torch.stack(list(ddpm_sample(self, shape, y=y, clip=clip, generator=generator)))
+
+    def _batch_shape(self, n: int) -> tuple[int, ...]:
+        check_int("n", n, minimum=1)
+        shape = getattr(self.net, "event_shape", None)
+        if shape is None:
+            name = type(self.net).__name__
+            raise ValueError(f"net must have an event_shape, or use ddpm_sample; got {name}")
+        return (n, *shape)
+
+    def _whole_times(self, t: Tensor | int, n: int) -> Tensor:
+        t = self.path.times(t, n)
+        if t.is_floating_point():
+            raise ValueError(f"t must hold whole times, of an integer dtype, got {t.dtype}")
+        return t.long()
+
+
+def ddpm_sample(
+    model: DDPM,
+    shape: Sequence[int],
+    *,
+    y: Tensor | None = None,
+    clip: float | None = None,
+    z: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Iterator[Tensor]:
+    """Walk back from noise to data, one step of the schedule at a time.
+
+    Reference:
+        Ho et al. 2020, algorithm 2.
+
+    Args:
+        model: The model.
+        shape: ``(n, *event)``, of the whole batch.
+        y: Labels ``[n]``, for a network with classes.
+        clip: Cut off every guess of x_0 at −``clip`` and ``clip``: 1 for images in [−1, 1]. None:
+            leave it.
+        z: The noise to start from; by default it is drawn.
+        generator: Source of all noise.
+
+    Yields:
+        T + 1 states ``[n, *event]``: noise first, the samples last.
+
+    Raises:
+        ValueError: At the call, when an argument is not as described.
+        PredictionError: On the way, when the network's output is not finite or has another shape.
+
+    """
+    if not isinstance(model, DDPM):
+        raise ValueError(f"model must be a DDPM, got {type(model).__name__}")
+    z = start(model, shape, clip=clip, z=z, generator=generator)
+    return _ddpm_states(model, z, y, clip, generator)
+
+
+@torch.no_grad()
+def _ddpm_states(
+    model: DDPM,
+    x: Tensor,
+    y: Tensor | None,
+    clip: float | None,
+    generator: torch.Generator | None,
+) -> Iterator[Tensor]:
+    yield x
+    for t in reversed(range(len(model.schedule))):
+        mean, variance = model.reverse(x, t, y=y, clip=clip)
+        # The last step adds no noise: it would only be seen as noise.
+        x = mean if t == 0 else mean + variance.sqrt() * model.noise(x.shape, generator)
+        yield x
+
+
+def _gaussian_kl(mean: Tensor, variance: Tensor, other_mean: Tensor, other: Tensor) -> Tensor:
+    """KL(N(mean, variance) ‖ N(other_mean, other)), summed over each example: ``[B]``."""
+    ratio = variance / other
+    gap = (mean - other_mean).square() / other
+    return 0.5 * (gap + ratio - 1 - ratio.log()).flatten(1).sum(1)
