@@ -3,6 +3,7 @@
 # Importing these registers their recipes.
 from course_lib.training import (  # noqa: F401
     recipes_autoregressive,
+    recipes_classifiers,
     recipes_diffusion,
     recipes_flows,
     recipes_latent,

@@ -1,12 +1,23 @@
 """The recipes of chapters 06 and 07: DDPMs on toys, the digits and MNIST."""
 
+import math
+import time
+
 import torch
 from torch import Tensor
 
-from course_lib.data import load_mnist
-from course_lib.diffusion import DDPM, DiscreteSchedule
-from course_lib.nn import UNet
+from course_lib.data import load_digits, load_mnist
+from course_lib.diffusion import DDPM, DiscreteSchedule, ddim_sample, last
+from course_lib.nn import TimeMLP, UNet
+from course_lib.training.quality import N_SAMPLES, feature_distance
 from course_lib.training.recipes import Recipe, register
+from course_lib.training.recipes_flows import N_TOY, toy_points
+from course_lib.training.recipes_latent import moved_digits
+
+# Which samplers the cards compare: (steps, eta), the last of the digits' being DDPM itself.
+DIGITS_STEPS, ETAS = (5, 10, 20, 50, 100, 400), (0.0, 0.5, 1.0)
+DIGITS_SAMPLERS = [(steps, eta) for steps in DIGITS_STEPS for eta in ETAS]
+MNIST_SAMPLERS = [(10, 0.0), (20, 0.0), (50, 0.0), (50, 1.0), (250, 1.0)]
 
 
 def to_signed(images: Tensor) -> Tensor:
@@ -14,22 +25,153 @@ def to_signed(images: Tensor) -> Tensor:
     return 2 * images - 1
 
 
+def to_unit(images: Tensor) -> Tensor:
+    """Back from [−1, 1] to [0, 1]; what lies outside is cut off."""
+    return ((images + 1) / 2).clamp(0, 1)
+
+
 def mnist_batch(x: Tensor, generator: torch.Generator) -> Tensor:
     """MNIST digits in [−1, 1]."""
     return to_signed(x)
 
 
+def digits_batch(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Grey digits in [−1, 1]; seven in ten are turned, moved and resized a little."""
+    return to_signed(moved_digits(x, generator))
+
+
+def distance_name(steps: int, eta: float) -> str:
+    """What the feature distance of a sampler's samples is called on a card."""
+    return f"feature distance, {steps} steps, eta {eta:g}"
+
+
+def bound_name(variance: str) -> str:
+    """What the bound with one of the two variances is called on a card."""
+    return f"test negative ELBO (nats), variance {variance}"
+
+
+def bits_name(variance: str) -> str:
+    """What the same bound is called in bits per dimension."""
+    return f"bits per dimension, at most, variance {variance}"
+
+
+def seconds_name(steps: int) -> str:
+    """What the time that a sampler needs is called on a card."""
+    return f"seconds for {N_SAMPLES:,} samples, {steps} steps"
+
+
+@torch.no_grad()
+def bound_metrics(
+    model: DDPM, x: Tensor, y: Tensor | None = None, *, levels: int | None = None
+) -> dict[str, float]:
+    """The bound of the mean −log p(x) of test data, in nats, with each of the two variances.
+
+    Of images with grey levels also the bits per dimension that it comes to.
+    """
+    metrics = {}
+    for variance in ("posterior", "beta"):
+        bounded = DDPM(model.net, model.schedule, predicts=model.predicts, variance=variance)
+        noise = torch.Generator().manual_seed(1)
+        elbo = torch.cat(
+            [
+                bounded.elbo(x[i], None if y is None else y[i], levels=levels, generator=noise)
+                for i in torch.arange(len(x)).split(500)
+            ]
+        )
+        metrics[bound_name(variance)] = -elbo.mean().item()
+        metrics[f"standard error (nats), variance {variance}"] = (
+            elbo.std() / len(elbo) ** 0.5
+        ).item()
+        if levels is not None:
+            # The bound is of a probability, with no cubes around the levels: no log2(levels).
+            bits = -elbo.mean().item() / (x[0].numel() * math.log(2))
+            metrics[bits_name(variance)] = bits
+    return metrics
+
+
+def sampler_metrics(model: DDPM, data: str, samplers: list[tuple[int, float]]) -> dict[str, float]:
+    """The feature distance of each sampler's samples, and how long they took without fresh noise.
+
+    All start from the same noise. Classes, where there are any, come in turn.
+    """
+    classes = None if model.net.time.n_classes is None else torch.arange(N_SAMPLES) % 10
+    metrics = {}
+    for steps, eta in samplers:
+        noise, images = torch.Generator().manual_seed(0), []
+        started = time.perf_counter()
+        for i in torch.arange(N_SAMPLES).split(100):
+            y = None if classes is None else classes[i]
+            states = ddim_sample(
+                model,
+                (len(i), *model.net.event_shape),
+                steps=steps,
+                eta=eta,
+                y=y,
+                clip=1.0,
+                generator=noise,
+            )
+            images.append(last(states))
+        if eta == 0:
+            metrics[seconds_name(steps)] = time.perf_counter() - started
+        metrics[distance_name(steps, eta)] = feature_distance(to_unit(torch.cat(images)), data)
+    return metrics
+
+
+def digits_metrics(model: DDPM) -> dict[str, float]:
+    """The bound of the test digits, and all samplers."""
+    x = to_signed(load_digits("test")[0])
+    return bound_metrics(model, x, levels=17) | sampler_metrics(model, "digits", DIGITS_SAMPLERS)
+
+
+def mnist_metrics(model: DDPM) -> dict[str, float]:
+    """The bound of 100 test images, and a few samplers."""
+    x, y = (part[::100] for part in load_mnist("test"))
+    bound = bound_metrics(model, to_signed(x), y, levels=256)
+    return bound | sampler_metrics(model, "mnist", MNIST_SAMPLERS)
+
+
+for toy_name in ("two_moons", "pinwheel"):
+    register(
+        Recipe(
+            name=f"ddpm_{toy_name}",
+            summary=f"DDPM, 200 steps of a linear schedule, on the 2-D toy {toy_name}",
+            data=f'toy("{toy_name}"), {N_TOY:,} points, seed 0; tested on 2,000, seed 1',
+            build=lambda: DDPM(TimeMLP(2), DiscreteSchedule.linear(200)),
+            load=lambda toy_name=toy_name: toy_points(toy_name, seed=0),
+            options={"steps": 8000, "batch_size": 512, "lr": 2e-3, "ema": 0.998},
+            evaluate=lambda model, toy_name=toy_name: bound_metrics(
+                model, toy_points(toy_name, seed=1)[:2000]
+            ),
+        )
+    )
+
+for kind, make_schedule in (("", DiscreteSchedule.linear), ("_cosine", DiscreteSchedule.cosine)):
+    register(
+        Recipe(
+            name=f"ddpm_digits{kind}",
+            summary=f"DDPM, 400 steps of a {kind[1:] or 'linear'} schedule, U-Net, on the digits",
+            data='load_digits("train"), 1,438 images, jittered, grey; tested on the other 359',
+            build=lambda make_schedule=make_schedule: DDPM(
+                UNet((1, 8, 8), widths=(24, 48)), make_schedule(400)
+            ),
+            load=lambda: load_digits("train")[0],
+            transform=digits_batch,
+            options={"steps": 5000, "batch_size": 128, "lr": 2e-3, "ema": 0.998},
+            evaluate=digits_metrics,
+        )
+    )
+
 register(
     Recipe(
         name="ddpm_mnist",
-        summary="DDPM, 1,000 steps of a linear schedule, class-conditional U-Net, on MNIST",
-        data='load_mnist("train"), 60,000 images with their labels; tested on the 10,000 test images',
+        summary="DDPM, 1,000 steps of a linear schedule, U-Net, given the class, on MNIST",
+        data='load_mnist("train"), 60,000 images and labels; tested on the 10,000 test images',
         build=lambda: DDPM(
             UNet((1, 28, 28), widths=(16, 32, 64), n_classes=10), DiscreteSchedule.linear(1000)
         ),
         load=lambda: load_mnist("train"),
         transform=mnist_batch,
         options={"steps": 8000, "batch_size": 64, "lr": 2e-3, "ema": 0.999},
-        evaluate=lambda model: {"dummy": 1 / 0},
+        evaluate=mnist_metrics,
     )
 )

@@ -7,9 +7,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from course_lib.data import dequantize, jitter, load_digits, load_mnist, toy
+from course_lib.data import dequantize, jitter, load_digits, load_mnist, quantize, toy
 from course_lib.flows import NICE, Flow, Glow, RealNVP
 from course_lib.metrics import bits_per_dim
+from course_lib.training.quality import N_SAMPLES, sample_quality
 from course_lib.training.recipes import Recipe, register
 
 DIGIT_LEVELS, MNIST_LEVELS = 17, 256
@@ -49,6 +50,16 @@ def image_log_likelihood(model: Flow, images: Tensor, levels: int) -> dict[str, 
         "standard error (nats)": (log_prob.std() / len(log_prob) ** 0.5).item(),
         "bits per dimension": bits_per_dim(log_prob.mean(), dim, levels).item(),
     }
+
+
+def image_metrics(model: Flow, images: Tensor, levels: int) -> dict[str, float]:
+    """``image_log_likelihood``, and how far samples are from the test images."""
+    likelihood = image_log_likelihood(model, images, levels)
+    x = model.sample(N_SAMPLES, generator=torch.Generator().manual_seed(3))
+    side = int(x[0].numel() ** 0.5)
+    # The last number below 1: what lies beyond the brightest level's interval counts as brightest.
+    grey = quantize(x.clamp(0, 1 - 1e-6).reshape(-1, 1, side, side), levels)
+    return likelihood | sample_quality(grey, "digits" if levels == DIGIT_LEVELS else "mnist")
 
 
 def digits_batch(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -124,7 +135,7 @@ register(
             "clip": 10.0,
             "ema": 0.998,
         },
-        evaluate=lambda model: image_log_likelihood(
+        evaluate=lambda model: image_metrics(
             model, load_digits("test")[0].flatten(1), DIGIT_LEVELS
         ),
     )
@@ -147,9 +158,7 @@ register(
             "clip": 100.0,
             "ema": 0.999,
         },
-        evaluate=lambda model: image_log_likelihood(
-            model, load_mnist("test")[0].flatten(1), MNIST_LEVELS
-        ),
+        evaluate=lambda model: image_metrics(model, load_mnist("test")[0].flatten(1), MNIST_LEVELS),
     )
 )
 
@@ -178,7 +187,7 @@ def register_image_flow(name: str, summary: str, build: Callable[[], Flow], *, s
                 "clip": 50.0,
                 "ema": 0.999 if mnist else 0.998,
             },
-            evaluate=lambda model: image_log_likelihood(model, load("test")[0], levels),
+            evaluate=lambda model: image_metrics(model, load("test")[0], levels),
         )
     )
 

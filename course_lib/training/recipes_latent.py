@@ -13,6 +13,7 @@ from course_lib.autoregressive import PixelCNN
 from course_lib.data import jitter, load_digits, load_mnist
 from course_lib.latent import GAN, VAE, VQVAE, perplexity
 from course_lib.training.checkpoints import load_pretrained
+from course_lib.training.quality import N_SAMPLES, sample_quality
 from course_lib.training.recipes import Recipe, register
 from course_lib.training.recipes_autoregressive import (
     DIGITS,
@@ -56,6 +57,13 @@ def vae_metrics(
         "distortion (nats)": distortion.mean().item(),
         "active units": (torch.cat(means).var(dim=0) > 0.01).sum().item(),
     }
+
+
+def vae_quality(model: VAE, data: str) -> dict[str, float]:
+    """How far samples, means of p(x | z), are from the grey test images."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        return sample_quality(model.sample(N_SAMPLES, mean=True, generator=generator), data)
 
 
 def mode_metrics(model: nn.Module) -> dict[str, float]:
@@ -142,7 +150,9 @@ def register_mnist_vae(
             load=lambda: data("train"),
             transform=mnist_batch,
             options={"steps": steps, "batch_size": 128, "lr": 1e-3, "ema": 0.999},
-            evaluate=lambda model: vae_metrics(model, *data("test"), n_samples=n_samples),
+            evaluate=lambda model: (
+                vae_metrics(model, *data("test"), n_samples=n_samples) | vae_quality(model, "mnist")
+            ),
         )
     )
 
@@ -186,7 +196,9 @@ def register_digits_vae(name: str, summary: str, build: Callable[[], VAE]) -> No
             load=lambda: load_digits("train")[0],
             transform=digits_batch,
             options={"steps": 4000, "batch_size": 128, "lr": 2e-3, "ema": 0.998},
-            evaluate=lambda model: vae_metrics(model, binary_digits("test")[0]),
+            evaluate=lambda model: (
+                vae_metrics(model, binary_digits("test")[0]) | vae_quality(model, "digits")
+            ),
         )
     )
 

@@ -1,0 +1,213 @@
+"""The recipes of chapters 06 and 07, and the checkpoints that came out of them."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from scipy import ndimage
+
+from course_lib.data import load_digits, load_mnist, toy_log_prob
+from course_lib.diffusion import DDPM, DiscreteSchedule, ddim_sample, last
+from course_lib.nn import TimeMLP
+from course_lib.training import checkpoint_folder, load_card, load_pretrained, recipe
+from course_lib.training.quality import feature_distance
+from course_lib.training.recipes_diffusion import (
+    DIGITS_SAMPLERS,
+    MNIST_SAMPLERS,
+    bits_name,
+    bound_metrics,
+    bound_name,
+    digits_batch,
+    distance_name,
+    mnist_batch,
+    sampler_metrics,
+    seconds_name,
+    to_signed,
+    to_unit,
+)
+from course_lib.training.recipes_flows import toy_points
+
+TOYS = ["two_moons", "pinwheel"]
+NAMES = [*(f"ddpm_{toy}" for toy in TOYS), "ddpm_digits", "ddpm_digits_cosine", "ddpm_mnist"]
+VARIANCES = ("posterior", "beta")
+FLOOR = "feature distance, 1,000 training images"
+MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_has_its_checkpoint(name):
+    card, model = load_card(name), load_pretrained(name)
+    assert isinstance(model, DDPM)
+    assert card["command"] == f"python -m course_lib train {name}"
+    assert card["steps"] == recipe(name).options["steps"], "trained by the recipe as it stands"
+    assert not model.training
+    assert (checkpoint_folder() / f"{name}.safetensors").stat().st_size <= 4_000_000
+
+
+@pytest.mark.parametrize("toy", TOYS)
+def test_the_toys_cards_say_what_the_models_do(toy):
+    card = load_card(f"ddpm_{toy}")["metrics"]
+    points = toy_points(toy, seed=2)[:1000]
+    measured = bound_metrics(load_pretrained(f"ddpm_{toy}"), points)
+    for variance in VARIANCES:
+        errors = [m[f"standard error (nats), variance {variance}"] for m in (measured, card)]
+        gap = measured[bound_name(variance)] - card[bound_name(variance)]
+        assert abs(gap) < 4 * math.hypot(*errors)
+
+
+@pytest.mark.parametrize("toy", TOYS)
+def test_the_toys_bounds_lie_below_the_data_s_own_log_likelihood(toy):
+    card = load_card(f"ddpm_{toy}")["metrics"]
+    best = toy_log_prob(toy, toy_points(toy, seed=1)[:2000]).mean().item()
+    for variance in VARIANCES:
+        noise = card[f"standard error (nats), variance {variance}"]
+        assert -card[bound_name(variance)] < best + 4 * noise
+    assert -card[bound_name("beta")] > best - 0.3
+    assert -card[bound_name("posterior")] < -card[bound_name("beta")] - 0.5
+
+
+@pytest.mark.parametrize("toy", TOYS)
+def test_samples_of_the_toys_lie_where_the_data_do(toy):
+    """Few of them fall where hardly any data do: below the density that 1 % of the data are in."""
+    data = toy_log_prob(toy, toy_points(toy, seed=1))
+    samples = load_pretrained(f"ddpm_{toy}").sample(1000, generator=generator())
+    stray = (toy_log_prob(toy, samples) < data.quantile(0.01)).float().mean().item()
+    assert stray < 0.08
+    assert samples.std(dim=0) == pytest.approx(toy_points(toy, seed=1).std(dim=0), rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["ddpm_digits", "ddpm_digits_cosine"])
+def test_the_digits_cards_say_what_the_models_do(name):
+    model, card = load_pretrained(name), load_card(name)["metrics"]
+    assert set(card) == {
+        *(
+            name(variance)
+            for name in (bound_name, bits_name, "standard error (nats), variance {}".format)
+            for variance in VARIANCES
+        ),
+        *(distance_name(*sampler) for sampler in DIGITS_SAMPLERS),
+        *(seconds_name(steps) for steps, _ in DIGITS_SAMPLERS),
+    }
+    measured = sampler_metrics(model, "digits", [(10, 0.0)])
+    key = distance_name(10, 0.0)
+    assert measured[key] == pytest.approx(card[key], rel=0.01)
+    assert measured[seconds_name(10)] > 0
+    x = to_signed(load_digits("test")[0])[::12]
+    bound = bound_metrics(model, x, levels=17)
+    for variance in VARIANCES:
+        noise = bound[f"standard error (nats), variance {variance}"]
+        gap = bound[bound_name(variance)] - card[bound_name(variance)]
+        assert abs(gap) < 4 * noise
+
+
+def test_bits_and_nats_are_the_same_bound():
+    for name, dim in (("ddpm_digits", 64), ("ddpm_mnist", 784)):
+        card = load_card(name)["metrics"]
+        for variance in VARIANCES:
+            nats = card[bound_name(variance)]
+            assert card[bits_name(variance)] == pytest.approx(nats / dim / math.log(2), rel=1e-5)
+
+
+def test_the_mnist_card_says_what_the_model_does(monkeypatch):
+    if not MNIST.is_dir():
+        pytest.skip("needs the MNIST files in ../shared/data/mnist")
+    monkeypatch.setenv("COURSE_DATA", str(MNIST))
+    model, card = load_pretrained("ddpm_mnist"), load_card("ddpm_mnist")["metrics"]
+    assert {distance_name(*sampler) for sampler in MNIST_SAMPLERS} < set(card)
+    y = torch.arange(200) % 10
+    states = ddim_sample(model, (200, 1, 28, 28), steps=20, y=y, clip=1.0, generator=generator(3))
+    few = feature_distance(to_unit(last(states)), "mnist")
+    real = feature_distance(load_mnist("train")[0][:200], "mnist")
+    assert few < card[distance_name(20, 0.0)] + 3 * real  # 200 images lie farther than 1,000
+
+
+def test_a_classifier_reads_the_digits_that_were_asked_for():
+    """Class by class: the course's own classifier sees the class that the DDPM was told."""
+    y = torch.arange(100) % 10
+    states = ddim_sample(
+        load_pretrained("ddpm_mnist"),
+        (100, 1, 28, 28),
+        steps=25,
+        eta=1.0,
+        y=y,
+        clip=1.0,
+        generator=generator(1),
+    )
+    with torch.no_grad():
+        read = load_pretrained("classifier_mnist")(to_unit(last(states))).argmax(dim=1)
+    assert (read == y).float().mean().item() > 0.9
+
+
+def test_the_chapters_claims_about_quality():
+    """Nearer to real digits than every earlier chapter's samples, on both data sets."""
+    for data in ("digits", "mnist"):
+        card = load_card(f"ddpm_{data}")["metrics"]
+        floor = load_card(f"classifier_{data}")["metrics"][FLOOR]
+        best = min(value for key, value in card.items() if key.startswith("feature distance"))
+        assert best > floor
+        for name in ("vae", "nice", "realnvp", "glow"):
+            earlier = load_card(f"{name}_{data}")["metrics"]["feature distance, 1,000 samples"]
+            assert best < earlier
+
+
+def test_the_chapters_claims_about_steps():
+    """The shape of DDIM's table: without noise few steps do, with much noise they don't."""
+    card = load_card("ddpm_digits")["metrics"]
+    still = [card[distance_name(steps, 0.0)] for steps in (5, 10, 20)]
+    assert still == sorted(still, reverse=True)
+    assert card[distance_name(5, 1.0)] > card[distance_name(5, 0.0)]
+    assert card[distance_name(20, 0.0)] < 2 * card[distance_name(400, 0.0)]
+
+
+def test_sampler_metrics_start_from_the_same_noise_and_see_every_class():
+    class Mean(TimeMLP):
+        """Notes what it is given."""
+
+        event_shape = (1, 8, 8)
+
+        def forward(self, x, t, y=None):
+            seen.append((x.clone(), y))
+            return torch.zeros_like(x)
+
+    seen = []
+    net = Mean(2, n_classes=10)
+    net.event_shape = (1, 8, 8)
+    sampler_metrics(DDPM(net, DiscreteSchedule.linear(20)), "digits", [(1, 0.0), (1, 0.5)])
+    assert len(seen) == 20  # ten batches of 100, twice
+    for first, second in zip(seen[:10], seen[10:], strict=True):
+        assert torch.equal(first[0], second[0])
+        assert first[1].bincount().tolist() == [10] * 10
+    assert not torch.equal(seen[0][0], seen[1][0])
+
+
+def test_images_go_to_the_model_s_range_and_back():
+    x = torch.tensor([0.0, 0.25, 1.0])
+    assert to_signed(x).tolist() == [-1.0, -0.5, 1.0]
+    assert torch.equal(to_unit(to_signed(x)), x)
+    assert to_unit(torch.tensor([-1.5, 2.0])).tolist() == [0.0, 1.0]
+
+
+def test_a_batch_of_digits_is_partly_jittered():
+    x = load_digits("train")[0]
+    y = to_unit(digits_batch(x, generator()))
+    assert digits_batch(x, generator()).min() == -1
+    as_it_is = torch.isclose(y, x).flatten(1).all(dim=1).float().mean()
+    assert 0.25 < as_it_is < 0.36
+    assert torch.equal(mnist_batch(x, generator()), 2 * x - 1)
+
+
+def test_samples_are_strokes_not_speckles():
+    """As in real digits nearly all ink hangs together in one piece."""
+    images = to_unit(load_pretrained("ddpm_digits").sample(40, clip=1.0, generator=generator()))
+    shares = []
+    for image in images[:, 0].numpy():
+        ink = image > 0.5
+        pieces, _ = ndimage.label(ink, structure=[[1, 1, 1]] * 3)
+        sizes = [(pieces == k).sum() for k in range(1, pieces.max() + 1)]
+        shares.append(max(sizes) / ink.sum())
+    assert sum(shares) / len(shares) > 0.95
