@@ -3,6 +3,7 @@
 from course_lib.diffusion.ddim import ddim_invert, ddim_sample, ddim_step, ddim_times, slerp
 from course_lib.diffusion.ddpm import DDPM, ddpm_sample
 from course_lib.diffusion.denoiser import Denoiser, PredictionError
+from course_lib.diffusion.ideal import IdealDenoiser
 from course_lib.diffusion.paths import PREDICTIONS, GaussianPath, combine, convert, spread
 from course_lib.diffusion.sampling import last
 from course_lib.diffusion.schedule import DiscreteSchedule
@@ -13,6 +14,7 @@ __all__ = [
     "Denoiser",
     "DiscreteSchedule",
     "GaussianPath",
+    "IdealDenoiser",
     "PredictionError",
     "combine",
     "convert",

@@ -9,7 +9,7 @@ from torch import Tensor
 from course_lib.checks import check_floats, check_int, check_number, check_one_of
 from course_lib.diffusion.denoiser import Denoiser
 from course_lib.diffusion.paths import GaussianPath
-from course_lib.diffusion.sampling import start
+from course_lib.diffusion.sampling import check_batch, start
 from course_lib.diffusion.schedule import DiscreteSchedule
 
 __all__ = ["ddim_invert", "ddim_sample", "ddim_step", "ddim_times", "slerp"]
@@ -59,7 +59,9 @@ def ddim_step(
     in the new proportions; the share ``eta`` of what DDPM would draw afresh is drawn afresh:
 
         x_then = a' x_0 + sqrt(b'² − σ²) eps + σ · noise
-        σ = eta · (b' / b) · sqrt(1 − a² / a'²)
+        σ = eta · b' · sqrt(1 − (a b' / (a' b))²)
+
+    Where a² + b² = 1, as in DDPM, σ is eta · (b' / b) · sqrt(1 − a² / a'²) as well.
 
     Reference:
         Song et al. 2021, https://arxiv.org/abs/2010.02502, equations 12 and 16.
@@ -73,10 +75,17 @@ def ddim_step(
         eta: 0 draws nothing afresh, 1 as much as DDPM.
         noise: Standard normal ``[B, *event]``, needed where ``eta`` > 0.
 
+    Raises:
+        ValueError: When ``now`` has no noise, or ``noise`` is missing.
+
     """
     (a, b), (a_then, b_then) = now, then
+    if b <= 0:
+        raise ValueError(f"now must be a point with noise, b > 0, got {now}")
     eps = (x_t - a * x_0) / b
-    sigma = eta * b_then / b * math.sqrt(1 - (a / a_then) ** 2) if eta else 0.0
+    sigma = eta * b_then * math.sqrt(1 - (a * b_then / (a_then * b)) ** 2) if eta else 0.0
+    if sigma and noise is None:
+        raise ValueError(f"noise must be given where eta is above 0, got None and eta = {eta}")
     x = a_then * x_0 + math.sqrt(b_then**2 - sigma**2) * eps
     return x + sigma * noise if sigma else x
 
@@ -115,7 +124,8 @@ def ddim_sample(
         ``steps`` + 1 states ``[n, *event]``: noise first, the samples last.
 
     Raises:
-        ValueError: At the call, when an argument is not as described.
+        ValueError: At the call, when an argument is not as described; of labels, when the network
+            is first called.
         PredictionError: On the way, when the network's output is not finite or has another shape.
 
     """
@@ -141,11 +151,9 @@ def _ddim_states(
     yield x
     for i in reversed(range(len(times))):
         x_0 = model.predict_x0(x, times[i], y=y, clip=clip)
-        last = i == 0  # without noise, as in DDPM
-        noise = model.noise(x.shape, generator) if eta and not last else None
-        x = ddim_step(
-            x, x_0, now=points[i + 1], then=points[i], eta=0 if last else eta, noise=noise
-        )
+        # None is drawn in the last step, as in DDPM: at the data b' is 0, and so is σ.
+        noise = model.noise(x.shape, generator) if eta and i else None
+        x = ddim_step(x, x_0, now=points[i + 1], then=points[i], eta=eta, noise=noise)
         yield x
 
 
@@ -176,13 +184,14 @@ def ddim_invert(
         ``steps`` + 1 states ``[n, *event]``: the data first, their noise last.
 
     Raises:
-        ValueError: At the call, when an argument is not as described.
+        ValueError: At the call, when an argument is not as described; of labels, when the network
+            is first called.
         PredictionError: On the way, when the network's output is not finite or has another shape.
 
     """
     times = _times(model, steps, spacing)
     check_floats("x", x, None, dtype=model.zero.dtype)
-    start(model, x.shape, z=x)
+    check_batch("x's shape", x.shape, model)
     return _inverted_states(model, x, times, y)
 
 
@@ -230,7 +239,7 @@ def slerp(z0: Tensor, z1: Tensor, w: float | Tensor) -> Tensor:
     check_floats("z1", z1, z0.shape, dtype=z0.dtype)
     if z0.ndim < 2:
         raise ValueError(f"z0 must have shape [B, *event], got {list(z0.shape)}")
-    w = torch.as_tensor(w, device=z0.device).double()
+    w = torch.as_tensor(w, dtype=torch.float64, device=z0.device)
     if w.shape not in ((), (len(z0),)) or not ((w >= 0) & (w <= 1)).all():
         raise ValueError(f"w must be a number or [{len(z0)}] numbers from 0 to 1, got {w.tolist()}")
     flat0, flat1 = z0.flatten(1).double(), z1.flatten(1).double()

@@ -63,9 +63,10 @@ class DDPM(Denoiser):
         betas, alphas = schedule.betas.double(), 1 - schedule.betas.double()
         before = F.pad(schedule.log_alpha_bars[:-1], (1, 0))  # log ᾱ a step earlier: first 0
         noise, noise_before = -schedule.log_alpha_bars.expm1(), -before.expm1()  # 1 − ᾱ
-        self.of_x0 = (before / 2).exp() * betas / noise
-        self.of_x_t = alphas.sqrt() * noise_before / noise
-        self.posterior_variance = noise_before / noise * betas
+        of_x0 = (before / 2).exp() * betas / noise
+        of_x_t = alphas.sqrt() * noise_before / noise
+        self._posterior = torch.stack([of_x0, of_x_t, noise_before / noise * betas])
+        self.of_x0, self.of_x_t, self.posterior_variance = self._posterior
 
     @property
     def schedule(self) -> DiscreteSchedule:
@@ -96,10 +97,8 @@ class DDPM(Denoiser):
         check_floats("x_t", x_t, None, dtype=self.zero.dtype)
         check_floats("x_0", x_0, x_t.shape, dtype=x_t.dtype)
         t = self._whole_times(t, len(x_t))
-        of_x0, of_x_t, variance = (
-            spread(coefficients.to(t.device)[t], x_t)
-            for coefficients in (self.of_x0, self.of_x_t, self.posterior_variance)
-        )
+        weights = self._posterior.to(t.device)[:, t].to(x_t)
+        of_x0, of_x_t, variance = weights.reshape(3, -1, *[1] * (x_t.ndim - 1))
         return of_x0 * x_0 + of_x_t * x_t, variance
 
     def reverse(
@@ -115,11 +114,11 @@ class DDPM(Denoiser):
         The mean is that of the posterior at the predicted x_0, cut off at −``clip`` and ``clip``
         where that is given.
         """
-        t = self._whole_times(t, len(x_t))
+        times = self._whole_times(t, len(x_t))
         x_0 = self.predict_x0(x_t, t, y=y, clip=clip)
         mean, variance = self.posterior(x_t, x_0, t)
         if self.variance == "beta":
-            variance = spread(self.schedule.betas.to(t.device)[t], x_t)
+            variance = spread(self.schedule.betas.to(times.device)[times], x_t)
         return mean, variance
 
     def elbo_terms(
@@ -155,6 +154,11 @@ class DDPM(Denoiser):
         check_generator(generator, x.device)
         if levels is not None:
             check_int("levels", levels, minimum=2)
+            grey = (x + 1) * (levels - 1) / 2
+            stray = (grey - grey.round().clamp(0, levels - 1)).abs() > 0.01
+            if stray.any():
+                what = f"{levels} grey levels from -1 to 1, got {x[stray][0].item():.6g}"
+                raise ValueError(f"x must hold {what}")
         terms = []
         for t in range(len(self.schedule)):
             x_t = self.schedule.sample(x, t, self.noise(x.shape, generator))
@@ -187,7 +191,8 @@ class DDPM(Denoiser):
         """A lower bound of log p(x) for ``x [B, *event]``, in nats, ``[B]``.
 
         It is minus the sum of ``elbo_terms``, which describes the arguments: T calls of the
-        network. Each call estimates the bound anew, with other noise.
+        network, all of which are kept for a gradient unless gradients are off. Each call estimates
+        the bound anew, with other noise.
         """
         return -self.elbo_terms(x, y, levels=levels, generator=generator).sum(0)
 
@@ -257,7 +262,8 @@ def ddpm_sample(
         T + 1 states ``[n, *event]``: noise first, the samples last.
 
     Raises:
-        ValueError: At the call, when an argument is not as described.
+        ValueError: At the call, when an argument is not as described; of labels, when the network
+            is first called.
         PredictionError: On the way, when the network's output is not finite or has another shape.
 
     """

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from course_lib.checks import check_floats, check_one_of
+from course_lib.checks import check_floats, check_number, check_one_of
 from course_lib.diffusion.paths import PREDICTIONS, GaussianPath, combine, convert
+from course_lib.diffusion.schedule import DiscreteSchedule
 
 __all__ = ["Denoiser", "PredictionError"]
 
@@ -68,13 +69,18 @@ class Denoiser(nn.Module):
         """
         check_one_of("target", target, PREDICTIONS)
         check_floats("x_t", x_t, None, dtype=self.zero.dtype)
-        t = self.path.times(t, len(x_t)).to(x_t.device)
-        value = self._call(x_t, t, y)
+        times = self.path.times(t, len(x_t)).to(x_t.device)
+        value = self._call(x_t, times, y)
         try:
             check_floats("net's output", value, x_t.shape, dtype=x_t.dtype)
         except ValueError as error:
-            raise PredictionError(f"{error} (at t = {t.min().item():.6g})") from None
-        return convert(value, source=self.predicts, target=target, x_t=x_t, t=t, path=self.path)
+            raise PredictionError(f"{error} (at t = {times.min().item():.6g})") from None
+        if target == self.predicts:
+            return value
+        if isinstance(t, int) and isinstance(self.path, DiscreteSchedule):
+            of_value, of_x_t = self.path.weights(self.predicts, target)[t]
+            return of_value * value + of_x_t * x_t
+        return convert(value, source=self.predicts, target=target, x_t=x_t, t=times, path=self.path)
 
     def predict_x0(
         self,
@@ -85,6 +91,8 @@ class Denoiser(nn.Module):
         clip: float | None = None,
     ) -> Tensor:
         """The guess of x_0, cut off at −``clip`` and ``clip`` where that is given."""
+        if clip is not None:
+            check_number("clip", clip, above=0)
         x_0 = self.predict(x_t, t, target="x0", y=y)
         return x_0 if clip is None else x_0.clamp(-clip, clip)
 
@@ -100,12 +108,16 @@ class Denoiser(nn.Module):
 
         Raises:
             ValueError: When an argument is not as described.
+            PredictionError: When the network's output has another shape than ``x``.
 
         """
         check_floats("x", x, None, dtype=self.zero.dtype)
         t = self.path.draw_times(len(x), generator=generator, device=x.device)
         eps = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         value = self._call(self.path.sample(x, t, eps), t, y)
+        if value.shape != x.shape:
+            what = f"{list(x.shape)}, got {list(value.shape)}"
+            raise PredictionError(f"net's output must have shape {what}")
         return (value - combine(self.predicts, x, eps, t, self.path)).square().mean()
 
     def _call(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:

@@ -6,6 +6,7 @@ samplers.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -54,11 +55,11 @@ class GaussianPath(ABC):
 
     def da(self, t: Tensor) -> Tensor:
         """The derivative of a at times ``t``."""
-        return torch.func.grad(lambda times: self.a(times).sum())(t)
+        return _slope(self.a, t)
 
     def db(self, t: Tensor) -> Tensor:
         """The derivative of b at times ``t``."""
-        return torch.func.grad(lambda times: self.b(times).sum())(t)
+        return _slope(self.b, t)
 
     def log_snr(self, t: Tensor) -> Tensor:
         """The log of the signal-to-noise ratio, log a² / b²: it falls along the path."""
@@ -83,10 +84,14 @@ class GaussianPath(ABC):
         """``n`` times to train at, uniform over the path."""
         check_generator(generator, device)
         u = torch.rand(n, generator=generator, device=device)
-        return self.t_min + (self.t_max - self.t_min) * u
+        return (self.t_min + (self.t_max - self.t_min) * u).clamp(max=self.t_max)
 
     def times(self, t: Tensor | float, n: int) -> Tensor:
         """Require times of the path, ``[n]`` or one for all, and return them as ``[n]``."""
+        if not isinstance(t, Tensor | int | float):
+            raise ValueError(f"t must be one time or a tensor of shape [{n}], got {t!r}")
+        if type(t) in (int, float) and self.t_min <= t <= self.t_max:
+            return torch.full((n,), t)  # quicker than what follows, for a sampler
         times = torch.as_tensor(t)
         if times.shape not in ((), (n,)) or times.is_complex() or times.dtype == torch.bool:
             what = f"{times.dtype} {list(times.shape)}"
@@ -101,6 +106,15 @@ class GaussianPath(ABC):
             raise ValueError(
                 f"t must lie in [{self.t_min}, {self.t_max}], got {t[~inside].flatten()[0].item()}"
             )
+
+
+def _slope(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """The derivative of an elementwise function; whole times are taken as float64."""
+    t = t if t.is_floating_point() else t.double()
+    with torch.enable_grad():
+        t = t.detach().requires_grad_()
+        # 0 · t, so that a constant has a gradient as well: 0.
+        return torch.autograd.grad((function(t) + 0 * t).sum(), t)[0]
 
 
 # What a network may predict: each is c(t) x_0 + d(t) eps, with these coefficients c and d.
@@ -132,9 +146,13 @@ def combine(kind: str, x0: Tensor, eps: Tensor, t: Tensor, path: GaussianPath) -
 
     """
     check_one_of("kind", kind, PREDICTIONS)
-    c, d = PREDICTIONS[kind](path, path.times(t, len(x0)).double())
-    if not d.isfinite().all():
-        raise ValueError(f"t must be a time with noise, b(t) > 0, for {kind}, got b(t) = 0")
+    check_floats("x0", x0, None)
+    check_floats("eps", eps, x0.shape, dtype=x0.dtype)
+    t = path.times(t, len(x0)).double()
+    c, d = PREDICTIONS[kind](path, t)
+    finite = c.isfinite() & d.isfinite()
+    if not finite.all():
+        raise ValueError(f"t must be a time at which {kind} is finite, got {t[~finite][0].item()}")
     return spread(c, x0) * x0 + spread(d, x0) * eps
 
 

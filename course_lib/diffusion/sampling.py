@@ -9,7 +9,7 @@ from torch import Tensor
 from course_lib.checks import check_floats, check_generator, check_ints, check_number
 from course_lib.diffusion.denoiser import Denoiser
 
-__all__ = ["last", "start"]
+__all__ = ["check_batch", "last", "start"]
 
 
 def start(
@@ -22,12 +22,7 @@ def start(
 ) -> Tensor:
     """Check what a sampler is given, and return the noise ``[n, *event]`` that it starts from."""
     check_ints("shape", shape, minimum=1)
-    if len(shape) < 2:
-        raise ValueError(f"shape must be that of a batch, (n, *event), got {tuple(shape)}")
-    event_shape = getattr(model.net, "event_shape", shape[1:])
-    if tuple(shape[1:]) != tuple(event_shape):
-        wanted = ", ".join(str(size) for size in event_shape)
-        raise ValueError(f"shape must be (n, {wanted}) for this network, got {tuple(shape)}")
+    check_batch("shape", shape, model)
     if clip is not None:
         check_number("clip", clip, above=0)
     check_generator(generator, model.zero.device)
@@ -35,6 +30,16 @@ def start(
         return model.noise(shape, generator)
     check_floats("z", z, shape, dtype=model.zero.dtype)
     return z
+
+
+def check_batch(name: str, shape: Sequence[int], model: Denoiser) -> None:
+    """Require the shape of a batch of what the model's network takes (``ValueError``)."""
+    if len(shape) < 2:
+        raise ValueError(f"{name} must be that of a batch, (n, *event), got {tuple(shape)}")
+    event_shape = getattr(model.net, "event_shape", shape[1:])
+    if tuple(shape[1:]) != tuple(event_shape):
+        wanted = ", ".join(str(size) for size in event_shape)
+        raise ValueError(f"{name} must be (n, {wanted}) for this network, got {tuple(shape)}")
 
 
 def last(states: Iterable[Tensor]) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from course_lib.checks import check_floats, check_generator, check_int, check_number
-from course_lib.diffusion.paths import GaussianPath
+from course_lib.diffusion.paths import GaussianPath, convert
 
 __all__ = ["DiscreteSchedule"]
 
@@ -51,6 +51,7 @@ class DiscreteSchedule(GaussianPath):
         self.alpha_bars = self.log_alpha_bars.exp().to(betas.dtype)
         self.t_max = len(betas) - 1
         self.t_min = 0
+        self._weights: dict[tuple[str, str], list[tuple[float, float]]] = {}
 
     @classmethod
     def linear(
@@ -116,12 +117,28 @@ class DiscreteSchedule(GaussianPath):
         check_generator(generator, device)
         return torch.randint(len(self), (n,), generator=generator, device=device)
 
+    def weights(self, source: str, target: str) -> list[tuple[float, float]]:
+        """For each time f and g, so that ``target`` = f · ``source`` + g · x_t, as plain numbers.
+
+        ``convert`` works them out once, for all T times together. That saves a sampler, with one
+        time for its whole batch, most of the work between two calls of its network.
+        """
+        if (source, target) not in self._weights:
+            t = torch.arange(len(self))
+            one = torch.ones(len(self), dtype=torch.float64)
+            kinds = {"source": source, "target": target}
+            f = convert(one, x_t=0 * one, t=t, path=self, **kinds)
+            g = convert(0 * one, x_t=one, t=t, path=self, **kinds)
+            self._weights[source, target] = list(zip(f.tolist(), g.tolist(), strict=True))
+        return self._weights[source, target]
+
     def _log_alpha_bar(self, t: Tensor) -> Tensor:
         self.check_times(t)
         table = self.log_alpha_bars.to(t.device)
         before = t.detach().long()
         if not t.is_floating_point():
             return table[before]
+        before = before.clamp(max=max(self.t_max - 1, 0))  # the last time ends the last piece
         after = (before + 1).clamp(max=self.t_max)
         return table[before] + (t - before).double() * (table[after] - table[before])
 

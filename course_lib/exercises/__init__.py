@@ -6,6 +6,8 @@ from course_lib.exercises import (
     ch03_vq_vae,
     ch04_nice,
     ch05_realnvp_glow,
+    ch06_ddpm,
+    ch07_ddim,
 )
 from course_lib.exercises.bayes import log_posterior
 from course_lib.exercises.blow_up import far_latents, run_stack, runaway_log_scale
@@ -19,6 +21,7 @@ from course_lib.exercises.history_tables import table_size
 from course_lib.exercises.leak import leaky_masks
 from course_lib.exercises.receptive_field import blind_spot
 from course_lib.exercises.registry import check, exercise, exercises, hint, solution
+from course_lib.exercises.two_clusters import perfect_network, run_clock, run_times
 
 __all__ = [
     "Hints",
@@ -30,6 +33,8 @@ __all__ = [
     "ch03_vq_vae",
     "ch04_nice",
     "ch05_realnvp_glow",
+    "ch06_ddpm",
+    "ch07_ddim",
     "check",
     "code_bits",
     "collapsing_loss",
@@ -43,7 +48,10 @@ __all__ = [
     "hint",
     "leaky_masks",
     "log_posterior",
+    "perfect_network",
+    "run_clock",
     "run_stack",
+    "run_times",
     "runaway_log_scale",
     "show_source",
     "solution",

@@ -90,6 +90,8 @@ class UNet(nn.Module):
         check_ints("widths", widths, minimum=1)
         if not widths or any(width % groups for width in widths):
             raise ValueError(f"widths must be multiples of groups = {groups}, got {widths!r}")
+        if widths[0] % 2:
+            raise ValueError(f"widths must start with an even number, got {widths!r}")
         smallest = 2 ** (len(widths) - 1)
         if shape[1] % smallest or shape[2] % smallest:
             raise ValueError(

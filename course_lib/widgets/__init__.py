@@ -7,17 +7,22 @@ from course_lib.widgets.base import CourseWidget, PlayerWidget
 from course_lib.widgets.beta_explorer import BetaExplorer
 from course_lib.widgets.code_swap import CodeSwap
 from course_lib.widgets.density_warp import DensityWarp
+from course_lib.widgets.dissolve import Dissolve
 from course_lib.widgets.figures import image_grid, show_figure
 from course_lib.widgets.image_player import ImagePlayer
 from course_lib.widgets.inpaint import Inpaint
+from course_lib.widgets.interpolation import Interpolation
 from course_lib.widgets.latent_plane import LatentPlane, corner_shares
 from course_lib.widgets.mask_explorer import MaskExplorer
 from course_lib.widgets.palette import CLASS_COLOURS, MAPS, PALETTE, colour_map
 from course_lib.widgets.particle_player import ParticlePlayer
 from course_lib.widgets.pixel_by_pixel import PixelByPixel
+from course_lib.widgets.point_cloud import PointCloud
 from course_lib.widgets.receptive_field import ReceptiveField
 from course_lib.widgets.reparameterization import Reparameterization
 from course_lib.widgets.scale_mixer import ScaleMixer
+from course_lib.widgets.steps_by_eta import StepsByEta
+from course_lib.widgets.vector_field import VectorField
 from course_lib.widgets.voronoi import Voronoi
 
 __all__ = [
@@ -28,16 +33,21 @@ __all__ = [
     "CodeSwap",
     "CourseWidget",
     "DensityWarp",
+    "Dissolve",
     "ImagePlayer",
     "Inpaint",
+    "Interpolation",
     "LatentPlane",
     "MaskExplorer",
     "ParticlePlayer",
     "PixelByPixel",
     "PlayerWidget",
+    "PointCloud",
     "ReceptiveField",
     "Reparameterization",
     "ScaleMixer",
+    "StepsByEta",
+    "VectorField",
     "Voronoi",
     "colour_map",
     "corner_shares",

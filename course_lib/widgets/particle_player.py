@@ -8,7 +8,15 @@ import traitlets
 from matplotlib.figure import Figure
 
 from course_lib.checks import check_one_of
-from course_lib.widgets.base import Extent, PlayerWidget, check_extent, png, to_array, value_range
+from course_lib.widgets.base import (
+    Extent,
+    PlayerWidget,
+    check_extent,
+    check_labels,
+    png,
+    to_array,
+    value_range,
+)
 from course_lib.widgets.palette import PALETTE, colour_map
 
 __all__ = ["ParticlePlayer"]
@@ -20,9 +28,20 @@ class ParticlePlayer(PlayerWidget):
     """Points, and what they carry, moving through the steps of a trajectory.
 
     Arguments:
-        points: ``[T, B, 2]``, the B points at each of T steps; step 0 is the start.
+        points: ``[T, B, 2]``, the B points at each of T steps; step 0 is the start. Between two
+            steps the points move evenly, so that few steps are enough for a smooth picture.
+        beside: ``[T, B, 2]`` for a second panel, which plays in step with the first: another view
+            of the same points, such as a model's guess of where they end, or another way for them.
+        titles: names of the two panels, left and right.
+        trails: ``[S, K, 2]``, the paths of the first K points in S steps of their own, drawn as
+            lines: strong as far as they are travelled, the rest faint. S may be larger than T,
+            since a path of many turns needs more steps than a cloud; the first step and the last
+            are those of the points, the others lie evenly between. These K points are shown on
+            their trails, as larger dots, and all others pale. ``trails=points[:, :8]`` follows
+            eight of them.
+        beside_trails: ``[S, K, 2]``, the same for the second panel; S and K may be others.
         grid: ``[T, R, C, 2]``, the nodes of a mesh that deforms with the points; its R rows and C
-            columns are drawn as lines.
+            columns are drawn as lines, in the first panel.
         field: ``[T, H, W]`` or ``[1, H, W]``, a scalar field such as a density, drawn under the
             points in viridis. Row 0 is the lowest y, column 0 the lowest x.
         field_extent: (x0, x1, y0, y1) that the field covers; by default the whole plot.
@@ -31,11 +50,14 @@ class ParticlePlayer(PlayerWidget):
         color_map: ``"viridis"``, or ``"signed"``: blue below zero, orange above.
         role: whose points these are, which sets their colour where ``color`` is not given:
             ``"data"``, ``"noise"``, ``"model"``, ``"latent"`` or ``"error"``.
+        beside_role: the same for the second panel; by default that of the first.
         labels: T names of the steps.
-        title: shown above the plot.
+        title: shown above the plots.
         extent: (x0, x1, y0, y1), the part of the plane to show; by default a square that holds
-            nearly all the points of all steps.
+            nearly all the points of all steps and panels.
         alt: what one sees, in a sentence, for readers who do not see it.
+
+    Field and colours belong to both panels. With a second panel, 2,000 points may have 18 steps.
 
     Raises ``ValueError`` where shapes do not fit together, values are not finite, or the arrays
     need more than 300 KB at two bytes a number.
@@ -53,11 +75,17 @@ class ParticlePlayer(PlayerWidget):
     color_label = traitlets.Unicode().tag(sync=True)
     color_map = traitlets.Unicode("viridis").tag(sync=True)
     role = traitlets.Unicode("data").tag(sync=True)
+    beside_role = traitlets.Unicode("data").tag(sync=True)
+    titles = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
     def __init__(
         self,
         points: Array,
         *,
+        beside: Array | None = None,
+        titles: Sequence[str] | None = None,
+        trails: Array | None = None,
+        beside_trails: Array | None = None,
         grid: Array | None = None,
         field: Array | None = None,
         field_extent: Sequence[float] | None = None,
@@ -65,6 +93,7 @@ class ParticlePlayer(PlayerWidget):
         color_label: str = "",
         color_map: str = "viridis",
         role: str = "data",
+        beside_role: str | None = None,
         labels: Sequence[str] | None = None,
         title: str = "",
         extent: Sequence[float] | None = None,
@@ -72,6 +101,18 @@ class ParticlePlayer(PlayerWidget):
     ) -> None:
         arrays = {"points": _points(points)}
         steps, count = arrays["points"].shape[:2]
+        if beside is not None:
+            arrays["beside"] = _beside(beside, steps, count)
+        needs_beside = {
+            "titles": titles, "beside_trails": beside_trails, "beside_role": beside_role,
+        }  # fmt: skip
+        for name, value in needs_beside.items():
+            if beside is None and value is not None:
+                raise ValueError(f"{name} must be None where there is no beside, got one")
+        for name, value in (("trails", trails), ("beside_trails", beside_trails)):
+            if value is not None:
+                arrays[name] = _trails(name, value, count)
+        names = check_labels("titles", titles, 2)
         if grid is not None:
             arrays["grid"] = _grid(grid, steps)
         if field is not None:
@@ -80,9 +121,12 @@ class ParticlePlayer(PlayerWidget):
             arrays["color"] = _color(color, steps, count)
         check_one_of("color_map", color_map, ("viridis", "signed"))
         check_one_of("role", role, PALETTE)
+        beside_role = role if beside_role is None else beside_role
+        check_one_of("beside_role", beside_role, PALETTE)
         if not isinstance(color_label, str):
             raise ValueError(f"color_label must be a string, got {color_label!r}")
-        shown = check_extent("extent", extent) if extent is not None else _extent(arrays["points"])
+        clouds = [arrays[name].reshape(-1, 2) for name in ("points", "beside") if name in arrays]
+        shown = square_around(*clouds) if extent is None else check_extent("extent", extent)
         covered = shown if field_extent is None else check_extent("field_extent", field_extent)
         ranges = {
             "field_range": value_range(arrays["field"]) if field is not None else [0.0, 1.0],
@@ -98,34 +142,54 @@ class ParticlePlayer(PlayerWidget):
             labels=labels,
             hint="send fewer particles or steps, or a coarser grid or field",
             title=title,
-            alt=alt or f"{count} points move through {steps} steps.",
+            alt=alt or _alt(steps, count, names, two=beside is not None),
             extent=list(shown),
             field_extent=list(covered),
             color_label=color_label,
             color_map=color_map,
             role=role,
+            beside_role=beside_role,
+            titles=names,
             **ranges,
         )
 
+    def trail_step(self, name: str, step: float) -> float:
+        """The step of ``"trails"`` or ``"beside_trails"`` at the step ``step`` of the points."""
+        share = step / (self.n_steps - 1) if self.n_steps > 1 else 1.0
+        return share * (self.arrays[name]["shape"][0] - 1)
+
     def still(self) -> bytes:
-        """The first, the middle and the last step, side by side."""
+        """The first, the middle and the last step, side by side; a second panel below the first."""
         steps = self.telling_steps()
-        figure = Figure(figsize=(1.95 * len(steps) + (0.8 if "color" in self.arrays else 0), 2.2))
-        axes = figure.subplots(1, len(steps), squeeze=False)[0]
-        for ax, step in zip(axes, steps, strict=True):
-            dots = self._draw_step(ax, step)
+        panels = [name for name in ("points", "beside") if name in self.arrays]
+        rows, bar_width = len(panels), 0.8 if "color" in self.arrays else 0
+        name_width = 0.2 if self.titles else 0
+        figure = Figure(
+            figsize=(1.95 * len(steps) + bar_width + name_width, 2.2 * rows - 0.15 * (rows - 1))
+        )
+        axes = figure.subplots(rows, len(steps), squeeze=False)
+        for row, panel in zip(axes, panels, strict=True):
+            for ax, step in zip(row, steps, strict=True):
+                dots = self._draw_step(ax, step, panel)
+        for ax, step in zip(axes[0], steps, strict=True):
             ax.set_title(self.step_name(step), fontsize=8)
+        for ax, name in zip(axes[:, 0], self.titles, strict=False):
+            ax.set_ylabel(name, fontsize=8)
+        edge = 0.1 / rows
+        space = {"bottom": edge, "top": 1 - edge, "wspace": 0.2, "hspace": 0.15}
+        left = 0.05 + name_width / figure.get_figwidth()
         if "color" in self.arrays:
-            figure.subplots_adjust(left=0.05, right=0.88, bottom=0.1, top=0.9, wspace=0.2)
-            bar = figure.colorbar(dots, ax=list(axes), pad=0.02)
+            figure.subplots_adjust(left=left, right=0.88, **space)
+            bar = figure.colorbar(dots, ax=list(axes.flat), pad=0.02)
+            bar.solids.set_alpha(1)  # under trails the dots are pale
             bar.set_label(self.color_label, fontsize=7)
             bar.ax.tick_params(labelsize=6)
         else:
-            figure.subplots_adjust(left=0.05, right=0.98, bottom=0.1, top=0.9, wspace=0.2)
+            figure.subplots_adjust(left=left, right=0.98, **space)
         return png(figure)
 
-    def _draw_step(self, ax: object, step: int) -> object:
-        """One step into matplotlib axes, in the widget's colours. Returns the dots."""
+    def _draw_step(self, ax: object, step: int, panel: str = "points") -> object:
+        """One step of a panel into matplotlib axes, in the widget's colours. Returns the dots."""
         x0, x1, y0, y1 = self.extent
         if "field" in self.arrays:
             ax.imshow(
@@ -136,13 +200,14 @@ class ParticlePlayer(PlayerWidget):
                 vmax=self.field_range[1],
                 cmap=colour_map("viridis"),
             )
-        if "grid" in self.arrays:
+        if panel == "points" and "grid" in self.arrays:
             mesh = self.state_at("grid", step)
             for nodes in (mesh, mesh.swapaxes(0, 1)):
                 ax.plot(nodes[..., 0].T, nodes[..., 1].T, color="#9aa0a8", lw=0.4)
-        points = self.state_at("points", step)
+        points = self.state_at(panel, step)
         size = max(1.0, min(8.0, 4000 / len(points)))
-        look = {"color": "white" if "field" in self.arrays else PALETTE[self.role]}
+        role = self.role if panel == "points" else self.beside_role
+        look = {"color": "white" if "field" in self.arrays else PALETTE[role]}
         if "color" in self.arrays:
             look = {
                 "c": self.state_at("color", step),
@@ -150,12 +215,34 @@ class ParticlePlayer(PlayerWidget):
                 "vmin": self.color_range[0],
                 "vmax": self.color_range[1],
             }
+        trails = "trails" if panel == "points" else "beside_trails"
+        if trails in self.arrays:
+            head = self.state_at(trails, self.trail_step(trails, step))
+            points[: len(head)] = head
         dots = ax.scatter(*points.T, s=size, linewidths=0, zorder=3, **look)
+        if trails in self.arrays:
+            self._draw_trails(ax, step, trails, dots)
+            dots.set_alpha(0.28)
         ax.set(xlim=(x0, x1), ylim=(y0, y1), aspect="equal")
         ax.tick_params(labelsize=6, length=2, color="#d3d7dc")
         for side in ax.spines.values():
             side.set_color("#d3d7dc")
         return dots
+
+    def _draw_trails(self, ax: object, step: int, name: str, dots: object) -> None:
+        """The trails up to a step, and the points at their ends in the colours of ``dots``."""
+        paths = self.array(name)
+        at = self.trail_step(name, step)
+        head = self.state_at(name, at)
+        dots.update_scalarmappable()  # gives each dot its colour
+        colours = dots.get_facecolor()[:, :3]
+        for k in range(len(head)):
+            colour = colours[k if len(colours) > 1 else 0]
+            travelled = np.concatenate([paths[: int(at) + 1, k], head[k : k + 1]])
+            ax.plot(*paths[int(at) :, k].T, color=colour, lw=0.5, alpha=0.75, zorder=4)
+            ax.plot(*travelled.T, color="white", lw=1.8, zorder=4)
+            ax.plot(*travelled.T, color=colour, lw=0.9, zorder=5)
+            ax.scatter(*head[k], s=12, color=colour, edgecolors="black", linewidths=0.5, zorder=6)
 
 
 def _points(points: Array) -> np.ndarray:
@@ -163,6 +250,29 @@ def _points(points: Array) -> np.ndarray:
     if array.shape[2] != 2:
         raise ValueError(f"points must have shape [T, B, 2], got {list(array.shape)}")
     return array
+
+
+def _beside(beside: Array, steps: int, count: int) -> np.ndarray:
+    wanted = f"[{steps}, {count}, 2] like points"
+    array = to_array("beside", beside, wanted, 3)
+    if array.shape != (steps, count, 2):
+        raise ValueError(f"beside must have shape {wanted}, got {list(array.shape)}")
+    return array
+
+
+def _trails(name: str, trails: Array, count: int) -> np.ndarray:
+    wanted = f"[S, K, 2] with K from 1 to {count}"
+    array = to_array(name, trails, wanted, 3)
+    if array.shape[1] > count or array.shape[2] != 2:
+        raise ValueError(f"{name} must have shape {wanted}, got {list(array.shape)}")
+    return array
+
+
+def _alt(steps: int, count: int, titles: Sequence[str], *, two: bool) -> str:
+    if not two:
+        return f"{count} points move through {steps} steps."
+    names = f": {' and '.join(titles)}" if titles else ""
+    return f"{count} points move through {steps} steps in two panels{names}."
 
 
 def _grid(grid: Array, steps: int) -> np.ndarray:
@@ -188,10 +298,9 @@ def _color(color: Array, steps: int, count: int) -> np.ndarray:
     return array.reshape(-1, count)  # one row stands for every step
 
 
-def _extent(points: np.ndarray) -> Extent:
-    """A square that holds all but the outermost 0.4 % of the points, with a margin."""
-    flat = points.reshape(-1, 2)
-    low, high = np.quantile(flat, (0.002, 0.998), axis=0)
+def square_around(*clouds: np.ndarray) -> Extent:
+    """A square that holds all but the outermost 0.4 % of the points [N, 2], with a margin."""
+    low, high = np.quantile(np.concatenate(clouds), (0.002, 0.998), axis=0)
     half = max(float((high - low).max()) / 2 * 1.1, 1e-3)
     x, y = ((low + high) / 2).tolist()
     return (x - half, x + half, y - half, y + half)

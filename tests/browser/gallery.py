@@ -20,6 +20,17 @@ particles = widgets.ParticlePlayer(
 )
 particles
 """,
+    "panels": """
+straight = np.stack([points * np.array([1 - 0.2 * k, 1 + 0.2 * k]) for k in range(5)])
+turned = straight * np.array([1, -1])
+finer = np.stack([points[:5] * np.array([1 - 0.05 * k, 1 + 0.05 * k]) for k in range(17)])
+panels = widgets.ParticlePlayer(
+    straight, beside=turned, titles=("one way", "the other"), trails=finer,
+    beside_trails=turned[:, :3], role="model", labels=[f"squeeze {k}" for k in range(5)],
+    title="Two ways",
+)
+panels
+""",
     "images": """
 noise, digits = np.random.default_rng(1).random((2, 6, 8, 8))
 share = np.linspace(0, 1, 5).reshape(5, 1, 1, 1)
@@ -28,6 +39,14 @@ images = widgets.ImagePlayer(
     labels=[f"squeeze {k}" for k in range(5)], title="Noise to images",
 )
 images
+""",
+    "cloud": """
+heap = np.random.default_rng(8).normal(size=(300, 3))
+cloud = widgets.PointCloud(
+    np.stack([heap * (1 - 0.15 * k) for k in range(5)]), color=heap[:, 2], color_label="height",
+    labels=[f"squeeze {k}" for k in range(5)], title="A heap in space",
+)
+cloud
 """,
 }
 
@@ -189,6 +208,43 @@ mixer = widgets.ScaleMixer(
     shelf.random((3, 7, 4, 8, 8)), names=["fine", "middle", "coarse"], title="Mixed scales",
 )
 mixer
+""",
+    "dissolve": """
+rest = 1 - np.arange(1, 51) / 51
+dissolve = widgets.Dissolve(
+    points, {"straight": rest, "bent": rest**3},
+    noise=np.random.default_rng(9).normal(size=(400, 2)), title="Dissolving points",
+)
+dissolve
+""",
+    "arrows": """
+plot = np.stack(np.meshgrid(np.linspace(-3, 3, 9), np.linspace(-2, 2, 7)), -1)
+spiral = plot @ np.array([[-0.1, 0.5], [-0.5, -0.1]])
+arrows = widgets.VectorField(
+    np.stack([plot * (1 + k) for k in range(5)]), extent=(-3, 3, -2, 2),
+    flow=np.stack([(0.4 + 0.3 * k) * spiral for k in range(5)]),
+    points=np.stack([points[:60] * (1 - 0.2 * k) for k in range(5)]),
+    labels=[f"turn {k}" for k in range(5)], field_label="away", title="Away and around",
+)
+arrows
+""",
+    "between": """
+blends = np.random.default_rng(7).random((2, 3, 5, 8, 8))
+share = np.linspace(0, 1, 5)
+sag = np.sqrt(share**2 + (1 - share) ** 2) * np.array([[1.1], [1.0], [0.9]])
+between = widgets.Interpolation(
+    {"slerp": blends[0], "lerp": blends[1]}, norms={"slerp": np.ones((3, 5)), "lerp": sag},
+    norm_label="length", typical=(0.85, 1.05), title="Between two latents",
+)
+between
+""",
+    "etas": """
+brush = np.random.default_rng(7)
+etas = widgets.StepsByEta(
+    brush.random((3, 4, 4, 4, 4)), [5, 20, 100], [0, 0.2, 0.5, 1], title="Steps by eta",
+    quality=12.0 / np.arange(1, 13).reshape(3, 4), quality_label="distance", cost=[5, 20, 100],
+)
+etas
 """,
 }
 

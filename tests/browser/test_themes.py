@@ -17,7 +17,19 @@ from tests.browser.harness import (
     wait_until_it_is,
 )
 
-NAMES = ["particles", "images", "warp", "inpaint", "masks", "field"]
+NAMES = [
+    "particles",
+    "panels",
+    "images",
+    "warp",
+    "inpaint",
+    "masks",
+    "field",
+    "cloud",
+    "dissolve",
+    "arrows",
+    "etas",
+]
 LIGHT, DARK = "rgb(31, 35, 40)", "rgb(232, 234, 237)"
 
 

@@ -7,8 +7,8 @@ from course_lib.data import load_digits
 from course_lib.metrics import frechet_distance
 from course_lib.training import load_card, load_pretrained
 from course_lib.training.quality import N_SAMPLES, feature_distance, sample_quality
+from course_lib.training.recipes_classifiers import FLOOR
 
-FLOOR = "feature distance, 1,000 training images"
 SAMPLES = "feature distance, 1,000 samples"
 
 

@@ -19,4 +19,4 @@ def test_the_digits_card_says_what_the_classifier_does():
     measured = recipe("classifier_digits").evaluate(load_pretrained("classifier_digits"))
     stored = load_card("classifier_digits")["metrics"]
     assert measured.keys() == stored.keys()
-    assert all(measured[key] == pytest.approx(stored[key], rel=0.005) for key in stored)
+    assert all(measured[key] == pytest.approx(stored[key], rel=0.01) for key in stored)

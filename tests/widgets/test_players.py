@@ -116,6 +116,109 @@ def test_bad_particles_are_refused(arguments: dict, reason: str) -> None:
         ParticlePlayer(**({"points": POINTS} | arguments))
 
 
+# ------------------------------------------------------------------------------- a second panel
+
+
+def test_a_second_panel_and_trails_of_their_own_steps() -> None:
+    trails, others = RNG.normal(size=(9, 7, 2)), RNG.normal(size=(5, 3, 2))
+    player = ParticlePlayer(
+        POINTS,
+        beside=torch.as_tensor(2 * POINTS),
+        titles=("x_t", "the guess"),
+        trails=trails,
+        beside_trails=others,
+        role="noise",
+        beside_role="model",
+        field=np.zeros((1, 3, 3)),
+        color=np.arange(B),
+        grid=np.zeros((T, 3, 3, 2)),
+    )
+    shapes = {name: part["shape"] for name, part in player.arrays.items()}
+    assert shapes["beside"] == [T, B, 2]
+    assert shapes["trails"] == [9, 7, 2]
+    assert shapes["beside_trails"] == [5, 3, 2]
+    assert (player.role, player.beside_role) == ("noise", "model")
+    assert player.titles == ["x_t", "the guess"]
+    assert "two panels: x_t and the guess" in player.alt
+    np.testing.assert_allclose(player.array("beside"), 2 * POINTS, atol=2e-4)
+    picture(player)
+
+
+def test_the_steps_of_trails_lie_evenly_between_first_and_last() -> None:
+    player = ParticlePlayer(POINTS, trails=np.zeros((10, 2, 2)))  # T = 4
+    assert [player.trail_step("trails", k) for k in range(T)] == [0, 3, 6, 9]
+    assert player.trail_step("trails", 0.5) == pytest.approx(1.5)
+    alone = ParticlePlayer(POINTS[:1], trails=np.zeros((10, 2, 2)))
+    assert alone.trail_step("trails", 0) == 9  # nothing is left to travel
+    picture(alone)
+
+
+def test_the_second_panel_takes_its_role_from_the_first() -> None:
+    player = ParticlePlayer(POINTS, beside=POINTS, role="model")
+    assert (player.beside_role, player.titles) == ("model", [])
+    plain = ParticlePlayer(POINTS)
+    assert "panels" not in plain.alt
+
+
+def test_the_plot_holds_the_points_of_both_panels() -> None:
+    x0, x1, *_ = ParticlePlayer(POINTS, beside=POINTS + np.array([20, 0])).extent
+    assert x0 < 0
+    assert x1 > 20
+
+
+def test_the_picture_shows_both_panels_in_their_colours() -> None:
+    points = RNG.uniform(-1, 1, size=(T, 800, 2))
+    pixels = picture(ParticlePlayer(points, beside=points, role="data", beside_role="model"))
+    top, bottom = np.array_split(pixels, 2)
+    assert share_near(top, PALETTE["data"]) > 0.02 > share_near(top, PALETTE["model"])
+    assert share_near(bottom, PALETTE["model"]) > 0.02 > share_near(bottom, PALETTE["data"])
+
+
+def test_the_picture_shows_trails() -> None:
+    points = np.zeros((3, 5, 2))
+    trails = np.linspace([-2, 0], [2, 0], 9).reshape(9, 1, 2)
+    pixels = picture(ParticlePlayer(points, trails=trails, extent=(-3, 3, -3, 3), role="model"))
+    # Nothing, the half and all of the way from left to right is travelled.
+    shares = [share_near(part, PALETTE["model"]) for part in np.array_split(pixels, 3, axis=1)]
+    assert shares[0] < 0.7 * shares[1]
+    assert shares[1] < 0.9 * shares[2]
+
+
+def test_eighteen_steps_of_two_thousand_points_fit_twice() -> None:
+    cloud = np.zeros((18, 2000, 2))
+    assert len(ParticlePlayer(cloud, beside=cloud).data) == 288_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"beside": POINTS[1:]}, r"beside must have shape \[4, 30, 2\] like points, got \[3, 30"),
+        ({"beside": POINTS[:, 1:]}, r"beside must have shape \[4, 30, 2\] .*got \[4, 29, 2\]"),
+        ({"beside": POINTS[..., 0]}, "beside must have shape"),
+        ({"beside": POINTS * np.inf}, "beside must be finite"),
+        ({"titles": ("a", "b")}, "titles must be None where there is no beside"),
+        ({"beside_trails": POINTS}, "beside_trails must be None where there is no beside"),
+        ({"beside_role": "model"}, "beside_role must be None where there is no beside"),
+        ({"beside": POINTS, "titles": ("a",)}, r"titles must be 2 strings, got \('a',\)"),
+        ({"beside": POINTS, "beside_role": "mine"}, "beside_role must be one of data"),
+        (
+            {"trails": np.zeros((9, 31, 2))},
+            r"trails must have shape \[S, K, 2\] with K from 1 to 30",
+        ),
+        ({"trails": np.zeros((9, 3, 3))}, r"trails must have shape .*got \[9, 3, 3\]"),
+        ({"trails": 8}, "trails must have shape"),
+        (
+            {"beside": POINTS, "beside_trails": np.zeros((9, 31, 2))},
+            "beside_trails must have shape",
+        ),
+        ({"beside": POINTS, "beside_trails": POINTS * np.nan}, "beside_trails must be finite"),
+    ],
+)
+def test_bad_panels_are_refused(arguments: dict, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        ParticlePlayer(**({"points": POINTS} | arguments))
+
+
 # ----------------------------------------------------------------------------------------- images
 
 
@@ -164,5 +267,51 @@ def test_the_picture_shows_the_images() -> None:
     ],
 )
 def test_bad_images_are_refused(arguments: dict, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        ImagePlayer(**({"images": IMAGES} | arguments))
+
+
+# ------------------------------------------------------------------------------- a second grid
+
+
+@pytest.mark.parametrize(
+    "beside", [1 - IMAGES, 1 - IMAGES[:, :, None], torch.as_tensor(1 - IMAGES)]
+)
+def test_a_second_grid(beside: object) -> None:
+    player = ImagePlayer(IMAGES, beside=beside, titles=["x_t", "the guess"])
+    assert player.arrays["beside"]["shape"] == [T, 5, 8, 8]
+    assert player.titles == ["x_t", "the guess"]
+    np.testing.assert_allclose(player.array("beside"), 1 - IMAGES, atol=1e-5)
+    assert player.alt == "5 images change through 4 steps in two grids: x_t and the guess."
+    assert ImagePlayer(IMAGES).alt == "5 images change through 4 steps."
+
+
+def test_signed_grids_share_their_colours() -> None:
+    player = ImagePlayer(IMAGES, beside=-3 * IMAGES, cmap="signed")
+    assert player.value_range == pytest.approx([-3 * IMAGES.max(), 3 * IMAGES.max()])
+
+
+def test_the_picture_shows_each_image_above_its_double() -> None:
+    dark, bright = np.full((6, 3, 8, 8), 0.2), np.full((6, 3, 8, 8), 0.8)
+    pixels = picture(ImagePlayer(dark, beside=bright)).mean(-1)
+    middle = pixels[
+        np.linspace(25, pixels.shape[0], 9)[1::2].astype(int), pixels.shape[1] // 2 + 30
+    ]
+    np.testing.assert_allclose(middle, [51, 204, 51, 204], atol=8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"beside": IMAGES[:3]}, r"beside must have shape \[4, 5, 8, 8\] like images, got \[3,"),
+        ({"beside": IMAGES[..., :7]}, r"beside must have shape \[4, 5, 8, 8\] like images"),
+        ({"beside": IMAGES[0]}, r"beside must have shape \[T, B, H, W\]"),
+        ({"beside": 2 * IMAGES}, r"beside must lie in \[0, 1\] unless"),
+        ({"beside": np.nan * IMAGES}, "beside must be finite"),
+        ({"titles": ["a", "b"]}, "titles must be None where there is no beside"),
+        ({"beside": IMAGES, "titles": ["a"]}, "titles must be 2 strings"),
+    ],
+)
+def test_bad_grids_are_refused(arguments: dict, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         ImagePlayer(**({"images": IMAGES} | arguments))

@@ -1,0 +1,1092 @@
+"""Exercises of chapter 07: DDIM's times, steps and fresh noise, the way up to z, and between two z.
+
+Every check works with tolerances for which a right answer is refused less than once in 10⁶ times.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import pairwise
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from course_lib.diffusion import DiscreteSchedule, ddim_invert, ddim_step, ddim_times, slerp
+from course_lib.diffusion.ddim import _ddim_states, _inverted_states
+from course_lib.exercises.attempt import Attempt, Mistake, diagnose, same, take_tensor
+from course_lib.exercises.registry import exercise
+from course_lib.exercises.two_clusters import ClusterReport, run_times
+
+__all__: list[str] = []
+
+Known = list[tuple[Tensor, str, str]]
+
+
+def _take_number(value: Any, question: str) -> float:
+    """A finite real number, of whatever type."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if number and math.isfinite(value):
+        return float(value)
+    got = f"`{value}`" if number else f"a {type(value).__name__}"
+    raise Mistake(f"You gave {got}; the answer is a single number.", question)
+
+
+def _random(*shape: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator)
+
+
+def _between(low: float, high: float, generator: torch.Generator) -> Tensor:
+    return low + (high - low) * torch.rand((), generator=generator)
+
+
+def _all_apart(right: Tensor, known: Known) -> bool:
+    """Whether no known mistake gives the right values, or those of another mistake."""
+    values = torch.stack([right.double(), *(value.double() for value, _, _ in known)]).flatten(1)
+    gaps, sizes = (values[:, None] - values).abs().amax(2), values.abs().amax(1)
+    alike = gaps < 1e-3 * (1 + torch.minimum(sizes[:, None], sizes))
+    reasons = ["", *(reason for _, reason, _ in known)]
+    return not any(
+        alike[i, j] and reasons[i] != reasons[j] for i in range(len(reasons)) for j in range(i)
+    )
+
+
+def _take_like(name: str, value: Any, x: Tensor) -> Tensor:
+    return take_tensor(name, value, x.shape, dtype=x.dtype).detach()
+
+
+# --- One step ------------------------------------------------------------------------------------
+
+
+@exercise(
+    "07.predict_one_step",
+    task="Predict: half of the data lie near −2, the other half near 2. A perfect network, 2,000 "
+    "different noises, DDIM with a single step from t = T − 1: near which number do all land?",
+    solution=[run_times, ddim_step],
+    hints=[
+        "A single step from noise to the data: what comes out is the network's guess of x_0.",
+        "The loss is a squared error. Which guess is best if x_t is nearly pure noise, and says "
+        "nearly nothing about x_0?",
+        "The mean of all the data.",
+    ],
+)
+def _check_predict_one_step(attempt: Any, generator: torch.Generator) -> str:
+    question = "Near which number on the line do the samples land?"
+    if isinstance(attempt, tuple | list | set) and len(attempt) == 2:
+        raise Mistake(
+            "You gave two numbers: that is where the data are, and where many steps lead.",
+            "What is the best guess of x_0 from pure noise, if the error counts squared?",
+        )
+    got = _take_number(attempt, question)
+    one, two, ten = (run_times(ddim_times(1000, steps)) for steps in (1, 2, 10))
+    if abs(got) <= 0.1:
+        return (
+            f"0, the mean of the data, where there are none: the mean of |x| is {one.centre:.2f}. "
+            "That is no fault of the network: x_T says nothing about x_0, and then the mean has "
+            "the least squared error. Only where less noise is left can it decide. With 2 steps "
+            f"{two.lost:.0%} of the samples are lost between the clusters, with 10 still "
+            f"{ten.lost:.0%}."
+        )
+    best = "What is the best guess of x_0 from pure noise, if the error counts squared?"
+    if abs(abs(got) - 2) <= 0.5:
+        raise Mistake(
+            "There are only half of the data. Noise says nothing about which half it shall be, and "
+            "a wrong guess there costs 4².",
+            best,
+        )
+    if abs(abs(got) - 1) <= 0.1:
+        raise Mistake(
+            "Halfway would cost more than the best guess: 1² in half of the cases, 3² in the "
+            "others.",
+            best,
+        )
+    raise Mistake(
+        f"Around {got:.4g} there are no samples: the mean of |x| is {one.centre:.2f}.", best
+    )
+
+
+# --- Which times ---------------------------------------------------------------------------------
+
+
+@exercise(
+    "07.ddim_times",
+    task="Write `my_times`: `steps` of the times 0 ... T − 1, evenly spread as far as rounding "
+    "allows, rising, and ending at T − 1, where sampling starts.",
+    signature="my_times(T, steps) -> list of int",
+    solution=ddim_times,
+    hints=[
+        "Count from the end: T − 1 is always there.",
+        "T · i / steps for i = 1 ... steps ends at T, and is evenly spread. In code times count "
+        "from 0.",
+        "`[round(T * i / steps) - 1 for i in range(1, steps + 1)]`",
+    ],
+)
+def _check_ddim_times(attempt: Attempt, generator: torch.Generator) -> str:
+    cases = [(1000, 10), (1000, 7), (100, 100), (50, 49), (100, 30), (1000, 2), (1000, 1), (1, 1)]
+    T = int(torch.randint(200, 900, (), generator=generator))
+    cases.append((T, int(torch.randint(3, 60, (), generator=generator))))
+    for T, steps in cases:
+        times = _take_times(attempt(T, steps))
+        _judge_times(times, T, steps)
+        gaps = [b - a for a, b in pairwise(times)]
+        if gaps and max(gaps) - min(gaps) > 2:
+            raise Mistake(
+                f"Your times are not evenly spread for T = {T}, steps = {steps}: between two of "
+                f"them lie {min(gaps)} to {max(gaps)} steps.",
+                "T · i / steps for i = 1 ... steps, rounded, less 1.",
+            )
+        if gaps and times[0] > max(gaps) + 1:
+            raise Mistake(
+                f"Your first time, {times[0]}, is too far from the data: the last step back would "
+                f"be longer than the others, {max(gaps)}.",
+                "Spread them over all of 0 ... T − 1.",
+            )
+    return (
+        "Your times rise, end where noise ends, and are evenly spread; with steps = T all are "
+        "there. (Where between 0 and a gap the first of them lies is a matter of taste.)"
+    )
+
+
+def _take_times(value: Any) -> list[int]:
+    """A list of whole numbers, from a list, a tuple, a range, an array or a tensor."""
+    if isinstance(value, Tensor) and value.ndim != 1:
+        raise Mistake(
+            f"Your times have shape {list(value.shape)}; they must have one axis.",
+            "Return a list of whole numbers.",
+        )
+    if isinstance(value, str | bytes | dict) or not hasattr(value, "__iter__"):
+        raise Mistake(
+            f"Your times are of type {type(value).__name__}, not a list of whole numbers.",
+            "`[... for i in range(1, steps + 1)]` is one.",
+        )
+    times = [item.item() if isinstance(item, Tensor) else item for item in value]
+    for time in times:
+        if not isinstance(time, Integral) or isinstance(time, bool):
+            raise Mistake(
+                f"Your times hold {time!r}, not a whole number.",
+                "Times are indices into `alpha_bars`: round them, `round(...)` or `int(...)`.",
+            )
+    return [int(time) for time in times]
+
+
+def _judge_times(times: Sequence[int], T: int, steps: int) -> None:
+    """Require ``steps`` times, rising, inside of 0 ... T − 1, and T − 1 last."""
+    case = f"for T = {T}, steps = {steps}"
+    if steps == 1 and times == [0] and T > 1:
+        raise Mistake(
+            f"With a single step you give t = 0 {case}: there hardly any noise is left.",
+            "The last of the times is always T − 1: sampling starts there, with pure noise.",
+        )
+    if times and times[-1] == T and all(a < b for a, b in pairwise(times)):
+        raise Mistake(
+            f"Your last time is T = {T} {case}: the times are 0 ... {T - 1}.",
+            "In code they count from 0: subtract 1.",
+        )
+    if len(times) > 1 and all(a > b for a, b in pairwise(times)):
+        raise Mistake(
+            f"Your times fall {case}.", "Rising, please: the sampler goes through them backwards."
+        )
+    if len(times) != steps:
+        raise Mistake(
+            f"You give {len(times)} times {case}.",
+            "`range(..., T // steps)` gives more where T is not a multiple of steps.",
+        )
+    if not all(a < b for a, b in pairwise(times)):
+        raise Mistake(
+            f"Your times don't rise {case}: {_first_fall(times)}.",
+            "No time may come twice. Where steps is near T, mind the rounding.",
+        )
+    if times[0] < 0 or times[-1] >= T:
+        stray = times[0] if times[0] < 0 else times[-1]
+        raise Mistake(
+            f"Time {stray} does not exist {case}: the times are 0 ... {T - 1}.",
+            "In code times count from 0.",
+        )
+    if times[-1] != T - 1:
+        raise Mistake(
+            f"Your last time is {times[-1]} {case}: sampling would start with pure noise and tell "
+            "the network that there is less.",
+            "End at T − 1, where noise ends. (The paper's own code starts at 0 and ends short of "
+            "it.)",
+        )
+
+
+def _first_fall(times: Sequence[int]) -> str:
+    return next(f"{b} comes after {a}" for a, b in pairwise(times) if a >= b)
+
+
+# --- One step of DDIM ----------------------------------------------------------------------------
+
+_ROOTS = "ᾱ and 1 − ᾱ are variances: x_t = sqrt(ᾱ) x_0 + sqrt(1 − ᾱ) eps."
+_WAY = (
+    "First the guess x_0 = (x_t − sqrt(1 − ᾱ) eps) / sqrt(ᾱ), then sqrt(ᾱ') x_0 + sqrt(1 − ᾱ') eps."
+)
+
+
+def _step(x: Tensor, eps: Tensor, ab: Tensor, to: Tensor) -> Tensor:
+    """The library's step, told ᾱ here and there."""
+    a, b = ab.double().sqrt(), (1 - ab.double()).sqrt()
+    now, then = (float(a), float(b)), (math.sqrt(float(to)), math.sqrt(1 - float(to)))
+    x_0 = (x.double() - b * eps.double()) / a
+    if float(b) == 0:  # at the data; ddim_step would divide by it
+        return then[0] * x_0 + then[1] * eps.double()
+    return ddim_step(x.double(), x_0, now=now, then=then)
+
+
+def _step_mistakes(x: Tensor, eps: Tensor, ab: Tensor, to: Tensor) -> Known:
+    """What people get in place of a step from ᾱ to ᾱ', in either direction."""
+    x, eps, ab, to = (value.double() for value in (x, eps, ab, to))
+    a, b, a_to, b_to = ab.sqrt(), (1 - ab).sqrt(), to.sqrt(), (1 - to).sqrt()
+    guess = (x - b * eps) / a
+    proportions = "Put guess and noise together again in the proportions of the new time, ᾱ'."
+    divide = "x_0 was shrunk by sqrt(ᾱ): divide by it."
+    return [
+        (guess, "You stop at the guess of x_0.", proportions),
+        (a_to * guess, "You put no noise back.", proportions),
+        (
+            a_to * guess + b * eps,
+            "You put as much noise back as there was.",
+            "At the new time it is sqrt(1 − ᾱ') eps.",
+        ),
+        (
+            a * guess + b_to * eps,
+            "You shrink the guess as before.",
+            "At the new time it is sqrt(ᾱ') x_0.",
+        ),
+        (guess + b_to * eps, "You don't shrink the guess of x_0.", proportions),
+        (guess + b * eps, "You don't shrink the guess, and put the old noise back.", proportions),
+        (
+            a_to * x + b_to * eps,
+            "You noise x_t itself, as if it were clean data.",
+            _WAY,
+        ),
+        (x, "Your x is x_t, unchanged.", _WAY),
+        (x - b * eps, "You take the noise away, and do no more.", _WAY),
+        (
+            a_to * (x - b * eps) + b_to * eps,
+            "You forget to divide by sqrt(ᾱ).",
+            divide,
+        ),
+        (
+            a_to * (x - b * eps) * a + b_to * eps,
+            "You multiply by sqrt(ᾱ) where you must divide.",
+            divide,
+        ),
+        (
+            a_to * (x - b * eps) / ab + b_to * eps,
+            "You divide by ᾱ, without the root.",
+            _ROOTS,
+        ),
+        (
+            a_to * (x - (1 - ab) * eps) / a + b_to * eps,
+            "You take away (1 − ᾱ) eps, without the root.",
+            _ROOTS,
+        ),
+        (to * guess + b_to * eps, "You multiply the guess by ᾱ', without the root.", _ROOTS),
+        (a_to * guess + (1 - to) * eps, "You put (1 − ᾱ') eps back, without the root.", _ROOTS),
+        (to * guess + (1 - to) * eps, "You forget both roots in the new proportions.", _ROOTS),
+        (
+            to * (x - (1 - ab) * eps) / ab + (1 - to) * eps,
+            "You forget all the square roots.",
+            _ROOTS,
+        ),
+        (
+            a * (x - b_to * eps) / a_to + b * eps,
+            "You swap now and next: that is the step from ᾱ' to ᾱ.",
+            "`alpha_bar` belongs to the x_t that you are given.",
+        ),
+        (
+            a_to * (x + b * eps) / a + b_to * eps,
+            "You add the noise to x_t, where the guess of x_0 takes it away.",
+            _WAY,
+        ),
+        (
+            a_to * guess - b_to * eps,
+            "You subtract the noise where you must put it back.",
+            proportions,
+        ),
+        (
+            b_to * guess + a_to * eps,
+            "You swap the factors of the guess and the noise.",
+            "ᾱ' belongs to the data.",
+        ),
+    ]
+
+
+def _judge_step(
+    attempt: Attempt,
+    generator: torch.Generator,
+    more: Callable[..., Known],
+    pairs: list[tuple[tuple[float, float], tuple[float, float]]],
+) -> None:
+    """Require the library's step between random ᾱ of these ranges."""
+    shapes = [(7, 2), (3, 1, 4, 4), (4, 5)]
+    for shape, (here, there) in zip(shapes, pairs, strict=True):
+        while True:
+            x, eps = _random(*shape, generator=generator), _random(*shape, generator=generator)
+            ab, to = _between(*here, generator), _between(*there, generator)
+            right = _step(x, eps, ab, to)
+            known = more(x, eps, ab, to) + _step_mistakes(x, eps, ab, to)
+            # The first case names a mistake; at the ends, where ᾱ is 1, several are the same.
+            if shape != shapes[0] or _all_apart(right, known):
+                break
+        answer = attempt(x, eps, ab, to)
+        _about_nan(answer, ab, to)
+        got = _take_like("x", answer, x)
+        if same(got, right):
+            continue
+        again = attempt(x, eps, ab, to)
+        if not same(got, _take_like("x", again, x)):
+            raise Mistake(
+                "Your x is another one when you are asked again: you draw noise.",
+                "This step draws none: the noise that goes back in is eps, the network's own.",
+            )
+        if float(to) == 1.0:
+            raise Mistake(
+                "Your step to the data, ᾱ' = 1, does not end at the guess of x_0.",
+                "There sqrt(1 − ᾱ') is 0: no case of its own is needed.",
+            )
+        if float(ab) == 1.0:
+            raise Mistake(
+                "Your first step, from the data at ᾱ = 1, is not sqrt(ᾱ') x + sqrt(1 − ᾱ') eps.",
+                "There the guess of x_0 is x itself: no case of its own is needed.",
+            )
+        diagnose(
+            got,
+            known,
+            ("Your x is not sqrt(ᾱ') x_0 + sqrt(1 − ᾱ') eps with the guess of x_0.", _WAY),
+        )
+
+
+def _about_nan(answer: Any, ab: Tensor, to: Tensor) -> None:
+    if isinstance(answer, Tensor) and not answer.isfinite().all():
+        if float(ab) == 1.0:
+            raise Mistake(
+                "At the data, ᾱ = 1, your x is not finite: you divide by sqrt(1 − ᾱ) = 0.",
+                "eps is given. Divide by sqrt(ᾱ) alone.",
+            )
+        if to > ab:
+            raise Mistake(
+                "Your x is not finite: is a number under a root negative?",
+                "Here ᾱ' > ᾱ. 1 − ᾱ' and 1 − ᾱ are what belongs under the roots.",
+            )
+
+
+@exercise(
+    "07.ddim_step",
+    task="Write `my_ddim_step`: from x_t [B, *event] at alpha_bar to where the share is "
+    "alpha_bar_next (larger, and 1 for the data), with the network's eps and no fresh noise.",
+    signature="my_ddim_step(x_t, eps, alpha_bar, alpha_bar_next) -> x",
+    solution=ddim_step,
+    hints=[
+        "What does the network's eps say about x_0?",
+        "Guess and noise are put together again, in the proportions of the new time.",
+        _WAY,
+    ],
+)
+def _check_ddim_step(attempt: Attempt, generator: torch.Generator) -> str:
+    pairs = [((0.1, 0.4), (0.6, 0.9)), ((0.4, 0.5), (0.55, 0.6)), ((0.1, 0.9), (1.0, 1.0))]
+    _judge_step(attempt, generator, _mistakes_of_ddim_step, pairs)
+    return (
+        "If eps is true, your step stays on the path: sqrt(ᾱ) x_0 + sqrt(1 − ᾱ) eps becomes "
+        "sqrt(ᾱ') x_0 + sqrt(1 − ᾱ') eps, however long the step is; and at ᾱ' = 1 it ends in x_0."
+    )
+
+
+def _mistakes_of_ddim_step(x: Tensor, eps: Tensor, ab: Tensor, to: Tensor) -> Known:
+    x, eps, ab, to = (value.double() for value in (x, eps, ab, to))
+    alpha = ab / to  # of the whole step, as a single step of DDPM
+    mean = (x - (1 - alpha) / (1 - ab).sqrt() * eps) / alpha.sqrt()
+    return [
+        (
+            mean,
+            "You take DDPM's mean, which leaves room for the fresh noise that is added to it.",
+            "Without fresh noise all of sqrt(1 − ᾱ') has to come from eps. " + _WAY,
+        ),
+        (
+            (x - (1 - alpha).sqrt() * eps) / alpha.sqrt(),
+            "You undo a single noising step as if its fresh noise had been eps.",
+            "eps is the noise between x_0 and x_t, of all steps together. " + _WAY,
+        ),
+    ]
+
+
+@exercise(
+    "07.invert_step",
+    task="Write `invert_step`: the way up, from x [B, *event] at alpha_bar (1 for data) to where "
+    "the share is alpha_bar_next, which is smaller, with the network's eps.",
+    signature="invert_step(x, eps, alpha_bar, alpha_bar_next) -> x",
+    solution=[_inverted_states, ddim_invert],
+    hints=[
+        "Nothing is drawn: the same x must come out every time, or it could not be led back.",
+        "In the step down, where did you use that it leads down?",
+        "Nowhere. The same two lines: the guess x_0 = (x − sqrt(1 − ᾱ) eps) / sqrt(ᾱ), then "
+        "sqrt(ᾱ') x_0 + sqrt(1 − ᾱ') eps.",
+    ],
+)
+def _check_invert_step(attempt: Attempt, generator: torch.Generator) -> str:
+    pairs = [((0.6, 0.9), (0.1, 0.4)), ((0.55, 0.6), (0.4, 0.5)), ((1.0, 1.0), (0.1, 0.9))]
+    _judge_step(attempt, generator, _mistakes_of_invert_step, pairs)
+    return (
+        "DDIM's step with the same eps leads your x back. It is the same formula in both "
+        "directions; what makes inversion inexact is that the network is asked at the wrong end."
+    )
+
+
+def _mistakes_of_invert_step(x: Tensor, eps: Tensor, ab: Tensor, to: Tensor) -> Known:
+    x, eps, ab, to = (value.double() for value in (x, eps, ab, to))
+    alpha = to / ab
+    return [
+        (
+            alpha.sqrt() * x + (1 - alpha).sqrt() * eps,
+            "You add noise to x as DDPM does, as if eps were fresh.",
+            "eps is in x already. Take out what is there, then put in what shall be there.",
+        ),
+        (
+            alpha.sqrt() * x + (1 - to).sqrt() * eps,
+            "You put the new noise on top of the old.",
+            "Take the noise out of x first, then put in sqrt(1 − ᾱ') eps.",
+        ),
+    ]
+
+
+# --- How much fresh noise ------------------------------------------------------------------------
+
+
+@exercise(
+    "07.ddim_sigma",
+    task="Write `ddim_sigma`: the standard deviation [N] of the fresh noise in N steps from "
+    "alpha_bar [N] to alpha_bar_next [N] (larger), eta times that of DDPM.",
+    signature="ddim_sigma(alpha_bar, alpha_bar_next, eta) -> [N]",
+    solution=ddim_step,
+    hints=[
+        "At eta = 1 its square is the posterior's variance of chapter 06, "
+        "β (1 − ᾱ_{t−1}) / (1 − ᾱ_t), for a single step from ᾱ to ᾱ'.",
+        "The α of that single step is ᾱ / ᾱ', and its β is 1 − ᾱ / ᾱ'.",
+        "σ = eta · sqrt((1 − ᾱ') / (1 − ᾱ)) · sqrt(1 − ᾱ / ᾱ')",
+    ],
+)
+def _check_ddim_sigma(attempt: Attempt, generator: torch.Generator) -> str:
+    for low, high in ((0.3, 0.7), (1.0, 1.0), (0.0, 0.0)):
+        eta = float(_between(low, high, generator))
+        ab = 0.05 + 0.4 * torch.rand(8, generator=generator)
+        to = ab + (0.97 - ab) * (0.1 + 0.9 * torch.rand(8, generator=generator))
+        answer = attempt(ab, to, eta)
+        if isinstance(answer, Tensor) and answer.isnan().any():
+            raise Mistake(
+                "Your σ is NaN: a number under a root is negative.",
+                "Here ᾱ' > ᾱ, so that 1 − ᾱ / ᾱ' lies between 0 and 1.",
+            )
+        got = _take_like("σ", answer, ab)
+        # DDPM's posterior variance, of the one step whose α is ᾱ / ᾱ'.
+        ab64, to64 = ab.double(), to.double()
+        precision = (ab64 / to64) / (1 - ab64 / to64) + 1 / (1 - to64)
+        right = eta / precision.sqrt()
+        if not same(got, right):
+            _diagnose_sigma(got, ab64, to64, eta)
+    to[-1] = 1.0
+    if not same(_take_like("σ", attempt(ab, to, 0.5), ab)[-1:], torch.zeros(1)):
+        raise Mistake(
+            "In a step to the data, ᾱ' = 1, your σ is not 0.", "There 1 − ᾱ' = 0: nothing is open."
+        )
+    return (
+        "At eta = 1 your σ² is the variance of DDPM's posterior, for steps of any length; at eta = "
+        "0 nothing is drawn, and in between σ is in proportion to eta."
+    )
+
+
+def _diagnose_sigma(got: Tensor, ab: Tensor, to: Tensor, eta: float) -> None:
+    left, beta = (1 - to) / (1 - ab), 1 - ab / to
+    right = eta * (left * beta).sqrt()
+    std = "σ is a standard deviation: the root of a variance."
+    share = "eta multiplies σ, not σ²."
+    beta_hint = "The α of the whole step is ᾱ / ᾱ', so its β is 1 − ᾱ / ᾱ'."
+    known = [
+        (eta * left * beta, "You give the variance, times eta.", std),
+        (right.square(), "You give the variance, σ².", std),
+        ((left * beta).sqrt(), "You ignore eta.", share),
+        (left * beta, "You ignore eta, and give the variance.", std),
+        (eta**2 * (left * beta).sqrt(), "You square eta.", share),
+        (math.sqrt(eta) * (left * beta).sqrt(), "You take the root of eta, too.", share),
+        (
+            eta * (beta / left).sqrt(),
+            "Your fraction (1 − ᾱ') / (1 − ᾱ) is upside down.",
+            "σ goes to 0 at the data, where ᾱ' = 1.",
+        ),
+        (eta * left.sqrt(), "You forget the factor sqrt(1 − ᾱ / ᾱ').", beta_hint),
+        (
+            eta * beta.sqrt(),
+            "You take the root of β: the larger of DDPM's two choices.",
+            "The posterior's: times sqrt((1 − ᾱ') / (1 − ᾱ)).",
+        ),
+        (eta * left * beta.sqrt(), "You forget the root of the fraction.", std),
+        (eta * left.sqrt() * beta, "You forget the root of 1 − ᾱ / ᾱ'.", std),
+        (
+            eta * (left * (1 - (ab / to).sqrt())).sqrt(),
+            "You take the root of ᾱ / ᾱ' where the fraction itself belongs.",
+            beta_hint,
+        ),
+        (eta * (left * (to - ab)).sqrt(), "You write ᾱ' − ᾱ for 1 − ᾱ / ᾱ'.", beta_hint),
+        (eta * (left * ab / to).sqrt(), "You write α for β: ᾱ / ᾱ' for 1 − ᾱ / ᾱ'.", beta_hint),
+        (
+            eta * (1 - to).sqrt(),
+            "Your σ is all of the noise at the new time.",
+            "Part of it comes from eps, even at eta = 1.",
+        ),
+        (-right, "Your σ is negative.", std),
+        (torch.zeros_like(right), "Your σ is 0.", share),
+    ]
+    otherwise = (
+        f"At eta = {eta:.2g} your σ² is not eta² times the variance of DDPM's posterior.",
+        "σ = eta · sqrt((1 − ᾱ') / (1 − ᾱ)) · sqrt(1 − ᾱ / ᾱ')",
+    )
+    diagnose(got, known, otherwise)
+
+
+@exercise(
+    "07.ddim_step_eta",
+    task="Write `noisy_ddim_step`: as the step without noise, but with fresh noise of standard "
+    "deviation sigma in place of a part of eps, so that the variance stays that of the path.",
+    signature="noisy_ddim_step(x_t, eps, alpha_bar, alpha_bar_next, sigma, noise) -> x",
+    solution=ddim_step,
+    hints=[
+        "At the new time the noise must have the variance 1 − ᾱ', wherever it comes from.",
+        "Independent variances add up: σ² of it is fresh. How much is left for eps?",
+        "x = sqrt(ᾱ') x_0 + sqrt(1 − ᾱ' − σ²) eps + σ noise, with the same guess x_0 as before.",
+    ],
+)
+def _check_ddim_step_eta(attempt: Attempt, generator: torch.Generator) -> str:
+    for shape, share in (((7, 2), (0.3, 0.8)), ((3, 1, 4, 4), (0.3, 0.9)), ((4, 5), (0.0, 0.0))):
+        while True:
+            x, eps, noise = (_random(*shape, generator=generator) for _ in range(3))
+            ab, to = _between(0.1, 0.4, generator), _between(0.5, 0.8, generator)
+            sigma = _between(*share, generator) * (1 - to)
+            known = _noisy_mistakes(x, eps, ab, to, sigma, noise)
+            right = _noisy(x, eps, ab, to, sigma, noise)
+            if shape != (7, 2) or _all_apart(right, known):  # the first case names a mistake
+                break
+        got = _take_like("x", attempt(x, eps, ab, to, sigma, noise), x)
+        if same(got, right):
+            continue
+        again = attempt(x, eps, ab, to, sigma, noise)
+        if not same(got, _take_like("x", again, x)):
+            raise Mistake(
+                "Your x is another one when you are asked again: you draw noise of your own.",
+                "It is given: use `noise`.",
+            )
+        if float(sigma) == 0:
+            raise Mistake("At sigma = 0 your step is not the one without noise.", _WAY)
+        otherwise = (
+            "Your x is not sqrt(ᾱ') x_0 + sqrt(1 − ᾱ' − σ²) eps + σ noise.",
+            "Try sigma = 0 first: that must be your step without noise.",
+        )
+        diagnose(got, known, otherwise)
+    return (
+        "The squares of the factors of eps and of the fresh noise add up to 1 − ᾱ': whatever σ is, "
+        "x has the distribution that the path has at the new time."
+    )
+
+
+def _noisy(x: Tensor, eps: Tensor, ab: Tensor, to: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+    x, eps, ab, to, sigma, noise = (v.double() for v in (x, eps, ab, to, sigma, noise))
+    guess = (x - (1 - ab).sqrt() * eps) / ab.sqrt()
+    return to.sqrt() * guess + (1 - to - sigma.square()).sqrt() * eps + sigma * noise
+
+
+def _noisy_mistakes(
+    x: Tensor, eps: Tensor, ab: Tensor, to: Tensor, sigma: Tensor, noise: Tensor
+) -> Known:
+    right = _noisy(x, eps, ab, to, sigma, noise)
+    x, eps, ab, to, sigma, noise = (v.double() for v in (x, eps, ab, to, sigma, noise))
+    b_to, room = (1 - to).sqrt(), (1 - to - sigma.square()).sqrt()
+    guess = (x - (1 - ab).sqrt() * eps) / ab.sqrt()
+    base = to.sqrt() * guess
+    together = "Variances add up: sqrt(1 − ᾱ' − σ²) eps and σ noise make 1 − ᾱ' together."
+    std = "sigma is a standard deviation already: σ · noise."
+    known = [
+        (
+            base + b_to * eps + sigma * noise,
+            "You add fresh noise, and leave all of eps: together they are too much.",
+            together,
+        ),
+        (
+            base + (b_to - sigma) * eps + sigma * noise,
+            "You subtract standard deviations, sqrt(1 − ᾱ') − σ.",
+            together,
+        ),
+        (
+            base + (1 - to - sigma).clamp(min=0).sqrt() * eps + sigma * noise,
+            "Under the root you subtract σ, not σ².",
+            together,
+        ),
+        (
+            base + (1 - to + sigma.square()).sqrt() * eps + sigma * noise,
+            "Under the root you add σ².",
+            together,
+        ),
+        (
+            base + (1 - to - sigma.square()) * eps + sigma * noise,
+            "You forget the root in the factor of eps.",
+            together,
+        ),
+        (base + room * eps + sigma.square() * noise, "You multiply the noise by σ².", std),
+        (base + room * eps + sigma.sqrt() * noise, "You multiply the noise by sqrt(σ).", std),
+        (base + room * eps + noise, "You add all of the noise, without σ.", std),
+        (base + room * eps, "You add no fresh noise.", together),
+        (base + sigma * noise, "You put nothing of eps back.", together),
+        (base + b_to * eps, "You ignore sigma: that is the step without noise.", together),
+        (base + b_to * noise, "You replace all of eps by fresh noise.", together),
+        (base + sigma * eps + room * noise, "You swap eps and the fresh noise.", together),
+        (base + room * eps - sigma * noise, "You subtract the fresh noise.", "Add it."),
+        (base + room * eps + sigma * eps, "You use eps where the fresh noise belongs.", together),
+        (base + room * noise + sigma * noise, "You use the noise where eps belongs.", together),
+        (
+            right - base + guess,
+            "You don't shrink the guess of x_0.",
+            "At the new time it is sqrt(ᾱ') x_0.",
+        ),
+        (right - base, "You leave out the guess of x_0.", "+ sqrt(ᾱ') x_0."),
+        (
+            _noisy(x, eps, to, ab, sigma, noise),
+            "You swap now and next.",
+            "`alpha_bar` belongs to the x_t that you are given.",
+        ),
+    ]
+    return known
+
+
+# --- All steps -----------------------------------------------------------------------------------
+
+
+class _Network:
+    """A network that says when it is asked in the wrong way."""
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        if len(inputs) != 2 or not isinstance(inputs[0], Tensor):
+            kinds = ", ".join(type(value).__name__ for value in inputs)
+            raise Mistake(f"You call net({kinds}).", "`net(x, t)`, with one time per example.")
+        x, t = inputs
+        if not isinstance(t, Tensor) or t.shape != (len(x),):
+            kind = f"shape {list(t.shape)}" if isinstance(t, Tensor) else type(t).__name__
+            raise Mistake(
+                f"You tell the network a time of {kind}.",
+                f"One for each of {len(x)} examples: `torch.full((len(x),), t)`.",
+            )
+        return _eps(x, t)
+
+
+def _eps(x: Tensor, t: Tensor) -> Tensor:
+    wave = (0.9 * t.double() + 1).cos().to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+    return torch.tanh(x + wave)
+
+
+@exercise(
+    "07.ddim_sample",
+    task="Write `my_ddim_sample`: from noise z [B, *event] to data by way of `times`, a rising "
+    "list of indices, without fresh noise; `net(x, t [B])` says eps.",
+    signature="my_ddim_sample(net, z, alpha_bars, times) -> x",
+    solution=[_ddim_states, ddim_step],
+    hints=[
+        "Go through the times from the last to the first; your step does the rest.",
+        "At each: ask the network at the time where you *are*, then step to the time before it in "
+        "the list.",
+        "After times[0] come the data: there ᾱ' is 1, which is not in `alpha_bars`.",
+    ],
+)
+def _check_ddim_sample(attempt: Attempt, generator: torch.Generator) -> str:
+    T, net = 30, _Network()
+    betas = 0.02 + 0.08 * torch.rand(T, generator=generator)
+    table = DiscreteSchedule(betas).alpha_bars
+    middle = (3 + torch.randperm(T - 6, generator=generator)[:4]).sort().values.tolist()
+    for times in ([2, *middle, T - 1], [0, *middle, T - 1], [T - 1]):
+        z = _random(4, 3, generator=generator)
+        right = _walk(z, table, times)
+        got = _take_like("x", attempt(net, z, table, list(times)), z)
+        if same(got, right, tolerance=1e-3):
+            continue
+        again = _take_like("x", attempt(net, z, table, list(times)), z)
+        if not same(got, again):
+            raise Mistake(
+                "Your samples are others when you are asked again: you draw noise.",
+                "Without fresh noise the samples are a function of z.",
+            )
+        if len(times) == 1:
+            raise Mistake(
+                "With a single time, T − 1, your x is not the guess of x_0 from z.",
+                "The step from the first of the times goes to the data, ᾱ' = 1.",
+            )
+        for wrong, reason, hint in _walk_mistakes(z, table, times):
+            if same(got, wrong, tolerance=1e-3):
+                raise Mistake(reason, hint)
+        raise Mistake(
+            "Your x is not what DDIM's steps make of z.",
+            "Print ᾱ and ᾱ' in every step: each ᾱ' is the ᾱ of the next, and the last is 1.",
+        )
+    return (
+        "At every step the network is asked where you are, each step starts where the last one "
+        f"ended, and the last ends in the data. You called it once for each of the times: {T} "
+        "would be all."
+    )
+
+
+def _walk(
+    z: Tensor,
+    table: Tensor,
+    times: Sequence[int],
+    *,
+    told: Callable[[int], int] | None = None,
+    here: Callable[[int], float] | None = None,
+    there: Callable[[int], float] | None = None,
+    order: Sequence[int] | None = None,
+) -> Tensor:
+    """The library's steps. A mistake tells the network, or takes for ᾱ or ᾱ' of step i, another."""
+    points = [1.0, *table[list(times)].tolist()]
+    x = z.double()
+    for i in reversed(range(len(times))) if order is None else order:
+        t = times[i] if told is None else told(i)
+        ab = points[i + 1] if here is None else here(i)
+        to = points[i] if there is None else there(i)
+        eps = _eps(x, torch.full((len(x),), t))
+        x = _step(x, eps, torch.tensor(ab), torch.tensor(to))
+    return x
+
+
+def _walk_mistakes(z: Tensor, table: Tensor, times: Sequence[int]) -> Known:
+    n, T = len(times), len(table)
+    down = list(reversed(range(n)))
+    points = [1.0, *table[list(times)].tolist()]
+    ask = "Ask the network where you are: x_t belongs to the time t that you tell it."
+    data = "After the first of the times come the data, at ᾱ' = 1."
+    known = [
+        (
+            _walk(z, table, times, told=lambda i: times[max(i - 1, 0)]),
+            "You tell the network the time that you go to.",
+            ask,
+        ),
+        (
+            _walk(z, table, times, told=lambda i: times[i - 1] if i else -1),
+            "You tell the network the time that you go to.",
+            ask,
+        ),
+        (
+            _walk(z, table, times, told=lambda i: times[i - 1]),
+            "You tell the network the time that you go to.",
+            ask,
+        ),
+        (
+            _walk(z, table, times, told=lambda i: i),
+            "You tell the network the number of the step, not its time.",
+            "times[i] is the time of step i.",
+        ),
+        (
+            _walk(z, table, times, told=lambda i: times[i] + 1),
+            "You tell the network t + 1.",
+            "In code t counts from 0, and so does the network.",
+        ),
+        (
+            _walk(z, table, times, told=lambda i: T - 1 - times[i]),
+            "You tell the network the time backwards.",
+            ask,
+        ),
+        (_walk(z, table, times, order=down[:-1]), "You stop at the first of the times.", data),
+        (
+            _walk(z, table, times, there=lambda i: points[i] if i else float(table[0])),
+            "Your last step ends at ᾱ' = `alpha_bars[0]`: that still has the first noise.",
+            data,
+        ),
+        (
+            _walk(z, table, times, there=lambda i: points[i] if i else float(table[-1])),
+            "Your last step goes back to the end of the table: index −1 is its last number.",
+            data,
+        ),
+        (
+            _walk(z, table, times, there=lambda i: float(table[times[i] - 1]) if times[i] else 1.0),
+            "You step to t − 1, not to the next of the times.",
+            "A step may be long: from times[i] to times[i - 1].",
+        ),
+        (
+            _walk(z, table, times, there=lambda i: 1.0),
+            "Every step of yours goes to the data.",
+            "Only the last one does; the others go to the next of the times.",
+        ),
+        (
+            _walk(z, table, times, here=lambda i: points[i], there=lambda i: points[i + 1]),
+            "You swap ᾱ and ᾱ' in every step.",
+            "ᾱ belongs to where you are, and grows on the way.",
+        ),
+        (
+            _walk(z, table, times, order=range(n)),
+            "You go through the times from the first to the last.",
+            "Sampling starts with noise, at the last of them: `reversed(...)`.",
+        ),
+        (
+            _walk(z, table, range(T)),
+            "You take all T steps.",
+            "`times` are the ones to take.",
+        ),
+        (
+            _walk(z, table, times[1:]),
+            "You leave out the first of the times.",
+            "Each of the times is a step, times[0] as well.",
+        ),
+        (
+            _walk(z, table, times[:-1]),
+            "You leave out the last of the times.",
+            "z is the noise at times[-1]: start there.",
+        ),
+        (z.double(), "Your x is z, unchanged.", ask),
+        (
+            _walk(z, table, times[-1:]),
+            "Your x is the guess of x_0 from z: a single step, or the network's first answer in "
+            "all of them, which comes to the same.",
+            "Ask the network anew at each of the times, where you are then.",
+        ),
+    ]
+    return known
+
+
+# --- Between two noises --------------------------------------------------------------------------
+
+
+@exercise(
+    "07.predict_midpoint",
+    task="Predict: two independent noises z of 784 standard normal numbers each. How long is the "
+    "point in the middle of them, as a share of their own length?",
+    solution=slerp,
+    hints=[
+        "The middle is (z_0 + z_1) / 2, number by number. What is the variance of each?",
+        "Independent variances add up: (1 + 1) / 4.",
+        "A length in many dimensions is the standard deviation of a number times sqrt(784).",
+    ],
+)
+def _check_predict_midpoint(attempt: Any, generator: torch.Generator) -> str:
+    got = _take_number(attempt, "1 would be as long as the two themselves.")
+    z0, z1 = _random(2, 1000, 784, generator=generator)
+    length, right = z0.norm(dim=1), math.sqrt(0.5)
+    share = ((z0 + z1) / 2).norm(dim=1) / length
+    if abs(got - right) <= 0.025:
+        return (
+            f"1/√2: of 1,000 pairs the shortest has {share.min():.2f} and the longest "
+            f"{share.max():.2f}, while no z is further from the mean length than "
+            f"{(length / length.mean() - 1).abs().max():.0%}. So the middle of a straight line is "
+            "a z that is never drawn, and the network has never seen such an x_T. On the arc, with "
+            "slerp, lie none of these."
+        )
+    add = "Variances add up, not lengths. What is the variance of (z_0 + z_1) / 2, in one number?"
+    known = [
+        (1.0, 0.05, "That would be so if the two pointed the same way.", add),
+        (0.5, 0.05, "That is the variance of its numbers, or the square of its length.", "Root."),
+        (
+            math.sqrt(2),
+            0.05,
+            "That is the length of the sum, or the distance of the two.",
+            "The middle is half of the sum.",
+        ),
+        (2.0, 0.05, "That is longer than both.", "The middle of a chord is never outside."),
+        (0.0, 0.1, "That would be so if the two were opposite.", add),
+        (28 * right, 0.8, "That is its length.", "As a share of 28, the length of the two?"),
+        (28.0, 0.8, "That is the length of the two.", "As a share of it?"),
+    ]
+    for wrong, tolerance, reason, hint in known:
+        if abs(got - wrong) <= tolerance:
+            raise Mistake(reason, hint)
+    raise Mistake(f"{got:.4g} is too {'long' if got > right else 'short'}.", add)
+
+
+@exercise(
+    "07.slerp",
+    task="Write `my_slerp`: from z0 to z1, both [B, *event], along the arc between them, for a "
+    "number w from 0 (z0) to 1 (z1); each pair of the batch has an angle of its own.",
+    signature="my_slerp(z0, z1, w) -> z",
+    solution=slerp,
+    hints=[
+        "sin((1 − w) θ) / sin(θ) · z0 + sin(w θ) / sin(θ) · z1, with θ the angle between the two.",
+        "cos(θ) is the inner product of the two, divided by both lengths.",
+        "Flatten each example, `z.flatten(1)`, for inner products and lengths: one θ for each of B "
+        "pairs, which then needs the axes of z again.",
+    ],
+)
+def _check_slerp(attempt: Attempt, generator: torch.Generator) -> str:
+    for shape in ((5, 3), (4, 1, 2, 3), (3, 2)):
+        while True:
+            z0, z1 = _random(*shape, generator=generator), _random(*shape, generator=generator)
+            w = float(_between(0.15, 0.4, generator))
+            right, angle = slerp(z0, z1, w), _angles(z0, z1)
+            known = _slerp_mistakes(z0, z1, w)
+            # For nearly the same or opposite directions sin θ is small, and mistakes are alike. The
+            # other two sines are divisors in known mistakes, which rounding would blur.
+            fair = angle.min() > 0.4 and angle.max() < 2.6 and angle.cos().abs().min() > 0.05
+            fair = fair and angle.rad2deg().sin().abs().min() > 0.5
+            if fair and _all_apart(right, known):
+                break
+        answer = attempt(z0, z1, w)
+        if isinstance(answer, Tensor) and answer.isnan().any():
+            raise Mistake(
+                "Your z is NaN: `acos` of a number above 1, perhaps.",
+                "cos(θ) is the inner product divided by *both* lengths.",
+            )
+        got = _take_like("z", answer, z0)
+        if not same(got, right) and not same(got, _turn(z0, z1, w)):
+            otherwise = (
+                "Your z is not on the arc from z0 to z1, at the share w of its angle.",
+                "Try z0 = [[1, 0]] and z1 = [[0, 1]]: at w = 0.5 both numbers are 0.707.",
+            )
+            diagnose(got, known, otherwise)
+        for end, z in ((0.0, z0), (1.0, z1)):
+            if not same(_take_like("z", attempt(z0, z1, end), z0), z):
+                raise Mistake(f"At w = {end:.0f} your z is not z{end:.0f}.", "The arc ends there.")
+    return (
+        "Your z lies in the plane of the two, at the share w of the angle between them. Two noises "
+        "of equal length have all of the arc at that length."
+    )
+
+
+def _angles(z0: Tensor, z1: Tensor) -> Tensor:
+    cosine = torch.cosine_similarity(z0.double().flatten(1), z1.double().flatten(1))
+    return cosine.clamp(-1, 1).acos()
+
+
+def _arc(z0: Tensor, z1: Tensor, w: float, angle: Tensor) -> Tensor:
+    """The formula, with an angle for each example."""
+    angle = angle.reshape(-1, *[1] * (z0.ndim - 1))
+    return (((1 - w) * angle).sin() * z0 + (w * angle).sin() * z1) / angle.sin()
+
+
+def _turn(z0: Tensor, z1: Tensor, w: float) -> Tensor:
+    """The other custom: turn the direction by w θ, and let the length go straight."""
+    l0, l1 = (_lengths(z) for z in (z0.double(), z1.double()))
+    return ((1 - w) * l0 + w * l1) * _arc(z0 / l0, z1 / l1, w, _angles(z0, z1))
+
+
+def _lengths(z: Tensor) -> Tensor:
+    return z.flatten(1).norm(dim=1).reshape(-1, *[1] * (z.ndim - 1))
+
+
+def _slerp_mistakes(z0: Tensor, z1: Tensor, w: float) -> Known:
+    z0, z1 = z0.double(), z1.double()
+    theta = _angles(z0, z1)
+    wide = theta.reshape(-1, *[1] * (z0.ndim - 1))
+    batch = torch.cosine_similarity(z0.flatten(), z1.flatten(), dim=0).acos().expand(len(z0))
+    units = z0 / _lengths(z0), z1 / _lengths(z1)
+    arc = _arc(z0, z1, w, theta)
+    line = (1 - w) * z0 + w * z1
+    quarter = math.pi / 2
+    straight = (
+        "Your z is on the straight line.",
+        "That is lerp, which cuts the corner. Weights: sin((1 − w) θ) / sin(θ), sin(w θ) / sin(θ).",
+    )
+    unit = (
+        "Your z has length 1.",
+        "Unit vectors are for the angle alone: what is mixed are z0 and z1 themselves.",
+    )
+    every = "Each pair of the batch has its own θ: `flatten(1)`, and sum over axis 1."
+    return [
+        (line, *straight),
+        (_arc(z1, z0, w, theta), "You swap z0 and z1, or w and 1 − w.", "w = 0 is z0."),
+        (
+            _arc(z0, z1, w, batch),
+            "You take one angle for the whole batch.",
+            every,
+        ),
+        (
+            _arc(z0, z1, w, torch.full_like(theta, quarter)),
+            "You take every angle for a right one.",
+            "Noises in many dimensions are nearly at right angles, but these are not.",
+        ),
+        (_arc(*units, w, theta), *unit),
+        (arc / _lengths(arc), *unit),
+        (line / _lengths(line), *unit),
+        (arc * wide.sin(), "You forget to divide by sin(θ).", "At w = 0 it must be z0 itself."),
+        (
+            ((1 - w) * wide).sin() * z0 / wide.sin() + (w * wide).sin() * z1,
+            "You divide one of the two by sin(θ), not both.",
+            "Both weights have the denominator sin(θ).",
+        ),
+        (
+            (((1 - w) * wide).cos() * z0 + (w * wide).cos() * z1) / wide.sin(),
+            "You write cos for sin in the weights.",
+            "At w = 0 the weight of z1 must be 0: sin(0).",
+        ),
+        (
+            ((w * wide).sin() * z0 + ((1 - w) * wide).sin() * z1) / wide.sin(),
+            "You swap z0 and z1, or w and 1 − w.",
+            "w = 0 is z0.",
+        ),
+        (
+            ((1 - w) * wide.sin() * z0 + w * wide.sin() * z1),
+            "You multiply sin(θ) by w, where w belongs inside: sin(w θ).",
+            "sin((1 − w) θ) and sin(w θ).",
+        ),
+        (
+            _arc(z0, z1, w, torch.rad2deg(theta)),
+            "Your angle is in degrees.",
+            "`sin` wants it as `acos` gives it, in radians.",
+        ),
+        (
+            _arc(z0, z1, w, theta.cos()),
+            "You take cos(θ) for the angle.",
+            "`acos` makes an angle of it.",
+        ),
+        (
+            line * (((1 - w) * _lengths(z0) + w * _lengths(z1)) / _lengths(line)),
+            "You stretch the straight line to the right length: its direction is not at the share "
+            "w of the angle.",
+            straight[1],
+        ),
+        (z0, "Your z is z0.", "It has to move to z1 as w grows."),
+        (z1, "Your z is z1.", "At w = 0 it must be z0."),
+    ]
+
+
+# --- The wrong times -----------------------------------------------------------------------------
+
+_STEPS = 10
+
+
+@exercise(
+    "07.break_the_times",
+    task="Break it: write `bad_times(T, steps)`, 10 of the times 0 ... 999, rising and ending at "
+    "999, with which a perfect network loses half of the samples between or around two clusters.",
+    signature="bad_times(T, steps) -> list of int",
+    solution=[run_times, ddim_times],
+    hints=[
+        "Every step trusts the guess of x_0 at its start. Where is a guess good enough for a long "
+        "step, and where is it not?",
+        "Leave a gap just where the network decides which cluster it shall be.",
+        "Spend nine steps where nothing happens, near the noise or near the data.",
+    ],
+)
+def _check_break_the_times(attempt: Attempt, generator: torch.Generator) -> str:
+    T = 1000
+    times = _take_times(attempt(T, _STEPS))
+    _judge_times(times, T, _STEPS)
+    got, even = run_times(times, T=T), _even_times()
+    points = [-1, *times]
+    i = max(range(len(times)), key=lambda i: points[i + 1] - points[i])
+    start, end = points[i + 1], points[i]
+    a = float(DiscreteSchedule.linear(T).a(torch.tensor([start])))
+    gap = (
+        f"The longest step goes from t = {start}, where {a * a:.1%} of the variance are data, "
+        + (f"to t = {end}" if end >= 0 else "to the data")
+    )
+    if got.lost >= 0.5:
+        return (
+            f"Broken: {got.lost:.0%} are lost, with the mean of |x| at {got.centre:.2f}. With 10 "
+            f"evenly spread times {even.lost:.0%} are. {gap}: it follows a single guess of x_0, "
+            "made where the network cannot know yet which cluster it will be, and answers with "
+            "the mean of both. Ten calls of the network in both cases: where they are made is what "
+            "counts."
+        )
+    raise Mistake(
+        f"Only {got.lost:.0%} are lost (with evenly spread times {even.lost:.0%}). {gap}, and that "
+        "is not enough.",
+        "Make one gap longer: from nearly pure noise the guess is nearly the mean.",
+    )
+
+
+@cache
+def _even_times() -> ClusterReport:
+    return run_times(ddim_times(1000, _STEPS))

@@ -1,0 +1,205 @@
+"""StepsByEta in a real browser: cells chosen by hand and by key, and the samples they show."""
+
+import json
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from course_lib.widgets import StepsByEta
+from tests.browser.gallery import GALLERY, SETUP
+from tests.browser.harness import (
+    cell_output,
+    live_widget,
+    press_keys,
+    python,
+    settle,
+    stored_widget,
+    wait_for_python,
+)
+
+CELL = list(GALLERY).index("etas") + 1
+
+# The red parts of places [x, y] of the canvas, in CSS pixels.
+REDS = """(canvas, places) => {
+  const ratio = canvas.width / canvas.clientWidth;
+  const ctx = canvas.getContext("2d");
+  return places.map(([x, y]) => ctx.getImageData(x * ratio, y * ratio, 1, 1).data[0]);
+}"""
+
+
+@pytest.fixture(scope="module")
+def twin() -> StepsByEta:
+    """The gallery's widget, in Python alone: four images of 4 x 4 pixels in a cell."""
+    space: dict = {}
+    exec(SETUP + GALLERY["etas"], space)
+    return space["etas"]
+
+
+@pytest.fixture
+def show(browser: Browser) -> Iterator[Callable[..., Locator]]:
+    """``show(widget, width)`` opens a page with a stored widget."""
+    pages = []
+
+    def show_(widget: StepsByEta, width: int = 800, background: str = "white") -> Locator:
+        page = browser.new_page(viewport={"width": width, "height": 1000})
+        pages.append(page)
+        page.on("pageerror", lambda error: pytest.fail(str(error)))
+        style = f"margin: 8px; background: {background}"
+        page.set_content(f"<body style='{style}'>{widget.static_html()}")
+        shown = page.query_selector("iframe").content_frame().locator(".course-widget")
+        settle(shown)
+        return shown
+
+    yield show_
+    for page in pages:
+        page.close()
+
+
+def cells(widget: Locator) -> list[list[Locator]]:
+    return [row.get_by_role("gridcell").all() for row in widget.get_by_role("row").all()[1:]]
+
+
+def check(widget: Locator, twin: StepsByEta, row: int, column: int) -> None:
+    """The cell is marked and named, and its four images are shown two by two."""
+    twin.steps_index, twin.eta_index = row, column
+    number = f"{twin.quality[row][column]:.3g}"
+    said = f"{twin.steps} steps, η = {twin.eta:g}. distance: {number}, "
+    expect(widget.get_by_role("status")).to_have_text(
+        f"{said}network evaluations: {twin.steps}.", timeout=10_000
+    )
+    marked = widget.locator("[role=gridcell][aria-selected=true]")
+    expect(marked).to_have_count(1)
+    expect(marked).to_have_text(number)
+    settle(widget)
+    canvas = widget.locator("canvas")
+    left = (canvas.evaluate("canvas => canvas.clientWidth") - 2 * 64 - 6) // 2
+    places = [
+        [left + k % 2 * 70 + 16 * x + 8, k // 2 * 70 + 16 * y + 8]
+        for k in range(4) for y in range(4) for x in range(4)
+    ]  # fmt: skip
+    found = canvas.evaluate(REDS, places)
+    np.testing.assert_array_equal(found, np.rint(255 * twin.shown).ravel())
+
+
+def drag(widget: Locator, *way: Locator) -> None:
+    mouse = widget.page.mouse
+    for k, node in enumerate(way):
+        box = node.bounding_box()
+        mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        if k == 0:
+            mouse.down()
+    mouse.up()
+
+
+# ------------------------------------------------------------------------------------ hand and keys
+
+
+def test_cells_are_chosen_by_click_and_by_drag(
+    show: Callable[..., Locator], twin: StepsByEta
+) -> None:
+    twin.steps_index, twin.eta_index = 0, 0
+    widget = show(twin)
+    table = cells(widget)
+    check(widget, twin, 0, 0)
+    table[1][2].click()
+    check(widget, twin, 1, 2)
+    drag(widget, table[0][1], table[1][1], table[2][3])
+    check(widget, twin, 2, 3)
+    table[0][0].hover()  # the hand has let go
+    check(widget, twin, 2, 3)
+    drag(widget, table[1][1], widget.locator(".eta-hint"))  # beyond the table: the nearest cell
+    assert widget.get_by_role("status").inner_text().startswith("100 steps")
+
+
+def test_keys_walk_and_stop_at_the_edge(show: Callable[..., Locator], twin: StepsByEta) -> None:
+    twin.steps_index, twin.eta_index = 0, 0
+    widget = show(twin, 356)
+    press_keys(widget, ["ArrowRight", "ArrowRight", "ArrowDown"])
+    check(widget, twin, 1, 2)
+    press_keys(widget, ["ArrowLeft", "ArrowUp", "ArrowUp"])
+    check(widget, twin, 0, 1)
+    press_keys(widget, ["ArrowDown"] * 4 + ["ArrowRight"] * 9)
+    check(widget, twin, 2, 3)
+
+
+# ------------------------------------------------------------------------------------ with a kernel
+
+
+def test_python_hears_of_it_and_can_say_it(live: Page, twin: StepsByEta) -> None:
+    python(live, "etas.steps_index, etas.eta_index = 0, 0")
+    widget = live_widget(live, CELL)
+    check(widget, twin, 0, 0)
+    press_keys(widget, ["ArrowRight", "ArrowDown", "ArrowDown", "ArrowRight"])
+    told = "import json; print(json.dumps([etas.steps, etas.eta, etas.steps_index]))"
+    wait_for_python(live, told, json.dumps([100, 0.5, 2]))
+    check(widget, twin, 2, 2)
+    cells(widget)[1][3].click()
+    wait_for_python(live, told, json.dumps([20, 1.0, 1]))
+    python(live, "etas.eta_index = 0")
+    check(widget, twin, 1, 0)
+    refused = python(live, "etas.steps_index = 3")
+    assert refused == "ValueError: steps_index must be an integer from 0 to 2, got 3"
+    check(widget, twin, 1, 0)
+
+
+def test_the_stored_copy_is_alive(trusted: Page, twin: StepsByEta) -> None:
+    widget = stored_widget(trusted, CELL)
+    cells(widget)[2][1].click()
+    check(widget, twin, 2, 1)
+
+
+def test_without_trust_the_picture_stays(untrusted: Page) -> None:
+    output = cell_output(untrusted, CELL)
+    picture = output.locator("img")
+    picture.scroll_into_view_if_needed()
+    assert output.locator("iframe").count() == 0
+    assert picture.evaluate("img => img.complete && img.naturalWidth") > 300
+    assert "Samples from the same noise" in picture.get_attribute("alt")
+
+
+# ---------------------------------------------------------------------------------- how it is drawn
+
+
+def test_the_best_cell_is_the_brightest_and_every_number_is_legible(
+    show: Callable[..., Locator], twin: StepsByEta
+) -> None:
+    widget = show(twin, background="#111")
+    parse = """node => ["backgroundColor", "color"].map(
+      (name) => getComputedStyle(node)[name].match(/\\d+/g).map(Number))"""
+    pairs = np.array([[node.evaluate(parse) for node in row] for row in cells(widget)]) / 255
+    linear = np.where(pairs <= 0.04045, pairs / 12.92, ((pairs + 0.055) / 1.055) ** 2.4)
+    light = linear @ [0.2126, 0.7152, 0.0722]
+    ground = light[..., 0].ravel()
+    assert (np.diff(ground) > 0).all()  # the numbers of this table fall from cell to cell
+    high, low = light.max(-1) + 0.05, light.min(-1) + 0.05
+    assert (high / low).min() > 3
+
+
+@pytest.mark.parametrize("points", [False, True])
+def test_it_fits_any_width(show: Callable[..., Locator], *, points: bool) -> None:
+    rng = np.random.default_rng(0)
+    steps, etas = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], [0, 0.1, 0.2, 0.5, 0.8, 1]
+    samples = rng.normal(size=(10, 6, 80, 2)) if points else rng.random((10, 6, 6, 28, 28))
+    numbers = 10 ** rng.uniform(-2, 3, (10, 6))
+    widget = show(
+        StepsByEta(
+            samples, steps, etas, quality=numbers, quality_label="Fréchet distance of features",
+            cost=numbers if points else steps, cost_label="seconds",
+        )
+    )  # fmt: skip
+    over = """async (root, width) => {
+      root.ownerDocument.body.style.width = `${width}px`;
+      for (let k = 0; k < 3; k++) await new Promise(requestAnimationFrame);
+      const box = root.getBoundingClientRect();
+      const parts = "canvas, p, .eta-table, .eta-table *, .eta-scale";
+      return [...root.querySelectorAll(parts)].filter((node) => {
+        const { left, right, bottom } = node.getBoundingClientRect();
+        const outside = left < box.left || right > box.right + 0.5 || bottom > box.bottom;
+        const cell = node.classList.contains("eta-cell");
+        return outside || (cell && node.scrollWidth > node.clientWidth + 1);
+      }).map((node) => `${node.className}: ${node.textContent}`);
+    }"""
+    widths = (324, 344, 500, 624, 744)
+    assert {width: widget.evaluate(over, width) for width in widths} == {w: [] for w in widths}

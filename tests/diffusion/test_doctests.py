@@ -1,0 +1,26 @@
+"""The examples in the docstrings say what the code does."""
+
+import doctest
+import importlib
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("module", "examples"),
+    [
+        ("diffusion.ddim", 2),
+        ("diffusion.ddpm", 3),
+        ("diffusion.paths", 9),
+        ("diffusion.schedule", 3),
+        ("nn.time", 2),
+        ("nn.unet", 2),
+    ],
+)
+def test_examples(module, examples):
+    found = importlib.import_module(f"course_lib.{module}")
+    failed, attempted = doctest.testmod(
+        found, extraglobs={"torch": importlib.import_module("torch")}
+    )
+    assert failed == 0
+    assert attempted >= examples

@@ -1,0 +1,976 @@
+"""Chapter 06: right answers, written differently, pass; known mistakes are named."""
+
+import doctest
+import importlib
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from course_lib.diffusion import DDPM, Denoiser, DiscreteSchedule, convert
+from course_lib.exercises import check, perfect_network, run_clock, run_times
+from tests.exercises.laws import ExerciseLaws, is_prediction
+
+
+def wide(c, x):
+    return c.reshape(-1, *[1] * (x.ndim - 1))
+
+
+# --- predict_halfway -----------------------------------------------------------------------------
+
+HALFWAY_RIGHT = [0.08, 0.1, torch.tensor(0.0779), np.float64(0.07)]
+HALFWAY_WRONG = {
+    "half": (0.5, "what the cosine schedule leaves"),
+    "percent": (8, "You gave `8`"),
+    "root": (0.28, "factor of the data, sqrt(ᾱ)"),
+    "noise": (0.92, "share of the noise"),
+    "one step": (0.99, "500th step alone"),
+    "beta": (0.01, "the β of the 500th step"),
+    "all alike": (0.0066, "the β of the last of them"),
+    "the end": (0.00004, "whole schedule leaves"),
+    "the middle": (0.25, "too much"),
+    "little": (0.03, "too little"),
+    "negative": (-1, "You gave `-1`"),
+    "subtracted": (-1.53, "a share is a number from 0 to 1"),
+    "too large": (500, "You gave `500`"),
+    "NaN": (math.nan, "You gave `nan`"),
+    "word": ("a tenth", "You gave a str"),
+    "True": (True, "You gave a bool"),
+}
+
+# --- noise_to ------------------------------------------------------------------------------------
+
+
+def noise_to(x0, t, eps, alpha_bars):
+    ab = wide(alpha_bars[t], x0)
+    return ab.sqrt() * x0 + (1 - ab).sqrt() * eps
+
+
+def noise_each(x0, t, eps, alpha_bars):
+    rows = []
+    for x, k, e in zip(x0, t.tolist(), eps, strict=True):
+        rows.append(math.sqrt(alpha_bars[k]) * x + math.sqrt(1 - alpha_bars[k]) * e)
+    return torch.stack(rows)
+
+
+def noise_from_behind(x0, t, eps, alpha_bars):
+    a, b = alpha_bars[t] ** 0.5, (1 - alpha_bars[t]) ** 0.5
+    return (x0.movedim(0, -1) * a + eps.movedim(0, -1) * b).movedim(-1, 0)
+
+
+def noise_by_einsum(x0, t, eps, alpha_bars):
+    ab = alpha_bars.gather(0, t)
+    data = torch.einsum("b,b...->b...", ab.sqrt(), x0)
+    return data + torch.einsum("b,b...->b...", torch.sqrt(1.0 - ab), eps)
+
+
+def library_noise(x0, t, eps, alpha_bars):
+    alphas = alpha_bars / torch.cat([alpha_bars.new_ones(1), alpha_bars[:-1]])
+    return DiscreteSchedule(1 - alphas).sample(x0, t, eps)
+
+
+def noise_step_by_step(x0, t, eps, alpha_bars):
+    """T single steps with the same eps would be another x_t: only the data go step by step."""
+    x, ab = x0.clone(), torch.ones(len(x0))
+    alphas = alpha_bars / torch.cat([alpha_bars.new_ones(1), alpha_bars[:-1]])
+    for k, alpha in enumerate(alphas):
+        on = wide((t >= k).float(), x0)
+        x = on * alpha.sqrt() * x + (1 - on) * x
+        ab = torch.where(t >= k, alpha * ab, ab)
+    return x + wide((1 - ab).sqrt(), x0) * eps
+
+
+def by(formula):
+    """An attempt by a formula of x, y and the ᾱ of each example."""
+    return lambda x, t, y, table: formula(x, y, wide(table[t], x))
+
+
+def at(index, function=noise_to):
+    return lambda x, t, y, table: function(x, index(t, len(table)), y, table)
+
+
+def noise_in_place(x0, t, eps, alpha_bars):
+    x0 *= wide(alpha_bars[t], x0).sqrt()
+    return x0 + wide(1 - alpha_bars[t], x0).sqrt() * eps
+
+
+def noise_along(axes):
+    def attempt(x0, t, eps, alpha_bars):
+        ab = alpha_bars[t].reshape(axes(x0))
+        return ab.sqrt() * x0 + (1 - ab).sqrt() * eps
+
+    return attempt
+
+
+def clean_first(x0, t, eps, alpha_bars):
+    return torch.where(wide(t == 0, x0), x0, noise_to(x0, t, eps, alpha_bars))
+
+
+def twice_as_noisy_first(x0, t, eps, alpha_bars):
+    return torch.where(wide(t == 0, x0), x0 + eps, noise_to(x0, t, eps, alpha_bars))
+
+
+NOISE_RIGHT = [
+    noise_to,
+    noise_each,
+    noise_from_behind,
+    noise_by_einsum,
+    noise_step_by_step,
+    library_noise,
+]
+NOISE_WRONG = {
+    "no roots": (by(lambda x, e, ab: ab * x + (1 - ab) * e), "You forget both square roots"),
+    "no root of data": (
+        by(lambda x, e, ab: ab * x + (1 - ab).sqrt() * e),
+        "multiply the data by ᾱ, without the square root",
+    ),
+    "no root of noise": (
+        by(lambda x, e, ab: ab.sqrt() * x + (1 - ab) * e),
+        "noise by its variance 1 − ᾱ",
+    ),
+    "1 - sqrt": (by(lambda x, e, ab: ab.sqrt() * x + (1 - ab.sqrt()) * e), "1 − sqrt(ᾱ)"),
+    "swapped": (by(lambda x, e, ab: (1 - ab).sqrt() * x + ab.sqrt() * e), "swap the two factors"),
+    "swapped inputs": (lambda x, t, e, ab: noise_to(e, t, x, ab), "swap the two factors"),
+    "minus": (by(lambda x, e, ab: ab.sqrt() * x - (1 - ab).sqrt() * e), "subtract the noise"),
+    "not shrunk": (by(lambda x, e, ab: x + (1 - ab).sqrt() * e), "don't shrink the data"),
+    "all noise": (by(lambda x, e, ab: ab.sqrt() * x + e), "don't scale the noise"),
+    "no noise": (by(lambda x, e, ab: ab.sqrt() * x), "You add no noise"),
+    "one factor": (by(lambda x, e, ab: ab.sqrt() * (x + e)), "scale the noise like the data"),
+    "nothing": (lambda x, t, e, ab: x.clone(), "x_0, unchanged"),
+    "doubled": (by(lambda x, e, ab: 2 * ab.sqrt() * x + e), "is not sqrt(ᾱ_t) x_0"),
+    "t - 1": (at(lambda t, T: t - 1), "one step too early, at t − 1"),
+    "t - 1, clamped": (at(lambda t, T: (t - 1).clamp(min=0)), "one step too early, at t − 1"),
+    "t + 1": (at(lambda t, T: (t + 1).clamp(max=T - 1)), "one step too late, at t + 1"),
+    "t + 1, wrapped": (at(lambda t, T: (t + 1) % T), "one step too late, at t + 1"),
+    "backwards": (at(lambda t, T: T - 1 - t), "count the time backwards"),
+    "first time": (at(lambda t, T: t[:1].expand(len(t))), "the first example's time for all"),
+    "mean": (
+        lambda x, t, e, ab: noise_to(x, 0 * t, e, ab[t].mean()[None]),
+        "average ᾱ over the batch",
+    ),
+    "cumprod": (lambda x, t, e, ab: noise_to(x, t, e, ab.cumprod(0)), "multiply up the ᾱs once"),
+    "one step": (
+        lambda x, t, e, ab: noise_to(x, t, e, ab / torch.cat([ab.new_ones(1), ab[:-1]])),
+        "You use α, which belongs to a single step",
+    ),
+    "no axes": (noise_along(lambda x: (-1,)), "You multiply the columns, not the examples"),
+    "one axis": (noise_along(lambda x: (-1, 1)), "You multiply the rows of the images"),
+    "three axes": (noise_along(lambda x: (-1, 1, 1, 1)), "Your x_t has shape [6, 1, 6, 6]"),
+    "own noise": (
+        lambda x, t, e, ab: noise_to(x, t, torch.randn_like(x), ab),
+        "you draw noise of your own",
+    ),
+    "clean at 0": (clean_first, "At t = 0 you return the data without noise"),
+    "odd at 0": (twice_as_noisy_first, "right for t ≥ 1 and wrong at t = 0"),
+    "in place": (noise_in_place, "changes its input `x0` in place"),
+    "double": (lambda *inputs: noise_to(*inputs).double(), "dtype float64"),
+    "NaN": (lambda *inputs: noise_to(*inputs) * math.nan, "holds NaN"),
+    "with eps": (lambda x, t, e, ab: (noise_to(x, t, e, ab), e), "only x_t is asked for"),
+}
+
+# --- posterior -----------------------------------------------------------------------------------
+
+
+def parts(t, betas, x):
+    alpha_bars = (1 - betas).cumprod(0)
+    before = torch.cat([betas.new_ones(1), alpha_bars[:-1]])
+    return tuple(wide(c[t], x) for c in (betas, 1 - betas, alpha_bars, before))
+
+
+def right_mean(x_t, x_0, beta, alpha, now, before):
+    return (before.sqrt() * beta * x_0 + alpha.sqrt() * (1 - before) * x_t) / (1 - now)
+
+
+def right_variance(beta, alpha, now, before):
+    return beta * (1 - before) / (1 - now)
+
+
+def posterior(x_t, x_0, t, betas):
+    c = parts(t, betas, x_t)
+    return right_mean(x_t, x_0, *c), right_variance(*c)
+
+
+def posterior_flat(x_t, x_0, t, betas):
+    mean, variance = posterior(x_t, x_0, t, betas)
+    return mean, variance.flatten()
+
+
+def posterior_full(x_t, x_0, t, betas):
+    mean, variance = posterior(x_t, x_0, t, betas)
+    return mean, variance.expand_as(mean)
+
+
+def posterior_by_precisions(x_t, x_0, t, betas):
+    beta, alpha, _, before = parts(t, betas, x_t)
+    variance = 1 / (alpha / beta + 1 / (1 - before))
+    mean = variance * (alpha.sqrt() / beta * x_t + before.sqrt() / (1 - before) * x_0)
+    first = wide(t == 0, x_t)
+    return torch.where(first, x_0, mean), torch.where(first, 0.0, variance)
+
+
+def posterior_by_eps(x_t, x_0, t, betas):
+    beta, alpha, now, before = parts(t, betas, x_t)
+    eps = (x_t - now.sqrt() * x_0) / (1 - now).sqrt()
+    mean = (x_t - beta / (1 - now).sqrt() * eps) / alpha.sqrt()
+    return mean, (1 - before) / (1 - now) * beta
+
+
+def posterior_by_gain(x_t, x_0, t, betas):
+    """The Kalman filter's form: what x_t says corrects what x_0 says."""
+    beta, alpha, _, before = parts(t, betas, x_t)
+    guess, spread = before.sqrt() * x_0, 1 - before
+    gain = spread * alpha.sqrt() / (alpha * spread + beta)
+    return guess + gain * (x_t - alpha.sqrt() * guess), (1 - gain * alpha.sqrt()) * spread
+
+
+def posterior_each(x_t, x_0, t, betas):
+    alpha_bars = [1.0]
+    for beta in betas.tolist():
+        alpha_bars.append(alpha_bars[-1] * (1 - beta))
+    means, variances = [], []
+    for x, d, k in zip(x_t, x_0, t.tolist(), strict=True):
+        beta, now, before = betas[k].item(), alpha_bars[k + 1], alpha_bars[k]
+        of_x = math.sqrt(1 - beta) * (1 - before) / (1 - now)
+        means.append(math.sqrt(before) * beta / (1 - now) * d + of_x * x)
+        variances.append(beta * (1 - before) / (1 - now))
+    return torch.stack(means), torch.tensor(variances)
+
+
+def library_posterior(x_t, x_0, t, betas):
+    return DDPM(lambda x, t: x, DiscreteSchedule(betas)).posterior(x_t, x_0, t)
+
+
+def posterior_with(mean=right_mean, variance=right_variance):
+    def attempt(x_t, x_0, t, betas):
+        c = parts(t, betas, x_t)
+        return mean(x_t, x_0, *c), variance(*c)
+
+    return attempt
+
+
+def posterior_at(index):
+    return lambda x_t, x_0, t, betas: posterior(x_t, x_0, index(t, len(betas)), betas)
+
+
+def posterior_before(before_of):
+    """With another ᾱ before: from alpha_bars and t."""
+
+    def attempt(x_t, x_0, t, betas):
+        beta, alpha, now, _ = parts(t, betas, x_t)
+        before = wide(before_of((1 - betas).cumprod(0), t), x_t)
+        c = beta, alpha, now, before
+        return right_mean(x_t, x_0, *c), right_variance(*c)
+
+    return attempt
+
+
+def posterior_along(axes):
+    def attempt(x_t, x_0, t, betas):
+        _, variance = posterior(x_t, x_0, t, betas)
+        c = [value.reshape(axes) for value in parts(t, betas, x_t)]
+        return right_mean(x_t, x_0, *c), variance
+
+    return attempt
+
+
+def posterior_nan(x_t, x_0, t, betas):
+    beta, alpha, _, before = parts(t, betas, x_t)
+    variance = 1 / (alpha / beta + 1 / (1 - before))
+    return variance * (alpha.sqrt() / beta * x_t + before.sqrt() / (1 - before) * x_0), variance
+
+
+def beta_at_0(x_t, x_0, t, betas):
+    mean, variance = posterior(x_t, x_0, t, betas)
+    return mean, torch.where(wide(t == 0, x_t), betas[0], variance)
+
+
+def odd_at_0(x_t, x_0, t, betas):
+    mean, variance = posterior(x_t, x_0, t, betas)
+    return mean, torch.where(wide(t == 0, x_t), 0.01, variance)
+
+
+def posterior_in_place(x_t, x_0, t, betas):
+    beta, alpha, now, before = parts(t, betas, x_t)
+    x_t *= alpha.sqrt() * (1 - before) / (1 - now)
+    return x_t + before.sqrt() * beta / (1 - now) * x_0, right_variance(beta, alpha, now, before)
+
+
+def mean_by(formula):
+    return posterior_with(mean=lambda x, d, b, a, n, p: formula(x, d, b, a, n, p))
+
+
+POSTERIOR_RIGHT = [
+    posterior,
+    posterior_flat,
+    posterior_full,
+    posterior_by_precisions,
+    posterior_by_eps,
+    posterior_by_gain,
+    posterior_each,
+    library_posterior,
+]
+POSTERIOR_WRONG = {
+    "swapped": (lambda x, d, t, b: posterior(d, x, t, b), "You swap the two coefficients"),
+    "now for before": (
+        mean_by(lambda x, d, b, a, n, p: (n.sqrt() * b * d + a.sqrt() * (1 - p) * x) / (1 - n)),
+        "coefficient of x_0 you use ᾱ_t in place of ᾱ_{t−1}",
+    ),
+    "alpha for before": (
+        mean_by(lambda x, d, b, a, n, p: (a.sqrt() * b * d + a.sqrt() * (1 - p) * x) / (1 - n)),
+        "coefficient of x_0 you use α_t",
+    ),
+    "now for alpha": (
+        mean_by(lambda x, d, b, a, n, p: (p.sqrt() * b * d + n.sqrt() * (1 - p) * x) / (1 - n)),
+        "coefficient of x_t you use ᾱ_t in place of α_t",
+    ),
+    "no root of before": (
+        mean_by(lambda x, d, b, a, n, p: (p * b * d + a.sqrt() * (1 - p) * x) / (1 - n)),
+        "forget the root of ᾱ_{t−1}",
+    ),
+    "no root of alpha": (
+        mean_by(lambda x, d, b, a, n, p: (p.sqrt() * b * d + a * (1 - p) * x) / (1 - n)),
+        "forget the root of α_t",
+    ),
+    "no roots": (
+        mean_by(lambda x, d, b, a, n, p: (p * b * d + a * (1 - p) * x) / (1 - n)),
+        "forget both square roots",
+    ),
+    "upside down": (
+        mean_by(lambda x, d, b, a, n, p: (p.sqrt() * b * d + a.sqrt() * (1 - n) * x) / (1 - p)),
+        "You swap 1 − ᾱ_t and 1 − ᾱ_{t−1}",
+    ),
+    "no denominator": (
+        mean_by(lambda x, d, b, a, n, p: p.sqrt() * b * d + a.sqrt() * (1 - p) * x),
+        "forget to divide by 1 − ᾱ_t",
+    ),
+    "all of x_t": (
+        mean_by(lambda x, d, b, a, n, p: p.sqrt() * b / (1 - n) * d + a.sqrt() * x),
+        "factor (1 − ᾱ_{t−1}) / (1 − ᾱ_t) of x_t",
+    ),
+    "sign": (
+        mean_by(lambda x, d, b, a, n, p: (p.sqrt() * b * d - a.sqrt() * (1 - p) * x) / (1 - n)),
+        "A sign is wrong",
+    ),
+    "x_0": (mean_by(lambda x, d, b, a, n, p: d.clone()), "Your mean is x_0"),
+    "prior": (
+        mean_by(lambda x, d, b, a, n, p: p.sqrt() * d),
+        "Your mean is that of q(x_{t−1} | x_0)",
+    ),
+    "likelihood": (mean_by(lambda x, d, b, a, n, p: x / a.sqrt()), "undoes the shrinking of x_t"),
+    "no x_t": (mean_by(lambda x, d, b, a, n, p: p.sqrt() * b / (1 - n) * d), "You leave out x_t"),
+    "no x_0": (
+        mean_by(lambda x, d, b, a, n, p: a.sqrt() * (1 - p) / (1 - n) * x),
+        "You leave out x_0",
+    ),
+    "odd": (mean_by(lambda x, d, b, a, n, p: x + d), "is not where the product of the two"),
+    "t - 1": (posterior_at(lambda t, T: (t - 1).clamp(min=0)), "everything one step too early"),
+    "t + 1": (posterior_at(lambda t, T: (t + 1).clamp(max=T - 1)), "everything one step too late"),
+    "backwards": (posterior_at(lambda t, T: T - 1 - t), "count the time backwards"),
+    "first time": (posterior_at(lambda t, T: t[:1].expand(len(t))), "first example's time for all"),
+    "columns": (posterior_along((-1,)), "You multiply the columns, not the examples"),
+    "rows": (posterior_along((-1, 1)), "You multiply the rows of the images"),
+    "last before first": (posterior_before(lambda ab, t: ab[t - 1]), "at t = 0 it is not x_0"),
+    "clamped before": (
+        posterior_before(lambda ab, t: ab[(t - 1).clamp(min=0)]),
+        "at t = 0 it is not x_0",
+    ),
+    "NaN at 0": (posterior_nan, "NaN at t = 0"),
+    "β at 0": (beta_at_0, "At t = 0 your variance is β, not 0"),
+    "odd at 0": (odd_at_0, "At t = 0 your variance is not 0"),
+    "β": (posterior_with(variance=lambda b, a, n, p: b), "Your variance is β_t"),
+    "std": (
+        posterior_with(variance=lambda b, a, n, p: (b * (1 - p) / (1 - n)).sqrt()),
+        "You return the standard deviation",
+    ),
+    "log": (
+        posterior_with(variance=lambda b, a, n, p: (b * (1 - p) / (1 - n)).clamp(1e-20).log()),
+        "logarithm of the variance",
+    ),
+    "square": (
+        posterior_with(variance=lambda b, a, n, p: (b * (1 - p) / (1 - n)).square()),
+        "You square the variance",
+    ),
+    "fraction": (
+        posterior_with(variance=lambda b, a, n, p: b * (1 - n) / (1 - p).clamp(1e-20)),
+        "fraction is upside down",
+    ),
+    "precision": (
+        posterior_with(variance=lambda b, a, n, p: (1 - n) / (b * (1 - p)).clamp(1e-20)),
+        "You return the precision",
+    ),
+    "root of β": (
+        posterior_with(variance=lambda b, a, n, p: b.sqrt() * (1 - p) / (1 - n)),
+        "You take the root of β",
+    ),
+    "root of fraction": (
+        posterior_with(variance=lambda b, a, n, p: b * ((1 - p) / (1 - n)).sqrt()),
+        "You take the root of the fraction",
+    ),
+    "no β": (
+        posterior_with(variance=lambda b, a, n, p: (1 - p) / (1 - n)),
+        "You forget the factor β_t",
+    ),
+    "prior's variance": (posterior_with(variance=lambda b, a, n, p: 1 - p), "x_t is left out"),
+    "marginal variance": (posterior_with(variance=lambda b, a, n, p: 1 - n), "q(x_t | x_0)"),
+    "likelihood's variance": (
+        posterior_with(variance=lambda b, a, n, p: b / a),
+        "likelihood alone",
+    ),
+    "no denominator in variance": (
+        posterior_with(variance=lambda b, a, n, p: b * (1 - p)),
+        "You forget to divide by 1 − ᾱ_t",
+    ),
+    "no 1 - before": (
+        posterior_with(variance=lambda b, a, n, p: b / (1 - n)),
+        "You forget the factor 1 − ᾱ_{t−1}",
+    ),
+    "zero": (posterior_with(variance=lambda b, a, n, p: 0 * b), "Your variance is 0 at all times"),
+    "odd variance": (
+        posterior_with(variance=lambda b, a, n, p: 3 * b),
+        "Your variance is not that",
+    ),
+    "variance first": (lambda *inputs: posterior_full(*inputs)[::-1], "swap the two"),
+    "short variance first": (
+        lambda *inputs: posterior(*inputs)[::-1],
+        "You return the variance first",
+    ),
+    "mean only": (lambda *inputs: posterior(*inputs)[0], "only one result"),
+    "one variance": (
+        lambda *inputs: (posterior(*inputs)[0], posterior(*inputs)[1].mean()),
+        "Your variance has shape []",
+    ),
+    "float variance": (
+        lambda *inputs: (posterior(*inputs)[0], 0.1),
+        "variance is of type float",
+    ),
+    "in place": (posterior_in_place, "changes its input `x_t` in place"),
+}
+# What is swapped as a whole has a mean of the right shape: it is judged as a mean.
+POSTERIOR_WRONG["variance first"] = (POSTERIOR_WRONG["variance first"][0], "Your mean is")
+
+# --- eps and x_0 ---------------------------------------------------------------------------------
+
+
+def x0_from_eps(x_t, eps, t, alpha_bars):
+    ab = wide(alpha_bars[t], x_t)
+    return (x_t - (1 - ab).sqrt() * eps) / ab.sqrt()
+
+
+def x0_by_ratio(x_t, eps, t, alpha_bars):
+    ab = alpha_bars[t].view([len(t)] + [1] * (x_t.dim() - 1))
+    return ab**-0.5 * x_t - (1 / ab - 1) ** 0.5 * eps
+
+
+def x0_from_behind(x_t, eps, t, alpha_bars):
+    ab = alpha_bars[t]
+    x0 = (x_t.transpose(0, -1) - (1 - ab).sqrt() * eps.transpose(0, -1)) / ab.sqrt()
+    return x0.transpose(0, -1)
+
+
+def x0_each(x_t, eps, t, alpha_bars):
+    out = torch.empty_like(x_t)
+    for i, k in enumerate(t):
+        out[i] = (x_t[i] - torch.sqrt(1 - alpha_bars[k]) * eps[i]) / torch.sqrt(alpha_bars[k])
+    return out
+
+
+def schedule_of(alpha_bars):
+    return DiscreteSchedule(1 - alpha_bars / torch.cat([alpha_bars.new_ones(1), alpha_bars[:-1]]))
+
+
+def library_x0(x_t, eps, t, alpha_bars):
+    path = schedule_of(alpha_bars)
+    return convert(eps, source="eps", target="x0", x_t=x_t, t=t, path=path)
+
+
+def library_eps(x_t, x_0, t, alpha_bars):
+    path = schedule_of(alpha_bars)
+    return convert(x_0, source="x0", target="eps", x_t=x_t, t=t, path=path)
+
+
+def eps_from_x0(x_t, x_0, t, alpha_bars):
+    ab = wide(alpha_bars[t], x_t)
+    return (x_t - ab.sqrt() * x_0) / (1 - ab).sqrt()
+
+
+def eps_by_score(x_t, x_0, t, alpha_bars):
+    ab = wide(alpha_bars[t], x_t)
+    score = -(x_t - ab.sqrt() * x_0) / (1 - ab)
+    return -(1 - ab).sqrt() * score
+
+
+def eps_by_snr(x_t, x_0, t, alpha_bars):
+    snr = wide(alpha_bars[t] / (1 - alpha_bars[t]), x_t)
+    return (1 + snr).sqrt() * x_t - snr.sqrt() * x_0
+
+
+def eps_each(x_t, x_0, t, alpha_bars):
+    rows = [
+        (x - alpha_bars[k] ** 0.5 * d) / (1 - alpha_bars[k]) ** 0.5
+        for x, d, k in zip(x_t, x_0, t, strict=True)
+    ]
+    return torch.stack(rows)
+
+
+def of(formula):
+    return lambda x, y, t, table: formula(x, y, wide(table[t], x))
+
+
+def shifted(function, index):
+    return lambda x, y, t, table: function(x, y, index(t, len(table)), table)
+
+
+def along(formula, *axes):
+    return lambda x, y, t, table: formula(x, y, table[t].reshape(-1, *axes))
+
+
+def x0_formula(x, e, ab):
+    return (x - (1 - ab).sqrt() * e) / ab.sqrt()
+
+
+def eps_formula(x, d, ab):
+    return (x - ab.sqrt() * d) / (1 - ab).sqrt()
+
+
+def both_wrong(function, formula):
+    """Mistakes of both directions: with the time, and with axes."""
+    return {
+        "t - 1": (shifted(function, lambda t, T: t - 1), "one step too early, at t − 1"),
+        "t + 1": (shifted(function, lambda t, T: (t + 1).clamp(max=T - 1)), "at t + 1"),
+        "backwards": (shifted(function, lambda t, T: T - 1 - t), "count the time backwards"),
+        "first time": (
+            shifted(function, lambda t, T: t[:1].expand(len(t))),
+            "first example's time",
+        ),
+        "cumprod": (lambda x, y, t, ab: function(x, y, t, ab.cumprod(0)), "ᾱs once more"),
+        "alpha": (
+            lambda x, y, t, ab: function(x, y, t, ab / torch.cat([ab.new_ones(1), ab[:-1]])),
+            "You use α",
+        ),
+        "columns": (along(formula), "You multiply the columns"),
+        "rows": (along(formula, 1), "You multiply the rows of the images"),
+        "images only": (along(formula, 1, 1, 1), "has shape [6, 1, 6, 6]"),
+        "nothing at 0": (
+            lambda x, y, t, ab: torch.where(wide(t == 0, x), x, function(x, y, t, ab)),
+            "right for t ≥ 1 and wrong at t = 0",
+        ),
+        "own noise": (
+            lambda x, y, t, ab: function(x, torch.randn_like(y), t, ab),
+            "you draw noise of your own",
+        ),
+        "odd": (lambda x, y, t, ab: function(x, y, t, ab) + 1, "x_t does not come back"),
+        "in place": (lambda x, y, t, ab: function(x.sub_(1), y, t, ab), "`x_t` in place"),
+        "double": (lambda *inputs: function(*inputs).double(), "dtype float64"),
+        "pair": (lambda *inputs: (function(*inputs), inputs[0]), "returns a tuple of 2"),
+    }
+
+
+X0_RIGHT = [x0_from_eps, x0_by_ratio, x0_from_behind, x0_each, library_x0]
+X0_WRONG = {
+    "sign": (of(lambda x, e, ab: (x + (1 - ab).sqrt() * e) / ab.sqrt()), "add the noise once more"),
+    "not divided": (of(lambda x, e, ab: x - (1 - ab).sqrt() * e), "forget to divide by sqrt(ᾱ_t)"),
+    "multiplied": (
+        of(lambda x, e, ab: (x - (1 - ab).sqrt() * e) * ab.sqrt()),
+        "multiply by sqrt(ᾱ_t) where",
+    ),
+    "no root of ᾱ": (of(lambda x, e, ab: (x - (1 - ab).sqrt() * e) / ab), "divide by ᾱ_t, without"),
+    "no root of noise": (of(lambda x, e, ab: (x - (1 - ab) * e) / ab.sqrt()), "(1 − ᾱ_t) eps, wi"),
+    "no roots": (of(lambda x, e, ab: (x - (1 - ab) * e) / ab), "forget both square roots"),
+    "1 - sqrt": (of(lambda x, e, ab: (x - (1 - ab.sqrt()) * e) / ab.sqrt()), "(1 − sqrt(ᾱ_t)) eps"),
+    "all of eps": (of(lambda x, e, ab: (x - e) / ab.sqrt()), "You take away all of eps."),
+    "x - eps": (of(lambda x, e, ab: x - e), "all of eps, and don't rescale"),
+    "x_t alone": (of(lambda x, e, ab: x / ab.sqrt() - (1 - ab).sqrt() * e), "divide x_t alone"),
+    "noise left": (of(lambda x, e, ab: x / ab.sqrt()), "You leave the noise in"),
+    "swapped": (of(eps_formula), "that would be eps"),
+    "noised": (of(lambda x, e, ab: ab.sqrt() * x + (1 - ab).sqrt() * e), "You add noise to x_t"),
+    "negative": (of(lambda x, e, ab: -x0_formula(x, e, ab)), "x_0 has the wrong sign"),
+    **both_wrong(x0_from_eps, x0_formula),
+}
+EPS_RIGHT = [eps_from_x0, eps_by_score, eps_by_snr, eps_each, library_eps]
+EPS_WRONG = {
+    "sign": (of(lambda x, d, ab: (x + ab.sqrt() * d) / (1 - ab).sqrt()), "add the data once more"),
+    "negative": (of(lambda x, d, ab: -eps_formula(x, d, ab)), "Your eps has the wrong sign"),
+    "not divided": (of(lambda x, d, ab: x - ab.sqrt() * d), "forget to divide by sqrt(1 − ᾱ_t)"),
+    "multiplied": (
+        of(lambda x, d, ab: (x - ab.sqrt() * d) * (1 - ab).sqrt()),
+        "multiply by sqrt(1 − ᾱ_t) where",
+    ),
+    "no root of noise": (
+        of(lambda x, d, ab: (x - ab.sqrt() * d) / (1 - ab)),
+        "divide by 1 − ᾱ_t, w",
+    ),
+    "score": (of(lambda x, d, ab: (ab.sqrt() * d - x) / (1 - ab)), "That is the score"),
+    "no root of ᾱ": (of(lambda x, d, ab: (x - ab * d) / (1 - ab).sqrt()), "You take away ᾱ_t x_0"),
+    "no roots": (of(lambda x, d, ab: (x - ab * d) / (1 - ab)), "forget both square roots"),
+    "1 - sqrt": (of(lambda x, d, ab: (x - ab.sqrt() * d) / (1 - ab.sqrt())), "by 1 − sqrt(ᾱ_t)"),
+    "all of x_0": (of(lambda x, d, ab: (x - d) / (1 - ab).sqrt()), "take away all of x_0"),
+    "x_t - x_0": (of(lambda x, d, ab: x - d), "Your eps is x_t − x_0"),
+    "swapped": (of(x0_formula), "that would be x_0"),
+    "data left": (of(lambda x, d, ab: x / (1 - ab).sqrt()), "You leave the data in"),
+    "noised": (
+        of(lambda x, d, ab: ab.sqrt() * x + (1 - ab).sqrt() * d),
+        "You add something to x_t",
+    ),
+    **both_wrong(eps_from_x0, eps_formula),
+}
+
+# --- ddpm_loss -----------------------------------------------------------------------------------
+
+
+def mean_square(said, eps, x0, x_t):
+    return (said - eps).square().mean()
+
+
+def loss_with(
+    *,
+    value=mean_square,
+    draw_t=lambda x0, T, g: torch.randint(T, (len(x0),), generator=g),
+    draw_eps=lambda x0, g: torch.randn(x0.shape, generator=g),
+    noised=lambda x, e, ab: ab.sqrt() * x + (1 - ab).sqrt() * e,
+    told=lambda t, T: t,
+    axes=wide,
+):
+    """The loss, of which a test can replace a part."""
+
+    def attempt(net, x0, alpha_bars, generator):
+        t = draw_t(x0, len(alpha_bars), generator)
+        eps = draw_eps(x0, generator)
+        x_t = noised(x0, eps, axes(alpha_bars[t], x0))
+        return value(net(x_t, told(t, len(alpha_bars))), eps, x0, x_t)
+
+    return attempt
+
+
+ddpm_loss = loss_with()
+ddpm_loss.__name__ = "ddpm_loss"
+
+
+def loss_noise_first(net, x0, alpha_bars, generator):
+    eps = torch.empty_like(x0).normal_(generator=generator)
+    t = (torch.rand(x0.size(0), generator=generator) * alpha_bars.size(0)).floor().long()
+    a = alpha_bars[t].sqrt().view(-1, *(1,) * (x0.dim() - 1))
+    return torch.nn.functional.mse_loss(net(a * x0 + (1 - a**2).sqrt() * eps, t), eps)
+
+
+def loss_per_example(net, x0, alpha_bars, generator):
+    t = torch.multinomial(torch.ones_like(alpha_bars), len(x0), True, generator=generator)
+    eps = torch.randn(x0.shape, generator=generator)
+    x_t = torch.stack(
+        [
+            alpha_bars[k].sqrt() * x + (1 - alpha_bars[k]).sqrt() * e
+            for x, k, e in zip(x0, t, eps, strict=True)
+        ]
+    )
+    return torch.mean(((eps - net(x_t, t)) ** 2).flatten(1).mean(1))
+
+
+def loss_float_times(net, x0, alpha_bars, generator):
+    return ddpm_loss(lambda x, t: net(x, t.float()), x0, alpha_bars, generator)
+
+
+def library_loss(net, x0, alpha_bars, generator):
+    return Denoiser(net, schedule_of(alpha_bars)).loss(x0, generator=generator)
+
+
+def loss_in_place(net, x0, alpha_bars, generator):
+    x0 *= 2
+    return ddpm_loss(net, x0, alpha_bars, generator)
+
+
+def loss_twice(net, x0, alpha_bars, generator):
+    return (ddpm_loss(net, x0, alpha_bars, generator) * 2 + net(x0, torch.zeros(len(x0)))[0]) / 2
+
+
+def loss_another_t(net, x0, alpha_bars, generator):
+    other = torch.randint(len(alpha_bars), (len(x0),), generator=generator)
+    return ddpm_loss(lambda x, t: net(x, other), x0, alpha_bars, generator)
+
+
+def loss_seeded(net, x0, alpha_bars, generator):
+    return ddpm_loss(net, x0, alpha_bars, torch.Generator().manual_seed(3))
+
+
+def loss_global_noise(net, x0, alpha_bars, generator):
+    return loss_with(draw_eps=lambda x0, g: torch.randn_like(x0))(net, x0, alpha_bars, generator)
+
+
+def loss_swapped_call(net, x0, alpha_bars, generator):
+    return ddpm_loss(lambda x, t: net(t, x), x0, alpha_bars, generator)
+
+
+LOSS_RIGHT = [ddpm_loss, loss_noise_first, loss_per_example, loss_float_times, library_loss]
+LOSS_WRONG = {
+    "t + 1": (loss_with(told=lambda t, T: t + 1), "You tell the network t + 1"),
+    "t - 1": (loss_with(told=lambda t, T: t - 1), "You tell the network t − 1"),
+    "backwards": (loss_with(told=lambda t, T: T - 1 - t), "the time backwards"),
+    "t / T": (loss_with(told=lambda t, T: t / T), "You tell the network t / T"),
+    "t / (T - 1)": (loss_with(told=lambda t, T: t / (T - 1)), "You tell the network t / (T − 1)"),
+    "0": (loss_with(told=lambda t, T: 0 * t), "You tell the network 0 at all times"),
+    "another t": (loss_another_t, "other times than those that you noised to"),
+    "one t": (
+        loss_with(draw_t=lambda x, T, g: torch.randint(T, (1,), generator=g).expand(len(x))),
+        "share one time",
+    ),
+    "scalar t": (
+        loss_with(told=lambda t, T: t[0], draw_t=lambda x, T, g: torch.full((len(x),), 3)),
+        "times of shape []",
+    ),
+    "never 0": (
+        loss_with(draw_t=lambda x, T, g: torch.randint(1, T, (len(x),), generator=g)),
+        "t = 0 never comes",
+    ),
+    "never the last": (
+        loss_with(draw_t=lambda x, T, g: torch.randint(T - 1, (len(x),), generator=g)),
+        "t = T − 1 = 11 never comes",
+    ),
+    "uneven": (
+        loss_with(
+            draw_t=lambda x, T, g: (torch.rand(len(x), generator=g).square() * T).long(),
+        ),
+        "not evenly drawn",
+    ),
+    "fixed times": (
+        loss_with(draw_t=lambda x, T, g: torch.arange(len(x)) % T),
+        "the same in every call",
+    ),
+    "no root of data": (
+        loss_with(noised=lambda x, e, ab: ab * x + (1 - ab).sqrt() * e),
+        "You noise with ᾱ_t x_0",
+    ),
+    "no root of noise": (
+        loss_with(noised=lambda x, e, ab: ab.sqrt() * x + (1 - ab) * e),
+        "You add (1 − ᾱ_t) eps, without the root",
+    ),
+    "all noise": (loss_with(noised=lambda x, e, ab: ab.sqrt() * x + e), "You add all of eps"),
+    "noise like data": (
+        loss_with(noised=lambda x, e, ab: ab.sqrt() * (x + e)),
+        "scale the noise like the data",
+    ),
+    "swapped": (
+        loss_with(noised=lambda x, e, ab: (1 - ab).sqrt() * x + ab.sqrt() * e),
+        "multiply the data by sqrt(1 − ᾱ_t)",
+    ),
+    "not shrunk": (
+        loss_with(noised=lambda x, e, ab: x + (1 - ab).sqrt() * e),
+        "You don't shrink the data",
+    ),
+    "noise alone": (loss_with(noised=lambda x, e, ab: e), "There are no data"),
+    "no noise": (loss_with(noised=lambda x, e, ab: ab.sqrt() * x), "You add no noise"),
+    "odd data": (loss_with(noised=lambda x, e, ab: 3 * x + e), "not sqrt(ᾱ_t) x_0 for any t"),
+    "columns": (loss_with(axes=lambda c, x: c), "factors run along the last axis"),
+    "images only": (
+        loss_with(axes=lambda c, x: c[:, None, None, None]),
+        "noised data of shape [24",
+    ),
+    "points only": (
+        loss_with(axes=lambda c, x: c[:, None]),
+        "Your function stopped with `RuntimeError",
+    ),
+    "shared noise": (
+        loss_with(draw_eps=lambda x, g: torch.randn(x.shape[1:], generator=g).expand_as(x)),
+        "All examples share the same noise",
+    ),
+    "one number": (
+        loss_with(draw_eps=lambda x, g: wide(torch.randn(len(x), generator=g), x).expand_as(x)),
+        "All numbers of an example share one draw",
+    ),
+    "uniform": (
+        loss_with(draw_eps=lambda x, g: torch.rand(x.shape, generator=g)),
+        "not standard normal: it has mean 0.5",
+    ),
+    "small noise": (
+        loss_with(draw_eps=lambda x, g: 0.9 * torch.randn(x.shape, generator=g)),
+        "not standard normal",
+    ),
+    "global noise": (loss_global_noise, "your noise comes from elsewhere"),
+    "seeded": (loss_seeded, "the same in every call"),
+    "seeded noise": (
+        loss_with(draw_eps=lambda x, g: torch.randn(x.shape, generator=g.manual_seed(1))),
+        "Your noise is the same in every call",
+    ),
+    "sum": (loss_with(value=lambda s, e, x, n: (s - e).square().sum()), "You sum where you must"),
+    "sum over numbers": (
+        loss_with(value=lambda s, e, x, n: (s - e).square().flatten(1).sum(1).mean()),
+        "sum over the numbers of an example",
+    ),
+    "sum over examples": (
+        loss_with(value=lambda s, e, x, n: (s - e).square().flatten(1).mean(1).sum()),
+        "You sum over the examples",
+    ),
+    "root": (loss_with(value=lambda s, e, x, n: mean_square(s, e, x, n).sqrt()), "take the root"),
+    "norm": (loss_with(value=lambda s, e, x, n: (s - e).norm()), "take the norm"),
+    "half": (loss_with(value=lambda s, e, x, n: mean_square(s, e, x, n) / 2), "half of the mean"),
+    "absolute": (loss_with(value=lambda s, e, x, n: (s - e).abs().mean()), "absolute error"),
+    "no square": (loss_with(value=lambda s, e, x, n: (s - e).mean()), "You forget the square"),
+    "minus": (loss_with(value=lambda s, e, x, n: -mean_square(s, e, x, n)), "has the wrong sign"),
+    "plus eps": (loss_with(value=lambda s, e, x, n: (s + e).square().mean()), "You add eps"),
+    "x_0": (loss_with(value=lambda s, e, x, n: (s - x).square().mean()), "You compare with x_0"),
+    "x_t": (loss_with(value=lambda s, e, x, n: (s - n).square().mean()), "You compare with x_t"),
+    "no target": (loss_with(value=lambda s, e, x, n: s.square().mean()), "compare with nothing"),
+    "fresh target": (
+        loss_with(value=lambda s, e, x, n: (s - torch.randn_like(e)).square().mean()),
+        "with the eps that is in x_t",
+    ),
+    "not reduced": (
+        loss_with(value=lambda s, e, x, n: (s - e).square()),
+        "Your loss has shape [40",
+    ),
+    "per example": (
+        loss_with(value=lambda s, e, x, n: (s - e).square().flatten(1).mean(1)),
+        "Your loss has shape [4000]",
+    ),
+    "number": (
+        loss_with(value=lambda s, e, x, n: mean_square(s, e, x, n).item()),
+        "Your loss is of type float",
+    ),
+    "detached": (
+        loss_with(value=lambda s, e, x, n: mean_square(s.detach(), e, x, n)),
+        "No gradient flows",
+    ),
+    "twice": (loss_twice, "You call the network 2 times"),
+    "never": (lambda net, x, ab, g: x.mean(), "You call the network never"),
+    "swapped call": (loss_swapped_call, "You call net(t, x_t)"),
+    "one input": (lambda net, x, ab, g: net(x).mean(), "You call net(Tensor)"),
+    "in place": (loss_in_place, "changes its input `x0` in place"),
+}
+
+# --- break_the_clock -----------------------------------------------------------------------------
+
+
+def earlier(t, T):
+    return max(t - 3, 0)
+
+
+def earlier_by_two(t, T):
+    return torch.tensor(t - 2).clamp(min=0)
+
+
+def earlier_late(t, T):
+    """Right for the last of the steps alone."""
+    return t if t < 2 else max(0, t - 3)
+
+
+def rounded_down(t, T):
+    return float(max(0, t // 2 * 2 - 2))
+
+
+CLOCK_RIGHT = [earlier, earlier_by_two, earlier_late, rounded_down]
+CLOCK_WRONG = {
+    "right": (lambda t, T: t, "Your clock is right"),
+    "later": (lambda t, T: min(t + 3, T - 1), "You tell the network later times"),
+    "once later": (lambda t, T: t + (t == 5), "You tell the network later times"),
+    "one step": (lambda t, T: max(t - 1, 0), "Too little happens"),
+    "once": (lambda t, T: t - 3 * (t == 30), "Too little happens"),
+    "mostly later": (
+        lambda t, T: t - 1 if t == 30 else min(t + 3, T - 1),
+        "land too near the middle",
+    ),
+    "below 0": (lambda t, T: t - 3, "clock(0, 50) is -3"),
+    "wrapped": (lambda t, T: (t - 1) % T, "clock(0, 50) is 49: off by 49 steps"),
+    "past the end": (lambda t, T: t + 1, "clock(49, 50) is 50; the last time is 49"),
+    "backwards": (lambda t, T: T - 1 - t, "off by 49 steps, and 3 are allowed"),
+    "fraction": (lambda t, T: t * 0.9, "not a whole number"),
+    "infinite": (lambda t, T: -math.inf, "clock(0, 50) is -inf"),
+    "word": (lambda t, T: str(t), "of type str"),
+    "True": (lambda t, T: t > 3, "of type bool"),
+    "nothing later": (lambda t, T: 0 if t < 3 else None, "returns nothing on this input"),
+}
+
+
+ALL = {
+    "06.predict_halfway": (HALFWAY_RIGHT, HALFWAY_WRONG),
+    "06.noise_to": (NOISE_RIGHT, NOISE_WRONG),
+    "06.posterior": (POSTERIOR_RIGHT, POSTERIOR_WRONG),
+    "06.x0_from_eps": (X0_RIGHT, X0_WRONG),
+    "06.eps_from_x0": (EPS_RIGHT, EPS_WRONG),
+    "06.ddpm_loss": (LOSS_RIGHT, LOSS_WRONG),
+    "06.break_the_clock": (CLOCK_RIGHT, CLOCK_WRONG),
+}
+
+
+class TestExercises(ExerciseLaws):
+    chapter = "06"
+    cases = ALL
+    strange = (
+        torch.zeros(6, 6, device="meta"),
+        (torch.zeros(6, 6, device="meta"),) * 2,
+        (torch.zeros(6, 6), torch.zeros(6, 6, device="meta")),
+    )
+
+    def times(self, name, answer):
+        if is_prediction(name) or name == "06.break_the_clock":
+            return 1  # nothing is drawn
+        return 4 if name == "06.ddpm_loss" else 8
+
+
+def test_the_input_is_named_on_which_it_broke():
+    assert check("06.noise_to", NOISE_WRONG["minus"][0]).where == (
+        "x0 of shape [6, 6], t of shape [6], eps of shape [6, 6], alpha_bars of shape [12]"
+    )
+
+
+# --- The two clusters ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("t", [0, 9, 25, 49])
+def test_the_perfect_network_is_the_average_of_the_noise(t):
+    """Against Bayes by brute force: a sum over a fine grid of x_0."""
+    schedule = DiscreteSchedule.linear(50)
+    a, b = schedule.a(torch.tensor([t])).item(), schedule.b(torch.tensor([t])).item()
+    x_0 = torch.linspace(-5, 5, 20_001, dtype=torch.float64)
+    density = sum((-0.5 * ((x_0 - c) / 0.3) ** 2).exp() for c in (-2, 2))
+    x_t = torch.linspace(-2.5, 2.5, 11, dtype=torch.float64)[:, None]
+    weights = density * (-0.5 * ((x_t - a * x_0) / b) ** 2).exp()
+    eps = (weights * (x_t - a * x_0) / b).sum(1) / weights.sum(1)
+    got = perfect_network(schedule).double()(x_t, torch.full((11,), t))
+    assert got.shape == (11, 1)
+    assert torch.allclose(got[:, 0], eps, atol=1e-5)
+
+
+def test_clocks_move_the_clusters():
+    right = run_clock(lambda t, T: t)
+    assert abs(right.centre - 2) < 0.03
+    assert 0.24 < right.width < 0.3
+    assert right.lost < 0.01
+    reports = [run_clock(lambda t, T, k=k: min(max(t + k, 0), T - 1)) for k in (-3, -1, 1, 3)]
+    centres = [report.centre for report in reports]
+    assert centres == sorted(centres, reverse=True)
+    assert centres[1] > right.centre > centres[2]
+    assert run_clock(lambda t, T: T - 1 - t).lost > 0.9
+    # With 300 steps the samples are as wide as the data, and a step more or less hardly counts.
+    fine = run_clock(lambda t, T: t, T=300, n=500)
+    assert abs(fine.width - 0.3) < 0.03
+    assert abs(run_clock(lambda t, T: max(t - 1, 0), T=300, n=500).centre - fine.centre) < 0.02
+
+
+def test_clocks_are_checked():
+    with pytest.raises(ValueError, match=r"clock\(0, 50\) must be an integer from 0 to 49, got -1"):
+        run_clock(lambda t, T: t - 1)
+    with pytest.raises(ValueError, match=r"clock\(0, 50\) must be an integer"):
+        run_clock(lambda t, T: t / 2)
+    with pytest.raises(ValueError, match="T must be an integer of at least 1, got 0"):
+        run_clock(lambda t, T: t, T=0)
+
+
+def test_times_decide_where_the_clusters_land():
+    assert run_times([999]).lost == 1
+    assert run_times([999]).centre < 0.05
+    lost = [run_times(range(1000 // n - 1, 1000, 1000 // n)).lost for n in (1, 2, 5, 10, 50)]
+    assert lost == sorted(lost, reverse=True)
+    assert lost[-1] < 0.01
+    fine = run_times(range(4, 1000, 5))
+    assert abs(fine.centre - 2) < 0.02
+    assert abs(fine.width - 0.3) < 0.015
+
+
+@pytest.mark.parametrize("times", [[], [5, 5, 999], [9, 3, 999], [10, 998], [10, 1000]])
+def test_times_are_checked(times):
+    with pytest.raises(ValueError, match="times must rise and end at 999"):
+        run_times(times)
+
+
+def test_examples():
+    module = importlib.import_module("course_lib.exercises.two_clusters")
+    failed, attempted = doctest.testmod(module)
+    assert (failed, attempted) == (0, 2)
