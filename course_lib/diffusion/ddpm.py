@@ -66,6 +66,7 @@ class DDPM(Denoiser):
         of_x0 = (before / 2).exp() * betas / noise
         of_x_t = alphas.sqrt() * noise_before / noise
         self._posterior = torch.stack([of_x0, of_x_t, noise_before / noise * betas])
+        self._posterior_numbers = self._posterior.T.tolist()
         self.of_x0, self.of_x_t, self.posterior_variance = self._posterior
 
     @property
@@ -96,10 +97,8 @@ class DDPM(Denoiser):
         """
         check_floats("x_t", x_t, None, dtype=self.zero.dtype)
         check_floats("x_0", x_0, x_t.shape, dtype=x_t.dtype)
-        t = self._whole_times(t, len(x_t))
-        weights = self._posterior.to(t.device)[:, t].to(x_t)
-        of_x0, of_x_t, variance = weights.reshape(3, -1, *[1] * (x_t.ndim - 1))
-        return of_x0 * x_0 + of_x_t * x_t, variance
+        self._whole_times(t, len(x_t))
+        return self._mix(x_t, x_0, t)
 
     def reverse(
         self,
@@ -116,7 +115,7 @@ class DDPM(Denoiser):
         """
         times = self._whole_times(t, len(x_t))
         x_0 = self.predict_x0(x_t, t, y=y, clip=clip)
-        mean, variance = self.posterior(x_t, x_0, t)
+        mean, variance = self._mix(x_t, x_0, t)
         if self.variance == "beta":
             variance = spread(self.schedule.betas.to(times.device)[times], x_t)
         return mean, variance
@@ -227,6 +226,17 @@ class DDPM(Denoiser):
             name = type(self.net).__name__
             raise ValueError(f"net must have an event_shape, or use ddpm_sample; got {name}")
         return (n, *shape)
+
+    def _mix(self, x_t: Tensor, x_0: Tensor, t: Tensor | int) -> tuple[Tensor, Tensor]:
+        """The posterior's mean and variance, unchecked; quick where the batch has one time."""
+        ones = [1] * (x_t.ndim - 1)
+        if isinstance(t, int):
+            of_x0, of_x_t, variance = self._posterior_numbers[t]
+            variance = x_t.new_full((len(x_t), *ones), variance)
+        else:
+            weights = self._posterior.to(t.device)[:, t.long()].to(x_t)
+            of_x0, of_x_t, variance = weights.reshape(3, -1, *ones).expand(3, len(x_t), *ones)
+        return of_x0 * x_0 + of_x_t * x_t, variance
 
     def _whole_times(self, t: Tensor | int, n: int) -> Tensor:
         t = self.path.times(t, n)
