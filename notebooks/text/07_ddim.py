@@ -321,7 +321,9 @@ ParticlePlayer(
 # %% [markdown]
 # **Where does a point of noise go?** At $\eta = 0$ every point of the plane has one line through it. Drop a few
 # points close together, and play: neighbours stay together until a border between the moons parts them. (The
-# arrows are the velocity $\mathrm dx/\mathrm dt$ backwards in time. It is one more name of the same prediction.)
+# arrows are the velocity $\mathrm dx/\mathrm dt$ backwards in time. It is one more name of the same
+# prediction.) At first nearly nothing moves: as long as noise drowns everything, the cloud already has its law
+# by standing still.
 
 # %%
 path = moons_ddpm.schedule
@@ -330,7 +332,7 @@ side = torch.linspace(-3, 3, 19)
 mesh = torch.stack(torch.meshgrid(side, side, indexing="xy"), dim=-1).reshape(-1, 2)
 with torch.no_grad():
     flow = torch.stack([-11 * moons_ddpm.predict(mesh, t, target="velocity") for t in field_times])
-field = VectorField(
+VectorField(
     flow.reshape(-1, 19, 19, 2),
     extent=(-3, 3, -3, 3),
     labels=[f"time {t}" for t in field_times],
@@ -338,10 +340,9 @@ field = VectorField(
     flow=flow.reshape(-1, 19, 19, 2),
     field_label="way per frame",
     title="The flow that DDIM follows",
-    alt="Arrows that all point inwards at first and towards the nearer of two moons later.",
+    alt="Arrows over the plane, hardly visible at first; towards the end they are long and point to "
+    "the nearer of two moons.",
 )
-field.scale = "direction"
-field
 
 # %% [markdown]
 # ## 4. Inversion
