@@ -108,8 +108,9 @@ class GaussianPath(ABC):
             )
 
 
-def _slope(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+def _slope(function: Callable[[Tensor], Tensor], t: Tensor | float) -> Tensor:
     """The derivative of an elementwise function; whole times are taken as float64."""
+    t = torch.as_tensor(t)
     t = t if t.is_floating_point() else t.double()
     with torch.enable_grad():
         t = t.detach().requires_grad_()

@@ -97,15 +97,15 @@ class DiscreteSchedule(GaussianPath):
         first, last = self.log_snr(torch.tensor([0, self.t_max])).tolist()
         return f"DiscreteSchedule(T={len(self)}, log-SNR {first:.1f} ... {last:.1f})"
 
-    def a(self, t: Tensor) -> Tensor:
+    def a(self, t: Tensor | float) -> Tensor:
         """sqrt(ᾱ) at times ``t``, whole or not."""
         return self._like(t, (self._log_alpha_bar(t) / 2).exp())
 
-    def b(self, t: Tensor) -> Tensor:
+    def b(self, t: Tensor | float) -> Tensor:
         """sqrt(1 − ᾱ) at times ``t``, whole or not."""
         return self._like(t, (-torch.expm1(self._log_alpha_bar(t))).sqrt())
 
-    def log_snr(self, t: Tensor) -> Tensor:
+    def log_snr(self, t: Tensor | float) -> Tensor:
         """Log ᾱ / (1 − ᾱ) at times ``t``."""
         log_alpha_bar = self._log_alpha_bar(t)
         return self._like(t, log_alpha_bar - (-torch.expm1(log_alpha_bar)).log())
@@ -132,7 +132,8 @@ class DiscreteSchedule(GaussianPath):
             self._weights[source, target] = list(zip(f.tolist(), g.tolist(), strict=True))
         return self._weights[source, target]
 
-    def _log_alpha_bar(self, t: Tensor) -> Tensor:
+    def _log_alpha_bar(self, t: Tensor | float) -> Tensor:
+        t = torch.as_tensor(t)
         self.check_times(t)
         table = self.log_alpha_bars.to(t.device)
         before = t.detach().long()
@@ -142,6 +143,7 @@ class DiscreteSchedule(GaussianPath):
         after = (before + 1).clamp(max=self.t_max)
         return table[before] + (t - before).double() * (table[after] - table[before])
 
-    def _like(self, t: Tensor, value: Tensor) -> Tensor:
+    def _like(self, t: Tensor | float, value: Tensor) -> Tensor:
         """In the precision of ``t``, or of ``betas`` where ``t`` is whole numbers."""
-        return value.to(t.dtype if t.is_floating_point() else self.betas.dtype)
+        floating = isinstance(t, Tensor) and t.is_floating_point()
+        return value.to(t.dtype if floating else self.betas.dtype)

@@ -270,3 +270,14 @@ def test_times_outside_are_named(t):
             formula(times)
     with refuses(message):
         schedule.times(times, 2)
+
+
+def test_a_single_time_may_be_a_plain_number():
+    schedule = DiscreteSchedule.linear(10)
+    t = torch.tensor([3])
+    for quantity in (schedule.a, schedule.b, schedule.log_snr, schedule.da, schedule.db):
+        assert quantity(3).item() == quantity(t).item()
+    between = torch.tensor([3.5], dtype=torch.float64)
+    assert schedule.a(3.5).item() == pytest.approx(schedule.a(between).item())
+    with pytest.raises(ValueError, match=r"t must lie in \[0, 9\], got 10"):
+        schedule.a(10)
