@@ -777,7 +777,7 @@ LOSS_WRONG = {
     ),
     "uniform": (
         loss_with(draw_eps=lambda x, g: torch.rand(x.shape, generator=g)),
-        "not standard normal: it has mean 0.5",
+        "Your noise is not standard normal",
     ),
     "small noise": (
         loss_with(draw_eps=lambda x, g: 0.9 * torch.randn(x.shape, generator=g)),
