@@ -15,7 +15,14 @@ from torch import Tensor
 
 from course_lib.diffusion import DiscreteSchedule, ddim_invert, ddim_step, ddim_times, slerp
 from course_lib.diffusion.ddim import _ddim_states, _inverted_states
-from course_lib.exercises.attempt import Attempt, Mistake, diagnose, same, take_tensor
+from course_lib.exercises.attempt import (
+    Attempt,
+    Mistake,
+    all_apart,
+    diagnose,
+    same,
+    take_tensor,
+)
 from course_lib.exercises.registry import exercise
 from course_lib.exercises.two_clusters import ClusterReport, run_times
 
@@ -41,17 +48,6 @@ def _random(*shape: int, generator: torch.Generator) -> Tensor:
 
 def _between(low: float, high: float, generator: torch.Generator) -> Tensor:
     return low + (high - low) * torch.rand((), generator=generator)
-
-
-def _all_apart(right: Tensor, known: Known) -> bool:
-    """Whether no known mistake gives the right values, or those of another mistake."""
-    values = torch.stack([right.double(), *(value.double() for value, _, _ in known)]).flatten(1)
-    gaps, sizes = (values[:, None] - values).abs().amax(2), values.abs().amax(1)
-    alike = gaps < 1e-3 * (1 + torch.minimum(sizes[:, None], sizes))
-    reasons = ["", *(reason for _, reason, _ in known)]
-    return not any(
-        alike[i, j] and reasons[i] != reasons[j] for i in range(len(reasons)) for j in range(i)
-    )
 
 
 def _take_like(name: str, value: Any, x: Tensor) -> Tensor:
@@ -331,7 +327,7 @@ def _judge_step(
             right = _step(x, eps, ab, to)
             known = more(x, eps, ab, to) + _step_mistakes(x, eps, ab, to)
             # The first case names a mistake; at the ends, where ᾱ is 1, several are the same.
-            if shape != shapes[0] or _all_apart(right, known):
+            if shape != shapes[0] or all_apart(right, known):
                 break
         answer = attempt(x, eps, ab, to)
         _about_nan(answer, ab, to)
@@ -566,7 +562,7 @@ def _check_ddim_step_eta(attempt: Attempt, generator: torch.Generator) -> str:
             sigma = _between(*share, generator) * (1 - to)
             known = _noisy_mistakes(x, eps, ab, to, sigma, noise)
             right = _noisy(x, eps, ab, to, sigma, noise)
-            if shape != (7, 2) or _all_apart(right, known):  # the first case names a mistake
+            if shape != (7, 2) or all_apart(right, known):  # the first case names a mistake
                 break
         got = _take_like("x", attempt(x, eps, ab, to, sigma, noise), x)
         if same(got, right):
@@ -920,7 +916,7 @@ def _check_slerp(attempt: Attempt, generator: torch.Generator) -> str:
             # other two sines are divisors in known mistakes, which rounding would blur.
             fair = angle.min() > 0.4 and angle.max() < 2.6 and angle.cos().abs().min() > 0.05
             fair = fair and angle.rad2deg().sin().abs().min() > 0.5
-            if fair and _all_apart(right, known):
+            if fair and all_apart(right, known):
                 break
         answer = attempt(z0, z1, w)
         if isinstance(answer, Tensor) and answer.isnan().any():
