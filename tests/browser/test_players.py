@@ -190,8 +190,11 @@ def test_two_views_of_a_player_stay_together(live: Page) -> None:
     live.evaluate("jupyterapp.commands.execute('notebook:run-cell')")
     expect(views).to_have_count(count + 2)
     first, second = views.nth(0), views.nth(1)
+    settle(first)  # both are drawn, and hear keys
+    settle(second)
     first.focus()
     first.press("Home")
+    expect(first.locator(".cw-readout")).to_have_text("0 / 4")
     first.press("ArrowRight")
     expect(first.locator(".cw-readout")).to_have_text("1 / 4")
     expect(second.locator(".cw-readout")).to_have_text("1 / 4")
