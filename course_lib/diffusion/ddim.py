@@ -239,6 +239,8 @@ def slerp(z0: Tensor, z1: Tensor, w: float | Tensor) -> Tensor:
     check_floats("z1", z1, z0.shape, dtype=z0.dtype)
     if z0.ndim < 2:
         raise ValueError(f"z0 must have shape [B, *event], got {list(z0.shape)}")
+    if not isinstance(w, Tensor | int | float):
+        raise ValueError(f"w must be a number or [{len(z0)}] numbers from 0 to 1, got {w!r}")
     w = torch.as_tensor(w, dtype=torch.float64, device=z0.device)
     if w.shape not in ((), (len(z0),)) or not ((w >= 0) & (w <= 1)).all():
         raise ValueError(f"w must be a number or [{len(z0)}] numbers from 0 to 1, got {w.tolist()}")

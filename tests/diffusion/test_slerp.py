@@ -103,6 +103,8 @@ def test_arguments_stay_as_they_are():
         (-0.1, "-0.1"),
         (1.01, "1.01"),
         (math.nan, "nan"),
+        ("a", "'a'"),
+        (None, "None"),
         (torch.tensor([0.5, 2.0, 0.5]), "[0.5, 2.0, 0.5]"),
         (torch.tensor([0.5, 0.5]), "[0.5, 0.5]"),
         (torch.tensor([[0.5]]), "[[0.5]]"),

@@ -781,7 +781,7 @@ LOSS_WRONG = {
     ),
     "small noise": (
         loss_with(draw_eps=lambda x, g: 0.9 * torch.randn(x.shape, generator=g)),
-        "noise",  # now and then it looks like noise that was scaled by the data's factor
+        "not standard normal",
     ),
     "global noise": (loss_global_noise, "your noise comes from elsewhere"),
     "seeded": (loss_seeded, "the same in every call"),
@@ -810,7 +810,7 @@ LOSS_WRONG = {
     "no target": (loss_with(value=lambda s, e, x, n: s.square().mean()), "compare with nothing"),
     "fresh target": (
         loss_with(value=lambda s, e, x, n: (s - torch.randn_like(e)).square().mean()),
-        "You",  # no known mistake; now and then its value is that of one
+        "with the eps that is in x_t",
     ),
     "not reduced": (
         loss_with(value=lambda s, e, x, n: (s - e).square()),
