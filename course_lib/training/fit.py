@@ -6,6 +6,7 @@ nothing had happened, without any random-generator state in its file, and each o
 can draw the whole batch and keep its own share.
 """
 
+import importlib
 import math
 import os
 import signal
@@ -339,6 +340,10 @@ def _join_processes(device: torch.device, batch_size: int) -> tuple[int, int, to
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     if not dist.is_initialized():
+        # That module keeps the group that there is when it is first imported, as a default of its
+        # functions. AdamW imports it: were that after the next line, the group's threads would
+        # outlive the group, and could abort Python at its exit.
+        importlib.import_module("torch.distributed.nn")
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return dist.get_rank(), world, device
 

@@ -923,9 +923,9 @@ check("06.break_the_clock", clock)
 #
 # With Google's Inception network it is the FID of the papers. Ours uses a small classifier trained on the same
 # data (`classifier_digits`, `classifier_mnist`), so its numbers can be compared with each other *within a
-# column*, never with an FID. The floor is real against real: 1,000 training images against the test images, the mean
-# of ten draws, and what one draw differs from another.
-# Every other row is 1,000 samples against the same test images.
+# column*, never with an FID. The floor is real against real: 1,000 training images against the test images, the
+# mean of ten draws, and by how much one draw differs from another. Every other row is 1,000 samples against the
+# same test images.
 
 # %%
 FD = "feature distance, 1,000 samples"
@@ -990,9 +990,9 @@ Markdown(toys)
 #   the test images as a thousand real training images are, so this measure can no longer tell them apart. The
 #   eye can: look at the grid above, and count the characters that are no digit. (The MNIST model also has it
 #   easier: it is given the class, a hundred of each.)
-# - **Cosine against linear.** With the same network and training the cosine schedule makes the better digits:
-#   it wastes fewer steps where nothing is left. Its bound is worse, since it spends fewer steps at the very
-#   first bits of noise, where the last grey levels are. One seed each.
+# - **Cosine against linear.** With the same network and training the cosine schedule makes the better digits, and
+#   has the worse bound. A likely reason for the first is section 2's: fewer steps go where nothing is left. Why
+#   the bound is worse we did not find out. One seed each.
 # - **The likelihood is not the eye, once more.** Glow needs far fewer bits than our DDPM, and its samples are
 #   farther from real digits. The loss gives the details that cost bits hardly any weight (section 4).
 # - **Which variance is better for the bound** depends on the data. On the toys, which are smooth, $\beta$ is

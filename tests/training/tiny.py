@@ -141,7 +141,13 @@ def main(argv):
     from course_lib.__main__ import main as command_line
 
     RECIPES["tiny"] = TINY
-    return command_line(argv)
+    status = command_line(argv)
+    threads = [name.read_text().strip() for name in Path("/proc/self/task").glob("*/comm")]
+    left = [name for name in threads if "gloo" in name]
+    if left:  # they hold tensors, and abort a Python that is at its end
+        print(f"still there: {left}", file=sys.stderr)
+        return 3
+    return status
 
 
 if __name__ == "__main__":
