@@ -172,7 +172,7 @@ def sampling() -> bool:
             for side in states.values():
                 next(side)  # the noise
             steps = {name: side.__next__ for name, side in states.items()}
-            medians = milliseconds(steps, repetitions={1: 300, 16: 100, 64: 25}[n])
+            medians = milliseconds(steps, repetitions={1: 300, 16: 150, 64: 50}[n])
             ddim, ddpm = medians["ours"], medians.pop("DDPM")
             network = medians.pop("network")
             what = f"UNet({shape}, widths={widths}), batch {n}"

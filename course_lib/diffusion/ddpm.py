@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from course_lib.checks import check_floats, check_generator, check_int, check_one_of
 from course_lib.diffusion.denoiser import Denoiser
-from course_lib.diffusion.paths import spread
 from course_lib.diffusion.sampling import last, start
 from course_lib.diffusion.schedule import DiscreteSchedule
 from course_lib.nn import discretized_gaussian_log_prob, gaussian_log_prob
@@ -63,11 +62,14 @@ class DDPM(Denoiser):
         betas, alphas = schedule.betas.double(), 1 - schedule.betas.double()
         before = F.pad(schedule.log_alpha_bars[:-1], (1, 0))  # log ᾱ a step earlier: first 0
         noise, noise_before = -schedule.log_alpha_bars.expm1(), -before.expm1()  # 1 − ᾱ
-        of_x0 = (before / 2).exp() * betas / noise
-        of_x_t = alphas.sqrt() * noise_before / noise
-        self._posterior = torch.stack([of_x0, of_x_t, noise_before / noise * betas])
-        self._posterior_numbers = self._posterior.T.tolist()
-        self.of_x0, self.of_x_t, self.posterior_variance = self._posterior
+        self.of_x0 = (before / 2).exp() * betas / noise
+        self.of_x_t = alphas.sqrt() * noise_before / noise
+        self.posterior_variance = betas * noise_before / noise
+        self._weights = {
+            name: torch.stack([self.of_x0, self.of_x_t, variances])
+            for name, variances in (("posterior", self.posterior_variance), ("beta", betas))
+        }
+        self._numbers = {name: weights.T.tolist() for name, weights in self._weights.items()}
 
     @property
     def schedule(self) -> DiscreteSchedule:
@@ -98,7 +100,7 @@ class DDPM(Denoiser):
         check_floats("x_t", x_t, None, dtype=self.zero.dtype)
         check_floats("x_0", x_0, x_t.shape, dtype=x_t.dtype)
         self._whole_times(t, len(x_t))
-        return self._mix(x_t, x_0, t)
+        return self._mix(x_t, x_0, t, "posterior")
 
     def reverse(
         self,
@@ -113,12 +115,10 @@ class DDPM(Denoiser):
         The mean is that of the posterior at the predicted x_0, cut off at −``clip`` and ``clip``
         where that is given.
         """
-        times = self._whole_times(t, len(x_t))
+        if not isinstance(t, int):  # a single whole number is looked at by predict_x0
+            self._whole_times(t, len(x_t))
         x_0 = self.predict_x0(x_t, t, y=y, clip=clip)
-        mean, variance = self._mix(x_t, x_0, t)
-        if self.variance == "beta":
-            variance = spread(self.schedule.betas.to(times.device)[times], x_t)
-        return mean, variance
+        return self._mix(x_t, x_0, t, self.variance)
 
     def elbo_terms(
         self,
@@ -227,22 +227,22 @@ class DDPM(Denoiser):
             raise ValueError(f"net must have an event_shape, or use ddpm_sample; got {name}")
         return (n, *shape)
 
-    def _mix(self, x_t: Tensor, x_0: Tensor, t: Tensor | int) -> tuple[Tensor, Tensor]:
-        """The posterior's mean and variance, unchecked; quick where the batch has one time."""
+    def _mix(
+        self, x_t: Tensor, x_0: Tensor, t: Tensor | int, variance: str
+    ) -> tuple[Tensor, Tensor]:
+        """The posterior's mean, and either variance, unchecked; quick where all have one time."""
         ones = [1] * (x_t.ndim - 1)
         if isinstance(t, int):
-            of_x0, of_x_t, variance = self._posterior_numbers[t]
-            variance = x_t.new_full((len(x_t), *ones), variance)
-        else:
-            weights = self._posterior.to(t.device)[:, t.long()].to(x_t)
-            of_x0, of_x_t, variance = weights.reshape(3, -1, *ones).expand(3, len(x_t), *ones)
-        return of_x0 * x_0 + of_x_t * x_t, variance
+            of_x0, of_x_t, number = self._numbers[variance][t]
+            return of_x0 * x_0 + of_x_t * x_t, x_t.new_full((len(x_t), *ones), number)
+        weights = self._weights[variance].to(t.device)[:, t.long()].to(x_t)
+        of_x0, of_x_t, values = weights.reshape(3, -1, *ones).expand(3, len(x_t), *ones)
+        return of_x0 * x_0 + of_x_t * x_t, values
 
-    def _whole_times(self, t: Tensor | int, n: int) -> Tensor:
-        t = self.path.times(t, n)
-        if t.is_floating_point():
-            raise ValueError(f"t must hold whole times, of an integer dtype, got {t.dtype}")
-        return t.long()
+    def _whole_times(self, t: Tensor | int, n: int) -> None:
+        times = self.path.times(t, n)
+        if times.is_floating_point():
+            raise ValueError(f"t must hold whole times, of an integer dtype, got {times.dtype}")
 
 
 def ddpm_sample(

@@ -44,6 +44,25 @@ class SelfAttention(nn.Module):
         return x + seen.transpose(1, 2).reshape(x.shape)
 
 
+class DoublingConv(nn.Conv2d):
+    """Double the image's sides, then a 3×3 convolution: as one step, with less than half the work.
+
+    Of three neighbours in a doubled image two are copies of one pixel, so that a window of 3×3 only
+    sees 2×2 pixels. Seen from a pixel: what it adds to the result is 4×4 large. Along a row of it,
+    with the filter's weights w0, w1, w2, it is the pixel times w2, w1 + w2, w0 + w1 and w0. Adding
+    up such squares, two pixels apart, is a transposed convolution of stride 2.
+    """
+
+    def __init__(self, n: int):
+        super().__init__(n, n, 3, padding=1)
+        row = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+        self.register_buffer("sums", torch.kron(row, row), persistent=False)  # [4·4, 3·3]
+
+    def forward(self, x: Tensor) -> Tensor:
+        squares = (self.weight.transpose(0, 1).flatten(2) @ self.sums.T).unflatten(2, (4, 4))
+        return F.conv_transpose2d(x, squares, self.bias, stride=2, padding=1)
+
+
 class UNet(nn.Module):
     """The network of DDPM: what it says of an image has the image's own shape.
 
@@ -125,7 +144,7 @@ class UNet(nn.Module):
                 self.up.append(block(n + aside.pop(), width))
                 n = width
             if level:
-                self.up.append(nn.Conv2d(n, n, 3, padding=1))
+                self.up.append(DoublingConv(n))
         self.norm, self.last = nn.GroupNorm(groups, n), nn.Conv2d(n, shape[0], 3, padding=1)
         # At first every block passes its input on and the network says 0: a calm start.
         blocks_all = [m for m in self.modules() if isinstance(m, ResBlock)]
@@ -149,5 +168,5 @@ class UNet(nn.Module):
             if isinstance(layer, ResBlock):
                 h = layer(torch.cat([h, aside.pop()], dim=1), embedded)
             else:
-                h = layer(F.interpolate(h, scale_factor=2))
+                h = layer(h)
         return self.last(F.silu(self.norm(h)))

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from course_lib.nn import UNet
-from course_lib.nn.unet import ResBlock, SelfAttention
+from course_lib.nn.unet import DoublingConv, ResBlock, SelfAttention
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +86,22 @@ def test_attention_is_the_formula():
     torch.testing.assert_close(attention(x.flip(2)), attention(x).flip(2))
 
 
+def test_doubling_and_the_convolution_are_one():
+    doubling = randomize(DoublingConv(3)).double()
+    x = randn(2, 3, 4, 5, dtype=torch.float64).requires_grad_()
+
+    def in_two_steps(x, weight, bias):
+        return F.conv2d(x.repeat_interleave(2, 2).repeat_interleave(2, 3), weight, bias, padding=1)
+
+    y = doubling(x)
+    expected = in_two_steps(x, doubling.weight, doubling.bias)
+    torch.testing.assert_close(y, expected)
+    inputs, upstream = (x, doubling.weight, doubling.bias), randn(*y.shape, dtype=torch.float64)
+    gradients = [torch.autograd.grad(out, inputs, upstream) for out in (y, expected)]
+    torch.testing.assert_close(*gradients)
+    assert list(doubling.state_dict()) == ["weight", "bias"]
+
+
 # --- the whole ---------------------------------------------------------------------------------
 
 
@@ -141,7 +157,7 @@ def test_forward_is_the_description(widths, blocks, shape, n_classes):
     assert kinds == level + [nn.Conv2d, *level] * (len(widths) - 1)
     kinds = [type(layer) for layer in net.up]
     level = [ResBlock] * (blocks + 1)
-    assert kinds == [*level, nn.Conv2d] * (len(widths) - 1) + level
+    assert kinds == [*level, DoublingConv] * (len(widths) - 1) + level
     norms = [m for m in net.modules() if isinstance(m, nn.GroupNorm)]
     assert {norm.num_groups for norm in norms} == {2}
 
