@@ -21,11 +21,20 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.sign import NotebookNotary
-from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Request,
+    sync_playwright,
+)
 
+from course_lib.widgets import CourseWidget
+from course_lib.widgets.base import javascript
 from course_lib.widgets.store import KERNEL, run_notebook
 from tests.browser.gallery import GALLERY, SETUP
-from tests.browser.harness import live_widget, run_all
+from tests.browser.harness import live_widget, run_all, settle
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM_OPTIONS = [
@@ -151,9 +160,6 @@ class Watch:
         page.on("console", self._console)
         page.on("request", self._request)
 
-    def _page_error(self, error: Error) -> None:
-        self.faults.append(f"page error: {error}\n{error.stack}")
-
     def _console(self, message: ConsoleMessage) -> None:
         if message.type == "error":
             self.faults.append(f"console error: {message.text}")
@@ -225,3 +231,62 @@ def untrusted(
     other = copy.deepcopy(gallery_outputs)
     other.cells.append(nbformat.v4.new_markdown_cell("Not trusted."))
     return open_page(lab.save("untrusted.ipynb", other))
+
+
+@pytest.fixture
+def show(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Locator]]:
+    """``show(widget)`` opens its stored form in a plain page, as nbconvert writes it; at the end no
+    page may have misbehaved.
+
+    ``width`` is the page's, ``style`` its body's; ``before`` and ``after`` are HTML around the
+    widget; other options are those of a browser's page.
+    """
+    opened = []
+
+    def show_(
+        widget: CourseWidget,
+        *,
+        width: int = 800,
+        style: str = "background: white",
+        before: str = "",
+        after: str = "",
+        **options: object,
+    ) -> Locator:
+        path = tmp_path / f"page_{len(opened)}.html"
+        path.write_text(
+            f"<!DOCTYPE html><meta charset='utf-8'><body style='{style}'>"
+            f"{before}{widget.static_html()}{after}"
+        )
+        page = browser.new_page(viewport={"width": width, "height": 1000}, **options)
+        opened.append((page, Watch(page, path.as_uri())))
+        page.goto(path.as_uri())
+        shown = page.query_selector("iframe").content_frame().locator(".course-widget")
+        settle(shown)
+        return shown
+
+    yield show_
+    for page, _ in opened:
+        page.close()
+    assert not [fault for _, watch in opened for fault in watch.faults]
+
+
+@pytest.fixture(scope="session")
+def functions_of(browser: Browser) -> Iterator[Callable[[str, str], Page]]:
+    """``functions_of("warp.js", "areas, total")`` is a page that holds these functions of a
+    widget's module, as ``parts.areas`` and ``parts.total``.
+    """
+    pages = []
+
+    def functions_of_(name: str, functions: str) -> Page:
+        page = browser.new_page()
+        pages.append(page)
+        exports = "export default { render };"
+        assert exports in javascript(name)
+        source = javascript(name).replace(exports, f"window.parts = {{ {functions} }};")
+        page.add_script_tag(content=source, type="module")
+        page.wait_for_function("window.parts")
+        return page
+
+    yield functions_of_
+    for page in pages:
+        page.close()

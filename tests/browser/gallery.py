@@ -3,6 +3,8 @@
 The browser tests put all of them into one notebook. Each cell names its widget like its key here.
 """
 
+from course_lib.widgets import CourseWidget
+
 SETUP = """
 import numpy as np
 from course_lib import widgets
@@ -249,3 +251,15 @@ etas
 }
 
 GALLERY = PLAYERS | OTHERS
+
+
+def cell(name: str) -> dict:
+    """What the gallery's cell of this name makes, run in this process: its widget and all else."""
+    space: dict = {}
+    exec(SETUP + GALLERY[name], space)
+    return space
+
+
+def in_python(name: str) -> CourseWidget:
+    """The gallery's widget of this name in Python alone, with no page that shows it."""
+    return cell(name)[name]

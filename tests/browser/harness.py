@@ -1,7 +1,12 @@
 """What the browser tests do with a page: find a widget, look at its pixels, talk to its kernel."""
 
+import base64
+import io
 import time
+from collections.abc import Iterable
 
+import numpy as np
+from PIL import Image
 from playwright.sync_api import Frame, Locator, Page
 
 # A number that changes when any pixel does (FNV-1a over the canvas's pixels).
@@ -128,6 +133,14 @@ def fingerprint(widget: Locator) -> int:
     return widget.locator("canvas").first.evaluate(FINGERPRINT)
 
 
+def pixels(widget: Locator) -> np.ndarray:
+    """The picture of the widget's first canvas once it stands still, [height, width, 3]."""
+    settle(widget)
+    address = widget.locator("canvas").first.evaluate("canvas => canvas.toDataURL()")
+    picture = Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+    return np.asarray(picture.convert("RGB"), dtype=int)
+
+
 def wait_until_it_differs(widget: Locator, before: int, *, timeout: float = 5_000) -> None:
     """Wait until the widget's picture is another one."""
     other = f"(widget, [before, timeout]) => ({WATCH})(widget, (now) => now !== before, timeout)"
@@ -170,3 +183,46 @@ def wait_for_python(page: Page, code: str, wanted: str, *, timeout: float = 5_00
     while (told := python(page, code)) != wanted:
         assert time.monotonic() < end, f"{code} printed {told}, not {wanted}"
         page.wait_for_timeout(20)
+
+
+def computing_time(target: Locator, script: str, *arguments: object) -> float:
+    """How long the page computes for one frame of ``script``, in ms: at 20, frames are dropped.
+
+    ``script`` is a function of the element and ``arguments``. It moves something from frame to
+    frame and returns how far apart they were. That depends on how busy the machine is, and is only
+    printed; the processor time of the page's own thread does not.
+    """
+    session = target.page.context.new_cdp_session(target.page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def computed() -> float:
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return 1000 * next(one["value"] for one in metrics if one["name"] == "TaskDuration")
+
+    before = computed()
+    frames = target.evaluate(script, *arguments)
+    each = (computed() - before) / len(frames)
+    session.detach()
+    late = np.quantile(frames, 0.95)
+    print(f"95 % of frames within {late:.1f} ms, {each:.1f} ms of it computed by the page")
+    return each
+
+
+CUT_OFF = """async (root, [width, parts]) => {
+  root.ownerDocument.body.style.width = `${width}px`;
+  for (let k = 0; k < 4; k++) await new Promise(requestAnimationFrame);
+  const box = root.getBoundingClientRect();
+  return [...root.querySelectorAll(parts)].filter((node) => {
+    const { left, right, bottom } = node.getBoundingClientRect();
+    const outside = left < box.left || right > box.right + 0.5 || bottom > box.bottom + 0.5;
+    // What stands in one line has no width of its own here: its box is as wide as its words.
+    return outside || (node.clientWidth && node.scrollWidth > node.clientWidth + 1);
+  }).map((node) => `${node.tagName} ${node.className}: ${node.textContent} at ${width}`);
+}"""
+
+
+def cut_off(widget: Locator, widths: Iterable[int], parts: str) -> list[str]:
+    """What of ``parts`` (a CSS selector) sticks out of the widget, or holds more than it shows, in
+    a page of each of these widths, in pixels.
+    """
+    return [found for width in widths for found in widget.evaluate(CUT_OFF, [width, parts])]

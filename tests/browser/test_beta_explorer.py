@@ -1,18 +1,19 @@
 """BetaExplorer in a real browser: a slider over models, and what the panels show of each."""
 
-import base64
-import io
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from course_lib.widgets import PALETTE, BetaExplorer
-from tests.browser.gallery import GALLERY, SETUP
+from tests.browser.gallery import GALLERY, in_python
 from tests.browser.harness import (
+    computing_time,
+    cut_off,
     live_widget,
+    pixels,
     python,
     set_theme,
     settle,
@@ -22,12 +23,20 @@ from tests.browser.harness import (
 
 CELL = list(GALLERY).index("beta") + 1
 
-
-def twin() -> BetaExplorer:
-    """The gallery's widget, in Python alone."""
-    space: dict = {}
-    exec(SETUP + GALLERY["beta"], space)
-    return space["beta"]
+# The times between frames while the slider is dragged, in ms.
+SCRUB = """async widget => {
+  const slider = widget.querySelector("input[type=range]");
+  const took = [];
+  let before = await new Promise(requestAnimationFrame);
+  for (let i = 0; i < 120; i++) {
+    slider.value = String(i % 7);
+    slider.dispatchEvent(new Event("input", { bubbles: true }));
+    const now = await new Promise(requestAnimationFrame);
+    took.push(now - before);
+    before = now;
+  }
+  return took;
+}"""
 
 
 @pytest.fixture(params=["live", "stored"])
@@ -43,13 +52,6 @@ def beta(request: pytest.FixtureRequest, live: Page, trusted: Page) -> Locator:
     expect(widget.locator(".cw-note")).to_have_text("β = 0.1")
     settle(widget)
     return widget
-
-
-def pixels(widget: Locator) -> np.ndarray:
-    """The picture, [height, width, 3]."""
-    address = widget.locator("canvas").first.evaluate("canvas => canvas.toDataURL()")
-    picture = Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
-    return np.asarray(picture.convert("RGB"), dtype=int)
 
 
 def costs(widget: Locator) -> list[str]:
@@ -75,7 +77,7 @@ def largest_dot(picture: np.ndarray) -> tuple[float, float]:
 
 
 def test_each_step_shows_another_model_in_all_panels(beta: Locator) -> None:
-    python_side = twin()
+    python_side = in_python("beta")
     dots, greys, pictures = [], [], []
     for k in range(4):
         python_side.step = float(k)
@@ -176,10 +178,10 @@ def test_python_drives_it_and_reads_it_back(live: Page) -> None:
     assert settle(widget) == light
 
 
-def test_nothing_is_cut_off_and_the_slider_is_smooth(browser: Browser) -> None:
+def test_nothing_is_cut_off_and_the_slider_is_smooth(show: Callable[..., Locator]) -> None:
     rng = np.random.default_rng(0)
     models, n = 7, 300
-    widget = BetaExplorer(
+    given = BetaExplorer(
         np.arange(1, models + 1) / 2,
         means=rng.normal(size=(models, n, 2)),
         stds=rng.uniform(0.1, 1, size=(models, n, 2)),
@@ -190,39 +192,6 @@ def test_nothing_is_cut_off_and_the_slider_is_smooth(browser: Browser) -> None:
         rates=np.linspace(40, 0, models),
         distortions=np.linspace(1000, 2000, models),
     )
-    page = browser.new_page(viewport={"width": 700, "height": 1200})
-    page.set_content(widget.static_html())
-    frame = page.query_selector("iframe").content_frame()
-    frame.wait_for_selector(".beta-costs .value:not(:empty)")
-    for width in (380, 700):
-        page.set_viewport_size({"width": width, "height": 1200})
-        page.wait_for_timeout(300)
-        outside = frame.evaluate("""() => {
-          const stage = document.querySelector(".cw-stage").getBoundingClientRect();
-          const nodes = [...document.querySelectorAll(".beta-costs *, button, .beta-hint")];
-          return nodes.filter((node) => {
-            const { left, right } = node.getBoundingClientRect();
-            return left < stage.left || right > stage.right + 1;
-          }).map((node) => node.textContent);
-        }""")
-        assert outside == []
-    deltas = frame.locator(".course-widget").evaluate(
-        """async widget => {
-          const slider = widget.querySelector("input[type=range]");
-          const deltas = [];
-          let before = await new Promise(requestAnimationFrame);
-          for (let i = 0; i < 120; i++) {
-            slider.value = String(i % 7);
-            slider.dispatchEvent(new Event("input", { bubbles: true }));
-            const now = await new Promise(requestAnimationFrame);
-            deltas.push(now - before);
-            before = now;
-          }
-          return deltas;
-        }"""
-    )
-    page.close()
-    late = np.quantile(deltas, 0.95)
-    print(f"frame while scrubbing: median {np.median(deltas):.1f} ms, 95 % within {late:.1f} ms")
-    # The quicker frames tell what the widget itself needs, on a busy machine too.
-    assert np.quantile(deltas, 0.25) < 40
+    widget = show(given, width=700)
+    assert computing_time(widget, SCRUB) < 15  # about 5 ms
+    assert cut_off(widget, (364, 684), ".beta-costs *, button, .beta-hint") == []

@@ -6,12 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Frame, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from course_lib.widgets import CodeSwap, code_swap
 from tests.browser.conftest import Lab
-from tests.browser.gallery import GALLERY, SETUP
-from tests.browser.harness import live_widget, python, stored_frame, wait_for_python
+from tests.browser.gallery import GALLERY, cell
+from tests.browser.harness import (
+    computing_time,
+    cut_off,
+    live_widget,
+    python,
+    stored_frame,
+    wait_for_python,
+)
 
 CELL = list(GALLERY).index("swap") + 1
 SIDE = 4  # cells of the map in a row
@@ -70,9 +77,7 @@ PAINT = """async canvas => {
 @pytest.fixture(scope="module")
 def twin() -> dict:
     """The gallery's cell, run in Python alone: its functions and its widget."""
-    space: dict = {}
-    exec(SETUP + GALLERY["swap"], space)
-    return space
+    return cell("swap")
 
 
 @pytest.fixture
@@ -382,33 +387,22 @@ def test_one_stored_change_is_exact_and_several_are_summed(stored: Locator, twin
     expect(how(stored)).to_have_text(f"put together from {changed} single changes")
 
 
-@pytest.fixture
-def show(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Frame]]:
-    """``show(room, side, ...)`` opens a page with a stored widget that has room for few changes."""
-    pages = []
+def with_room(room: int, side: int, monkeypatch: pytest.MonkeyPatch) -> CodeSwap:
+    """A widget that has room for few changes, or for many, in bytes."""
 
-    def show_(room: int, side: int = 4, *, width: int = 716, style: str = "") -> Frame:
-        def decode(codes: np.ndarray) -> np.ndarray:
-            return np.kron(codes, np.ones((1, 4, 4))) / 63
+    def decode(codes: np.ndarray) -> np.ndarray:
+        return np.kron(codes, np.ones((1, 4, 4))) / 63
 
-        maps = np.random.default_rng(0).integers(0, 64, (6, side, side))
-        widget = CodeSwap(decode, maps, 64, title="Few changes")
-        monkeypatch.setattr(code_swap, "MAX_BYTES", len(widget.data) + room)
-        page = browser.new_page(viewport={"width": width, "height": 900})
-        pages.append(page)
-        page.on("pageerror", lambda error: pytest.fail(str(error)))
-        page.set_content(f"<body style='{style}'>{widget.static_html()}")
-        frame = page.query_selector("iframe").content_frame()
-        frame.wait_for_selector(".swap-how:not(:empty)")
-        return frame
-
-    yield show_
-    for page in pages:
-        page.close()
+    maps = np.random.default_rng(0).integers(0, 64, (6, side, side))
+    widget = CodeSwap(decode, maps, 64, title="Few changes")
+    monkeypatch.setattr(code_swap, "MAX_BYTES", len(widget.data) + room)
+    return widget
 
 
-def test_what_is_not_stored_asks_for_a_kernel(show: Callable[..., Frame]) -> None:
-    widget = show(500, style="background: #111").locator(".course-widget")
+def test_what_is_not_stored_asks_for_a_kernel(
+    show: Callable[..., Locator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widget = show(with_room(500, 4, monkeypatch), width=716, style="background: #111")
     few = widget.locator(".swap-codes button").count()
     assert 0 < few < 16
     expect(button(widget, "Code 40")).to_have_count(0)
@@ -434,34 +428,12 @@ def test_what_is_not_stored_asks_for_a_kernel(show: Callable[..., Frame]) -> Non
     assert corner < 80
 
 
-def test_it_fits_any_width_and_painting_is_smooth(show: Callable[..., Frame]) -> None:
-    frame = show(200_000, 7, style="background: white")
-    page = frame.page
-    session = page.context.new_cdp_session(page)
-    session.send("Performance.enable", {"timeDomain": "threadTicks"})
-
-    def busy() -> float:
-        """How long the page's own thread has computed, in ms: not how busy the machine is."""
-        metrics = session.send("Performance.getMetrics")["metrics"]
-        return 1000 * next(one["value"] for one in metrics if one["name"] == "TaskDuration")
-
-    before = busy()
-    took = frame.locator(".cw-stage canvas").evaluate(PAINT)
-    each = (busy() - before) / len(took)
-    print(f"95 % of frames within {took[-3]:.1f} ms, {each:.1f} ms of it computed by the page")
-    assert each < 15  # about 4 ms: the rest waits for the screen, or for other programs
-    over = """async width => {
-      document.body.style.width = `${width}px`;
-      for (let k = 0; k < 3; k++) await new Promise(requestAnimationFrame);
-      const root = document.querySelector(".course-widget");
-      const box = root.getBoundingClientRect();
-      const nodes = [...root.querySelectorAll(".swap-name, .swap-how, button, p, canvas")];
-      return nodes.filter((node) => {
-        const { left, right, bottom } = node.getBoundingClientRect();
-        const outside = left < box.left || right > box.right + 0.5 || bottom > box.bottom;
-        return !node.closest(".swap-codes") && (outside || node.scrollWidth > node.clientWidth + 1);
-      }).map((node) => `${node.className}: ${node.textContent}`);
-    }"""
-    assert {width: frame.evaluate(over, width) for width in (340, 380, 500, 620, 700)} == {
-        width: [] for width in (340, 380, 500, 620, 700)
-    }
+def test_it_fits_any_width_and_painting_is_smooth(
+    show: Callable[..., Locator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widget = show(with_room(200_000, 7, monkeypatch), width=716)
+    assert computing_time(widget.locator(".cw-stage canvas"), PAINT) < 15  # about 4 ms
+    parts = ".swap-name, .swap-how, p, canvas, button"
+    inside = ":is(.swap-codes *)"  # scrolls in a box of its own
+    parts = ", ".join(f"{part}:not({inside})" for part in parts.split(", "))
+    assert cut_off(widget, (340, 380, 500, 620, 700), parts) == []

@@ -1,22 +1,20 @@
 """Dissolve in a real browser: scrubbed, bent by hand, and always where the closed form says."""
 
-import base64
-import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from PIL import Image
-from playwright.sync_api import Browser, Frame, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from course_lib.widgets import PALETTE, Dissolve
-from course_lib.widgets.base import javascript
 from course_lib.widgets.dissolve import _handles
-from tests.browser.gallery import GALLERY, SETUP
+from tests.browser.gallery import GALLERY, in_python
 from tests.browser.harness import (
-    cell_output,
+    computing_time,
+    cut_off,
     live_widget,
+    pixels,
     press_keys,
     python,
     settle,
@@ -32,9 +30,7 @@ T = 50
 @pytest.fixture
 def twin() -> Dissolve:
     """The gallery's widget, in Python alone."""
-    space: dict = {}
-    exec(SETUP + GALLERY["dissolve"], space)
-    return space["dissolve"]
+    return in_python("dissolve")
 
 
 @pytest.fixture(params=["live", "stored"])
@@ -238,25 +234,11 @@ def test_python_drives_it_and_reads_it_back(live: Page, twin: Dissolve) -> None:
     assert refused.startswith("ValueError: log_snr must be 7 strictly decreasing numbers")
 
 
-def test_without_trust_the_picture_stays(untrusted: Page) -> None:
-    output = cell_output(untrusted, CELL)
-    picture = output.locator("img")
-    picture.scroll_into_view_if_needed()
-    assert output.locator("iframe").count() == 0
-    assert picture.evaluate("img => img.complete && img.naturalWidth") > 300
-    assert "dissolve in noise" in picture.get_attribute("alt")
-
-
 # ----------------------------------------------------------------------- the same mathematics twice
 
 
-def test_javascript_computes_what_python_does(browser: Browser) -> None:
-    page = browser.new_page()
-    source = javascript("dissolve.js").replace(
-        "export default { render };", "window.parts = { curveThrough, heightsAt };"
-    )
-    page.add_script_tag(content=source, type="module")
-    page.wait_for_function("window.parts")
+def test_javascript_computes_what_python_does(functions_of: Callable[[str, str], Page]) -> None:
+    page = functions_of("dissolve.js", "curveThrough, heightsAt")
     rng = np.random.default_rng(0)
     for steps in (2, 9, 40, 1000):
         steep = np.sort(rng.normal(scale=9, size=steps))[::-1].copy()
@@ -274,36 +256,9 @@ def test_javascript_computes_what_python_does(browser: Browser) -> None:
         )
         alpha_bars = 1 / (1 + np.exp(-np.array(curve)))
         np.testing.assert_allclose(alpha_bars, widget.alpha_bars, atol=1e-12)
-    page.close()
 
 
 # ---------------------------------------------------------------------------------- in a plain page
-
-
-@pytest.fixture
-def show(browser: Browser) -> Iterator[Callable[..., Frame]]:
-    """``show(widget, style)`` opens a page with a stored widget."""
-    pages = []
-
-    def show_(widget: Dissolve, style: str = "background: white") -> Frame:
-        page = browser.new_page(viewport={"width": 800, "height": 900})
-        pages.append(page)
-        page.on("pageerror", lambda error: pytest.fail(str(error)))
-        page.set_content(f"<body style='margin: 0; {style}'>{widget.static_html()}")
-        frame = page.query_selector("iframe").content_frame()
-        settle(frame.locator(".course-widget"))
-        return frame
-
-    yield show_
-    for page in pages:
-        page.close()
-
-
-def pixels(frame: Frame) -> np.ndarray:
-    """The picture, [height, width, 3]."""
-    address = frame.locator("canvas").first.evaluate("canvas => canvas.toDataURL()")
-    picture = Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
-    return np.asarray(picture.convert("RGB"), dtype=int)
 
 
 def schedules(steps: int) -> dict[str, np.ndarray]:
@@ -311,15 +266,15 @@ def schedules(steps: int) -> dict[str, np.ndarray]:
     return {"straight": rest, "bent": rest**3}
 
 
-def test_the_pixels_are_the_images_at_that_time(show: Callable[..., Frame]) -> None:
+def test_the_pixels_are_the_images_at_that_time(show: Callable[..., Locator]) -> None:
     rng = np.random.default_rng(1)
     widget = Dissolve(rng.random((3, 5, 4)), schedules(30), noise=rng.normal(size=(3, 5, 4)))
     widget.step, widget.schedule = 12.0, "bent"
-    frame = show(widget)
-    width = frame.locator("canvas").bounding_box()["width"]
+    shown = show(widget)
+    width = shown.locator("canvas").bounding_box()["width"]
     unit = 112 // 4  # the largest whole number of screen pixels
     left = round((width - 3 * 4 * unit - 8) / 2)
-    picture = pixels(frame)
+    picture = pixels(shown)
     wanted = np.clip(127.5 * (widget.x_t + 1), 0, 255)
     for k in range(3):
         corner = left + k * (4 * unit + 4) + unit // 2
@@ -328,19 +283,19 @@ def test_the_pixels_are_the_images_at_that_time(show: Callable[..., Frame]) -> N
         np.testing.assert_allclose(found, wanted[k][..., None] * [1, 1, 1], atol=1)
 
 
-def test_a_point_is_where_it_belongs_and_has_its_colour(show: Callable[..., Frame]) -> None:
+def test_a_point_is_where_it_belongs_and_has_its_colour(show: Callable[..., Locator]) -> None:
     spot, noise = np.array([[2.0, 1.0]]), np.array([[-1.5, 2.5]])
     for t, schedule in [(0, "straight"), (9, "straight"), (9, "bent"), (28, "bent")]:
         widget = Dissolve(spot, schedules(30), noise=noise)
         widget.step, widget.schedule = float(t), schedule
-        frame = show(widget)
-        width = frame.locator("canvas").bounding_box()["width"]
+        shown = show(widget)
+        width = shown.locator("canvas").bounding_box()["width"]
         side = (width - 24) // 2 - 42  # of the square that points have
         share = widget.alpha_bars[t]
         ends = [np.array([int(PALETTE[n][k : k + 2], 16) for k in (1, 3, 5)])
                 for n in ("data", "noise")]  # fmt: skip
         colour = share * ends[0] + (1 - share) * ends[1]
-        picture = pixels(frame)[: int(side) + 24, : int(side) + 30]
+        picture = pixels(shown)[: int(side) + 24, : int(side) + 30]
         near = np.abs(picture - (0.9 * colour + 0.1 * np.array([251, 252, 253]))).max(-1) < 12
         x, y = widget.x_t[0]
         rows, columns = np.where(near)
@@ -380,45 +335,19 @@ MOVE = """async widget => {
 
 
 @pytest.mark.parametrize("kind", ["points", "images"])
-def test_it_fits_any_width_and_moves_smoothly(show: Callable[..., Frame], kind: str) -> None:
+def test_it_fits_any_width_and_moves_smoothly(show: Callable[..., Locator], kind: str) -> None:
     rng = np.random.default_rng(0)
     shape = (2000, 2) if kind == "points" else (8, 28, 28)
-    frame = show(
+    widget = show(
         Dissolve(rng.random(shape), schedules(1000), noise=rng.normal(size=shape), title="Large")
     )
-    session = frame.page.context.new_cdp_session(frame.page)
-    session.send("Performance.enable", {"timeDomain": "threadTicks"})
-
-    def busy() -> float:
-        """How long the page's own thread has computed, in ms: not how busy the machine is."""
-        metrics = session.send("Performance.getMetrics")["metrics"]
-        return 1000 * next(one["value"] for one in metrics if one["name"] == "TaskDuration")
-
-    before = busy()
-    took = frame.locator(".course-widget").evaluate(MOVE)
-    each = (busy() - before) / len(took)
-    print(f"95 % of frames within {took[-5]:.1f} ms, {each:.1f} ms of it computed by the page")
-    assert each < 15  # about 5 ms: the rest waits for the screen, or for other programs
-    over = """async width => {
-      document.body.style.width = `${width}px`;
-      for (let k = 0; k < 3; k++) await new Promise(requestAnimationFrame);
-      const root = document.querySelector(".course-widget");
-      const box = root.getBoundingClientRect();
-      const some = "canvas, button, p, .dissolve-said > *, .dissolve-tools div";
-      return [...root.querySelectorAll(some)].filter((node) => {
-        const { left, right, bottom } = node.getBoundingClientRect();
-        const outside = left < box.left || right > box.right + 0.5 || bottom > box.bottom;
-        return outside || node.scrollWidth > node.clientWidth + 1;
-      }).map((node) => `${node.className}: ${node.textContent}`);
-    }"""
-    widths = (320, 340, 480, 575, 577, 700, 784)
-    assert {width: frame.evaluate(over, width) for width in widths} == {w: [] for w in widths}
+    assert computing_time(widget, MOVE) < 15  # about 5 ms
+    parts = "canvas, button, p, .dissolve-said > *, .dissolve-tools div"
+    assert cut_off(widget, (320, 340, 480, 575, 577, 700, 784), parts) == []
 
 
-def test_on_a_dark_page_it_is_dark(show: Callable[..., Frame]) -> None:
-    frame = show(
-        Dissolve(np.zeros((1, 2)), schedules(9), noise=np.ones((1, 2))), "background: #111"
-    )
-    widget = frame.locator(".course-widget")
+def test_on_a_dark_page_it_is_dark(show: Callable[..., Locator]) -> None:
+    given = Dissolve(np.zeros((1, 2)), schedules(9), noise=np.ones((1, 2)))
+    widget = show(given, style="background: #111")
     assert widget.evaluate("root => getComputedStyle(root).color") == "rgb(232, 234, 237)"
-    assert pixels(frame)[40, 40].max() < 60
+    assert pixels(widget)[40, 40].max() < 60

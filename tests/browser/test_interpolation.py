@@ -1,15 +1,16 @@
 """Interpolation in a real browser: w is dragged, and the images and lengths follow."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Frame, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from course_lib.widgets import PALETTE, Interpolation
-from tests.browser.gallery import GALLERY, SETUP
+from tests.browser.gallery import GALLERY, in_python
 from tests.browser.harness import (
-    cell_output,
+    computing_time,
+    cut_off,
     live_widget,
     press_keys,
     python,
@@ -60,9 +61,7 @@ DRAG = """async widget => {
 @pytest.fixture(scope="module")
 def twin() -> Interpolation:
     """The gallery's widget, in Python alone."""
-    space: dict = {}
-    exec(SETUP + GALLERY["between"], space)
-    return space["between"]
+    return in_python("between")
 
 
 @pytest.fixture(params=["live", "stored"])
@@ -251,25 +250,6 @@ def test_it_follows_the_theme(live: Page, twin: Interpolation) -> None:
 # ---------------------------------------------------------------------------------- in a plain page
 
 
-@pytest.fixture
-def show(browser: Browser) -> Iterator[Callable[..., Frame]]:
-    """``show(widget)`` opens a page with a stored widget."""
-    pages = []
-
-    def show_(widget: Interpolation) -> Frame:
-        page = browser.new_page(viewport={"width": 620, "height": 900})
-        pages.append(page)
-        page.on("pageerror", lambda error: pytest.fail(str(error)))
-        page.set_content(f"<body style='background: white'>{widget.static_html()}")
-        frame = page.query_selector("iframe").content_frame()
-        frame.wait_for_selector(".between-fine:not(:empty)")
-        return frame
-
-    yield show_
-    for page in pages:
-        page.close()
-
-
 def large(ways: int) -> Interpolation:
     """As much as a chapter shows, and more: six pairs of 28 x 28 pixels."""
     rng = np.random.default_rng(0)
@@ -280,59 +260,27 @@ def large(ways: int) -> Interpolation:
     return Interpolation(rows, norms=norms, typical=(0.9, 1.1), norm_label=label, title="Between")
 
 
-def test_it_fits_any_width_and_a_drag_is_smooth(show: Callable[..., Frame]) -> None:
-    over = """async width => {
-      document.body.style.width = `${width}px`;
-      for (let k = 0; k < 4; k++) await new Promise(requestAnimationFrame);
-      const root = document.querySelector(".course-widget");
-      const box = root.getBoundingClientRect();
-      return [...root.querySelectorAll("canvas, button, p, figcaption, span")].filter((node) => {
-        const { left, right, bottom } = node.getBoundingClientRect();
-        return left < box.left || right > box.right + 0.5 || bottom > box.bottom;
-      }).map((node) => `${node.className}: ${node.textContent}`);
-    }"""
+def test_it_fits_any_width_and_a_drag_is_smooth(show: Callable[..., Locator]) -> None:
     for ways in (2, 4):
-        frame = show(large(ways))
+        widget = show(large(ways), width=620)
         for width in (320, 344, 500, 600):
-            assert frame.evaluate(over, width) == []
-            for canvas in frame.locator(".between-large canvas").all():
+            assert cut_off(widget, [width], "canvas, button, p, figcaption, span") == []
+            for canvas in widget.locator(".between-large canvas").all():
                 assert canvas.bounding_box()["width"] % 28 == 0  # all pixels equally large
-    frame = show(large(2))
-    session = frame.page.context.new_cdp_session(frame.page)
-    session.send("Performance.enable", {"timeDomain": "threadTicks"})
-
-    def busy() -> float:
-        """How long the page's own thread has computed, in ms: not how busy the machine is."""
-        metrics = session.send("Performance.getMetrics")["metrics"]
-        return 1000 * next(one["value"] for one in metrics if one["name"] == "TaskDuration")
-
-    before = busy()
-    took = frame.locator(".course-widget").evaluate(DRAG)
-    each = (busy() - before) / len(took)
-    print(f"95 % of frames within {took[-5]:.1f} ms, {each:.1f} ms of it computed by the page")
-    assert each < 15  # about 4 ms: the rest waits for the screen, or for other programs
+    widget = show(large(2), width=620)
+    assert computing_time(widget, DRAG) < 15  # about 4 ms
 
 
-def test_its_height_stays_while_w_moves(show: Callable[..., Frame]) -> None:
+def test_its_height_stays_while_w_moves(show: Callable[..., Locator]) -> None:
     """What is said of a length may be shorter or longer: the picture below must not jump."""
     given = {"slerp": np.zeros((1, 5, 8, 8)), "lerp": np.zeros((1, 5, 8, 8))}
     norms = {"slerp": np.ones((1, 5)), "lerp": np.array([[1, 0.8, 0.7, 10.25, 1]])}
-    frame = show(Interpolation(given, norms=norms, typical=(0.9, 1.1)))
+    widget = show(Interpolation(given, norms=norms, typical=(0.9, 1.1)))
     for width in (320, 600):
-        frame.evaluate("width => document.body.style.width = `${width}px`", width)
+        widget.evaluate("(_, width) => document.body.style.width = `${width}px`", width)
         heights = set()
         for key in ["Home", *["ArrowRight"] * 4]:
-            press_keys(frame.locator(".course-widget"), [key])
-            frame.evaluate("() => new Promise(requestAnimationFrame)")
-            heights.add(frame.locator(".course-widget").bounding_box()["height"])
+            press_keys(widget, [key])
+            widget.evaluate("() => new Promise(requestAnimationFrame)")
+            heights.add(widget.bounding_box()["height"])
         assert len(heights) == 1
-
-
-def test_without_trust_the_picture_stays(untrusted: Page) -> None:
-    output = cell_output(untrusted, CELL)
-    picture = output.locator("img")
-    picture.scroll_into_view_if_needed()
-    assert output.locator("iframe").count() == 0
-    assert picture.evaluate("img => img.complete && img.naturalWidth") > 300
-    alt = "Images between two latents, on these ways: slerp, lerp."
-    assert picture.get_attribute("alt") == alt

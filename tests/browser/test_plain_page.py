@@ -1,49 +1,23 @@
 """Stored widgets in a plain HTML page, as nbconvert writes it: no Jupyter around them."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Locator, expect
 
 from course_lib import widgets
-from tests.browser.conftest import Watch
 from tests.browser.harness import fingerprint, settle
 
 PATH = np.random.default_rng(0).normal(size=(5, 100, 2)).cumsum(0)
 
 
-@pytest.fixture
-def show(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Locator]]:
-    """``show(style="", widget=None, **options)`` opens a page with a stored player."""
-    opened = []
-
-    def show_(
-        style: str = "", widget: widgets.PlayerWidget | None = None, **options: object
-    ) -> Locator:
-        widget = widget or widgets.ParticlePlayer(PATH, title="Plain")
-        context = browser.new_context(viewport={"width": 700, "height": 700}, **options)
-        page = context.new_page()
-        path = tmp_path / "page.html"
-        path.write_text(
-            f"<!DOCTYPE html><meta charset='utf-8'><body style='{style}'>" + widget.static_html()
-        )
-        opened.append((context, Watch(page, path.as_uri())))
-        page.goto(path.as_uri())
-        frame = page.query_selector("iframe").content_frame()
-        player = frame.locator(".course-widget")
-        settle(player)
-        return player
-
-    yield show_
-    for context, _ in opened:
-        context.close()
-    assert not [fault for _, watch in opened for fault in watch.faults]
+def plain() -> widgets.ParticlePlayer:
+    return widgets.ParticlePlayer(PATH, title="Plain")
 
 
 def test_it_is_alive_and_its_picture_gone(show: Callable[..., Locator]) -> None:
-    player = show()
+    player = show(plain(), width=700)
     before = settle(player)
     player.focus()
     player.press("End")
@@ -56,12 +30,12 @@ def test_it_is_alive_and_its_picture_gone(show: Callable[..., Locator]) -> None:
 
 def test_the_page_background_decides_the_theme(show: Callable[..., Locator]) -> None:
     ink = "root => getComputedStyle(root).color"
-    assert show("background: white").evaluate(ink) == "rgb(31, 35, 40)"
-    assert show("background: #111").evaluate(ink) == "rgb(232, 234, 237)"
+    assert show(plain(), style="background: white").evaluate(ink) == "rgb(31, 35, 40)"
+    assert show(plain(), style="background: #111").evaluate(ink) == "rgb(232, 234, 237)"
 
 
 def test_reduced_motion_moves_in_whole_steps(show: Callable[..., Locator]) -> None:
-    player = show(reduced_motion="reduce")
+    player = show(plain(), reduced_motion="reduce")
     player.get_by_role("button", name="Play").click()
     seen = set()
     for _ in range(20):
@@ -72,7 +46,7 @@ def test_reduced_motion_moves_in_whole_steps(show: Callable[..., Locator]) -> No
 
 
 def test_repeat_starts_over_and_speed_doubles(show: Callable[..., Locator]) -> None:
-    player = show()
+    player = show(plain(), width=700)
     player.get_by_role("button", name="Speed").click()
     expect(player.locator(".cw-speed")).to_have_text("2×")
     player.get_by_role("button", name="Repeat").click()
@@ -86,13 +60,13 @@ def test_repeat_starts_over_and_speed_doubles(show: Callable[..., Locator]) -> N
 
 
 def test_a_sharp_screen_gets_more_pixels(show: Callable[..., Locator]) -> None:
-    player = show(device_scale_factor=2)
+    player = show(plain(), device_scale_factor=2)
     width = player.locator("canvas").evaluate("c => c.width / c.clientWidth")
     assert width == pytest.approx(2, abs=0.02)
 
 
 def test_it_shrinks_with_the_page(show: Callable[..., Locator]) -> None:
-    player = show()
+    player = show(plain(), width=700)
     before = player.locator("canvas").bounding_box()["width"]
     player.page.set_viewport_size({"width": 360, "height": 700})
     player.page.wait_for_timeout(300)
@@ -105,7 +79,7 @@ def test_it_shrinks_with_the_page(show: Callable[..., Locator]) -> None:
 
 def test_between_two_steps_the_picture_is_their_mixture(show: Callable[..., Locator]) -> None:
     fade = np.stack([np.zeros((1, 4, 4)), np.ones((1, 4, 4)), np.zeros((1, 4, 4))])
-    player = show(widget=widgets.ImagePlayer(fade))
+    player = show(widgets.ImagePlayer(fade))
     grey = """canvas => canvas.getContext("2d").getImageData(
       canvas.width / 2, canvas.height / 2, 1, 1).data[0]"""
     scrub = """(slider, step) => {
@@ -120,7 +94,7 @@ def test_between_two_steps_the_picture_is_their_mixture(show: Callable[..., Loca
 
 def test_it_keeps_its_height_while_the_page_hides_it(show: Callable[..., Locator]) -> None:
     """JupyterLab hides a page for a moment while it turns its theme."""
-    player = show()
+    player = show(plain(), width=700)
     height = player.page.locator("iframe").bounding_box()["height"]
     frame = player.page.locator("iframe")
     frame.evaluate("frame => { frame.style.display = 'none'; }")

@@ -7,7 +7,6 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.gallery import GALLERY, PLAYERS
 from tests.browser.harness import (
-    cell_output,
     fingerprint,
     live_widget,
     python,
@@ -133,25 +132,6 @@ def test_python_starts_and_stops_the_motion(live: Page, name: str) -> None:
     expect(widget.get_by_role("button", name="Play")).to_be_visible()
     live.wait_for_timeout(500)
     assert 0 < json.loads(python(live, f"print({name}.step)")) < 4
-
-
-def test_a_stored_widget_replaces_its_picture(trusted: Page, name: str) -> None:
-    widget = stored_frame(trusted, CELL[name]).locator(".course-widget")
-    settle(widget)
-    output = cell_output(trusted, CELL[name])
-    assert output.locator("img").is_hidden()
-    frame, inside = output.locator("iframe").bounding_box(), widget.bounding_box()
-    # A frame is a whole number of pixels high, a widget need not be.
-    assert inside["height"] - 0.5 <= frame["height"] <= inside["height"] + 10
-
-
-def test_without_trust_the_picture_stays(untrusted: Page, name: str) -> None:
-    output = cell_output(untrusted, CELL[name])
-    picture = output.locator("img")
-    picture.scroll_into_view_if_needed()
-    assert output.locator("iframe").count() == 0
-    assert picture.evaluate("img => img.complete && img.naturalWidth") > 300
-    assert len(picture.get_attribute("alt")) > 20
 
 
 def test_keys_do_not_move_the_notebook(live: Page) -> None:

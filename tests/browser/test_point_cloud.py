@@ -3,22 +3,22 @@
 What it shares with the other players is tested in test_players.py.
 """
 
-import base64
-import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from PIL import Image
-from playwright.sync_api import Browser, Frame, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from course_lib.widgets import PALETTE, PointCloud, colour_map
 from course_lib.widgets.point_cloud import FITS, project
 from tests.browser.gallery import GALLERY
 from tests.browser.harness import (
+    computing_time,
+    cut_off,
     fingerprint,
     live_widget,
+    pixels,
     press_keys,
     python,
     settle,
@@ -99,39 +99,9 @@ def test_python_drives_the_view_and_reads_it_back(live: Page) -> None:
 # ---------------------------------------------------------------------------------- in a plain page
 
 
-@pytest.fixture
-def show(browser: Browser) -> Iterator[Callable[..., Frame]]:
-    """``show(widget)`` opens a page with a stored widget."""
-    pages = []
-
-    def show_(widget: PointCloud) -> Frame:
-        page = browser.new_page(viewport={"width": 700, "height": 800})
-        pages.append(page)
-        page.on("pageerror", lambda error: pytest.fail(str(error)))
-        page.set_content(
-            f"<body style='margin: 0; background: white'><button>outside</button><br>"
-            f"{widget.static_html()}<div style='height: 2000px'>"
-        )
-        frame = page.query_selector("iframe").content_frame()
-        settle(frame.locator(".course-widget"))
-        return frame
-
-    yield show_
-    for page in pages:
-        page.close()
-
-
-def pixels(frame: Frame) -> np.ndarray:
-    """The picture, [height, width, 3]."""
-    settle(frame.locator(".course-widget"))
-    address = frame.locator("canvas").first.evaluate("canvas => canvas.toDataURL()")
-    picture = Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
-    return np.asarray(picture.convert("RGB"), dtype=int)
-
-
-def dot(frame: Frame, role: str = "model") -> tuple[np.ndarray, int]:
+def dot(widget: Locator, role: str = "model") -> tuple[np.ndarray, int]:
     """The middle of an orange dot as it was projected, (across, up), and how many pixels it has."""
-    picture = pixels(frame)
+    picture = pixels(widget)
     height, width, _ = picture.shape
     orange = picture[..., 0] - picture[..., 2] > 40
     rows, columns = np.where(orange)
@@ -145,15 +115,13 @@ def one_point(place: tuple[float, float, float]) -> PointCloud:
 
 @pytest.mark.parametrize("place", [(0.9, 0.2, -0.4), (-0.3, 0.8, 0.7)])
 def test_a_point_is_where_the_projection_puts_it(
-    show: Callable[..., Frame], place: tuple[float, float, float]
+    show: Callable[..., Locator], place: tuple[float, float, float]
 ) -> None:
-    widget = one_point(place)
-    frame = show(widget)
-    root = frame.locator(".course-widget")
+    root = show(one_point(place))
 
     def check(yaw: float, pitch: float) -> None:
         wanted, _ = project(np.array(place), yaw, pitch)
-        np.testing.assert_allclose(dot(frame)[0], wanted, atol=0.012)  # of 1.75: about a pixel
+        np.testing.assert_allclose(dot(root)[0], wanted, atol=0.012)  # of 1.75: about a pixel
 
     root.focus()
     check(30, 20)
@@ -167,7 +135,7 @@ def test_a_point_is_where_the_projection_puts_it(
     check(10, 10)
 
 
-def test_what_is_closer_is_larger_and_covers_what_is_behind(show: Callable[..., Frame]) -> None:
+def test_what_is_closer_is_larger_and_covers_what_is_behind(show: Callable[..., Locator]) -> None:
     near, far = one_point((0, -1, 0)), one_point((0, 1, 0))
     for widget in (near, far):
         widget.yaw = widget.pitch = 0.0
@@ -179,17 +147,17 @@ def test_what_is_closer_is_larger_and_covers_what_is_behind(show: Callable[..., 
         )
         for yaw, seen in ((0.0, 0), (180.0, 1)):
             pair.yaw, pair.pitch = yaw, 0.0
-            frame = show(pair)
-            picture = pixels(frame)
+            picture = pixels(show(pair))
             side = picture.shape[0] / 0.86  # the box; a colour bar stands to its right
             found = picture[picture.shape[0] // 2, round(side / 2)]
             wanted = 255 * np.array(colour_map("viridis")(float(seen))[:3])
             assert np.abs(found - wanted).max() < 60
 
 
-def test_the_wheel_zooms_only_where_the_focus_is(show: Callable[..., Frame]) -> None:
-    frame = show(one_point((0.5, 0.3, 0.2)))
-    page, root = frame.page, frame.locator(".course-widget")
+def test_the_wheel_zooms_only_where_the_focus_is(show: Callable[..., Locator]) -> None:
+    more = {"before": "<button>outside</button><br>", "after": "<div style='height: 2000px'>"}
+    root = show(one_point((0.5, 0.3, 0.2)), **more)
+    page = root.page
     start = fingerprint(root)
     outside = page.get_by_role("button", name="outside")
     outside.focus()
@@ -199,23 +167,23 @@ def test_the_wheel_zooms_only_where_the_focus_is(show: Callable[..., Frame]) -> 
     page.wait_for_function("() => window.scrollY > 0")  # the page goes on
     assert settle(root) == start
     page.evaluate("window.scrollTo(0, 0)")
-    before, _ = dot(frame)
+    before, _ = dot(root)
     root.focus()
     page.mouse.wheel(0, -200)
     wait_until_it_differs(root, start)
     assert page.evaluate("window.scrollY") == 0
-    np.testing.assert_allclose(dot(frame)[0], np.exp(0.3) * before, atol=0.03)
+    np.testing.assert_allclose(dot(root)[0], np.exp(0.3) * before, atol=0.03)
 
 
-def test_a_still_cloud_has_nothing_to_play(show: Callable[..., Frame]) -> None:
-    root = show(one_point((0, 0, 0))).locator(".course-widget")
+def test_a_still_cloud_has_nothing_to_play(show: Callable[..., Locator]) -> None:
+    root = show(one_point((0, 0, 0)))
     expect(root.get_by_role("button", name="Play")).to_be_hidden()
     expect(root.get_by_role("button", name="Reset view")).to_be_visible()
-    moving = show(PointCloud(np.zeros((2, 3, 3)), role="noise")).locator(".course-widget")
+    moving = show(PointCloud(np.zeros((2, 3, 3)), role="noise"))
     expect(moving.get_by_role("button", name="Play")).to_be_visible()
 
 
-def test_points_have_the_colour_of_their_role(show: Callable[..., Frame]) -> None:
+def test_points_have_the_colour_of_their_role(show: Callable[..., Locator]) -> None:
     for role in ("data", "noise"):
         widget = PointCloud(np.zeros((1, 1, 3)), role=role, extent=BOX)
         picture = pixels(show(widget))
@@ -250,35 +218,12 @@ MOVE = """async widget => {
 }"""
 
 
-def test_it_fits_any_width_and_turns_smoothly(show: Callable[..., Frame]) -> None:
+def test_it_fits_any_width_and_turns_smoothly(show: Callable[..., Locator]) -> None:
     rng = np.random.default_rng(0)
     path = rng.normal(size=(12, 2000, 3))
-    frame = show(
+    widget = show(
         PointCloud(path, color=path[0, :, 0], color_label="the first coordinate", title="Large")
     )
-    session = frame.page.context.new_cdp_session(frame.page)
-    session.send("Performance.enable", {"timeDomain": "threadTicks"})
-
-    def busy() -> float:
-        """How long the page's own thread has computed, in ms: not how busy the machine is."""
-        metrics = session.send("Performance.getMetrics")["metrics"]
-        return 1000 * next(one["value"] for one in metrics if one["name"] == "TaskDuration")
-
-    before = busy()
-    took = frame.locator(".course-widget").evaluate(MOVE)
-    each = (busy() - before) / len(took)
-    print(f"95 % of frames within {took[-5]:.1f} ms, {each:.1f} ms of it computed by the page")
-    assert each < 15  # about 5 ms: the rest waits for the screen, or for other programs
-    over = """async width => {
-      document.body.style.width = `${width}px`;
-      for (let k = 0; k < 3; k++) await new Promise(requestAnimationFrame);
-      const root = document.querySelector(".course-widget");
-      const box = root.getBoundingClientRect();
-      return [...root.querySelectorAll("canvas, button, p, .cw-controls")].filter((node) => {
-        const { left, right, bottom } = node.getBoundingClientRect();
-        const outside = left < box.left || right > box.right + 0.5 || bottom > box.bottom;
-        return outside || node.scrollWidth > node.clientWidth + 1;
-      }).map((node) => `${node.className}: ${node.textContent}`);
-    }"""
-    widths = (320, 340, 480, 560, 700)
-    assert {width: frame.evaluate(over, width) for width in widths} == {w: [] for w in widths}
+    assert computing_time(widget, MOVE) < 15  # about 5 ms
+    parts = "canvas, button, p, .cw-controls"
+    assert cut_off(widget, (320, 340, 480, 560, 700), parts) == []

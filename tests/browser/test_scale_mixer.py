@@ -1,16 +1,17 @@
 """ScaleMixer in a real browser: scales kept or drawn anew, and the mixture that is shown."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Frame, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from course_lib.widgets import PALETTE, ScaleMixer, colour_map
-from tests.browser.gallery import GALLERY, SETUP
+from tests.browser.gallery import GALLERY, in_python
 from tests.browser.harness import (
-    cell_output,
+    computing_time,
+    cut_off,
     live_widget,
     press_keys,
     python,
@@ -57,9 +58,7 @@ SWITCH = """async widget => {
 @pytest.fixture(scope="module")
 def twin() -> ScaleMixer:
     """The gallery's widget, in Python alone."""
-    space: dict = {}
-    exec(SETUP + GALLERY["mixer"], space)
-    return space["mixer"]
+    return in_python("mixer")
 
 
 @pytest.fixture(params=["live", "stored"])
@@ -324,35 +323,7 @@ def test_it_follows_the_theme(live: Page) -> None:
     assert label.evaluate(ink) == "rgb(31, 35, 40)"
 
 
-def test_without_trust_the_picture_stays(untrusted: Page) -> None:
-    output = cell_output(untrusted, CELL)
-    picture = output.locator("img")
-    picture.scroll_into_view_if_needed()
-    assert output.locator("iframe").count() == 0
-    assert picture.evaluate("img => img.complete && img.naturalWidth") > 300
-    assert "latents in 3 scales" in picture.get_attribute("alt")
-
-
 # ---------------------------------------------------------------------------------- in a plain page
-
-
-@pytest.fixture
-def show(browser: Browser) -> Iterator[Callable[..., Frame]]:
-    """``show(widget, style)`` opens a page with a stored widget."""
-    pages = []
-
-    def show_(widget: ScaleMixer, style: str = "background: white") -> Frame:
-        page = browser.new_page(viewport={"width": 760, "height": 900})
-        pages.append(page)
-        page.on("pageerror", lambda error: pytest.fail(str(error)))
-        page.set_content(f"<body style='{style}'>{widget.static_html()}")
-        frame = page.query_selector("iframe").content_frame()
-        frame.wait_for_selector(".mixer-status:not(:empty)")
-        return frame
-
-    yield show_
-    for page in pages:
-        page.close()
 
 
 def large(**options: object) -> ScaleMixer:
@@ -362,8 +333,8 @@ def large(**options: object) -> ScaleMixer:
     return ScaleMixer(rng.random((8, 28, 28)), latents, rng.random((8, 7, 6, 28, 28)), **options)
 
 
-def test_the_frames_tell_original_and_mixture(show: Callable[..., Frame]) -> None:
-    widget = show(large(), "background: #111").locator(".course-widget")
+def test_the_frames_tell_original_and_mixture(show: Callable[..., Locator]) -> None:
+    widget = show(large(), style="background: #111")
     frame = "canvas => getComputedStyle(canvas).boxShadow"
     result = widget.locator(".mixer-result .cw-stage canvas")
     blue, orange = ([int(PALETTE[n][k : k + 2], 16) for k in (1, 3, 5)] for n in ("data", "model"))
@@ -374,32 +345,9 @@ def test_the_frames_tell_original_and_mixture(show: Callable[..., Frame]) -> Non
     assert widget.evaluate("root => getComputedStyle(root).color") == "rgb(232, 234, 237)"
 
 
-def test_it_fits_any_width_and_switching_is_smooth(show: Callable[..., Frame]) -> None:
-    frame = show(large(names=["the fine one, which left first", "middle", "coarse"], title="Mix"))
-    session = frame.page.context.new_cdp_session(frame.page)
-    session.send("Performance.enable", {"timeDomain": "threadTicks"})
-
-    def busy() -> float:
-        """How long the page's own thread has computed, in ms: not how busy the machine is."""
-        metrics = session.send("Performance.getMetrics")["metrics"]
-        return 1000 * next(one["value"] for one in metrics if one["name"] == "TaskDuration")
-
-    before = busy()
-    took = frame.locator(".course-widget").evaluate(SWITCH)
-    each = (busy() - before) / len(took)
-    print(f"95 % of frames within {took[-5]:.1f} ms, {each:.1f} ms of it computed by the page")
-    assert each < 15  # about 4 ms: the rest waits for the screen, or for other programs
-    over = """async width => {
-      document.body.style.width = `${width}px`;
-      for (let k = 0; k < 3; k++) await new Promise(requestAnimationFrame);
-      const root = document.querySelector(".course-widget");
-      const box = root.getBoundingClientRect();
-      const some = "canvas, button, button span, p, .mixer-head, .mixer-name, .mixer-latents";
-      return [...root.querySelectorAll(some)].filter((node) => {
-        const { left, right, bottom } = node.getBoundingClientRect();
-        const outside = left < box.left || right > box.right + 0.5 || bottom > box.bottom;
-        return outside || node.scrollWidth > node.clientWidth + 1;
-      }).map((node) => `${node.className}: ${node.textContent}`);
-    }"""
-    widths = (300, 344, 500, 618, 624, 660, 744)
-    assert {width: frame.evaluate(over, width) for width in widths} == {w: [] for w in widths}
+def test_it_fits_any_width_and_switching_is_smooth(show: Callable[..., Locator]) -> None:
+    names = ["the fine one, which left first", "middle", "coarse"]
+    widget = show(large(names=names, title="Mix"), width=760)
+    assert computing_time(widget, SWITCH) < 15  # about 4 ms
+    parts = "canvas, button, button span, p, .mixer-head, .mixer-name, .mixer-latents"
+    assert cut_off(widget, (300, 344, 500, 618, 624, 660, 744), parts) == []

@@ -1,16 +1,16 @@
 """StepsByEta in a real browser: cells chosen by hand and by key, and the samples they show."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from course_lib.widgets import StepsByEta
-from tests.browser.gallery import GALLERY, SETUP
+from tests.browser.gallery import GALLERY, in_python
 from tests.browser.harness import (
-    cell_output,
+    cut_off,
     live_widget,
     press_keys,
     python,
@@ -32,29 +32,7 @@ REDS = """(canvas, places) => {
 @pytest.fixture(scope="module")
 def twin() -> StepsByEta:
     """The gallery's widget, in Python alone: four images of 4 x 4 pixels in a cell."""
-    space: dict = {}
-    exec(SETUP + GALLERY["etas"], space)
-    return space["etas"]
-
-
-@pytest.fixture
-def show(browser: Browser) -> Iterator[Callable[..., Locator]]:
-    """``show(widget, width)`` opens a page with a stored widget."""
-    pages = []
-
-    def show_(widget: StepsByEta, width: int = 800, background: str = "white") -> Locator:
-        page = browser.new_page(viewport={"width": width, "height": 1000})
-        pages.append(page)
-        page.on("pageerror", lambda error: pytest.fail(str(error)))
-        style = f"margin: 8px; background: {background}"
-        page.set_content(f"<body style='{style}'>{widget.static_html()}")
-        shown = page.query_selector("iframe").content_frame().locator(".course-widget")
-        settle(shown)
-        return shown
-
-    yield show_
-    for page in pages:
-        page.close()
+    return in_python("etas")
 
 
 def cells(widget: Locator) -> list[list[Locator]]:
@@ -115,7 +93,7 @@ def test_cells_are_chosen_by_click_and_by_drag(
 
 def test_keys_walk_and_stop_at_the_edge(show: Callable[..., Locator], twin: StepsByEta) -> None:
     twin.steps_index, twin.eta_index = 0, 0
-    widget = show(twin, 356)
+    widget = show(twin, width=356)
     press_keys(widget, ["ArrowRight", "ArrowRight", "ArrowDown"])
     check(widget, twin, 1, 2)
     press_keys(widget, ["ArrowLeft", "ArrowUp", "ArrowUp"])
@@ -150,22 +128,13 @@ def test_the_stored_copy_is_alive(trusted: Page, twin: StepsByEta) -> None:
     check(widget, twin, 2, 1)
 
 
-def test_without_trust_the_picture_stays(untrusted: Page) -> None:
-    output = cell_output(untrusted, CELL)
-    picture = output.locator("img")
-    picture.scroll_into_view_if_needed()
-    assert output.locator("iframe").count() == 0
-    assert picture.evaluate("img => img.complete && img.naturalWidth") > 300
-    assert "Samples from the same noise" in picture.get_attribute("alt")
-
-
 # ---------------------------------------------------------------------------------- how it is drawn
 
 
 def test_the_best_cell_is_the_brightest_and_every_number_is_legible(
     show: Callable[..., Locator], twin: StepsByEta
 ) -> None:
-    widget = show(twin, background="#111")
+    widget = show(twin, style="background: #111")
     parse = """node => ["backgroundColor", "color"].map(
       (name) => getComputedStyle(node)[name].match(/\\d+/g).map(Number))"""
     pairs = np.array([[node.evaluate(parse) for node in row] for row in cells(widget)]) / 255
@@ -189,17 +158,5 @@ def test_it_fits_any_width(show: Callable[..., Locator], *, points: bool) -> Non
             cost=numbers if points else steps, cost_label="seconds",
         )
     )  # fmt: skip
-    over = """async (root, width) => {
-      root.ownerDocument.body.style.width = `${width}px`;
-      for (let k = 0; k < 3; k++) await new Promise(requestAnimationFrame);
-      const box = root.getBoundingClientRect();
-      const parts = "canvas, p, .eta-table, .eta-table *, .eta-scale";
-      return [...root.querySelectorAll(parts)].filter((node) => {
-        const { left, right, bottom } = node.getBoundingClientRect();
-        const outside = left < box.left || right > box.right + 0.5 || bottom > box.bottom;
-        const cell = node.classList.contains("eta-cell");
-        return outside || (cell && node.scrollWidth > node.clientWidth + 1);
-      }).map((node) => `${node.className}: ${node.textContent}`);
-    }"""
-    widths = (324, 344, 500, 624, 744)
-    assert {width: widget.evaluate(over, width) for width in widths} == {w: [] for w in widths}
+    parts = "canvas, p, .eta-table, .eta-table *, .eta-scale"
+    assert cut_off(widget, (324, 344, 500, 624, 744), parts) == []

@@ -1,13 +1,13 @@
 """Players with a second panel: both play in step, and trails lie where the points have been."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Locator
+from playwright.sync_api import Locator
 
-from course_lib.widgets import PALETTE, ImagePlayer, ParticlePlayer, PlayerWidget
-from tests.browser.harness import settle
+from course_lib.widgets import PALETTE, ImagePlayer, ParticlePlayer
+from tests.browser.harness import computing_time, settle
 
 EXTENT = (-3, 3, -3, 3)
 PATH = np.random.default_rng(0).normal(size=(5, 100, 2)).cumsum(0) / 2
@@ -40,26 +40,6 @@ SCRUB = """async widget => {
   }
   return took.sort((a, b) => a - b);
 }"""
-
-
-@pytest.fixture
-def show(browser: Browser) -> Iterator[Callable[..., Locator]]:
-    """``show(widget, width)`` opens a page with a stored player."""
-    pages = []
-
-    def show_(widget: PlayerWidget, width: int = 800, background: str = "white") -> Locator:
-        page = browser.new_page(viewport={"width": width, "height": 1000})
-        pages.append(page)
-        page.on("pageerror", lambda error: pytest.fail(str(error)))
-        style = f"margin: 8px; background: {background}"
-        page.set_content(f"<body style='{style}'>{widget.static_html()}")
-        player = page.query_selector("iframe").content_frame().locator(".course-widget")
-        settle(player)
-        return player
-
-    yield show_
-    for page in pages:
-        page.close()
 
 
 def canvas_width(player: Locator) -> int:
@@ -97,7 +77,7 @@ def test_the_same_points_look_the_same_in_both_panels(
     show: Callable[..., Locator], width: int
 ) -> None:
     same = ParticlePlayer(PATH, beside=PATH, titles=("left", "right"), extent=EXTENT)
-    player = show(same, width)
+    player = show(same, width=width)
     player.focus()
     seen = []
     for key in ("Home", "ArrowRight", "End"):
@@ -118,7 +98,7 @@ def test_each_panel_has_its_points_in_its_colour(show: Callable[..., Locator], w
     right = np.linspace([[0, 2]], [[0, -2]], 5)  # and one that goes down
     player = show(
         ParticlePlayer(left, beside=right, extent=EXTENT, titles=("a", "b"), beside_role="model"),
-        width,
+        width=width,
     )
     player.focus()
     player.press("ArrowRight")
@@ -144,7 +124,7 @@ def test_trails_are_strong_as_far_as_they_are_travelled(
             points, beside=points, trails=one, beside_trails=two, titles=("a", "b"),
             extent=EXTENT, role="model",
         ),
-        background=background,
+        style=f"background: {background}",
     )  # fmt: skip
     player.focus()
     player.press("ArrowRight")  # a quarter of the time
@@ -176,19 +156,7 @@ def test_two_panels_of_two_thousand_points_are_smooth(show: Callable[..., Locato
     player = show(
         ParticlePlayer(cloud, beside=cloud[::-1], trails=trails, beside_trails=trails[::-1])
     )
-    session = player.page.context.new_cdp_session(player.page)
-    session.send("Performance.enable", {"timeDomain": "threadTicks"})
-
-    def busy() -> float:
-        """How long the page's own thread has computed, in ms: not how busy the machine is."""
-        metrics = session.send("Performance.getMetrics")["metrics"]
-        return 1000 * next(one["value"] for one in metrics if one["name"] == "TaskDuration")
-
-    before = busy()
-    took = player.evaluate(SCRUB)
-    each = (busy() - before) / len(took)
-    print(f"95 % of frames within {took[-6]:.1f} ms, {each:.1f} ms of it computed by the page")
-    assert each < 16
+    assert computing_time(player, SCRUB) < 16
 
 
 # ------------------------------------------------------------------------------------------ images
@@ -202,7 +170,7 @@ def test_images_stand_above_or_beside_each_other(
     level = np.linspace(0.1, 0.9, 5)[:, None] + 0.02 * np.arange(4)
     images = np.broadcast_to(level[..., None, None], (5, 4, 4, 4))
     player = show(
-        ImagePlayer(images, beside=images[::-1], titles=("a", "b"), columns=columns), width
+        ImagePlayer(images, beside=images[::-1], titles=("a", "b"), columns=columns), width=width
     )
     player.focus()
     player.press("ArrowRight")

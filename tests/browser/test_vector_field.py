@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Frame, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from course_lib.widgets import PALETTE, VectorField, colour_map
 from tests.browser.gallery import GALLERY
 from tests.browser.harness import (
-    cell_output,
+    computing_time,
+    cut_off,
     live_widget,
     press_keys,
     python,
@@ -312,27 +313,8 @@ def test_python_sets_the_scale(live: Page) -> None:
     python(live, "arrows.scale = 'all'")
 
 
-@pytest.fixture
-def show(browser: Browser) -> Iterator[Callable[..., Frame]]:
-    """``show(widget)`` opens a page with a stored widget."""
-    pages = []
-
-    def show_(widget: VectorField, style: str = "background: white") -> Frame:
-        page = browser.new_page(viewport={"width": 620, "height": 900})
-        pages.append(page)
-        page.on("pageerror", lambda error: pytest.fail(str(error)))
-        page.set_content(f"<body style='{style}'>{widget.static_html()}")
-        frame = page.query_selector("iframe").content_frame()
-        settle(frame.locator(".course-widget"))
-        return frame
-
-    yield show_
-    for page in pages:
-        page.close()
-
-
 def test_an_arrow_stands_where_it_belongs_and_points_the_right_way(
-    show: Callable[..., Frame],
+    show: Callable[..., Locator],
 ) -> None:
     """One arrow, in row 3 of 5 and column 1 of 4: above the middle, to the left of it."""
     field = np.zeros((2, 5, 4, 2))
@@ -341,7 +323,7 @@ def test_an_arrow_stands_where_it_belongs_and_points_the_right_way(
     given = VectorField(field, extent=EXTENT)
     shares = np.minimum(np.linalg.norm(field[:, 3, 1], axis=1) / given.top, 1)
     assert 0.3 < shares[0] < shares[1] == 1
-    widget = show(given).locator(".course-widget")
+    widget = show(given, width=620)
     expect(widget.get_by_role("button", name="Drop a particle")).to_have_count(0)
     left, top, width, height = box(widget)
     x, y = left + width / 3, top + height / 4
@@ -390,40 +372,8 @@ def large() -> VectorField:
     return widget
 
 
-def test_it_fits_any_width_and_a_drag_is_smooth(show: Callable[..., Frame]) -> None:
-    frame = show(large())
-    session = frame.page.context.new_cdp_session(frame.page)
-    session.send("Performance.enable", {"timeDomain": "threadTicks"})
-
-    def busy() -> float:
-        """How long the page's own thread has computed, in ms: not how busy the machine is."""
-        metrics = session.send("Performance.getMetrics")["metrics"]
-        return 1000 * next(one["value"] for one in metrics if one["name"] == "TaskDuration")
-
-    before = busy()
-    took = frame.locator(".course-widget").evaluate(DRAG, 5)
-    each = (busy() - before) / len(took)
-    print(f"95 % of frames within {took[-6]:.1f} ms, {each:.1f} ms of it computed by the page")
-    assert each < 15  # about 7 ms: the rest waits for the screen, or for other programs
-    over = """async width => {
-      document.body.style.width = `${width}px`;
-      for (let k = 0; k < 3; k++) await new Promise(requestAnimationFrame);
-      const root = document.querySelector(".course-widget");
-      const box = root.getBoundingClientRect();
-      return [...root.querySelectorAll("canvas, button, p, span, input")].filter((node) => {
-        const { left, right, bottom } = node.getBoundingClientRect();
-        const outside = left < box.left || right > box.right + 0.5 || bottom > box.bottom;
-        return outside || node.scrollWidth > node.clientWidth + 1 && node.tagName === "P";
-      }).map((node) => `${node.className}: ${node.textContent}`);
-    }"""
-    widths = (320, 344, 400, 500, 600)
-    assert {width: frame.evaluate(over, width) for width in widths} == {w: [] for w in widths}
-
-
-def test_without_trust_the_picture_stays(untrusted: Page) -> None:
-    output = cell_output(untrusted, CELL)
-    picture = output.locator("img")
-    picture.scroll_into_view_if_needed()
-    assert output.locator("iframe").count() == 0
-    assert picture.evaluate("img => img.complete && img.naturalWidth") > 300
-    assert picture.get_attribute("alt") == "Arrows in the plane at 5 times: away."
+def test_it_fits_any_width_and_a_drag_is_smooth(show: Callable[..., Locator]) -> None:
+    widget = show(large(), width=620)
+    assert computing_time(widget, DRAG, 5) < 15  # about 7 ms
+    parts = "canvas, button, p, span, input"
+    assert cut_off(widget, (320, 344, 400, 500, 600), parts) == []

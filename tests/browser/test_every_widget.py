@@ -1,0 +1,48 @@
+"""What holds for every widget of the gallery: how it is stored, and that it keeps still."""
+
+import pytest
+from playwright.sync_api import Page
+
+from course_lib import widgets
+from tests.browser.gallery import GALLERY, in_python
+from tests.browser.harness import cell_output, fingerprint, live_widget, settle, stored_widget
+
+CELL = {name: index + 1 for index, name in enumerate(GALLERY)}
+
+
+def test_the_gallery_shows_every_widget() -> None:
+    public = [getattr(widgets, name) for name in widgets.__all__]
+    classes = {one for one in public if isinstance(one, type)}
+    # An object's own class is a subclass that anywidget makes for it.
+    shown = {type(in_python(name)).__mro__[1] for name in GALLERY}
+    assert shown == classes - {widgets.CourseWidget, widgets.PlayerWidget}
+
+
+@pytest.mark.parametrize("name", GALLERY)
+def test_a_stored_widget_replaces_its_picture(trusted: Page, name: str) -> None:
+    widget = stored_widget(trusted, CELL[name])
+    settle(widget)
+    output = cell_output(trusted, CELL[name])
+    assert output.locator("img").is_hidden()
+    frame, inside = output.locator("iframe").bounding_box(), widget.bounding_box()
+    # A frame is a whole number of pixels high, a widget need not be.
+    assert inside["height"] - 0.5 <= frame["height"] <= inside["height"] + 10
+
+
+@pytest.mark.parametrize("name", GALLERY)
+def test_without_trust_the_picture_stays(untrusted: Page, name: str) -> None:
+    output = cell_output(untrusted, CELL[name])
+    picture = output.locator("img")
+    picture.scroll_into_view_if_needed()
+    assert output.locator("iframe").count() == 0
+    assert picture.evaluate("img => img.complete && img.naturalWidth") > 300
+    alt = picture.get_attribute("alt")
+    assert alt == in_python(name).alt
+    assert len(alt) > 20
+
+
+def test_nothing_moves_until_asked(live: Page) -> None:
+    before = {name: settle(live_widget(live, cell)) for name, cell in CELL.items()}
+    live.wait_for_timeout(500)
+    after = {name: fingerprint(live_widget(live, cell)) for name, cell in CELL.items()}
+    assert after == before
