@@ -34,7 +34,7 @@ from course_lib.widgets import CourseWidget
 from course_lib.widgets.base import javascript
 from course_lib.widgets.store import KERNEL, run_notebook
 from tests.browser.gallery import GALLERY, SETUP
-from tests.browser.harness import live_widget, run_all, settle
+from tests.browser.harness import live_widget, run_all, settle, stored_widget
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM_OPTIONS = [
@@ -218,8 +218,11 @@ def gallery_outputs(gallery_run: Future) -> nbformat.NotebookNode:
 def trusted(
     lab: Lab, open_page: Callable[[str], Page], gallery_outputs: nbformat.NotebookNode
 ) -> Page:
-    """The stored notebook, trusted and reopened; nothing is run."""
-    return open_page(lab.save("trusted.ipynb", gallery_outputs, trusted=True))
+    """The stored notebook, trusted and reopened, all widgets alive; nothing is run."""
+    page = open_page(lab.save("trusted.ipynb", gallery_outputs, trusted=True))
+    for index in range(len(GALLERY)):
+        settle(stored_widget(page, index + 1))
+    return page
 
 
 @pytest.fixture(scope="session")

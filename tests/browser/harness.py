@@ -43,6 +43,10 @@ WATCH = f"""async (widget, done, timeout) => {{
   return null;
 }}"""
 
+TWO_FRAMES = """async () => {
+  for (let k = 0; k < 2; k++) await new Promise(requestAnimationFrame);
+}"""
+
 EXECUTE = """async code => {
   const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
   const future = kernel.requestExecute({ code, store_history: false });
@@ -115,16 +119,13 @@ def stored_widget(page: Page, index: int) -> Locator:
     """
     frame = stored_frame(page, index)
     iframe = cell_output(page, index).locator("iframe")
-    before = None
-    for _ in range(50):
-        iframe.scroll_into_view_if_needed()
-        now = iframe.bounding_box()
+    before, now = None, iframe.bounding_box()
+    for _ in range(200):
         if now == before:
             break
-        before = now
-        page.wait_for_timeout(200)
-    for _ in range(2):
-        frame.evaluate("() => new Promise(requestAnimationFrame)")
+        iframe.scroll_into_view_if_needed()
+        frame.evaluate(TWO_FRAMES)
+        before, now = now, iframe.bounding_box()
     return frame.locator(".course-widget")
 
 
