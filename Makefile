@@ -69,10 +69,12 @@ $(STAMP): pyproject.toml constraints.txt jupyterlab-overrides.json
 # Before the lab opens: the newer side of each pair wins (work done in another editor is kept;
 # pairs that agree are left as they are), and the notebooks are signed, because JupyterLab shows
 # the stored figures of a signed notebook alive and those of an unsigned one as still pictures.
+# On a shared machine others could listen to a kernel that talks in plain text; ipykernel warns.
 lab: $(STAMP)
 	@$(if $(NOTEBOOKS),$(BIN)/jupytext --sync --quiet $(NOTEBOOKS) || true)
 	@$(if $(NOTEBOOKS),$(BIN)/jupyter-trust $(NOTEBOOKS) >/dev/null || true)
 	$(BIN)/jupyter-lab $(LAB_IP) --ServerApp.root_dir=. \
+	  --KernelManager.transport_encryption=auto \
 	  --LabApp.default_url="$(LAB_URL)" $(LAB_ROOT_USER) $(LAB_ARGS)
 
 # One pytest for everything, so that its last line counts everything. tests/conftest.py puts

@@ -26,6 +26,7 @@ def lab_command(lab_args):
 def test_it_listens_on_this_machine_alone():
     words = lab_command("--no-browser")
     assert "--ServerApp.ip=localhost" in words
+    assert "--KernelManager.transport_encryption=auto" in words
     assert words[-1] == "--no-browser"
 
 

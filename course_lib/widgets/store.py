@@ -20,6 +20,7 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from traitlets.config import Config
 
 __all__ = ["KERNEL", "StoreError", "clean", "main", "run_notebook", "store"]
 
@@ -144,6 +145,7 @@ def run_notebook(
         resources={"metadata": {"path": str(folder)}},
         store_widget_state=False,
         record_timing=False,
+        config=Config(KernelManager={"transport_encryption": "auto"}),  # or ipykernel warns
     )
     # The kernel imports this very course_lib, installed or not.
     search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
