@@ -18,6 +18,7 @@ import anywidget
 import numpy as np
 import torch
 import traitlets
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -25,6 +26,7 @@ from PIL import Image
 from course_lib.checks import check_number
 
 __all__ = [
+    "LINE",
     "MAX_BYTES",
     "CourseWidget",
     "PlayerWidget",
@@ -32,15 +34,18 @@ __all__ = [
     "javascript",
     "one_line",
     "pack",
+    "pale_frame",
     "png",
     "to_array",
     "to_bytes",
+    "to_colors",
     "to_images",
 ]
 
 HERE = Path(__file__).parent
 MAX_BYTES = 300_000  # of one widget's arrays, after quantization
 LEVELS = 65_535  # of one number, after quantization
+LINE = "#d3d7dc"  # the colour of lines on a light page, as in base.js
 
 Extent = tuple[float, float, float, float]
 
@@ -106,6 +111,15 @@ def to_images(
             f"{name} must lie in [0, 1], got values in [{array.min():.3g}, {array.max():.3g}]"
         )
     return array[:, 0] if array.ndim == 4 else array
+
+
+def to_colors(color: object, steps: int, count: int) -> np.ndarray:
+    """A number for each of ``count`` points, or for each at every step: ``[1 or steps, count]``."""
+    wanted = f"[{count}] or [{steps}, {count}]"
+    array = to_array("color", color, wanted, 1, 2)
+    if array.shape not in ((count,), (steps, count)):
+        raise ValueError(f"color must have shape {wanted}, got {list(array.shape)}")
+    return array.reshape(-1, count)
 
 
 def to_bytes(images: np.ndarray) -> np.ndarray:
@@ -189,6 +203,12 @@ def pack(arrays: dict[str, np.ndarray], hint: str) -> tuple[bytes, dict[str, dic
         parts.append(whole.tobytes())
         offset += whole.nbytes
     return b"".join(parts), layout
+
+
+def pale_frame(ax: Axes) -> None:
+    """Draw the frame of a still picture's axes in the colour of the widgets' own lines."""
+    for side in ax.spines.values():
+        side.set_color(LINE)
 
 
 def png(figure: Figure, *, colours: int = 64) -> bytes:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Ellipse
 
-from course_lib.widgets.base import PlayerWidget, png, to_array, to_bytes, to_images
+from course_lib.widgets.base import PlayerWidget, pale_frame, png, to_array, to_bytes, to_images
 from course_lib.widgets.latent_plane import draw_digits, to_classes
 from course_lib.widgets.palette import CLASS_COLOURS, PALETTE, colour_map
 
@@ -178,14 +178,12 @@ class BetaExplorer(PlayerWidget):
         ax.set_xlabel("rate (nats)", fontsize=8, labelpad=1)
         ax.set_ylabel("distortion (nats)", fontsize=8)
         ax.tick_params(labelsize=7, length=2)
-        for side in ax.spines.values():
-            side.set_color("#d3d7dc")
+        pale_frame(ax)
 
 
 def _bare(ax: Axes) -> None:
     ax.set(xticks=[], yticks=[])
-    for side in ax.spines.values():
-        side.set_color("#d3d7dc")
+    pale_frame(ax)
 
 
 # -------------------------------------------------------------------------------------- arguments

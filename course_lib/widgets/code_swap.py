@@ -13,10 +13,12 @@ from matplotlib.patches import Rectangle
 
 from course_lib.checks import check_int
 from course_lib.widgets.base import (
+    LINE,
     MAX_BYTES,
     CourseWidget,
     one_line,
     pack,
+    pale_frame,
     png,
     to_array,
     to_bytes,
@@ -367,7 +369,7 @@ class CodeSwap(CourseWidget):
         _show(ax, f"codes {rows} × {columns}, K = {self.n_codes}", mosaic)
         for (row, column), code in np.ndenumerate(codes):
             changed = code != own[row, column]
-            look = {"ec": PALETTE["model"] if changed else "#d3d7dc", "lw": 1.5 if changed else 0.5}
+            look = {"ec": PALETTE["model"] if changed else LINE, "lw": 1.5 if changed else 0.5}
             place = (20 * column - 0.5, 20 * row - 0.5)
             ax.add_patch(Rectangle(place, 20, 20, fill=False, zorder=2 + changed, **look))
             at = {"ha": "center", "va": "center", "fontsize": min(7, 42 / rows)}
@@ -419,5 +421,4 @@ def _show(ax: Axes, name: str, values: np.ndarray) -> None:
     ax.imshow(values, cmap=colour_map("grey"), vmin=0, vmax=1)
     ax.set(xticks=[], yticks=[])
     ax.set_title(name, fontsize=8)
-    for side in ax.spines.values():
-        side.set_color("#d3d7dc")
+    pale_frame(ax)

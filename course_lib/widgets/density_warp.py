@@ -8,7 +8,7 @@ import traitlets
 from matplotlib.figure import Figure
 
 from course_lib.checks import check_one_of
-from course_lib.widgets.base import CourseWidget, png
+from course_lib.widgets.base import LINE, CourseWidget, pale_frame, png
 from course_lib.widgets.palette import PALETTE
 
 __all__ = ["DensityWarp", "base_cdf", "base_density", "monotone_curve", "warped_density"]
@@ -282,7 +282,7 @@ class DensityWarp(CourseWidget):
         figure.subplots_adjust(
             left=0.07, right=0.98, bottom=0.08, top=0.97, wspace=0.05, hspace=0.05
         )
-        middle.plot(across, across, color="#d3d7dc", lw=0.8)
+        middle.plot(across, across, color=LINE, lw=0.8)
         middle.fill_between(strip, -limit, image, color=blue, alpha=0.12, lw=0)
         middle.fill_betweenx(image, -limit, strip, color=green, alpha=0.12, lw=0)
         middle.plot(across, curve, color=PALETTE["model"], lw=2)
@@ -302,9 +302,8 @@ class DensityWarp(CourseWidget):
         for ax, text, colour, x, side in captions:
             place = {"ha": side, "va": "top", "transform": ax.transAxes}
             ax.text(x, 0.96, text, color=colour, fontsize=8, **place)
-            ax.tick_params(labelsize=7, length=2, color="#d3d7dc")
-            for spine in ax.spines.values():
-                spine.set_color("#d3d7dc")
+            ax.tick_params(labelsize=7, length=2, color=LINE)
+            pale_frame(ax)
         corner.axis("off")
         equal = f"shaded\n{self.area:.3f} = {self.area:.3f}"
         corner.text(

@@ -10,7 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from course_lib.checks import check_one_of
-from course_lib.widgets.base import PlayerWidget, png, to_array, to_bytes, to_images
+from course_lib.widgets.base import (
+    LINE,
+    PlayerWidget,
+    pale_frame,
+    png,
+    to_array,
+    to_bytes,
+    to_images,
+)
 from course_lib.widgets.density_warp import monotone_curve
 from course_lib.widgets.palette import PALETTE, colour_map
 
@@ -167,8 +175,7 @@ class Dissolve(PlayerWidget):
                 ax.set_ylabel(f"t = {step}", fontsize=8, rotation=0, ha="right", va="center")
             else:
                 ax.set_title(f"t = {step}", fontsize=8)
-            for side in ax.spines.values():
-                side.set_color("#d3d7dc")
+            pale_frame(ax)
         self._draw_curves(figure.add_axes((0.09, 0.105, 0.89, 0.34)))
         return png(figure)
 
@@ -191,14 +198,13 @@ class Dissolve(PlayerWidget):
             ax.plot(self._curve(name), label=name, ls="-" if chosen else "--", **look)
         heights = self._curve(self.schedule)[self.knots]
         ax.plot(self.knots, heights, "o", ms=6, mfc="white", mec="#1f2328", mew=1.5)
-        ax.axhline(0, color="#d3d7dc", lw=0.8, zorder=0)
+        ax.axhline(0, color=LINE, lw=0.8, zorder=0)
         ax.set(ylim=(-1.08 * LIMIT, 1.08 * LIMIT))
         ax.set_xlabel("t", fontsize=8, labelpad=1)
         ax.set_ylabel("log-SNR", fontsize=8, labelpad=1)
         ax.legend(fontsize=7, frameon=False, loc="upper right")
-        ax.tick_params(labelsize=7, length=2, color="#d3d7dc")
-        for side in ax.spines.values():
-            side.set_color("#d3d7dc")
+        ax.tick_params(labelsize=7, length=2, color=LINE)
+        pale_frame(ax)
 
 
 # -------------------------------------------------------------------------------------- arguments

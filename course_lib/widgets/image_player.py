@@ -10,7 +10,14 @@ import traitlets
 from matplotlib.figure import Figure
 
 from course_lib.checks import check_int, check_one_of
-from course_lib.widgets.base import PlayerWidget, check_labels, png, to_array, value_range
+from course_lib.widgets.base import (
+    PlayerWidget,
+    check_labels,
+    pale_frame,
+    png,
+    to_array,
+    value_range,
+)
 from course_lib.widgets.palette import MAPS, colour_map
 
 __all__ = ["ImagePlayer"]
@@ -113,8 +120,7 @@ class ImagePlayer(PlayerWidget):
             for ax, (grid, image) in zip(axes[:, column], rows, strict=True):
                 ax.imshow(states[grid][image], cmap=colour_map(self.cmap), vmin=low, vmax=high)
                 ax.set(xticks=[], yticks=[])
-                for side in ax.spines.values():
-                    side.set_color("#d3d7dc")
+                pale_frame(ax)
             axes[0, column].set_title(self.step_name(step), fontsize=7)
         names = dict(zip(grids, self.titles, strict=False))
         for ax, (grid, _) in zip(axes[:, 0], rows, strict=True):

@@ -8,7 +8,15 @@ import traitlets
 from matplotlib.figure import Figure
 
 from course_lib.checks import check_int
-from course_lib.widgets.base import PlayerWidget, one_line, pack, png, to_array, to_images
+from course_lib.widgets.base import (
+    PlayerWidget,
+    one_line,
+    pack,
+    pale_frame,
+    png,
+    to_array,
+    to_images,
+)
 from course_lib.widgets.palette import PALETTE, colour_map
 
 __all__ = ["Inpaint"]
@@ -198,8 +206,7 @@ class Inpaint(PlayerWidget):
             ax.imshow(values, cmap=colour_map("grey"), vmin=0, vmax=1)
             ax.set(xticks=[], yticks=[])
             ax.set_title(name, fontsize=8)
-            for side in ax.spines.values():
-                side.set_color("#d3d7dc")
+            pale_frame(ax)
         for row, column in np.argwhere(~self.known):
             x = [column - 0.4, column + 0.4]
             axes[0].plot(x, [row + 0.4, row - 0.4], color=PALETTE["error"], lw=1)

@@ -17,6 +17,7 @@ from course_lib.widgets.base import (
     MAX_BYTES,
     CourseWidget,
     one_line,
+    pale_frame,
     png,
     to_array,
     to_bytes,
@@ -245,8 +246,7 @@ class LatentPlane(CourseWidget):
             figure.text(0.02, 0.86 / height, name, fontsize=9)
         for ax in panels:
             ax.set(xticks=[], yticks=[])
-            for side in ax.spines.values():
-                side.set_color("#d3d7dc")
+            pale_frame(ax)
         return png(figure, colours=256)
 
     def _draw_corners(self, figure: Figure, plane: tuple[float, float, float, float]) -> list[Axes]:
@@ -296,8 +296,7 @@ class LatentPlane(CourseWidget):
             ax.set_xlabel("z₁", fontsize=9, labelpad=1)
             ax.set_ylabel("z₂", fontsize=9, labelpad=1)
             ax.tick_params(labelsize=7, length=2)
-        for side in ax.spines.values():
-            side.set_color("#d3d7dc")
+        pale_frame(ax)
 
 
 # -------------------------------------------------------------------------------- the latent grid

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from course_lib.checks import check_int, check_permutation
-from course_lib.widgets.base import CourseWidget, check_labels, png
+from course_lib.widgets.base import LINE, CourseWidget, check_labels, pale_frame, png
 from course_lib.widgets.palette import PALETTE
 
 __all__ = ["MaskExplorer"]
@@ -183,7 +183,7 @@ class MaskExplorer(CourseWidget):
                 ax.plot(
                     [at[k][below], at[k + 1][above]],
                     [k, k + 1],
-                    color=PALETTE["model"] if on else "#d3d7dc",
+                    color=PALETTE["model"] if on else LINE,
                     lw=1.2 if on else 0.5,
                     zorder=2 if on else 1,
                 )
@@ -216,10 +216,9 @@ class MaskExplorer(CourseWidget):
         ax.set_yticks(np.arange(n) + 0.5, names, fontsize=7)
         ax.tick_params(length=0, labeltop=True, labelbottom=False)
         for k in range(n + 1):
-            ax.plot([0, n], [k, k], color="#d3d7dc", lw=0.5)
-            ax.plot([k, k], [0, n], color="#d3d7dc", lw=0.5)
-        for side in ax.spines.values():
-            side.set_color("#d3d7dc")
+            ax.plot([0, n], [k, k], color=LINE, lw=0.5)
+            ax.plot([k, k], [0, n], color=LINE, lw=0.5)
+        pale_frame(ax)
         ax.set_xlabel("output (row) depends on input (column)", fontsize=7)
 
 

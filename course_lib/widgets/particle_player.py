@@ -9,12 +9,15 @@ from matplotlib.figure import Figure
 
 from course_lib.checks import check_one_of
 from course_lib.widgets.base import (
+    LINE,
     Extent,
     PlayerWidget,
     check_extent,
     check_labels,
+    pale_frame,
     png,
     to_array,
+    to_colors,
     value_range,
 )
 from course_lib.widgets.palette import PALETTE, colour_map
@@ -118,7 +121,7 @@ class ParticlePlayer(PlayerWidget):
         if field is not None:
             arrays["field"] = _field(field, steps)
         if color is not None:
-            arrays["color"] = _color(color, steps, count)
+            arrays["color"] = to_colors(color, steps, count)
         check_one_of("color_map", color_map, ("viridis", "signed"))
         check_one_of("role", role, PALETTE)
         beside_role = role if beside_role is None else beside_role
@@ -224,9 +227,8 @@ class ParticlePlayer(PlayerWidget):
             self._draw_trails(ax, step, trails, dots)
             dots.set_alpha(0.28)
         ax.set(xlim=(x0, x1), ylim=(y0, y1), aspect="equal")
-        ax.tick_params(labelsize=6, length=2, color="#d3d7dc")
-        for side in ax.spines.values():
-            side.set_color("#d3d7dc")
+        ax.tick_params(labelsize=6, length=2, color=LINE)
+        pale_frame(ax)
         return dots
 
     def _draw_trails(self, ax: object, step: int, name: str, dots: object) -> None:
@@ -288,14 +290,6 @@ def _field(field: Array, steps: int) -> np.ndarray:
     if array.shape[0] not in (1, steps):
         raise ValueError(f"field must have shape {wanted}, got {list(array.shape)}")
     return array
-
-
-def _color(color: Array, steps: int, count: int) -> np.ndarray:
-    wanted = f"[{count}] or [{steps}, {count}]"
-    array = to_array("color", color, wanted, 1, 2)
-    if array.shape not in ((count,), (steps, count)):
-        raise ValueError(f"color must have shape {wanted}, got {list(array.shape)}")
-    return array.reshape(-1, count)  # one row stands for every step
 
 
 def square_around(*clouds: np.ndarray) -> Extent:

@@ -9,7 +9,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from course_lib.checks import check_int, check_permutation
-from course_lib.widgets.base import PlayerWidget, check_labels, one_line, pack, png, to_images
+from course_lib.widgets.base import (
+    PlayerWidget,
+    check_labels,
+    one_line,
+    pack,
+    pale_frame,
+    png,
+    to_images,
+)
 from course_lib.widgets.palette import PALETTE, colour_map
 
 __all__ = ["PixelByPixel"]
@@ -262,8 +270,7 @@ class PixelByPixel(PlayerWidget):
             ax.imshow(values, cmap=cmap, vmin=0, vmax=1)
             ax.set(xticks=[], yticks=[])
             ax.set_title(name, fontsize=8)
-            for side in ax.spines.values():
-                side.set_color("#d3d7dc")
+            pale_frame(ax)
         for ax in axes[:2]:
             outline = {"fill": False, "lw": 2, "ec": PALETTE["model"]}
             ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **outline))

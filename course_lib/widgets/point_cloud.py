@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from course_lib.checks import check_number, check_one_of
-from course_lib.widgets.base import PlayerWidget, png, to_array, value_range
+from course_lib.widgets.base import LINE, PlayerWidget, png, to_array, to_colors, value_range
 from course_lib.widgets.palette import PALETTE, colour_map
 
 __all__ = ["PointCloud", "project"]
@@ -113,7 +113,7 @@ class PointCloud(PlayerWidget):
         arrays = {"points": array}
         covered = [0.0, 1.0]
         if color is not None:
-            arrays["color"] = _color(color, steps, count)
+            arrays["color"] = to_colors(color, steps, count)
             covered = value_range(arrays["color"], signed=color_map == "signed")
         super().__init__(
             arrays,
@@ -172,7 +172,7 @@ class PointCloud(PlayerWidget):
         places, depth = project(shown, self.yaw, self.pitch)
         corners, _ = project(CORNERS * (high - low) / 2 / unit, self.yaw, self.pitch)
         for j, k in EDGES:
-            ax.plot(*corners[[j, k]].T, color="#d3d7dc", lw=0.8, zorder=0)
+            ax.plot(*corners[[j, k]].T, color=LINE, lw=0.8, zorder=0)
         for axis, name in enumerate("xyz"):
             j, k = named_edge(corners, axis)
             spot = corners[[j, k]].mean(0)
@@ -206,14 +206,6 @@ def named_edge(corners: np.ndarray, axis: int) -> tuple[int, int]:
 
 
 # -------------------------------------------------------------------------------------- arguments
-
-
-def _color(color: Array, steps: int, count: int) -> np.ndarray:
-    wanted = f"[{count}] or [{steps}, {count}]"
-    array = to_array("color", color, wanted, 1, 2)
-    if array.shape not in ((count,), (steps, count)):
-        raise ValueError(f"color must have shape {wanted}, got {list(array.shape)}")
-    return array.reshape(-1, count)  # one row stands for every step
 
 
 def _box(points: np.ndarray) -> list[float]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from course_lib.checks import check_int, check_ints
-from course_lib.widgets.base import PlayerWidget, check_labels, png, to_array
+from course_lib.widgets.base import LINE, PlayerWidget, check_labels, pale_frame, png, to_array
 from course_lib.widgets.palette import PALETTE
 
 __all__ = ["ReceptiveField"]
@@ -166,14 +166,13 @@ class ReceptiveField(PlayerWidget):
                 for (i, j), state in np.ndenumerate(states):
                     ax.add_patch(Rectangle((j, i), 1, 1, **self._look(state, i, j)))
                 ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal", xticks=[], yticks=[])
-                for side in ax.spines.values():
-                    side.set_color("#d3d7dc")
+                pale_frame(ax)
             row[0].set_ylabel(textwrap.fill(self.names[v], 22), fontsize=7)
         return png(figure)
 
     def _look(self, state: int, row: int, column: int) -> dict[str, object]:
         """How a pixel is drawn in the still picture."""
-        look: dict[str, object] = {"edgecolor": "#d3d7dc", "lw": 0.5, "facecolor": "white"}
+        look: dict[str, object] = {"edgecolor": LINE, "lw": 0.5, "facecolor": "white"}
         faces = {
             SEEN: (*to_rgb(PALETTE["data"]), 0.4),
             FRESH: PALETTE["data"],

@@ -9,7 +9,7 @@ import traitlets
 from matplotlib.figure import Figure
 
 from course_lib.checks import check_int
-from course_lib.widgets.base import CourseWidget, png, to_array
+from course_lib.widgets.base import LINE, CourseWidget, pale_frame, png, to_array
 from course_lib.widgets.palette import PALETTE
 
 __all__ = [
@@ -312,7 +312,7 @@ class Reparameterization(CourseWidget):
     def _draw_estimates(self, ax: object, parameter: str) -> None:
         """Both estimates of one gradient with their standard errors, and the exact value."""
         exact, symbol = self.exact()[parameter], {"mu": "μ", "sigma": "σ"}[parameter]
-        ax.axvline(0, color="#d3d7dc", lw=0.8)
+        ax.axvline(0, color=LINE, lw=0.8)
         limit = abs(exact)
         for row, (name, both) in enumerate(self.estimates().items()):
             (value, error), colour = both[parameter], COLOURS[name]
@@ -337,9 +337,8 @@ def _minus(text: str) -> str:
 
 
 def _quiet(ax: object) -> None:
-    ax.tick_params(labelsize=7, length=2, color="#d3d7dc")
-    for spine in ax.spines.values():
-        spine.set_color("#d3d7dc")
+    ax.tick_params(labelsize=7, length=2, color=LINE)
+    pale_frame(ax)
 
 
 def _curve(z: Array, f: Array) -> tuple[float, float, np.ndarray]:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from course_lib.checks import check_ints, check_number
-from course_lib.widgets.base import CourseWidget, png, to_array, to_bytes, to_images
+from course_lib.widgets.base import CourseWidget, pale_frame, png, to_array, to_bytes, to_images
 from course_lib.widgets.palette import PALETTE, colour_map
 from course_lib.widgets.particle_player import square_around
 
@@ -152,8 +152,7 @@ class StepsByEta(CourseWidget):
             for ax, s in zip(axes, columns, strict=True):
                 self._draw_cell(ax, s, e)
                 ax.set(xticks=[], yticks=[])
-                for side in ax.spines.values():
-                    side.set_color("#d3d7dc")
+                pale_frame(ax)
                 if self.quality:
                     ax.set_xlabel(f"{self.quality[s][e]:.3g}", fontsize=7, labelpad=2)
         for ax, s in zip(grid[0], columns, strict=True):

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from course_lib.checks import check_one_of
-from course_lib.widgets.base import PlayerWidget, check_extent, png, to_array
+from course_lib.widgets.base import LINE, PlayerWidget, check_extent, pale_frame, png, to_array
 from course_lib.widgets.palette import PALETTE, colour_map
 
 __all__ = ["VectorField"]
@@ -184,9 +184,8 @@ class VectorField(PlayerWidget):
             ax.plot(*path.T, color=PALETTE["model"], lw=0.8, zorder=3)
             ax.plot(*path[MOMENTS * step], "o", color=PALETTE["model"], ms=3.5, zorder=4)
         ax.set(xlim=(x0, x1), ylim=(y0, y1), aspect="equal")
-        ax.tick_params(labelsize=6, length=2, color="#d3d7dc")
-        for side in ax.spines.values():
-            side.set_color("#d3d7dc")
+        ax.tick_params(labelsize=6, length=2, color=LINE)
+        pale_frame(ax)
         return arrows
 
 

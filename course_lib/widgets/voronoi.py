@@ -13,6 +13,7 @@ from course_lib.widgets.base import (
     PlayerWidget,
     check_extent,
     check_labels,
+    pale_frame,
     png,
     to_array,
 )
@@ -243,8 +244,7 @@ class Voronoi(PlayerWidget):
         in_use = f"{(counts > 0).sum()} of {len(codes)} codes in use"
         ax.set_title(f"{name}\n{in_use}, perplexity {perplexity(counts):.1f}", fontsize=7)
         ax.set(xlim=(x0, x1), ylim=(y0, y1), aspect="equal", xticks=[], yticks=[])
-        for spine in ax.spines.values():
-            spine.set_color("#d3d7dc")
+        pale_frame(ax)
 
 
 # -------------------------------------------------------------------------------------- arguments
