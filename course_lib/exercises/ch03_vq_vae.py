@@ -14,6 +14,7 @@ from torch import Tensor
 from course_lib.exercises.attempt import (
     Attempt,
     Mistake,
+    all_apart,
     diagnose,
     same,
     take_pair,
@@ -317,8 +318,12 @@ def _gradients(value: Tensor, sources: Sequence[Tensor]) -> list[Tensor]:
 def _check_vq_loss(attempt: Attempt, generator: torch.Generator) -> str:
     for shape, low in (((7, 3), 0.2), ((2, 4, 3, 5), 1.5)):
         commitment = low + 0.1 * float(torch.rand((), generator=generator))
-        z = torch.randn(shape, generator=generator).requires_grad_()
-        e = torch.randn(shape, generator=generator).requires_grad_()
+        known, right = [], torch.zeros(())
+        while not known or not all_apart(right, known):
+            z, e = torch.randn((2, *shape), generator=generator)
+            right = (1 + commitment) * (z - e).square().mean()
+            known = _known_vq_values(z, e, commitment)
+        z, e = z.requires_grad_(), e.requires_grad_()
         got = attempt(z, e, commitment)
         if isinstance(got, Tensor) and got.numel() > 1:
             raise Mistake(
@@ -326,9 +331,13 @@ def _check_vq_loss(attempt: Attempt, generator: torch.Generator) -> str:
                 "Take the mean over everything: batch, places and coordinates.",
             )
         got = take_tensor("loss", got, (), dtype=z.dtype)
-        mean = (z - e).detach().square().mean()
-        if not same(got, (1 + commitment) * mean):
-            _diagnose_vq_value(got.detach(), z.detach(), e.detach(), commitment)
+        if not same(got, right):
+            otherwise = (
+                "Your value is not (1 + commitment) times the mean square: stopping gradients "
+                "changes no value.",
+                "Try z = 1, e = 0, commitment = 0.25: the loss is 1.25.",
+            )
+            diagnose(got.detach(), known, otherwise)
         _judge_vq_gradients(got, z, e, commitment)
     return (
         "Right in value, and the gradients part: the codes are pulled with weight 1, the encoder's "
@@ -336,12 +345,12 @@ def _check_vq_loss(attempt: Attempt, generator: torch.Generator) -> str:
     )
 
 
-def _diagnose_vq_value(got: Tensor, z: Tensor, e: Tensor, commitment: float) -> None:
+def _known_vq_values(z: Tensor, e: Tensor, commitment: float) -> list[tuple[Tensor, str, str]]:
     square = (z - e).square()
     mean, c = square.mean(), commitment
     average = "`F.mse_loss` takes the mean over all numbers."
     once = "One term with weight 1, for the codes, and one with weight commitment."
-    known = [
+    return [
         (mean, "One of the two terms is missing.", once),
         (c * mean, "Only the term with commitment is there.", once),
         (2 * mean, "Your commitment does not count.", once),
@@ -363,12 +372,6 @@ def _diagnose_vq_value(got: Tensor, z: Tensor, e: Tensor, commitment: float) -> 
         ),
         ((1 + c) * (z - e).mean(), "You forget to square.", "(z − e)², then the mean."),
     ]
-    otherwise = (
-        "Your value is not (1 + commitment) times the mean square: stopping gradients changes no "
-        "value.",
-        "Try z = 1, e = 0, commitment = 0.25: the loss is 1.25.",
-    )
-    diagnose(got, known, otherwise)
 
 
 def _judge_vq_gradients(got: Tensor, z: Tensor, e: Tensor, commitment: float) -> None:
