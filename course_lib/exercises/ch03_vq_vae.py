@@ -641,10 +641,11 @@ def _diagnose_codebook(
 )
 def _check_perplexity(attempt: Attempt, generator: torch.Generator) -> str:
     for shape, n_codes in (((5, 4, 7), 12), ((300,), 6), ((50,), 1), ((2, 3), 40)):
-        # Unequal shares, so that no two ways to count agree; the last codes do not occur.
-        share = torch.linspace(1, 4, max(1, n_codes - 2)) ** 2
-        many = torch.multinomial(share, math.prod(shape), replacement=True, generator=generator)
-        indices = many.reshape(shape)
+        indices = _unequal_indices(shape, n_codes, generator)
+        right, known = perplexity(indices, n_codes), _known_perplexities(indices, n_codes)
+        while len(shape) == 3 and not all_apart(right, known):
+            indices = _unequal_indices(shape, n_codes, generator)
+            right, known = perplexity(indices, n_codes), _known_perplexities(indices, n_codes)
         value = attempt(indices, n_codes)
         if isinstance(value, Real) and not isinstance(value, bool):
             value = torch.tensor(float(value))
@@ -654,19 +655,31 @@ def _check_perplexity(attempt: Attempt, generator: torch.Generator) -> str:
                 "`torch.special.entr(p)` and `torch.xlogy(p, p)` know that it is 0.",
             )
         got = take_tensor("perplexity", value, ()).detach()
-        if not same(got, perplexity(indices, n_codes), tolerance=1e-3):
-            _diagnose_perplexity(got, indices, n_codes)
+        if not same(got, right, tolerance=1e-3):
+            if got < 0.999 or got > n_codes + 1e-3:
+                otherwise = f"Your perplexity is {got:.3g}; it lies between 1 and {n_codes}."
+            else:
+                otherwise = "Your value is not exp of the entropy of the shares."
+            hint = "With two codes, each in half of the places, it is 2; with one code alone 1."
+            diagnose(got, known, (otherwise, hint))
     return (
         "exp of the entropy: as many codes as would give this entropy if all were equally frequent."
     )
 
 
-def _diagnose_perplexity(got: Tensor, indices: Tensor, n_codes: int) -> None:
+def _unequal_indices(shape: tuple[int, ...], n_codes: int, generator: torch.Generator) -> Tensor:
+    """Codes with unequal shares; the last do not occur."""
+    share = torch.linspace(1, 4, max(1, n_codes - 2)) ** 2
+    many = torch.multinomial(share, math.prod(shape), replacement=True, generator=generator)
+    return many.reshape(shape)
+
+
+def _known_perplexities(indices: Tensor, n_codes: int) -> list[tuple[Tensor, str, str]]:
     share = torch.bincount(indices.flatten(), minlength=n_codes) / indices.numel()
     entropy = torch.special.entr(share).sum()
     by_image = torch.stack([perplexity(one, n_codes) for one in indices]).mean()
     exp = "exp of the entropy −Σ p log p, with the natural logarithm."
-    known = [
+    return [
         (entropy, "Your value is the entropy, in nats.", "Take exp of it."),
         (entropy / math.log(2), "Your value is the entropy, in bits.", exp),
         ((entropy / math.log(2)).exp(), "You take exp of an entropy in bits.", exp),
@@ -689,12 +702,6 @@ def _diagnose_perplexity(got: Tensor, indices: Tensor, n_codes: int) -> None:
         (1 / share.max(), "Only the most frequent code counts in yours.", exp),
         (by_image, "You average the perplexities of parts.", "Count over all indices at once."),
     ]
-    if got < 0.999 or got > n_codes + 1e-3:
-        otherwise = f"Your perplexity is {got:.3g}; it lies between 1 and {n_codes}."
-    else:
-        otherwise = "Your value is not exp of the entropy of the shares."
-    hint = "With two codes, each in half of the places, it is 2; with one code alone it is 1."
-    diagnose(got, known, (otherwise, hint))
 
 
 # --- A dead codebook -----------------------------------------------------------------------------

@@ -498,7 +498,7 @@ PERPLEXITY_WRONG = {
         "not exp of the entropy",
     ),
     "shares": (of_shares(lambda p, n: p), "has shape [12]"),
-    "not flat": (lambda indices, n: used(indices[0, 0], n), "Your "),
+    "not flat": (lambda indices, n: used(indices[0, 0], n), "You"),  # may look like another
     "integer": (of_shares(lambda p, n: entropy(p).exp().long()), "of dtype int64"),
     "True": (lambda indices, n: True, "of type bool"),
 }

@@ -361,7 +361,7 @@ SIGMA_WRONG = {
         lambda m, n, eta: torch.where(n == 1, eta * (1 - m).sqrt(), ddim_sigma(m, n, eta)),
         "In a step to the data, ᾱ' = 1, your σ is not 0",
     ),
-    "odd": (lambda m, n, eta: 3 * ddim_sigma(m, n, eta), "variance of DDPM's posterior"),
+    "odd": (lambda m, n, eta: 5 * ddim_sigma(m, n, eta), "variance of DDPM's posterior"),
     "mean": (lambda m, n, eta: ddim_sigma(m, n, eta).mean(), "Your σ has shape []"),
     "number": (lambda m, n, eta: float(ddim_sigma(m, n, eta)[0]), "Your σ is of type float"),
     "in place": (sigma_in_place, "changes its input `alpha_bar` in place"),
