@@ -62,6 +62,15 @@ def test_the_posterior_at_the_first_step_is_the_data():
     assert torch.equal(variance, torch.zeros(3, 1))
 
 
+@pytest.mark.parametrize("t", [7, torch.tensor(7), torch.tensor([7, 7, 7], dtype=torch.int32)])
+def test_each_form_of_one_time_gives_a_variance_each(t):
+    model, x_t, x_0 = ddpm(), randn(3, 2), randn(3, 2, seed=1)
+    mean, variance = model.posterior(x_t, x_0, t)
+    expected = model.of_x0[7] * x_0 + model.of_x_t[7] * x_t
+    torch.testing.assert_close(mean, expected)
+    torch.testing.assert_close(variance, model.posterior_variance[7].expand(3, 1))
+
+
 @pytest.mark.parametrize("schedule", [LINEAR, DiscreteSchedule.linear(1000)], ids=["40", "1000"])
 def test_the_posterior_is_the_papers(schedule):
     """Equations 6 and 7, with one time for each image."""
