@@ -309,6 +309,8 @@ def _random_nade(dim: int, hidden: int, generator: torch.Generator) -> NADE:
 def _check_nade_logits(attempt: Attempt, generator: torch.Generator) -> str:
     for dim, hidden in ((6, 4), (4, 5), (1, 3)):
         model = _random_nade(dim, hidden, generator)
+        with torch.no_grad():  # of both signs, so that a ReLU shows
+            model.c.abs_()[0] *= -1
         x = torch.randint(2, (_BATCH, dim), generator=generator).float()
         x[0], x[1] = 1, 0  # so that every term counts somewhere
         parameters = [p.detach() for p in (model.W, model.V, model.b, model.c)]
