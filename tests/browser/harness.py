@@ -209,13 +209,38 @@ def computing_time(target: Locator, script: str, *arguments: object) -> float:
     return each
 
 
+# For `computing_time`: press the mouse on a canvas and move it on in circles, 120 frames long. What
+# the element `said` tells must change all the while: to at least so many different things.
+DRAG_IN_CIRCLES = """async (canvas, [middle, radius, said, least]) => {
+  const { left, top } = canvas.getBoundingClientRect();
+  canvas.setPointerCapture = () => {};
+  const fire = (type, x, y) => canvas.dispatchEvent(new PointerEvent(type, {
+    clientX: left + x, clientY: top + y, button: 0, pointerId: 1, bubbles: true
+  }));
+  fire("pointerdown", 60, 60);
+  const [words, took] = [new Set(), []];
+  let before = await new Promise(requestAnimationFrame);
+  for (let k = 0; k < 120; k++) {
+    fire("pointermove", middle + radius * Math.sin(k / 9), middle + radius * Math.cos(k / 7));
+    const now = await new Promise(requestAnimationFrame);
+    took.push(now - before);
+    before = now;
+    const node = document.querySelector(said);
+    words.add(node.getAttribute("aria-valuetext") ?? node.textContent);
+  }
+  fire("pointerup", 60, 60);
+  if (words.size < least) throw new Error(`nothing was dragged: ${words.size} different words`);
+  return took;
+}"""
+
+
 CUT_OFF = """async (root, [width, parts]) => {
   root.ownerDocument.body.style.width = `${width}px`;
   for (let k = 0; k < 4; k++) await new Promise(requestAnimationFrame);
   const box = root.getBoundingClientRect();
   return [...root.querySelectorAll(parts)].filter((node) => {
     const { left, right, bottom } = node.getBoundingClientRect();
-    const outside = left < box.left || right > box.right + 0.5 || bottom > box.bottom + 0.5;
+    const outside = left < box.left || right > box.right + 0.5 || bottom > box.bottom;
     // What stands in one line has no width of its own here: its box is as wide as its words.
     return outside || (node.clientWidth && node.scrollWidth > node.clientWidth + 1);
   }).map((node) => `${node.tagName} ${node.className}: ${node.textContent} at ${width}`);

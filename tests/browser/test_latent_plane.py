@@ -17,6 +17,7 @@ from course_lib.widgets import LatentPlane, corner_shares
 from tests.browser.conftest import Lab
 from tests.browser.gallery import GALLERY, cell
 from tests.browser.harness import (
+    DRAG_IN_CIRCLES,
     computing_time,
     cut_off,
     live_widget,
@@ -266,29 +267,6 @@ def test_both_themes(plane: Locator) -> None:
     assert settle(plane) == light
 
 
-# The times between frames while the point is dragged, in ms.
-DRAG = """async canvas => {
-  const { left, top } = canvas.getBoundingClientRect();
-  canvas.setPointerCapture = () => {};
-  const fire = (type, x, y) => canvas.dispatchEvent(new PointerEvent(type, {
-    clientX: left + x, clientY: top + y, button: 0, pointerId: 1, bubbles: true
-  }));
-  fire("pointerdown", 60, 60);
-  const [words, took] = [new Set(), []];
-  let before = await new Promise(requestAnimationFrame);
-  for (let k = 0; k < 120; k++) {
-    fire("pointermove", 150 + 90 * Math.sin(k / 9), 150 + 90 * Math.cos(k / 7));
-    const now = await new Promise(requestAnimationFrame);
-    took.push(now - before);
-    before = now;
-    words.add(document.querySelector(".latent-handle").getAttribute("aria-valuetext"));
-  }
-  fire("pointerup", 60, 60);
-  if (words.size < 60) throw new Error("the point was not dragged");
-  return took;
-}"""
-
-
 @pytest.mark.parametrize("form", ["points", "corners"])
 def test_nothing_is_cut_off_and_a_drag_is_smooth(form: str, show: Callable[..., Locator]) -> None:
     more: dict = {"corners": np.random.default_rng(0).random((4, 28, 28))}
@@ -302,7 +280,8 @@ def test_nothing_is_cut_off_and_a_drag_is_smooth(form: str, show: Callable[..., 
         shown = widget.locator(".latent-image").bounding_box()
         assert shown["width"] % 28 == 0  # all pixels equally large
         assert shown["width"] >= 5 * 28
-    assert computing_time(widget.locator(".cw-stage canvas"), DRAG) < 15  # about 5 ms
+    canvas = widget.locator(".cw-stage canvas")
+    assert computing_time(canvas, DRAG_IN_CIRCLES, [150, 90, ".latent-handle", 60]) < 15
 
 
 # -------------------------------------------------------------------------- between four images

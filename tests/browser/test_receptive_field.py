@@ -12,6 +12,7 @@ from course_lib.widgets import PALETTE, ReceptiveField
 from course_lib.widgets.receptive_field import AFTER, BLIND, FRESH, SEEN
 from tests.browser.gallery import GALLERY, in_python
 from tests.browser.harness import (
+    DRAG_IN_CIRCLES,
     computing_time,
     live_widget,
     press_keys,
@@ -320,31 +321,9 @@ def test_nothing_is_cut_off(show: Callable[..., Locator]) -> None:
         assert not overlap
 
 
-# The times between frames while the pixel is dragged, in ms.
-DRAG = """async canvas => {
-  const { left, top } = canvas.getBoundingClientRect();
-  canvas.setPointerCapture = () => {};
-  const fire = (type, x, y) => canvas.dispatchEvent(new PointerEvent(type, {
-    clientX: left + x, clientY: top + y, button: 0, pointerId: 1, bubbles: true
-  }));
-  fire("pointerdown", 60, 60);
-  const [words, took] = [new Set(), []];
-  let before = await new Promise(requestAnimationFrame);
-  for (let k = 0; k < 60; k++) {
-    fire("pointermove", 180 + 120 * Math.sin(k / 9), 180 + 120 * Math.cos(k / 7));
-    const now = await new Promise(requestAnimationFrame);
-    took.push(now - before);
-    before = now;
-    words.add(document.querySelector(".field-said").textContent);
-  }
-  fire("pointerup", 60, 60);
-  if (words.size < 12) throw new Error("the pixel was not dragged");
-  return took;
-}"""
-
-
 def test_a_drag_frame_is_short(show: Callable[..., Locator]) -> None:
     """For two images of 28 x 28."""
     fields = np.ones((2, 6, 55, 55), dtype=bool)
     widget = show(ReceptiveField(fields, names=["a", "b"], size=(28, 28)), width=1000)
-    assert computing_time(widget.locator("canvas").first, DRAG) < 15
+    canvas = widget.locator("canvas").first
+    assert computing_time(canvas, DRAG_IN_CIRCLES, [180, 120, ".field-said", 60]) < 15
