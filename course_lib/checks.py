@@ -22,6 +22,7 @@ __all__ = [
     "check_one_of",
     "check_permutation",
     "check_shape",
+    "check_tensor",
 ]
 
 
@@ -34,8 +35,25 @@ def check_floats(
 ) -> None:
     """Require a finite floating-point tensor of the given shape, of one dtype where given.
 
+    It stands at the door, once in a public call: to ask whether all numbers are finite takes a sum
+    over them. What a layer gets inside a model is checked by ``check_tensor``.
+    """
+    check_tensor(name, x, shape, dtype=dtype)
+    if not stands_for_many(x) and not _all_finite(x.detach()):
+        raise ValueError(f"{name} must be finite, got NaN or infinite values")
+
+
+def check_tensor(
+    name: str,
+    x: torch.Tensor,
+    shape: Sequence[int | None] | None,
+    *,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Require a floating-point tensor of the given shape, of one dtype where given.
+
     ``None`` in ``shape`` stands for any size of at least one: ``(None, 2)`` means "points, one or
-    more". ``shape=None`` takes any tensor that is not empty.
+    more". ``shape=None`` takes any tensor that is not empty. No number is looked at.
     """
     if not isinstance(x, torch.Tensor):
         raise ValueError(f"{name} must be a tensor of {_in_words(shape)}, got {type(x).__name__}")
@@ -47,8 +65,6 @@ def check_floats(
         raise ValueError(f"{name} must be {dtype} like the model, got {x.dtype}")
     if x.layout != torch.strided or x.is_meta:
         raise ValueError(f"{name} must be an ordinary dense tensor, got one that holds no numbers")
-    if not stands_for_many(x) and not _all_finite(x.detach()):
-        raise ValueError(f"{name} must be finite, got NaN or infinite values")
 
 
 def _in_words(shape: Sequence[int | None] | None) -> str:

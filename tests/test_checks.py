@@ -16,6 +16,7 @@ from course_lib.checks import (
     check_number,
     check_one_of,
     check_shape,
+    check_tensor,
 )
 
 
@@ -275,3 +276,12 @@ def test_labels_are_refused_where_there_are_no_classes():
     for y in (torch.tensor([0]), [0], 0):
         with refuses(f"labels must be None for a model without classes, got {y!r}"):
             check_classes("labels", y, 1, None)
+
+
+def test_a_layer_looks_at_no_number():
+    x = torch.tensor([[1.0, float("nan")]])
+    check_tensor("x", x, (None, 2), dtype=torch.float32)
+    with refuses("x must have shape [B, 3], got [1, 2]"):
+        check_tensor("x", x, (None, 3))
+    with refuses("x must be torch.float64 like the model, got torch.float32"):
+        check_tensor("x", x, (None, 2), dtype=torch.float64)

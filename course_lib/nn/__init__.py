@@ -8,6 +8,7 @@ from course_lib.nn.likelihood import (
 )
 from course_lib.nn.masked import MaskedConv2d, MaskedLinear, raster_mask
 from course_lib.nn.mlp import MLP
+from course_lib.nn.placed import Placed
 from course_lib.nn.time import TimeEmbedding, TimeMLP
 from course_lib.nn.unet import UNet
 
@@ -16,6 +17,7 @@ __all__ = [
     "ConvNet",
     "MaskedConv2d",
     "MaskedLinear",
+    "Placed",
     "TimeEmbedding",
     "TimeMLP",
     "UNet",
