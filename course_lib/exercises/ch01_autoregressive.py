@@ -26,12 +26,12 @@ from course_lib.exercises.attempt import (
     take_whole_number,
 )
 from course_lib.exercises.bayes import log_posterior
-from course_lib.exercises.dependency import dependencies
 from course_lib.exercises.history_tables import table_size
-from course_lib.exercises.leak import fit_coins, leaky_masks
-from course_lib.exercises.operations import OperationCounter
-from course_lib.exercises.receptive_field import blind_spot
 from course_lib.exercises.registry import exercise
+from course_lib.experiments.dependency import dependencies
+from course_lib.experiments.leak import fit_coins, leaky_masks
+from course_lib.experiments.operations import OperationCounter
+from course_lib.experiments.receptive_field import blind_spot
 from course_lib.nn import bernoulli_log_prob, raster_mask
 
 __all__: list[str] = []

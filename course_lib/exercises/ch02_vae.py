@@ -22,8 +22,8 @@ from course_lib.exercises.attempt import (
     take_pair,
     take_tensor,
 )
-from course_lib.exercises.collapse import CollapseReport, collapsing_loss, fit_vae
 from course_lib.exercises.registry import exercise
+from course_lib.experiments.collapse import CollapseReport, collapsing_loss, fit_vae
 from course_lib.latent import (
     VAE,
     gaussian_kl,

@@ -22,8 +22,8 @@ from course_lib.exercises.attempt import (
     take_whole_number,
 )
 from course_lib.exercises.code_capacity import code_bits
-from course_lib.exercises.dead_codes import dead_codebook, train_codebook
 from course_lib.exercises.registry import exercise
+from course_lib.experiments.dead_codes import dead_codebook, train_codebook
 from course_lib.latent import VectorQuantizer, perplexity
 
 __all__: list[str] = []

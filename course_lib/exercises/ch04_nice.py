@@ -24,9 +24,9 @@ from course_lib.exercises.attempt import (
     take_tensor,
     take_whole_number,
 )
-from course_lib.exercises.dependency import coupling_dependencies
-from course_lib.exercises.discrete_spikes import spiky_log_prob
 from course_lib.exercises.registry import exercise
+from course_lib.experiments.dependency import coupling_dependencies
+from course_lib.experiments.discrete_spikes import spiky_log_prob
 from course_lib.flows import (
     AdditiveCoupling,
     AlternatingMask,

@@ -23,8 +23,8 @@ from course_lib.exercises.attempt import (
     take_tensor,
     take_whole_number,
 )
-from course_lib.exercises.blow_up import StackReport, far_latents, run_stack, runaway_log_scale
 from course_lib.exercises.registry import exercise
+from course_lib.experiments.blow_up import StackReport, far_latents, run_stack, runaway_log_scale
 from course_lib.flows import (
     ActNorm,
     AffineCoupling,

@@ -24,7 +24,7 @@ from course_lib.exercises.attempt import (
     take_tensor,
 )
 from course_lib.exercises.registry import exercise
-from course_lib.exercises.two_clusters import ClusterReport, run_times
+from course_lib.experiments.two_clusters import ClusterReport, run_times
 
 __all__: list[str] = []
 

@@ -144,7 +144,8 @@ print("the product of the conditionals is the table:", torch.allclose(product, j
 # $p(x_i = 1 \mid x_{<i})$ for each $i$ and each possible history $x_{<i}$. How many numbers are that for $n = 10$?
 
 # %%
-from course_lib.exercises import check, dependencies, hint, show_source, solution
+from course_lib.exercises import check, hint, show_source, solution
+from course_lib.experiments import dependencies
 
 prediction = ...
 

@@ -160,14 +160,8 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure
 
 from course_lib.data import dequantize, load_digits, toy, toy_log_prob
-from course_lib.exercises import (
-    check,
-    coupling_dependencies,
-    hint,
-    show_source,
-    solution,
-    spiky_log_prob,
-)
+from course_lib.exercises import check, hint, show_source, solution
+from course_lib.experiments import coupling_dependencies, spiky_log_prob
 from course_lib.flows import NICE, AdditiveCoupling, DiagonalScaling, Flow, Planar, StandardGaussian
 from course_lib.flows import StandardLogistic, inpaint
 from course_lib.metrics import GaussianBaseline, LogisticBaseline, bits_per_dim

@@ -126,15 +126,8 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure
 
 from course_lib.data import dequantize, load_digits, toy, toy_log_prob
-from course_lib.exercises import (
-    check,
-    far_latents,
-    hint,
-    run_stack,
-    runaway_log_scale,
-    show_source,
-    solution,
-)
+from course_lib.exercises import check, hint, show_source, solution
+from course_lib.experiments import far_latents, run_stack, runaway_log_scale
 from course_lib.flows import (
     ActNorm,
     AffineCoupling,

@@ -158,7 +158,8 @@ from course_lib.diffusion import (
     convert,
     ddpm_sample,
 )
-from course_lib.exercises import check, hint, run_clock, show_source, solution
+from course_lib.exercises import check, hint, show_source, solution
+from course_lib.experiments import run_clock
 from course_lib.nn import TimeMLP, UNet
 from course_lib.widgets import PALETTE, image_grid, show_figure
 

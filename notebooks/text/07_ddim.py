@@ -152,7 +152,8 @@ from matplotlib.figure import Figure
 
 from course_lib.data import load_digits, toy
 from course_lib.diffusion import IdealDenoiser, ddim_step, ddim_times, ddpm_sample
-from course_lib.exercises import check, hint, run_times, show_source, solution
+from course_lib.exercises import check, hint, show_source, solution
+from course_lib.experiments import run_times
 from course_lib.widgets import PALETTE, image_grid, show_figure
 
 show_source(ddim_step)

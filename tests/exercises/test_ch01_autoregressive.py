@@ -11,16 +11,9 @@ import torch
 from torch.nn import functional as F
 
 from course_lib import autoregressive, nn
-from course_lib.autoregressive import FVSBN, NADE, made_degrees
-from course_lib.exercises import (
-    blind_spot,
-    check,
-    leaky_masks,
-    log_posterior,
-    table_size,
-)
-from course_lib.exercises.leak import fit_coins
-from course_lib.exercises.operations import OperationCounter
+from course_lib.autoregressive import FVSBN, NADE
+from course_lib.exercises import check, log_posterior, table_size
+from course_lib.experiments import leaky_masks
 from tests.exercises.laws import ExerciseLaws, is_prediction
 
 # --- predict_tables ------------------------------------------------------------------------------
@@ -1139,9 +1132,7 @@ def test_breaking_the_order_shows_what_it_does():
 # --- What the exercises are made of --------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "module", ["bayes", "history_tables", "leak", "operations", "receptive_field"]
-)
+@pytest.mark.parametrize("module", ["bayes", "history_tables"])
 def test_the_examples_hold(module):
     failed, attempted = doctest.testmod(importlib.import_module(f"course_lib.exercises.{module}"))
     assert failed == 0
@@ -1157,39 +1148,6 @@ def test_table_size():
         table_size(0)
 
 
-def walk(height, width, row, column, layers):
-    """The pixels that a naive PixelCNN sees, by walking; no step leaves the image."""
-    around = [(-1, -1), (-1, 0), (-1, 1), (0, -1)]
-    seen = {(row, column)}
-    for layer in range(layers):
-        steps = around if layer == layers - 1 else [*around, (0, 0)]  # mask A is met last
-        seen = {
-            (r + i, c + j)
-            for r, c in seen
-            for i, j in steps
-            if 0 <= r + i < height and 0 <= c + j < width
-        }
-    return seen
-
-
-@pytest.mark.parametrize("layers", [1, 2, 3, 8])
-@pytest.mark.parametrize(("size", "pixel"), [((7, 7), (3, 3)), ((5, 8), (4, 2)), ((4, 4), (0, 0))])
-def test_the_blind_spot_is_what_no_walk_reaches(size, pixel, layers):
-    spot = blind_spot(size, pixel, layers=layers)
-    before = list(itertools.product(range(size[0]), range(size[1])))[
-        : pixel[0] * size[1] + pixel[1]
-    ]
-    missed = set(before) - walk(*size, *pixel, layers)
-    assert set(map(tuple, spot.nonzero().tolist())) == missed
-
-
-def test_the_blind_spot_of_the_exercise_has_three_pixels():
-    assert blind_spot().nonzero().tolist() == [[1, 6], [2, 5], [2, 6]]
-    assert blind_spot(layers=20).sum() == 3
-    with pytest.raises(ValueError, match="column must be an integer from 0 to 6, got 7"):
-        blind_spot((7, 7), (3, 7))
-
-
 def test_log_posterior():
     generator = torch.Generator().manual_seed(0)
     ll = -20 * torch.rand(6, 4, generator=generator, dtype=torch.float64)
@@ -1201,61 +1159,3 @@ def test_log_posterior():
         log_posterior(ll, lp[:3])
     with pytest.raises(ValueError, match="log_likelihood must"):
         log_posterior(ll[0], lp)
-
-
-def test_leaky_masks_let_each_output_see_its_own_input_and_no_later_one():
-    degrees = [torch.tensor([2, 0, 1, 3]), torch.arange(4).repeat(3), torch.arange(4).repeat(2)]
-    reach = torch.linalg.multi_dot(leaky_masks(degrees)[::-1]) > 0
-    assert torch.equal(reach, degrees[0][:, None] >= degrees[0])
-
-
-def test_only_a_leak_makes_coins_too_probable():
-    torch.manual_seed(0)
-    degrees = [torch.randperm(6), torch.arange(6).repeat(4)]
-    honest = fit_coins(autoregressive.made_masks(degrees))
-    assert honest.shape == (64,)
-    assert abs(honest.sum() - 1) < 1e-4
-    assert torch.allclose(honest, torch.full((64,), 1 / 64), atol=2e-3)
-    assert fit_coins(leaky_masks(degrees)).sum() > 50
-    # made_degrees has no hidden unit that sees the last pixel: this one stays fair.
-    one_honest = fit_coins(leaky_masks(made_degrees(range(6), [24])))
-    assert 20 < one_honest.sum() < 33
-
-
-@pytest.mark.parametrize(
-    ("compute", "count"),
-    [
-        (lambda a, b: a @ b, 5 * 4 * 3),
-        (lambda a, b: torch.addmm(b[0], a, b), 5 * 4 * 3),
-        (lambda a, b: torch.einsum("ij,jk->ik", a, b), 5 * 4 * 3),
-        (lambda a, b: torch.bmm(a.view(1, 5, 4), b.view(1, 4, 3)), 5 * 4 * 3),
-        (lambda a, b: torch.baddbmm(b[:1, :, None].mT, a[None], b[None]), 5 * 4 * 3),
-        (lambda a, b: a @ b[:, 0], 5 * 4),
-        (lambda a, b: a + 1, 20),
-        (lambda a, b: a[:, :, None] * b, 60),
-        (lambda a, b: a.sum(1), 20),
-        (lambda a, b: a.cumsum(0), 20),
-        (lambda a, b: a.T[1:].reshape(3, 5), 0),
-        (lambda a, b: a.exp().mul_(2), 40),
-        (lambda a, b: torch.cat([a, a]), 40),
-    ],
-)
-def test_operations_are_counted(compute, count):
-    a, b = torch.randn(5, 4), torch.randn(4, 3)
-    with OperationCounter() as counter:
-        compute(a, b)
-    assert counter.count == count
-
-
-def test_sizes_of_products_are_kept():
-    with OperationCounter() as counter:
-        torch.ones(2, 5, 4) @ torch.ones(4, 3)
-    assert counter.products == {(10, 4, 3)}
-
-
-def test_a_few_places_of_a_large_tensor_cost_little():
-    large, here = torch.zeros(1000, 50), torch.tensor([3])
-    with OperationCounter() as counter:
-        large.index_select(0, here)
-        large[here, here] = 1.0
-    assert counter.count <= 60

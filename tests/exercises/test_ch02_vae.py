@@ -1,17 +1,15 @@
 """Chapter 02: right answers, written differently, pass; known mistakes are named."""
 
-import doctest
 import math
 
 import numpy as np
-import pytest
 import torch
 from torch import distributions as td
 from torch.nn import functional as F
 
 from course_lib import latent
-from course_lib.exercises import check, collapse, collapsing_loss
-from course_lib.exercises.collapse import fit_vae
+from course_lib.exercises import check
+from course_lib.experiments import collapsing_loss
 from course_lib.nn import bernoulli_log_prob
 from tests.exercises.laws import ExerciseLaws
 
@@ -660,37 +658,3 @@ def test_reports_give_measured_numbers():
     reason = check("02.iwae_bound", bound).reason
     assert "the ELBO is -800." in reason
     assert "the bound of 50 draws -796." in reason
-
-
-# --- What the exercises are made of --------------------------------------------------------------
-
-
-def test_the_example_holds():
-    failed, attempted = doctest.testmod(collapse, extraglobs={"torch": torch})
-    assert failed == 0
-    assert attempted > 0
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_collapse_does_not_depend_on_luck(seed):
-    dead = fit_vae(collapsing_loss, seed=seed)
-    assert dead.rate < 0.01
-    assert dead.spread < 0.005
-    assert abs(dead.distortion - dead.without_code) < 0.5
-    alive = fit_vae(lambda distortion, rate: (distortion + rate).mean(), seed=seed)
-    assert alive.rate > 2
-    assert alive.spread > 0.1
-    assert alive.distortion + alive.rate < dead.distortion + dead.rate - 2
-
-
-def test_one_seed_gives_one_report():
-    torch.manual_seed(0)
-    one = fit_vae(collapsing_loss, steps=3, seed=5)
-    torch.manual_seed(1)
-    assert fit_vae(collapsing_loss, steps=3, seed=5) == one
-    assert fit_vae(collapsing_loss, steps=3, seed=6) != one
-
-
-def test_a_loss_that_is_not_finite_is_refused():
-    with pytest.raises(ValueError, match=r"loss must have finite values .* step 1"):
-        fit_vae(lambda distortion, rate: (distortion / 0 * rate).mean())

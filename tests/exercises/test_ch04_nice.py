@@ -2,12 +2,12 @@
 
 import math
 
-import pytest
 import torch
 from torch import nn
 
 from course_lib import data, metrics
-from course_lib.exercises import check, coupling_dependencies, spiky_log_prob
+from course_lib.exercises import check
+from course_lib.experiments import spiky_log_prob
 from course_lib.flows import AdditiveCoupling, Flow, StandardGaussian, Transform
 from course_lib.flows.base import Base
 from tests.exercises.laws import ExerciseLaws, is_prediction
@@ -546,40 +546,3 @@ def test_the_input_is_named_on_which_it_broke():
         "x of shape [7, 4], flip=True"
     )
     assert "levels=2" in check("04.dequantize", lambda x, n, g: dequantize(x, 17, g)).where
-
-
-def test_dependencies_of_couplings():
-    for couplings, zeros in ((0, 56), (1, 40), (2, 12), (3, 0), (4, 0)):
-        pattern = coupling_dependencies(couplings, 8)
-        assert (~pattern).sum() == zeros
-        assert pattern.diagonal().all()
-    assert coupling_dependencies(2, 3).all()  # with one odd coordinate two are enough
-
-
-def test_spiky_log_prob():
-    x = torch.linspace(-0.5, 1.5, 200_001, dtype=torch.float64)
-    for width in (0.1, 0.003):
-        for levels in (2, 17):
-            total = torch.trapezoid(spiky_log_prob(x, width, levels=levels).exp(), x)
-            assert abs(total - 1) < 1e-5
-    mixture = torch_mixture(x, 0.01)
-    assert torch.allclose(spiky_log_prob(x, 0.01), mixture, rtol=1e-6, atol=1e-6)
-    grown = spiky_log_prob(GREYS, 1e-9) - spiky_log_prob(GREYS, 1e-8)
-    assert torch.allclose(grown, torch.full_like(grown, math.log(10)))
-    assert spiky_log_prob(torch.zeros(2, 3), 0.1).shape == (2, 3)
-    assert spiky_log_prob(torch.zeros(2), 0.1).dtype == torch.float32
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ((torch.zeros(2, dtype=torch.long), 0.1), "x must be a floating-point tensor"),
-        ((torch.zeros(2), 0), "width must be a finite number above 0, got 0"),
-        ((torch.zeros(2), -0.1), "width must be a finite number above 0, got -0.1"),
-    ],
-)
-def test_spiky_log_prob_checks_its_arguments(arguments, said):
-    with pytest.raises(ValueError, match=said):
-        spiky_log_prob(*arguments)
-    with pytest.raises(ValueError, match="levels must be an integer of at least 2, got 1"):
-        spiky_log_prob(torch.zeros(1), 0.1, levels=1)

@@ -9,8 +9,6 @@ import torch
 from course_lib.exercises import (
     attempt,
     check,
-    dependency,
-    discrete_spikes,
     display,
     exercise,
     exercises,
@@ -289,6 +287,6 @@ def test_gradients_are_compared():
             check_gradients("y", wrong, right, {"x": x}, "hint")
 
 
-@pytest.mark.parametrize("module", [attempt, dependency, discrete_spikes, display, registry])
+@pytest.mark.parametrize("module", [attempt, display, registry])
 def test_examples_in_docstrings(module):
     assert doctest.testmod(module, extraglobs={"torch": torch}).failed == 0

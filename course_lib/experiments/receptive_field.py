@@ -5,7 +5,7 @@ from torch import Tensor
 
 from course_lib.autoregressive import NaivePixelCNN
 from course_lib.checks import check_int
-from course_lib.exercises.dependency import dependencies
+from course_lib.experiments.dependency import dependencies
 
 __all__ = ["blind_spot"]
 

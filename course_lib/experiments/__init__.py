@@ -1,0 +1,31 @@
+"""Small studies with a result to look at: what breaks, and why. Notebooks show them."""
+
+from course_lib.experiments.blow_up import far_latents, run_stack, runaway_log_scale
+from course_lib.experiments.collapse import collapsing_loss, fit_vae
+from course_lib.experiments.dead_codes import dead_codebook, train_codebook
+from course_lib.experiments.dependency import coupling_dependencies, dependencies
+from course_lib.experiments.discrete_spikes import spiky_log_prob
+from course_lib.experiments.leak import fit_coins, leaky_masks
+from course_lib.experiments.operations import OperationCounter
+from course_lib.experiments.receptive_field import blind_spot
+from course_lib.experiments.two_clusters import perfect_network, run_clock, run_times
+
+__all__ = [
+    "OperationCounter",
+    "blind_spot",
+    "collapsing_loss",
+    "coupling_dependencies",
+    "dead_codebook",
+    "dependencies",
+    "far_latents",
+    "fit_coins",
+    "fit_vae",
+    "leaky_masks",
+    "perfect_network",
+    "run_clock",
+    "run_stack",
+    "run_times",
+    "runaway_log_scale",
+    "spiky_log_prob",
+    "train_codebook",
+]

@@ -1,0 +1,22 @@
+"""The examples in the docstrings of the experiments hold."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+import torch
+
+from course_lib import experiments
+
+WITHOUT = {"dead_codes"}  # trainings, and no example
+
+
+@pytest.mark.parametrize(
+    "name", [module.name for module in pkgutil.iter_modules(experiments.__path__)]
+)
+def test_the_examples_hold(name):
+    module = importlib.import_module(f"course_lib.experiments.{name}")
+    failed, attempted = doctest.testmod(module, extraglobs={"torch": torch})
+    assert failed == 0
+    assert (attempted == 0) == (name in WITHOUT)
