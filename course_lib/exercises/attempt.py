@@ -5,8 +5,13 @@ looks whether one of the mistakes that people make explains the answer.
 """
 
 import inspect
+import linecache
 import math
-from collections.abc import Callable, Iterable, Sequence
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Real
 from typing import Any
 
@@ -15,6 +20,7 @@ from torch import Tensor
 
 __all__ = [
     "Attempt",
+    "Given",
     "Mistake",
     "NotAttempted",
     "check_gradients",
@@ -24,10 +30,14 @@ __all__ = [
     "fresh_seed",
     "log_abs_det_jacobian",
     "same",
+    "take_number",
     "take_pair",
+    "take_results",
     "take_tensor",
     "take_whole_number",
 ]
+
+TIME_LIMIT = 20.0  # seconds that one call of the reader's function may take
 
 
 class Mistake(Exception):
@@ -65,16 +75,21 @@ class Attempt:
         self._check_signature(inputs)
         before = [_copy(value) for value in inputs]
         try:
-            answer = self.function(*inputs)
+            with time_limit(TIME_LIMIT):
+                answer = self.function(*inputs)
         except Mistake:  # raised by a callable that the checker handed out
             raise
         except NotImplementedError:
             answer = None
-        except Exception as error:
+        except _TooLong as error:
             raise Mistake(
-                f"Your function stopped with `{first_line(error)}`.",
-                "Call your function yourself on an input of that shape: the traceback then names "
-                "the line.",
+                f"Your function was still running after {TIME_LIMIT:g} s{_place(error)}.",
+                "Does a loop never end? Does something in a `while` never change?",
+            ) from None
+        except (Exception, SystemExit) as error:
+            raise Mistake(
+                f"Your function stopped with `{first_line(error)}`{_place(error)}.",
+                "Call your function yourself on an input of that shape, and print what comes in.",
             ) from None
         for name, now, then in zip(self.names, inputs, before, strict=True):
             if not _unchanged(now, then):
@@ -106,6 +121,76 @@ class Attempt:
                 f"Your function takes `{signature}`, and it is called with `({wanted})`.",
                 f"Give it the arguments `{wanted}`, in this order.",
             ) from None
+
+
+class Given:
+    """A function that an exercise hands out, such as a network: it says how it is to be called.
+
+    Args:
+        name: What the reader calls it.
+        arguments: The names of its arguments, in their order; each can be given by name, too.
+        function: Does the work; it may raise ``Mistake``.
+
+    """
+
+    def __init__(self, name: str, arguments: Sequence[str], function: Callable[..., Any]):
+        self.name, self.arguments, self.function = name, arguments, function
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        missing = self.arguments[len(inputs) :]
+        if sorted(missing) != sorted(named):
+            given = [*["…"] * len(inputs), *(f"{name}=…" for name in named)]
+            raise Mistake(
+                f"You call `{self.name}({', '.join(given)})`.",
+                f"It is called `{self.name}({', '.join(self.arguments)})`.",
+            )
+        return self.function(*inputs, *(named[name] for name in missing))
+
+
+class _TooLong(BaseException):
+    """Not an ``Exception``, so that an ``except`` in the reader's loop does not catch it."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise ``_TooLong`` after so many seconds.
+
+    Only where signals are possible: in the main thread (that of a notebook's cells), and not on
+    Windows. Elsewhere an endless loop is ended by interrupting the kernel.
+    """
+    possible = hasattr(signal, "setitimer") and (
+        threading.current_thread() is threading.main_thread()
+    )
+    if not possible or signal.getitimer(signal.ITIMER_REAL)[0]:  # an outer limit is at work
+        yield
+        return
+
+    def ring(*_: Any) -> None:
+        raise _TooLong
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _place(error: BaseException) -> str:
+    """Where in the reader's own code an exception arose: `` in line 3: `y = x / 0` ``."""
+    own = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if "course_lib" not in frame.f_code.co_filename.replace("\\", "/").split("/")
+    ]
+    home = own[0][0] if own else ""
+    lines = [line for file, line in own if file == home]
+    if not lines:
+        return ""
+    code = linecache.getline(home, lines[-1]).strip().replace("`", "'")
+    code = code if len(code) <= 60 else code[:59] + "…"
+    return f" in line {lines[-1]}" + (f": `{code}`" if code else "")
 
 
 def _is_nothing(answer: Any) -> bool:
@@ -157,6 +242,7 @@ def take_tensor(
     *,
     dtype: torch.dtype | None = None,
     infinite: bool = False,
+    about_shape: str | Callable[[list[int]], str] | None = None,
 ) -> Tensor:
     """Require a floating-point tensor of this shape and dtype, free of NaN, and return it.
 
@@ -166,10 +252,18 @@ def take_tensor(
         shape: The shape it must have.
         dtype: The dtype it must have; None takes any floating-point one.
         infinite: Whether it may hold infinite values, as a log-density may.
+        about_shape: The hint to a reader whose shape is another one, or a function that makes it
+            of that shape; None for a general one.
 
     """
     shape = list(shape)
-    if isinstance(value, tuple | list):
+    if isinstance(value, list):
+        raise Mistake(
+            f"Your {name} is a list of {len(value)}, not a tensor of shape {shape}.",
+            "`torch.stack(...)` makes one tensor of a list of tensors, `torch.tensor(...)` of a "
+            "list of numbers.",
+        )
+    if isinstance(value, tuple):
         raise Mistake(
             f"Your function returns a {type(value).__name__} of {len(value)}, but only {name} is "
             "asked for.",
@@ -183,7 +277,7 @@ def take_tensor(
     if list(value.shape) != shape:
         raise Mistake(
             f"Your {name} has shape {list(value.shape)}; it must have {shape}.",
-            _about_shape(name, list(value.shape), shape),
+            _shape_hint(about_shape, name, list(value.shape), shape),
         )
     if not value.is_floating_point() or (dtype is not None and value.dtype != dtype):
         raise Mistake(
@@ -199,33 +293,61 @@ def take_tensor(
     return value
 
 
-def take_whole_number(value: Any, lowest: int, question: str) -> int:
-    """Require a whole number of at least ``lowest``, of whatever type, and return it.
+def take_number(
+    value: Any,
+    question: str,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    whole: bool = False,
+    subject: str = "the answer",
+) -> float:
+    """Require one finite number within bounds, of whatever type, and return it.
 
     Args:
         value: What the reader predicts.
-        lowest: The smallest number that makes sense.
         question: Asked again where the answer is no such number.
+        low: The smallest number that makes sense ...
+        high: ... and the largest.
+        whole: Whether it must be a whole number; then an ``int`` comes back.
+        subject: What the number is, such as ``"a share"``.
 
     """
-    if isinstance(value, Tensor) and value.numel() == 1:
+    if isinstance(value, Tensor) and value.numel() == 1 and value.device.type != "meta":
         value = value.item()
     number = isinstance(value, Real) and not isinstance(value, bool)
-    if number and math.isfinite(value) and value == int(value) and value >= lowest:
-        return int(value)
+    if number and math.isfinite(value) and low <= value <= high:
+        if not whole:
+            return float(value)
+        if value == int(value):
+            return int(value)
     got = f"`{value}`" if number else f"a {type(value).__name__}"
-    raise Mistake(f"You gave {got}; the answer is a whole number of at least {lowest}.", question)
+    kind = "a whole number" if whole else "a single number"
+    bounds = f" from {low:g} to {high:g}" if math.isfinite(high) else f" of at least {low:g}"
+    bounds = bounds if math.isfinite(low) else ""
+    raise Mistake(f"You gave {got}; {subject} is {kind}{bounds}.", question)
+
+
+def take_whole_number(value: Any, lowest: int, question: str) -> int:
+    """``take_number`` for whole numbers from ``lowest`` on."""
+    return int(take_number(value, question, low=lowest, whole=True))
 
 
 def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def _shape_hint(about: Any, name: str, got: list[int], wanted: list[int]) -> str:
+    if isinstance(about, str):
+        return about
+    if got == [*wanted, 1] or got == [1, *wanted]:
+        return "An axis of length 1 is left over: `squeeze`, or sum without `keepdim`."
+    return _about_shape(name, got, wanted) if about is None else about(got)
+
+
 def _about_shape(name: str, got: list[int], wanted: list[int]) -> str:
     if len(wanted) == 1 and got == []:
         return f"One {name} per point of the batch: never sum or average over the first axis."
-    if got == [*wanted, 1] or got == [1, *wanted]:
-        return "An axis of length 1 is left over: `squeeze`, or sum without `keepdim`."
     if len(wanted) == 1 and got[:1] != wanted and len(got) == 1:
         return "You reduced the wrong axis: axis 0 is the batch and stays."
     if len(wanted) == 1 and got[:1] == wanted:
@@ -233,15 +355,23 @@ def _about_shape(name: str, got: list[int], wanted: list[int]) -> str:
     return "Print the shapes of your intermediate results, one after the other."
 
 
-def take_pair(names: tuple[str, str], value: Any) -> tuple[Any, Any]:
-    """Require two results and return them."""
-    if isinstance(value, tuple | list) and len(value) == 2:
-        return value[0], value[1]
-    got = f"{len(value)} results" if isinstance(value, tuple | list) else "only one result"
+def take_results(names: Sequence[str], value: Any) -> tuple[Any, ...]:
+    """Require as many results as there are names, and return them."""
+    if isinstance(value, tuple | list) and len(value) == len(names):
+        return tuple(value)
+    many = len(value) if isinstance(value, tuple | list) else 1
+    got = "only one result" if many == 1 else f"{many} results"
+    both = "both " if len(names) == 2 else ""
+    wanted = f"{', '.join(names[:-1])} and {names[-1]}"
     raise Mistake(
-        f"Your function returns {got}, but both {names[0]} and {names[1]} are asked for.",
-        f"End with `return {names[0]}, {names[1]}`.",
+        f"Your function returns {got}, but {both}{wanted} are asked for.",
+        f"End with `return {', '.join(names)}`.",
     )
+
+
+def take_pair(names: tuple[str, str], value: Any) -> tuple[Any, Any]:
+    """``take_results`` for two."""
+    return take_results(names, value)
 
 
 def same(a: Tensor, b: Tensor, *, tolerance: float = 1e-4) -> bool:
@@ -315,30 +445,48 @@ def fresh_seed(generator: torch.Generator) -> int:
 
 
 def check_randomness(
-    draw: Callable[[torch.Generator], Tensor], generator: torch.Generator, hint: str
+    draw: Callable[[torch.Generator], Tensor | Sequence[Tensor]],
+    generator: torch.Generator,
+    hint: str,
 ) -> None:
     """Require that all randomness of ``draw`` comes from the generator it is given.
 
     Args:
         draw: The reader's function of a generator; its draws must be so many that two generators
-            never give the same by chance.
+            never give the same by chance. Where it gives several tensors, each of them must change.
         generator: Source of the seeds.
         hint: Says how a generator is handed on.
 
     """
-    seed = fresh_seed(generator)
-    one, again, other = (draw(torch.Generator().manual_seed(s)) for s in (seed, seed, seed - 1))
-    if not torch.equal(one, again):
-        raise Mistake(
-            "Two generators with the same seed give different values: your noise comes from "
-            "elsewhere.",
-            hint,
-        )
-    if torch.equal(one, other):
-        raise Mistake(
-            "Every generator gives the same values.",
-            "Draw from the generator as it comes; set no seed inside.",
-        )
+
+    def drawn(source: torch.Generator) -> list[Tensor]:
+        values = draw(source)
+        return [v.detach() for v in ([values] if isinstance(values, Tensor) else values)]
+
+    def any_equal(ours: list[Tensor], theirs: list[Tensor]) -> bool:
+        return any(map(torch.equal, ours, theirs))
+
+    for _ in range(5):  # what comes from elsewhere may agree by chance, but not five times
+        seed = fresh_seed(generator)
+        source = torch.Generator().manual_seed(seed)
+        one, second = drawn(source), drawn(source)
+        again, other = (drawn(torch.Generator().manual_seed(s)) for s in (seed, seed - 1))
+        if not all(map(torch.equal, one, again)):
+            raise Mistake(
+                "Two generators with the same seed give different values: your noise comes from "
+                "elsewhere.",
+                hint,
+            )
+        if any_equal(one, other):
+            raise Mistake(
+                "Every generator gives the same values.",
+                "Draw from the generator as it comes; set no seed inside.",
+            )
+        if any_equal(one, second):
+            raise Mistake(
+                "Two calls with one generator give the same values: your draws don't move it on.",
+                "Draw from `generator` itself, not from a copy of it and not from its seed.",
+            )
 
 
 def all_apart(right: Tensor, known: Sequence[tuple[Tensor, str, str]]) -> bool:

@@ -4,11 +4,13 @@ Every check works with tolerances for which a right answer is refused less than 
 """
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch import distributions as td
 from torch.nn import functional as F
 
 from course_lib.exercises.attempt import (
@@ -16,12 +18,11 @@ from course_lib.exercises.attempt import (
     Mistake,
     check_gradients,
     check_randomness,
-    diagnose,
     fresh_seed,
     same,
-    take_pair,
     take_tensor,
 )
+from course_lib.exercises.formula import Case, Wrong, formula, usual
 from course_lib.exercises.registry import exercise
 from course_lib.experiments.collapse import CollapseReport, collapsing_loss, fit_vae
 from course_lib.latent import (
@@ -34,8 +35,6 @@ from course_lib.latent import (
 from course_lib.nn import bernoulli_log_prob
 
 __all__: list[str] = []
-
-Known = list[tuple[Tensor, str, str]]
 
 _BATCH = 7  # not the number of coordinates, so that swapped axes show
 
@@ -113,7 +112,101 @@ def _take_estimator(value: Any) -> str:
     )
 
 
-@exercise(
+_BASELINE = (
+    "You subtract a baseline: less noise, but this one is made of the same draws, and biases each "
+    "estimate a little."
+)
+_PER_DRAW = "Each draw gives an estimate of its own; nobody has averaged yet."
+_BY_MU = "The slope of log N(z; μ, σ²) in μ is (z − μ) / σ²."
+_BY_SIGMA = "The slope of log N(z; μ, σ²) in σ is (z − μ)² / σ³ − 1 / σ."
+
+
+def _scores(values: Tensor, z: Tensor, mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """The library's estimate in one dimension, for values instead of a function."""
+    eps = ((z - mu) / sigma)[:, None]
+    by_mu, by_sigma = score_function_gradient(lambda _: values, mu[None], sigma[None], eps)
+    return by_mu[:, 0], by_sigma[:, 0]
+
+
+def _by_mu(slope: Callable[..., Tensor]) -> Callable[..., Any]:
+    """An answer with another slope of log p by μ, a function of z − μ and σ."""
+    return lambda f, z, m, s: (f * slope(z - m, s), _scores(f, z, m, s)[1])
+
+
+def _by_sigma(slope: Callable[..., Tensor]) -> Callable[..., Any]:
+    return lambda f, z, m, s: (_scores(f, z, m, s)[0], f * slope(z - m, s))
+
+
+def _draw_scores(generator: torch.Generator) -> list[tuple[Tensor, ...]]:
+    cases = []
+    for n in (40, 3):
+        mu = 1.0 + torch.rand((), generator=generator)
+        # Far from 1, so that a lost power of σ shows.
+        sigma = 0.4 + 0.2 * torch.rand((), generator=generator)
+        if torch.rand((), generator=generator) < 0.5:
+            sigma = 1 / sigma
+        z = mu + sigma * torch.randn(n, generator=generator)
+        cases.append((3 + 2 * torch.randn(n, generator=generator), z, mu, sigma))
+    return cases
+
+
+def _praise_scores(attempt: Attempt, generator: torch.Generator) -> str:
+    mu, sigma = torch.tensor(1.5), torch.tensor(0.8)
+    z = mu + sigma * torch.randn(10_000, generator=generator)
+    by_mu, by_sigma = attempt(z**2, z, mu, sigma)
+    return (
+        "Each estimate is f(z) times the score. For f(z) = z², μ = 1.5, σ = 0.8 the means of "
+        f"10,000 of yours are {by_mu.mean():.2f} and {by_sigma.mean():.2f}; the gradient is "
+        f"2 μ = 3, 2 σ = 1.6. One alone has a standard deviation of {by_mu.std():.1f}."
+    )
+
+
+# fmt: off
+_SCORES_WRONG = [
+    Wrong(lambda f, z, m, s: _scores(f, z, m, s)[::-1],
+          "You swap the two gradients.", "End with `return grad_mu, grad_sigma`."),
+    Wrong(lambda f, z, m, s: ((z - m) / s**2, _scores(f, z, m, s)[1]),
+          "Your grad_mu is the score itself.", "Multiply it with the values f(z)."),
+    usual("sign", hint=_BY_MU, part="grad_mu"),
+    Wrong(_by_mu(lambda d, s: d), "Your grad_mu is not divided by σ².", _BY_MU),
+    Wrong(_by_mu(lambda d, s: d / s), "Your grad_mu is divided by σ, not by σ².", _BY_MU),
+    Wrong(_by_mu(lambda d, s: d * s), "Your grad_mu is multiplied by σ.", _BY_MU),
+    Wrong(lambda f, z, m, s: (f * z / s**2, f), "Your grad_mu uses z in place of z − μ.", _BY_MU),
+    Wrong(lambda f, z, m, s: (f * z, f),
+          "Your grad_mu uses z in place of z − μ, and no σ.", _BY_MU),
+    Wrong(_by_mu(lambda d, s: -d**2 / (2 * s**2)),
+          "Your grad_mu is f(z) times the logarithm of p, not its slope.", _BY_MU),
+    Wrong(lambda f, z, m, s: _scores(f - f.mean(), z, m, s),
+          _BASELINE, "Here the plain estimate is asked for: the values as they are."),
+    Wrong(lambda f, z, m, s: _scores(f / len(z), z, m, s),
+          "You divide by the number of draws.", _PER_DRAW),
+    Wrong(lambda f, z, m, s: _scores(f.mean().expand(len(z)), z, m, s),
+          "You take the mean of f first.", "Multiply each score with the f(z) of its own draw."),
+    Wrong(lambda f, z, m, s: (_scores(f, z, m, s)[0], (z - m)**2 / s**3 - 1 / s),
+          "Your grad_sigma is the score itself.", "Multiply it with the values f(z)."),
+    usual("sign", hint=_BY_SIGMA, part="grad_sigma"),
+    Wrong(_by_sigma(lambda d, s: d**2 / s**3), "The −1 / σ is missing in your grad_sigma.",
+          "The Gaussian's own factor 1 / σ depends on σ, too: −log σ has the slope −1 / σ. (f(z) ε "
+          "belongs to the reparameterized estimate alone.)"),
+    Wrong(_by_sigma(lambda d, s: d**2 / s**3 + 1 / s),
+          "The 1 / σ in your grad_sigma has the wrong sign.", "−log σ has the slope −1 / σ."),
+    Wrong(_by_sigma(lambda d, s: d**2 / s**2 - 1),
+          "Your grad_sigma is the slope in log σ.", _BY_SIGMA),
+    Wrong(_by_sigma(lambda d, s: (d**2 / s**2 - 1) / 2),
+          "Your grad_sigma is the slope in log σ².", _BY_SIGMA),
+    Wrong(_by_sigma(lambda d, s: (d**2 / s**3 - 1 / s) / (2 * s)),
+          "Your grad_sigma is the slope in σ².", _BY_SIGMA),
+    Wrong(_by_sigma(lambda d, s: d**2 / s**2 - 1 / s),
+          "Your (z − μ)² is divided by σ², not by σ³.", _BY_SIGMA),
+    Wrong(_by_sigma(lambda d, s: d / s**2), "Your grad_sigma is grad_mu again.", _BY_SIGMA),
+    Wrong(lambda f, z, m, s: (_scores(f, z, m, s)[0], _scores(f - f.mean(), z, m, s)[1]),
+          _BASELINE, "Here the plain estimate is asked for: the values as they are."),
+    Wrong(lambda f, z, m, s: (_scores(f, z, m, s)[0], _scores(f / len(z), z, m, s)[1]),
+          "You divide by the number of draws.", _PER_DRAW),
+]
+# fmt: on
+
+formula(
     "02.score_function",
     task="Write `score_function`: for draws z [n] of N(μ, σ²) in one dimension and values [n] = "
     "f(z), one estimate of the gradient of E f(z) for each draw, for μ and for σ, both [n].",
@@ -124,143 +217,97 @@ def _take_estimator(value: Any) -> str:
         "log N(z; μ, σ²) = −(z − μ)² / (2 σ²) − log σ + constant. Take its derivatives by hand.",
         "By μ it is (z − μ) / σ². By σ it is (z − μ)² / σ³ − 1 / σ.",
     ],
+    right=_scores,
+    inputs=_draw_scores,
+    result=["grad_mu", "grad_sigma"],
+    axes="[draws], [draws], [], [] -> [draws], [draws]",
+    wrong=_SCORES_WRONG,
+    otherwise={
+        "grad_mu": (
+            "Your grad_mu is not f(z) times the slope of log p(z) in μ.",
+            _BY_MU + " Try one draw by hand: values = 1, z = 2, μ = 1, σ = 2 gives 1/4.",
+        ),
+        "grad_sigma": (
+            "Your grad_mu is right; your grad_sigma is not f(z) times the slope of log p(z) in σ.",
+            _BY_SIGMA + " Try one draw by hand: values = 1, z = 3, μ = 1, σ = 1 gives 3.",
+        ),
+    },
+    tolerance=1e-3,  # small σ make large numbers, and z − μ has lost digits
+    passes=_praise_scores,
 )
-def _check_score_function(attempt: Attempt, generator: torch.Generator) -> str:
-    names = ("grad_mu", "grad_sigma")
-    for n in (40, 3):
-        mu = 1.0 + torch.rand((), generator=generator)
-        # Far from 1, so that a lost power of σ shows.
-        sigma = 0.4 + 0.2 * torch.rand((), generator=generator)
-        if torch.rand((), generator=generator) < 0.5:
-            sigma = 1 / sigma
-        eps = torch.randn(n, generator=generator)
-        z = mu + sigma * eps
-        values = 3 + 2 * torch.randn(n, generator=generator)
-        first, second = take_pair(names, attempt(values, z, mu, sigma))
-        grad_mu = take_tensor("grad_mu", first, (n,), dtype=z.dtype).detach()
-        grad_sigma = take_tensor("grad_sigma", second, (n,), dtype=z.dtype).detach()
-        right = score_function_gradient(lambda _, v=values: v, mu[None], sigma[None], eps[:, None])
-        right_mu, right_sigma = (part[:, 0] for part in right)
-        # Small σ make large numbers, and z − μ has lost digits.
-        if same(grad_mu, right_sigma) and same(grad_sigma, right_mu):
-            raise Mistake("You swap the two gradients.", "End with `return grad_mu, grad_sigma`.")
-        if not same(grad_mu, right_mu, tolerance=1e-3):
-            _diagnose_score_of_mu(grad_mu, values, z, mu, sigma)
-        if not same(grad_sigma, right_sigma, tolerance=1e-3):
-            _diagnose_score_of_sigma(grad_sigma, values, z, mu, sigma)
-
-    mu, sigma = torch.tensor(1.5), torch.tensor(0.8)
-    z = mu + sigma * torch.randn(10_000, generator=generator)
-    by_mu, by_sigma = take_pair(names, attempt(z**2, z, mu, sigma))
-    return (
-        "Each estimate is f(z) times the score. For f(z) = z², μ = 1.5, σ = 0.8 the means of "
-        f"10,000 of yours are {by_mu.mean():.2f} and {by_sigma.mean():.2f}; the gradient is "
-        f"2 μ = 3, 2 σ = 1.6. One alone has a standard deviation of {by_mu.std():.1f}."
-    )
-
-
-def _diagnose_score_of_mu(
-    got: Tensor, values: Tensor, z: Tensor, mu: Tensor, sigma: Tensor
-) -> None:
-    distance = z - mu
-    score = distance / sigma**2
-    by_mu = "The slope of log N(z; μ, σ²) in μ is (z − μ) / σ²."
-    known = [
-        (score, "Your grad_mu is the score itself.", "Multiply it with the values f(z)."),
-        (-values * score, "Your grad_mu has the wrong sign.", by_mu),
-        (values * distance, "Your grad_mu is not divided by σ².", by_mu),
-        (values * distance / sigma, "Your grad_mu is divided by σ, not by σ².", by_mu),
-        (values * distance * sigma, "Your grad_mu is multiplied by σ.", by_mu),
-        (values * z / sigma**2, "Your grad_mu uses z in place of z − μ.", by_mu),
-        (values * z, "Your grad_mu uses z in place of z − μ, and no σ.", by_mu),
-        (
-            values * -(distance**2) / (2 * sigma**2),
-            "Your grad_mu is f(z) times the logarithm of p, not its slope.",
-            by_mu,
-        ),
-        (
-            (values - values.mean()) * score,
-            "You subtract a baseline: less noise, but this one is made of the same draws, and "
-            "biases each estimate a little.",
-            "Here the plain estimate is asked for: the values as they are.",
-        ),
-        (
-            values * score / len(z),
-            "You divide by the number of draws.",
-            "Each draw gives an estimate of its own; nobody has averaged yet.",
-        ),
-        (
-            values.mean() * score,
-            "You take the mean of f first.",
-            "Multiply each score with the f(z) of its own draw.",
-        ),
-    ]
-    otherwise = (
-        "Your grad_mu is not f(z) times the slope of log p(z) in μ.",
-        by_mu + " Try one draw by hand: values = 1, z = 2, μ = 1, σ = 2 gives 1/4.",
-    )
-    diagnose(got, known, otherwise)
-
-
-def _diagnose_score_of_sigma(
-    got: Tensor, values: Tensor, z: Tensor, mu: Tensor, sigma: Tensor
-) -> None:
-    distance = z - mu
-    score = (distance**2 - sigma**2) / sigma**3
-    by_sigma = "The slope of log N(z; μ, σ²) in σ is (z − μ)² / σ³ − 1 / σ."
-    known = [
-        (score, "Your grad_sigma is the score itself.", "Multiply it with the values f(z)."),
-        (-values * score, "Your grad_sigma has the wrong sign.", by_sigma),
-        (
-            values * distance**2 / sigma**3,
-            "The −1 / σ is missing in your grad_sigma.",
-            "The Gaussian's own factor 1 / σ depends on σ, too: −log σ has the slope −1 / σ.",
-        ),
-        (
-            values * (distance**2 / sigma**3 + 1 / sigma),
-            "The 1 / σ in your grad_sigma has the wrong sign.",
-            "−log σ has the slope −1 / σ.",
-        ),
-        (values * score * sigma, "Your grad_sigma is the slope in log σ.", by_sigma),
-        (values * score * sigma / 2, "Your grad_sigma is the slope in log σ².", by_sigma),
-        (values * score / (2 * sigma), "Your grad_sigma is the slope in σ².", by_sigma),
-        (
-            values * (distance**2 / sigma**2 - 1 / sigma),
-            "Your (z − μ)² is divided by σ², not by σ³.",
-            by_sigma,
-        ),
-        (values * distance / sigma**2, "Your grad_sigma is grad_mu again.", by_sigma),
-        (
-            values * distance / sigma**2 * distance / sigma,
-            "The −1 / σ is missing in your grad_sigma.",
-            "It is not grad_mu times ε: that holds for the reparameterized estimate alone.",
-        ),
-        (
-            (values - values.mean()) * score,
-            "You subtract a baseline: less noise, but this one is made of the same draws, and "
-            "biases each estimate a little.",
-            "Here the plain estimate is asked for: the values as they are.",
-        ),
-        (
-            values * score / len(z),
-            "You divide by the number of draws.",
-            "Each draw gives an estimate of its own; nobody has averaged yet.",
-        ),
-    ]
-    otherwise = (
-        "Your grad_mu is right; your grad_sigma is not f(z) times the slope of log p(z) in σ.",
-        by_sigma + " Try one draw by hand: values = 1, z = 3, μ = 1, σ = 1 gives 3.",
-    )
-    diagnose(got, known, otherwise)
 
 
 # --- Gaussians -----------------------------------------------------------------------------------
 
 
-@exercise(
+def _draw_gaussians(generator: torch.Generator) -> list[tuple[Tensor, ...]]:
+    cases = []
+    for dim in (3, 5, 1):
+        both = [_random(_BATCH, dim, generator=generator) for _ in range(4)]
+        both[2][0], both[3][0] = both[0][0], both[1][0]  # nothing between these two
+        cases.append(tuple(both))
+    return cases
+
+
+def _kl(terms: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Half the sum of other terms, a function of σ², s², μ − m and log σ² − log s²."""
+    return lambda mu, v, m, w: 0.5 * terms(v.exp(), w.exp(), mu - m, v - w).sum(1)
+
+
+def _not_a_kl(got: Tensor, *_: Any) -> tuple[str, str]:
+    reason = "Your result is not the divergence of these Gaussians."
+    if (got < -1e-3).any():
+        reason = f"Your divergence is negative somewhere ({got.min():.2f}): none ever is."
+    return reason, f"{_KL} No draws are needed: the integral is known."
+
+
+_KL = "½ (σ² / s² + (μ − m)² / s² − 1 − log(σ² / s²)), summed over coordinates."
+# fmt: off
+_KL_WRONG = [
+    Wrong(lambda mu, v, m, w: gaussian_kl(m, w, mu, v),
+          "You have the other direction, KL(N(m, s²) ‖ N(μ, σ²)).",
+          "The mean is taken over the first Gaussian: what is divided by is the second's s²."),
+    usual("sign", hint="A divergence is never negative."),
+    Wrong(lambda mu, v, m, w: gaussian_kl(mu, v, m, w) / mu.shape[1],
+          "You average over the coordinates.", "Independent: add them up."),
+    usual("double", "The ½ is missing."),
+    Wrong(lambda mu, v, m, w: gaussian_kl(mu, v),
+          "You give the divergence from the standard Gaussian, whatever m and s are."),
+    Wrong(_kl(lambda v, w, d, g: v / w + d**2 / w - g), "The −1 is missing."),
+    Wrong(_kl(lambda v, w, d, g: v / w + d**2 / w - 1), "The logarithm is missing."),
+    Wrong(_kl(lambda v, w, d, g: d**2 / w), "Only the means count in your result."),
+    Wrong(_kl(lambda v, w, d, g: v / w - 1 - g),
+          "Only the variances count in your result: (μ − m)² / s² is missing."),
+    Wrong(_kl(lambda v, w, d, g: v / w + d**2 / w - 1 + g), "Your logarithm has the wrong sign.",
+          "The wider the first Gaussian, the smaller: − log(σ² / s²)."),
+    Wrong(_kl(lambda v, w, d, g: v / w + d**2 - 1 - g),
+          "Your (μ − m)² is not divided by s².", "A distance counts in units of s."),
+    Wrong(_kl(lambda v, w, d, g: v / w + d**2 / v - 1 - g),
+          "Your (μ − m)² is divided by σ², not by s².",
+          "A distance counts in units of s, the width of the second Gaussian."),
+    Wrong(_kl(lambda v, w, d, g: v / w + d**2 / w.sqrt() - 1 - g),
+          "Your (μ − m)² is divided by s, not by s²."),
+    Wrong(_kl(lambda v, w, d, g: v + d**2 / w - 1 - g), "Your σ² is not divided by s²."),
+    Wrong(_kl(lambda v, w, d, g: (v / w).sqrt() + d**2 / w - 1 - g),
+          "You have σ / s where σ² / s² belongs.",
+          "`log_var` is log σ²: its exponential is the variance."),
+    Wrong(_kl(lambda v, w, d, g: v / w + d**2 / w - 1 - 0.5 * g),
+          "Your logarithm is halved once too often: log σ² = 2 log σ."),
+    Wrong(_kl(lambda v, w, d, g: v / w + d**2 / w - 1 - 2 * g),
+          "Your logarithm escapes the ½.", "`log_var` is log σ², not log σ."),
+    Wrong(lambda mu, v, m, w: gaussian_kl(mu, 2 * v, m, 2 * w),
+          "You take `log_var` for log σ; it is log σ².", "σ² is `log_var.exp()`."),
+    Wrong(_kl(lambda v, w, d, g: v / w + d / w - 1 - g), "Your μ − m is not squared."),
+    Wrong(lambda mu, v, m, w: gaussian_kl(mu, v, -m, w),
+          "You add the means.", "The distance of the means is μ − m."),
+    usual("bits"),
+]
+# fmt: on
+
+formula(
     "02.gaussian_kl",
     task="Write `gaussian_kl`: KL(N(μ, σ²) ‖ N(m, s²)) [B], in nats, of diagonal Gaussians [B, d]; "
-    "log_var is log σ², other_log_var is log s².",
+    "log_var is log σ², other_log_var is log s². Gradients flow.",
     signature="gaussian_kl(mu, log_var, other_mu, other_log_var) -> [B]",
     solution=gaussian_kl,
     hints=[
@@ -269,127 +316,17 @@ def _diagnose_score_of_sigma(
         "(z − μ)² is σ², and that of (z − m)² is σ² + (μ − m)².",
         "½ (σ² / s² + (μ − m)² / s² − 1 − log(σ² / s²)), summed over the coordinates.",
     ],
+    right=gaussian_kl,
+    inputs=_draw_gaussians,
+    axes="[B, d], [B, d], [B, d], [B, d] -> [B]",
+    gradients=["mu", "log_var", "other_mu", "other_log_var"],
+    gradient_hint="Training moves all four through this number: no `detach`, no `.item()`.",
+    wrong=_KL_WRONG,
+    hint=_KL,
+    otherwise=_not_a_kl,
+    passes="Your numbers are the divergences, in this direction; 0 where both Gaussians are the "
+    "same. Gradients reach all four inputs.",
 )
-def _check_gaussian_kl(attempt: Attempt, generator: torch.Generator) -> str:
-    for dim in (3, 5, 1):
-        mu, other_mu = (_random(_BATCH, dim, generator=generator) for _ in range(2))
-        log_var, other_log_var = (_random(_BATCH, dim, generator=generator) for _ in range(2))
-        other_mu[0], other_log_var[0] = mu[0], log_var[0]  # nothing between these two
-        names = ("mu", "log_var", "other_mu", "other_log_var")
-        inputs = [mu, log_var, other_mu, other_log_var]
-        got = take_tensor("result", attempt(*inputs), (_BATCH,), dtype=mu.dtype).detach()
-        if not same(got, gaussian_kl(*inputs)):
-            _diagnose_kl(got, *inputs)
-        alive = [t.clone().requires_grad_() for t in inputs]
-        check_gradients(
-            "result",
-            attempt(*alive),
-            gaussian_kl(*alive),
-            dict(zip(names, alive, strict=True)),
-            "Training moves all four through this number: no `detach`, no `.item()`.",
-        )
-    return (
-        "Your numbers are the divergences, in this direction; 0 where both Gaussians are the same. "
-        "Gradients reach all four inputs."
-    )
-
-
-def _diagnose_kl(
-    got: Tensor, mu: Tensor, log_var: Tensor, other_mu: Tensor, other_log_var: Tensor
-) -> None:
-    right = gaussian_kl(mu, log_var, other_mu, other_log_var)
-    var, other_var = log_var.exp(), other_log_var.exp()
-    square, log_ratio = (mu - other_mu) ** 2, log_var - other_log_var
-    formula = "½ (σ² / s² + (μ − m)² / s² − 1 − log(σ² / s²)), summed over coordinates."
-
-    def put(terms: Tensor) -> Tensor:
-        return 0.5 * terms.sum(1)
-
-    known = [
-        (
-            gaussian_kl(other_mu, other_log_var, mu, log_var),
-            "You have the other direction, KL(N(m, s²) ‖ N(μ, σ²)).",
-            "The mean is taken over the first Gaussian: what is divided by is the second's s².",
-        ),
-        (-right, "Your result has the wrong sign.", "A divergence is never negative."),
-        (right / mu.shape[1], "You average over the coordinates.", "Independent: add them up."),
-        (2 * right, "The ½ is missing.", formula),
-        (
-            gaussian_kl(mu, log_var),
-            "You give the divergence from the standard Gaussian, whatever m and s are.",
-            formula,
-        ),
-        (put(var / other_var + square / other_var - log_ratio), "The −1 is missing.", formula),
-        (put(var / other_var + square / other_var - 1), "The logarithm is missing.", formula),
-        (put(square / other_var), "Only the means count in your result.", formula),
-        (
-            put(var / other_var - 1 - log_ratio),
-            "Only the variances count in your result: (μ − m)² / s² is missing.",
-            formula,
-        ),
-        (
-            put(var / other_var + square / other_var - 1 + log_ratio),
-            "Your logarithm has the wrong sign.",
-            "The wider the first Gaussian, the smaller: − log(σ² / s²).",
-        ),
-        (
-            put(var / other_var + square - 1 - log_ratio),
-            "Your (μ − m)² is not divided by s².",
-            "A distance counts in units of s.",
-        ),
-        (
-            put(var / other_var + square / var - 1 - log_ratio),
-            "Your (μ − m)² is divided by σ², not by s².",
-            "A distance counts in units of s, the width of the second Gaussian.",
-        ),
-        (
-            put(var / other_var + square / other_var.sqrt() - 1 - log_ratio),
-            "Your (μ − m)² is divided by s, not by s².",
-            formula,
-        ),
-        (
-            put(var + square / other_var - 1 - log_ratio),
-            "Your σ² is not divided by s².",
-            formula,
-        ),
-        (
-            put((var / other_var).sqrt() + square / other_var - 1 - log_ratio),
-            "You have σ / s where σ² / s² belongs.",
-            "`log_var` is log σ²: its exponential is the variance.",
-        ),
-        (
-            put(var / other_var + square / other_var - 1 - 0.5 * log_ratio),
-            "Your logarithm is halved once too often: log σ² = 2 log σ.",
-            formula,
-        ),
-        (
-            put(var / other_var + square / other_var - 1 - 2 * log_ratio),
-            "Your logarithm escapes the ½.",
-            "`log_var` is log σ², not log σ.",
-        ),
-        (
-            gaussian_kl(mu, 2 * log_var, other_mu, 2 * other_log_var),
-            "You take `log_var` for log σ; it is log σ².",
-            "σ² is `log_var.exp()`.",
-        ),
-        (
-            put(var / other_var + (mu - other_mu) / other_var - 1 - log_ratio),
-            "Your μ − m is not squared.",
-            formula,
-        ),
-        (
-            put(var / other_var + (mu + other_mu) ** 2 / other_var - 1 - log_ratio),
-            "You add the means.",
-            "The distance of the means is μ − m.",
-        ),
-        (right / math.log(2), "Your result is in bits.", "Use the natural logarithm."),
-    ]
-    if (got < -1e-3).any():
-        otherwise = f"Your divergence is negative somewhere ({got.min():.2f}): none ever is."
-    else:
-        otherwise = "Your result is not the divergence of these Gaussians."
-    hint = f"{formula} No draws are needed: the integral is known."
-    diagnose(got, known, (otherwise, hint))
 
 
 _REPARAMETERIZE_ROWS = 20_000
@@ -502,10 +439,120 @@ def _is_normal(eps: Tensor) -> bool:
 # --- Bounds --------------------------------------------------------------------------------------
 
 
-@exercise(
+def _elbo(logits: Tensor, x: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
+    return bernoulli_log_prob(logits, x) - gaussian_kl(mu, log_var)
+
+
+def _draw_codes(generator: torch.Generator) -> list[Any]:
+    cases: list[Any] = []
+    for bits, latents in ((6, 3), (10, 1), (6, 3)):
+        logits = _random(_BATCH, bits, generator=generator)
+        x = torch.randint(2, (_BATCH, bits), generator=generator).float()
+        x[0], x[1] = 1, 0
+        mu, log_var = (_random(_BATCH, latents, generator=generator) for _ in range(2))
+        cases.append((logits, x, mu, log_var))
+    sure = 200 * (1 + torch.rand(logits.shape, generator=generator)) * logits.sign()
+    sure[0], sure[1] = -200, 200  # sure of itself, and wrong
+    cases[-1] = Case((sure, x, mu, log_var), fails=_SURE)
+    return cases
+
+
+_SURE = (
+    "Your bound is right for small logits, and wrong or not finite for logits in the hundreds: "
+    "σ(−200) is 0 in float32, and its logarithm is lost.",
+    "Never take the logarithm of a sigmoid: `F.binary_cross_entropy_with_logits`, "
+    "`F.logsigmoid(a)`, or x a − softplus(a).",
+)
+
+
+def _fit(fit: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """A bound with another log-probability of the bits, a function of logits and x."""
+    return lambda a, x, mu, v: fit(a, x) - gaussian_kl(mu, v)
+
+
+def _rate(rate: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """A bound with another divergence, a function of μ and log σ²."""
+    return lambda a, x, mu, v: bernoulli_log_prob(a, x) - rate(mu, v)
+
+
+def _terms(terms: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """A bound whose divergence is half the sum of other terms, a function of μ and log σ²."""
+    return _rate(lambda mu, v: 0.5 * terms(mu, v).sum(1))
+
+
+_ELBO = "ELBO = Σ log p(x_i | z) − ½ Σ (σ² + μ² − 1 − log σ²)."
+_ADD_UP = "Independent bits: their log-probabilities are added. So are those of the latents."
+_BIT = "log p(x_i | z) = x_i a_i − softplus(a_i)."
+_NONE = '`reduction="none"`, then sum over axis 1.'
+_SQUARED = "You use squared errors: that is a Gaussian's likelihood, not that of bits."
+# fmt: off
+_ELBO_WRONG = [
+    Wrong(_rate(lambda mu, v: -gaussian_kl(mu, v)),
+          "You add the divergence.", "The code costs: subtract it."),
+    usual("sign", "Your value is −ELBO, the loss.", "Change the sign of all of it."),
+    Wrong(_fit(lambda a, x: -bernoulli_log_prob(a, x)),
+          "Your fit has the wrong sign.", "Cross-entropy is −log p: subtract it."),
+    Wrong(_rate(lambda mu, v: 0), "You forget the divergence: the code costs nothing."),
+    Wrong(_fit(lambda a, x: 0), "You forget the reconstruction: Σ log p(x_i | z)."),
+    Wrong(_fit(lambda a, x: bernoulli_log_prob(a, x) / x.shape[1]),
+          "You average over the pixels: the code then looks dear.", _ADD_UP),
+    Wrong(_rate(lambda mu, v: gaussian_kl(mu, v) / mu.shape[1]),
+          "You average the divergence over the latents.", _ADD_UP),
+    Wrong(lambda a, x, mu, v: bernoulli_log_prob(a, x) / x.shape[1]
+          - gaussian_kl(mu, v) / mu.shape[1],
+          "You average over pixels and over latents.", _ADD_UP),
+    Wrong(lambda a, x, mu, v: _elbo(a, x, mu, v) / x.shape[1],
+          "You divide by the number of pixels.",
+          "The bound is one of log p(x), of the whole image."),
+    Wrong(_rate(lambda mu, v: gaussian_kl(0 * mu, 0 * v, mu, v)),
+          "Your divergence has the other direction, KL(p(z) ‖ q(z|x)).",
+          "KL(q ‖ p) is a mean over q, from which z is drawn: ½ Σ (σ² + μ² − 1 − log σ²)."),
+    Wrong(_rate(lambda mu, v: 2 * gaussian_kl(mu, v)),
+          "Your divergence is twice as large as it should be."),
+    Wrong(_rate(lambda mu, v: gaussian_kl(mu, v) / 2),
+          "Your divergence is half as large as it should be."),
+    Wrong(_terms(lambda mu, v: v.exp() + mu**2 - v), "The −1 is missing in your divergence."),
+    Wrong(_rate(lambda mu, v: gaussian_kl(mu, 2 * v)),
+          "You take `log_var` for log σ; it is log σ².", "σ² is `log_var.exp()`."),
+    Wrong(_terms(lambda mu, v: v.exp() + mu**2 - 1 + v),
+          "The logarithm in your divergence has the wrong sign."),
+    Wrong(_terms(lambda mu, v: v.exp() - 1 - v), "μ² is missing in your divergence."),
+    Wrong(_terms(lambda mu, v: (v / 2).exp() + mu**2 - 1 - v),
+          "You have σ where σ² belongs.", "σ² is `log_var.exp()`."),
+    Wrong(_fit(lambda a, x: bernoulli_log_prob(-a, x)),
+          "You swap zeros and ones.", "σ(a) is the probability of a 1."),
+    Wrong(_fit(lambda a, x: (x * F.logsigmoid(a)).sum(1)),
+          "You count only the bits that are 1.", "A bit that is 0 contributes log(1 − σ(a))."),
+    Wrong(_fit(lambda a, x: (x * a).sum(1)), "The normalization of your bits is missing.", _BIT),
+    Wrong(_fit(lambda a, x: -((a.sigmoid() - x) ** 2).sum(1)), _SQUARED, _BIT),
+    Wrong(_fit(lambda a, x: -0.5 * ((a.sigmoid() - x) ** 2).sum(1)), _SQUARED, _BIT),
+    Wrong(_fit(lambda a, x: bernoulli_log_prob(a.sigmoid(), x)), "You take the sigmoid twice.",
+          "`F.binary_cross_entropy_with_logits` takes the logits as they are."),
+    usual("bits", "Your bound is in bits."),
+    usual("batch mean", "Every image gets the mean of the batch.",
+          "Each image has its own bound: sum over axis 1 alone."),
+    usual("batch sum", "Every image gets the sum of the batch.",
+          "Each image has its own bound: sum over axis 1 alone."),
+    Wrong(_fit(lambda a, x: bernoulli_log_prob(a, x).sum()),
+          "Your reconstruction is summed over the batch, too.", _NONE),
+    Wrong(_fit(lambda a, x: bernoulli_log_prob(a, x).mean()),
+          "Your reconstruction is averaged over the batch.", _NONE),
+    Wrong(_fit(lambda a, x: bernoulli_log_prob(a, x).mean() / x.shape[1]),
+          "Your reconstruction is a mean over pixels and batch: `binary_cross_entropy_with_logits` "
+          "averages over everything if nobody says otherwise.", _NONE),
+    Wrong(_rate(lambda mu, v: gaussian_kl(mu, v).sum()),
+          "Your divergence is summed over the batch, too.", "Sum over axis 1 alone."),
+    Wrong(_rate(lambda mu, v: gaussian_kl(mu, v).mean()),
+          "Your divergence is averaged over the batch.", "Sum over axis 1 alone."),
+    Wrong(_fit(lambda a, x: td.Bernoulli(a.sigmoid()).log_prob(x).sum(1)), *_SURE),
+]
+# fmt: on
+
+formula(
     "02.elbo",
     task="Write `elbo`: the evidence lower bound [B], in nats, of bits x [B, D] from the decoder's "
-    "logits [B, D] and q(z|x) = N(μ, σ²) [B, d] with log_var = log σ²; the prior is N(0, I).",
+    "logits [B, D] and q(z|x) = N(μ, σ²) [B, d] with log_var = log σ²; the prior is N(0, I). "
+    "Gradients flow.",
     signature="elbo(logits, x, mu, log_var) -> [B]",
     solution=[VAE.elbo, VAE.rate_distortion, bernoulli_log_prob, gaussian_kl],
     hints=[
@@ -515,175 +562,116 @@ def _is_normal(eps: Tensor) -> bool:
         "`F.binary_cross_entropy_with_logits` gives minus that.",
         "KL = ½ Σ (σ² + μ² − 1 − log σ²), summed over the latents.",
     ],
+    right=_elbo,
+    inputs=_draw_codes,
+    axes="[B, D], [B, D], [B, d], [B, d] -> [B]",
+    gradients=["logits", "mu", "log_var"],
+    gradient_hint="Encoder and decoder learn through this number: no `detach`, no `.item()`.",
+    wrong=_ELBO_WRONG,
+    hint=_ELBO,
+    otherwise=(
+        "Your result is not the fit minus the divergence.",
+        _ELBO + " Print both for one image with logits 0, μ = 0, σ = 1: −D log 2, and 0.",
+    ),
+    passes="The bits' log-probability minus the divergence from the prior, both summed, for each "
+    "image; gradients reach logits, mu and log_var, and logits of 400 do no harm.",
 )
-def _check_elbo(attempt: Attempt, generator: torch.Generator) -> str:
-    names = ("logits", "x", "mu", "log_var")
-    hint = "Encoder and decoder learn through this number: no `detach`, no `.item()`."
-    for bits, latents, scale in ((6, 3, 1.0), (10, 1, 1.0), (6, 3, 200.0)):
-        logits = _random(_BATCH, bits, generator=generator)
-        x = torch.randint(2, (_BATCH, bits), generator=generator).float()
-        x[0], x[1] = 1, 0
-        if scale > 1:  # sure of itself, and often wrong
-            logits = scale * (1 + torch.rand(logits.shape, generator=generator)) * logits.sign()
-            logits[0], logits[1] = -scale, scale
-        mu = _random(_BATCH, latents, generator=generator)
-        log_var = _random(_BATCH, latents, generator=generator)
-        inputs = [logits, x, mu, log_var]
-        right = bernoulli_log_prob(logits, x) - gaussian_kl(mu, log_var)
-        got = attempt(*inputs)
-        if scale > 1:
-            _judge_elbo_at_large_logits(got, right)
-        got = take_tensor("result", got, (_BATCH,), dtype=x.dtype).detach()
-        if not same(got, right):
-            _diagnose_elbo(got, *inputs)
-        alive = [t if t is x else t.clone().requires_grad_() for t in inputs]
-        sources = {name: t for name, t in zip(names, alive, strict=True) if name != "x"}
-        right = bernoulli_log_prob(alive[0], x) - gaussian_kl(*alive[2:])
-        check_gradients("result", attempt(*alive), right, sources, hint)
-    return (
-        "The bits' log-probability minus the divergence from the prior, both summed, for each "
-        "image; gradients reach logits, mu and log_var, and logits of 400 do no harm."
-    )
 
 
-def _judge_elbo_at_large_logits(got: Any, right: Tensor) -> None:
-    if isinstance(got, Tensor) and got.shape == right.shape and same(got, right):
-        return
-    raise Mistake(
-        "Your bound is right for small logits, and wrong or not finite for logits in the "
-        "hundreds: σ(−200) is 0 in float32, and its logarithm is lost.",
-        "Never take the logarithm of a sigmoid: `F.binary_cross_entropy_with_logits`, "
-        "`F.logsigmoid(a)`, or x a − softplus(a).",
-    )
+def _bound(log_weights: Tensor) -> Tensor:
+    return log_weights.logsumexp(0) - math.log(len(log_weights))
 
 
-def _diagnose_elbo(got: Tensor, logits: Tensor, x: Tensor, mu: Tensor, log_var: Tensor) -> None:
-    fit, kl = bernoulli_log_prob(logits, x), gaussian_kl(mu, log_var)
-    bits, latents = x.shape[1], mu.shape[1]
-    zero = torch.zeros_like(mu)
-    formula = "ELBO = Σ log p(x_i | z) − ½ Σ (σ² + μ² − 1 − log σ²)."
-    add_up = "Independent bits: their log-probabilities are added. So are those of the latents."
-    known = [
-        (fit + kl, "You add the divergence.", "The code costs: subtract it."),
-        (kl - fit, "Your value is −ELBO, the loss.", "Change the sign of all of it."),
-        (-fit - kl, "Your fit has the wrong sign.", "Cross-entropy is −log p: subtract it."),
-        (fit, "You forget the divergence: the code costs nothing.", formula),
-        (-kl, "You forget the reconstruction: Σ log p(x_i | z).", formula),
-        (fit / bits - kl, "You average over the pixels: the code then looks dear.", add_up),
-        (fit - kl / latents, "You average the divergence over the latents.", add_up),
-        (fit / bits - kl / latents, "You average over pixels and over latents.", add_up),
-        (
-            (fit - kl) / bits,
-            "You divide by the number of pixels.",
-            "The bound is one of log p(x), of the whole image.",
-        ),
-        (
-            fit - gaussian_kl(zero, zero, mu, log_var),
-            "Your divergence has the other direction, KL(p(z) ‖ q(z|x)).",
-            "KL(q ‖ p) is a mean over q, from which z is drawn: ½ Σ (σ² + μ² − 1 − log σ²).",
-        ),
-        (fit - 2 * kl, "Your divergence is twice as large as it should be.", formula),
-        (fit - kl / 2, "Your divergence is half as large as it should be.", formula),
-        (fit - kl - latents / 2, "The −1 is missing in your divergence.", formula),
-        (
-            fit - gaussian_kl(mu, 2 * log_var),
-            "You take `log_var` for log σ; it is log σ².",
-            "σ² is `log_var.exp()`.",
-        ),
-        (
-            fit - kl - log_var.sum(1),
-            "The logarithm in your divergence has the wrong sign.",
-            formula,
-        ),
-        (
-            fit - 0.5 * (log_var.exp() - 1 - log_var).sum(1),
-            "μ² is missing in your divergence.",
-            formula,
-        ),
-        (
-            fit - 0.5 * ((0.5 * log_var).exp() + mu**2 - 1 - log_var).sum(1),
-            "You have σ where σ² belongs.",
-            "σ² is `log_var.exp()`.",
-        ),
-        (
-            bernoulli_log_prob(-logits, x) - kl,
-            "You swap zeros and ones.",
-            "σ(a) is the probability of a 1.",
-        ),
-        (
-            (x * F.logsigmoid(logits)).sum(1) - kl,
-            "You count only the bits that are 1.",
-            "A bit that is 0 contributes log(1 − σ(a)).",
-        ),
-        (
-            (x * logits).sum(1) - kl,
-            "The normalization of your bits is missing.",
-            "log p(x_i | z) = x_i a_i − softplus(a_i).",
-        ),
-        (
-            -((logits.sigmoid() - x) ** 2).sum(1) - kl,
-            "You use squared errors: that is a Gaussian's likelihood, up to a scale, not that of "
-            "bits.",
-            "log p(x_i | z) = x_i a_i − softplus(a_i).",
-        ),
-        (
-            -0.5 * ((logits.sigmoid() - x) ** 2).sum(1) - kl,
-            "You use squared errors: that is a Gaussian's likelihood, not that of bits.",
-            "log p(x_i | z) = x_i a_i − softplus(a_i).",
-        ),
-        (
-            bernoulli_log_prob(logits.sigmoid(), x) - kl,
-            "You take the sigmoid twice.",
-            "`F.binary_cross_entropy_with_logits` takes the logits as they are.",
-        ),
-        ((fit - kl) / math.log(2), "Your bound is in bits.", "Use the natural logarithm."),
-        (
-            (fit - kl).mean().expand(len(x)),
-            "Every image gets the mean of the batch.",
-            "Each image has its own bound: sum over axis 1 alone.",
-        ),
-        (
-            (fit - kl).sum().expand(len(x)),
-            "Every image gets the sum of the batch.",
-            "Each image has its own bound: sum over axis 1 alone.",
-        ),
-        (
-            fit.sum() - kl,
-            "Your reconstruction is summed over the batch, too.",
-            '`reduction="none"`, then sum over axis 1.',
-        ),
-        (
-            fit.mean() - kl,
-            "Your reconstruction is averaged over the batch.",
-            '`reduction="none"`, then sum over axis 1.',
-        ),
-        (
-            fit.mean() / bits - kl,
-            "Your reconstruction is a mean over pixels and batch: `binary_cross_entropy_with_"
-            "logits` averages over everything if nobody says otherwise.",
-            '`reduction="none"`, then sum over axis 1.',
-        ),
-        (
-            fit - kl.sum(),
-            "Your divergence is summed over the batch, too.",
-            "Sum over axis 1 alone.",
-        ),
-        (fit - kl.mean(), "Your divergence is averaged over the batch.", "Sum over axis 1 alone."),
+def _draw_weights(generator: torch.Generator) -> list[Any]:
+    cases: list[Any] = [
+        (-4 * torch.rand(draws, _BATCH, generator=generator),) for draws in (5, 12, 1)
     ]
-    diagnose(
-        got,
-        known,
-        (
-            "Your result is not the fit minus the divergence.",
-            formula + " Print both for one image with logits 0, μ = 0, σ = 1: −D log 2, and 0.",
-        ),
+    for width in (4.0, 300.0):
+        # Images as different as can be, side by side: what is subtracted must be each one's own.
+        levels = torch.tensor([0.0, -50.0, -800.0, -3000.0, -800.0, 90.0, 800.0])
+        levels = levels[torch.randperm(_BATCH, generator=generator)]
+        cases.append(
+            Case((levels - width * torch.rand(5, _BATCH, generator=generator),), fails=_far)
+        )
+    return cases
+
+
+def _far(got: Any, right: Tensor, log_weights: Tensor) -> tuple[str, str]:
+    wrong = "is off or not finite"
+    if isinstance(got, Tensor) and got.shape == right.shape and got.is_floating_point():
+        at = (got.detach() - right).abs().nan_to_num(torch.inf).argmax()
+        wrong = (
+            f"is {got[at]:.4g} in place of {right[at]:.4g} where they are near "
+            f"{log_weights.amax(0)[at]:.0f}"
+        )
+    return (
+        f"Right for log-weights near 0, but with others your bound {wrong}: exp(−800) is 0 in "
+        "float32, exp(800) is infinite.",
+        "Subtract the largest log-weight of each image before you take exponentials, and add it "
+        "again afterwards: `torch.logsumexp` does.",
     )
 
 
-@exercise(
+def _not_a_bound(got: Tensor, right: Tensor, log_weights: Tensor) -> tuple[str, str]:
+    low, high = log_weights.amin(0) - 1e-3, log_weights.amax(0) + 1e-3
+    reason = "Your result is not the logarithm of the mean weight."
+    if ((got < low) | (got > high)).any():
+        reason = (
+            "The logarithm of a mean lies between the smallest and the largest log-weight; yours "
+            "does not."
+        )
+    return reason, "With equal log-weights the bound is that number."
+
+
+def _praise_bound(attempt: Attempt, generator: torch.Generator) -> str:
+    log_weights = -800 + 3 * torch.randn(50, 1000, generator=generator)
+    one, many = log_weights.mean(), _bound(log_weights).mean()
+    return (
+        "The logarithm of the mean weight, for each image, whatever its size. For log-weights of "
+        f"−800 ± 3 the ELBO is {one:.1f} and the bound of 50 draws {many:.1f}; log p(x) would be "
+        "−795.5."
+    )
+
+
+_MEAN = "A mean of S weights is their sum divided by S: subtract log S."
+_ORDER = "First the mean of the weights, then the logarithm."
+# fmt: off
+_BOUND_WRONG = [
+    Wrong(lambda w: w.mean(0),
+          "You take the mean of the logarithms: that is the ELBO, with S draws, a lower bound.",
+          _ORDER),
+    Wrong(lambda w: w.sum(0), "You add up logarithms.", _ORDER),
+    Wrong(lambda w: w.logsumexp(0), "You forget to divide by S.", _MEAN),
+    Wrong(lambda w: w.logsumexp(0) + math.log(len(w)),
+          "You multiply by S where you must divide.", _MEAN),
+    Wrong(lambda w: w.logsumexp(0) / len(w), "You divide the logarithm by S, not the sum.", _MEAN),
+    Wrong(lambda w: w.logsumexp(0) - len(w), "You subtract S, not log S.", _MEAN),
+    Wrong(lambda w: w.logsumexp(0) - math.log(w.shape[1]),
+          "You divide by the number of images, not of draws.", "S is the length of axis 0."),
+    Wrong(lambda w: w.logsumexp(0) - math.log(w.numel()),
+          "You divide by draws and images.", "S is the length of axis 0."),
+    Wrong(lambda w: w.amax(0), "You keep only the largest weight.", _MEAN),
+    Wrong(lambda w: w.amax(0) - math.log(len(w)), "You keep only the largest weight.", _ORDER),
+    Wrong(lambda w: w.median(0).values,
+          "You take the median.", "The mean of the weights is p(x); their median is not."),
+    usual("exp", "Your result is an estimate of p(x), not of its logarithm.", "Take its log."),
+    usual("sign", "Your result has the wrong sign.", "It bounds log p(x); −bound is the loss."),
+    usual("bits"),
+    Wrong(lambda w: _bound(w) - w.amax(0),
+          "You subtract the largest log-weight, and never add it again.",
+          "log Σ exp(a) = m + log Σ exp(a − m)."),
+    Wrong(lambda w: (w.softmax(0) * w).sum(0),
+          "You weigh the logarithms by the normalized weights.", _ORDER),
+    usual("batch mean"),
+    Wrong(lambda w: _bound(w.reshape(-1, 1)).expand(w.shape[1]),
+          "You mix the draws of all images.", "Reduce axis 0 alone."),
+]
+# fmt: on
+
+formula(
     "02.iwae_bound",
     task="Write `iwae_bound`: from log-weights [S, B] of S draws for each of B images the "
-    "importance-weighted bound of log p(x), [B], safe for log-weights near −800.",
+    "importance-weighted bound of log p(x), [B], safe for log-weights near −800. Gradients flow.",
     signature="iwae_bound(log_weights) -> [B]",
     solution=VAE.importance_log_prob,
     hints=[
@@ -692,120 +680,17 @@ def _diagnose_elbo(got: Tensor, logits: Tensor, x: Tensor, mu: Tensor, log_var: 
         "exp(−800) is 0 in float32. `torch.logsumexp` subtracts the largest number first. A mean "
         "is a sum divided by S.",
     ],
+    right=_bound,
+    inputs=_draw_weights,
+    result="bound",
+    axes="[draws, images] -> [images]",
+    gradients=["log_weights"],
+    gradient_hint="The bound can be trained: no `detach`, no NumPy. (The largest log-weight, if "
+    "you subtract it yourself, must cancel.)",
+    wrong=_BOUND_WRONG,
+    otherwise=_not_a_bound,
+    passes=_praise_bound,
 )
-def _check_iwae_bound(attempt: Attempt, generator: torch.Generator) -> str:
-    def right(log_weights: Tensor) -> Tensor:
-        return log_weights.logsumexp(0) - math.log(len(log_weights))
-
-    for draws in (5, 12, 1):
-        log_weights = -4 * torch.rand(draws, _BATCH, generator=generator)
-        got = take_tensor("bound", attempt(log_weights), (_BATCH,), dtype=log_weights.dtype)
-        if not same(got, right(log_weights)):
-            _diagnose_iwae(got.detach(), log_weights)
-        log_weights.requires_grad_()
-        check_gradients(
-            "bound",
-            attempt(log_weights),
-            right(log_weights),
-            {"log_weights": log_weights},
-            "The bound can be trained: no `detach`, no NumPy. (The largest log-weight, if you "
-            "subtract it yourself, must cancel.)",
-        )
-    for spread in (4.0, 300.0):
-        # Images as different as can be, side by side: what is subtracted must be each one's own.
-        levels = torch.tensor([0.0, -50.0, -800.0, -3000.0, -800.0, 90.0, 800.0])
-        levels = levels[torch.randperm(_BATCH, generator=generator)]
-        log_weights = levels - spread * torch.rand(5, _BATCH, generator=generator)
-        got, wanted = attempt(log_weights), right(log_weights.double())
-        if isinstance(got, Tensor) and same(got, wanted, tolerance=1e-3):
-            continue
-        wrong = "is off or not finite"
-        if isinstance(got, Tensor) and got.shape == wanted.shape and got.dtype.is_floating_point:
-            at = (got - wanted).abs().nan_to_num(torch.inf).argmax()
-            wrong = f"is {got[at]:.4g} in place of {wanted[at]:.4g} where they are near " + (
-                f"{levels[at]:.0f}"
-            )
-        raise Mistake(
-            f"Right for log-weights near 0, but with others your bound {wrong}: exp(−800) is 0 in "
-            "float32, exp(800) is infinite.",
-            "Subtract the largest log-weight of each image before you take exponentials, and add "
-            "it again afterwards: `torch.logsumexp` does.",
-        )
-    log_weights = -800 + 3 * torch.randn(50, 1000, generator=generator)
-    one, many = log_weights.mean(), right(log_weights).mean()
-    return (
-        "The logarithm of the mean weight, for each image, whatever its size. For log-weights of "
-        f"−800 ± 3 the ELBO is {one:.1f} and the bound of 50 draws {many:.1f}; log p(x) would be "
-        "−795.5."
-    )
-
-
-def _diagnose_iwae(got: Tensor, log_weights: Tensor) -> None:
-    draws = len(log_weights)
-    total, log_s = log_weights.logsumexp(0), math.log(draws)
-    right = total - log_s
-    mean = "A mean of S weights is their sum divided by S: subtract log S."
-    order = "First the mean of the weights, then the logarithm."
-    known = [
-        (
-            log_weights.mean(0),
-            "You take the mean of the logarithms: that is the ELBO, with S draws, a lower bound.",
-            order,
-        ),
-        (log_weights.sum(0), "You add up logarithms.", order),
-        (total, "You forget to divide by S.", mean),
-        (total + log_s, "You multiply by S where you must divide.", mean),
-        (total / draws, "You divide the logarithm by S, not the sum.", mean),
-        (total - draws, "You subtract S, not log S.", mean),
-        (
-            total - math.log(log_weights.shape[1]),
-            "You divide by the number of images, not of draws.",
-            "S is the length of axis 0.",
-        ),
-        (
-            total - math.log(log_weights.numel()),
-            "You divide by draws and images.",
-            "S is the length of axis 0.",
-        ),
-        (log_weights.amax(0), "You keep only the largest weight.", mean),
-        (log_weights.amax(0) - log_s, "You keep only the largest weight.", order),
-        (
-            log_weights.median(0).values,
-            "You take the median.",
-            "The mean of the weights is p(x); their median is not.",
-        ),
-        (right.exp(), "Your result is an estimate of p(x), not of its logarithm.", "Take its log."),
-        (-right, "Your result has the wrong sign.", "It bounds log p(x); −bound is the loss."),
-        (right / math.log(2), "Your bound is in bits.", "Use the natural logarithm."),
-        (
-            right - log_weights.amax(0),
-            "You subtract the largest log-weight, and never add it again.",
-            "log Σ exp(a) = m + log Σ exp(a − m).",
-        ),
-        (
-            (log_weights.softmax(0) * log_weights).sum(0),
-            "You weigh the logarithms by the normalized weights.",
-            order,
-        ),
-        (
-            right.mean().expand_as(right),
-            "Every image gets the mean of the batch.",
-            "Reduce axis 0 alone.",
-        ),
-        (
-            (log_weights.flatten().logsumexp(0) - math.log(log_weights.numel())).expand_as(right),
-            "You mix the draws of all images.",
-            "Reduce axis 0 alone.",
-        ),
-    ]
-    below = (got < log_weights.amin(0) - 1e-3).any() or (got > log_weights.amax(0) + 1e-3).any()
-    reason = (
-        "The logarithm of a mean lies between the smallest and the largest log-weight; yours "
-        "does not."
-        if below
-        else "Your result is not the logarithm of the mean weight."
-    )
-    diagnose(got, known, (reason, "With equal log-weights the bound is that number."))
 
 
 # --- Posterior collapse --------------------------------------------------------------------------

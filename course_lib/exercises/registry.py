@@ -140,7 +140,7 @@ def check(name: str, attempt: Any) -> Result:
         return Result(name, "not attempted", _invitation(exercise))
     except Mistake as mistake:
         reason, hint = mistake.reason, mistake.hint
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = f"Your answer could not be judged: `{first_line(error)}`."
         hint = "Is it an ordinary tensor, of the shape that the task asks for?"
     if isinstance(attempt, Attempt):
@@ -203,5 +203,15 @@ def exercises(chapter: str | None = None) -> dict[str, str]:
 
 
 def _find(name: str) -> Exercise:
-    check_one_of("name", name, _EXERCISES)
+    if isinstance(name, str) and name in _EXERCISES:
+        return _EXERCISES[name]
+    chapter = name.split(".")[0] if isinstance(name, str) else ""
+    own = [known for known in _EXERCISES if known.split(".")[0] == chapter]
+    if not own:
+        chapters = ", ".join(sorted({known.split(".")[0] for known in _EXERCISES}))
+        raise ValueError(
+            f"name must begin with one of the chapters {chapters}, like 04.additive_coupling, "
+            f"got {name!r}"
+        )
+    check_one_of("name", name, own)
     return _EXERCISES[name]

@@ -5,12 +5,16 @@ The tests of a chapter subclass ``ExerciseLaws`` and list answers::
     class TestExercises(ExerciseLaws):
         chapter = "04"
         cases = {"04.break_it": (RIGHT, WRONG), ...}
+
+The mistakes of a declared exercise stand in its table (``formula.Wrong``) and are tried from there;
+WRONG holds what the table does not make: answers that stop, of another shape, without gradients.
 """
 
 import pytest
 import torch
 
 from course_lib.exercises import check, exercises, hint, registry, solution
+from course_lib.exercises.formula import declared
 
 STUBS = {
     "dots": lambda *args: ...,
@@ -41,6 +45,21 @@ STRANGE = [
     torch.zeros(7, device="meta"),
     torch.zeros(7, 4).to_sparse(),
 ]
+
+
+def from_a_copy(generator):
+    copy = torch.Generator()
+    copy.set_state(generator.get_state())
+    return copy
+
+
+def from_the_seed(generator):
+    return torch.Generator().manual_seed(generator.initial_seed())
+
+
+def replaced(function, at, change):
+    """A function that gets another generator than the one it is given."""
+    return lambda *args: function(*args[:at], change(args[at]), *args[at + 1 :])
 
 
 def is_prediction(name):
@@ -76,6 +95,13 @@ class ExerciseLaws:
                 for label, (answer, said) in wrong.items()
             ]
             metafunc.parametrize(("name", "wrong_answer", "said"), values)
+        elif "mistake" in wanted:
+            values = [
+                pytest.param(name, wrong, id=f"{name}-{i}-{wrong.says}")
+                for name, formula in declared(self.chapter).items()
+                for i, wrong in enumerate(formula.wrong)
+            ]
+            metafunc.parametrize(("name", "mistake"), values)
         elif "function_name" in wanted:
             metafunc.parametrize("function_name", [n for n in cases if not is_prediction(n)])
         elif "name" in wanted:
@@ -91,7 +117,8 @@ class ExerciseLaws:
     def test_there_are_cases_hints_and_a_solution(self, name):
         right, wrong = self.cases[name]
         assert len(right) >= 2
-        assert len(wrong) >= 5
+        table = declared(self.chapter)[name].wrong if name in declared(self.chapter) else ()
+        assert len(wrong) + len(table) >= 5
         assert 2 <= len(hint(name).hints) <= 4
         assert "def " in repr(solution(name))
 
@@ -106,6 +133,29 @@ class ExerciseLaws:
             assert result.status == "fails", result
             assert said in result.reason, result
             assert result.hint, result
+
+    def test_mistakes_of_the_table_are_named(self, name, mistake):
+        for _ in range(self.times(name, mistake.answer)):
+            result = check(name, mistake.answer)
+            assert result.status == "fails", result
+            assert result.reason == mistake.says, result
+            assert result.hint == mistake.hint, result
+
+    def test_what_a_declared_exercise_calls_right_is_right(self):
+        for name, formula in declared(self.chapter).items():
+            for _ in range(self.times(name, formula.right)):
+                result = check(name, formula.right)
+                assert result.status == "passes", result
+
+    def test_a_generator_that_never_advances_is_noticed(self):
+        for name, (right, _) in self.cases.items():
+            exercise = registry._EXERCISES[name]
+            if is_prediction(name) or "generator" not in exercise.argument_names():
+                continue
+            at = exercise.argument_names().index("generator")
+            for again in (from_a_copy, from_the_seed):
+                result = check(name, replaced(right[0], at, again))
+                assert result.status == "fails", (name, again, result)
 
     def test_a_stub_is_not_attempted(self, name, stub):
         if is_prediction(name):

@@ -423,7 +423,7 @@ NADE_WRONG = {
     ),
     "per hidden unit": (lambda x, W, V, b, c: x[:, :, None] * W, "result has shape [7, 6, 4]"),
     "transposed": (lambda *a: nade(*a).T, "result has shape [6, 7]; it must have [7, 6]"),
-    "list": (lambda *a: list(nade(*a).T), "returns a list of 6"),
+    "list": (lambda *a: list(nade(*a).T), "is a list of 6, not a tensor"),
     "in place": (nade_in_place, "changes its input `c` in place"),
     "detached": (lambda *a: nade(*a).detach(), "No gradient flows from your result back to W"),
     "c detached": (lambda x, W, V, b, c: nade(x, W, V, b, c.detach()), "back to c"),

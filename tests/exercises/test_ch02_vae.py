@@ -69,43 +69,7 @@ def kl_in_place(mu, log_var, m, log_s):
 
 KL_RIGHT = [kl, latent.gaussian_kl, kl_of_torch, kl_by_loop]
 KL_WRONG = {
-    "other direction": (lambda a, b, c, d: kl(c, d, a, b), "You have the other direction"),
-    "sign": (lambda *args: -kl(*args), "Your result has the wrong sign"),
-    "mean": (lambda a, *args: kl(a, *args) / a.shape[1], "You average over the coordinates"),
-    "no half": (lambda *args: 2 * kl(*args), "The ½ is missing"),
-    "standard": (lambda a, b, c, d: kl(a, b, 0 * c, 0 * d), "from the standard Gaussian"),
-    "no 1": (with_terms(lambda r, s, g: r + s - g), "The −1 is missing"),
-    "no log": (with_terms(lambda r, s, g: r + s - 1), "The logarithm is missing"),
-    "log sign": (with_terms(lambda r, s, g: r + s - 1 + g), "Your logarithm has the wrong sign"),
-    "no means": (with_terms(lambda r, s, g: r - 1 - g), "Only the variances count"),
-    "only means": (with_terms(lambda r, s, g: s), "Only the means count"),
-    "half log": (with_terms(lambda r, s, g: r + s - 1 - g / 2), "halved once too often"),
-    "whole log": (with_terms(lambda r, s, g: r + s - 1 - 2 * g), "escapes the ½"),
-    "s/σ": (with_terms(lambda r, s, g: r.sqrt() + s - 1 - g), "You have σ / s where"),
-    "not divided": (
-        lambda a, b, c, d: ((b - d).exp() + (a - c) ** 2 - 1 - b + d).sum(1) / 2,
-        "Your (μ − m)² is not divided by s²",
-    ),
-    "divided by σ²": (
-        lambda a, b, c, d: ((b - d).exp() + (a - c) ** 2 / b.exp() - 1 - b + d).sum(1) / 2,
-        "divided by σ², not by s²",
-    ),
-    "divided by s": (
-        lambda a, b, c, d: ((b - d).exp() + (a - c) ** 2 / (d / 2).exp() - 1 - b + d).sum(1) / 2,
-        "divided by s, not by s²",
-    ),
-    "σ² alone": (
-        lambda a, b, c, d: (b.exp() + (a - c) ** 2 / d.exp() - 1 - b + d).sum(1) / 2,
-        "Your σ² is not divided by s²",
-    ),
-    "log σ": (lambda a, b, c, d: kl(a, 2 * b, c, 2 * d), "You take `log_var` for log σ"),
-    "not squared": (
-        lambda a, b, c, d: ((b - d).exp() + (a - c) / d.exp() - 1 - b + d).sum(1) / 2,
-        "Your μ − m is not squared",
-    ),
-    "sum of means": (lambda a, b, c, d: kl(a, b, -c, d), "You add the means"),
-    "bits": (lambda *args: kl(*args) / math.log(2), "Your result is in bits"),
-    "draws": (kl_from_draws, "Your "),
+    "draws": (kl_from_draws, "it is drawn at random"),
     "half of it": (lambda *args: kl(*args) / 3.7, "not the divergence of these Gaussians"),
     "shifted": (lambda *args: kl(*args) - 9, "Your divergence is negative somewhere"),
     "no sum": (with_terms(lambda r, s, g: r[:, :, None] + s[:, :, None]), "has shape [7, 1]"),
@@ -312,69 +276,15 @@ def reversed_kl(logits, x, mu, v):
 
 ELBO_RIGHT = [elbo, elbo_of_library, elbo_by_cross_entropy, elbo_by_loop]
 ELBO_WRONG = {
-    "plus": (lambda *args: elbo(*args, sign=-1), "You add the divergence"),
-    "loss": (lambda *args: -elbo(*args), "Your value is −ELBO"),
-    "fit sign": (with_fit(lambda a, x: -bernoulli_log_prob(a, x)), "Your fit has the wrong sign"),
-    "no KL": (lambda *args: elbo(*args, sign=0), "You forget the divergence"),
-    "no fit": (with_fit(lambda a, x: torch.zeros(len(x))), "You forget the reconstruction"),
-    "mean of pixels": (
-        with_fit(lambda a, x: bernoulli_log_prob(a, x) / x.shape[1]),
-        "You average over the pixels",
-    ),
-    "mean of latents": (
-        lambda a, x, mu, v: elbo(a, x, mu, v, sign=1 / mu.shape[1]),
-        "You average the divergence over the latents",
-    ),
     "both means": (
         lambda a, x, mu, v: elbo(
             a, x, mu, v, fit=bce(a, x, reduction="none").mean(1), sign=1 / mu.shape[1]
         ),
         "You average over pixels and over latents",
     ),
-    "per pixel": (lambda a, x, mu, v: elbo(a, x, mu, v) / x.shape[1], "divide by the number of"),
-    "reversed": (reversed_kl, "has the other direction"),
-    "2 KL": (lambda *args: elbo(*args, sign=2), "twice as large"),
-    "KL / 2": (lambda *args: elbo(*args, sign=0.5), "half as large"),
-    "no 1": (with_cost(lambda kl: kl + 0.5), "The −1 is missing"),
-    "log σ": (
-        lambda a, x, mu, v: elbo(a, x, mu, 2 * v),
-        "You take `log_var` for log σ",
-    ),
-    "log sign": (
-        lambda a, x, mu, v: elbo(a, x, mu, v) - v.sum(1),
-        "logarithm in your divergence has the wrong sign",
-    ),
-    "no μ": (lambda a, x, mu, v: elbo(a, x, 0 * mu, v), "μ² is missing"),
-    "σ for σ²": (
-        lambda a, x, mu, v: bernoulli_log_prob(a, x) - ((v / 2).exp() + mu**2 - 1 - v).sum(1) / 2,
-        "You have σ where σ² belongs",
-    ),
-    "swapped": (lambda a, x, mu, v: elbo(-a, x, mu, v), "You swap zeros and ones"),
-    "ones": (with_fit(lambda a, x: (x * F.logsigmoid(a)).sum(1)), "only the bits that are 1"),
-    "logits": (with_fit(lambda a, x: (x * a).sum(1)), "normalization of your bits is missing"),
-    "squares": (with_fit(lambda a, x: -((a.sigmoid() - x) ** 2).sum(1)), "You use squared errors"),
-    "sigmoid twice": (
-        with_fit(lambda a, x: bernoulli_log_prob(a.sigmoid(), x)),
-        "You take the sigmoid twice",
-    ),
-    "bits": (lambda *args: elbo(*args) / math.log(2), "Your bound is in bits"),
-    "mean of batch": (
-        lambda *args: elbo(*args).mean().expand(7),
-        "Every image gets the mean of the batch",
-    ),
-    "sum of batch": (
-        lambda *args: elbo(*args).sum().expand(7),
-        "Every image gets the sum of the batch",
-    ),
-    "fit of batch": (
-        with_fit(lambda a, x: bce(a, x, reduction="sum")),
-        "Your reconstruction is summed over the batch",
-    ),
-    "default mean": (with_fit(bce), "a mean over pixels and batch"),
     "scalar": (lambda *args: elbo(*args).mean(), "result has shape []"),
     "no sum": (with_fit(lambda a, x: bce(a, x, reduction="none")[:1, :1]), "has shape [1, 7]"),
     "naive": (with_fit(naive_fit), "right for small logits, and wrong or not finite"),
-    "clamped": (with_fit(clamped_fit), "right for small logits, and wrong or not finite"),
     "guarded": (
         with_fit(lambda a, x: naive_fit(a.clamp(-20, 20), x)),
         "right for small logits, and wrong or not finite",
@@ -435,38 +345,12 @@ def right_slope(d, s):
 
 SCORES_RIGHT = [scores, scores_of_library, scores_by_jacobian]
 SCORES_WRONG = {
-    "no f": (lambda f, *args: scores(torch.ones_like(f), *args), "grad_mu is the score itself"),
-    "sign": (lambda f, *args: scores(-f, *args), "Your grad_mu has the wrong sign"),
-    "no σ": (with_mu(lambda d, s: d), "Your grad_mu is not divided by σ²"),
-    "one σ": (with_mu(lambda d, s: d / s), "Your grad_mu is divided by σ, not by σ²"),
-    "times σ": (with_mu(lambda d, s: d * s), "Your grad_mu is multiplied by σ"),
-    "z": (lambda f, z, m, s: (f * z / s**2, f), "uses z in place of z − μ"),
-    "z alone": (lambda f, z, m, s: (f * z, f), "uses z in place of z − μ, and no σ"),
-    "log p": (with_mu(lambda d, s: -(d**2) / 2 / s**2), "f(z) times the logarithm of p"),
     "reparameterized": (
         lambda f, z, m, s: (f, f * (z - m) / s),
         "not f(z) times the slope of log p(z) in μ",
     ),
-    "baseline": (lambda f, *args: scores(f - f.mean(), *args), "You subtract a baseline"),
-    "over n": (lambda f, *args: scores(f / len(f), *args), "You divide by the number of draws"),
-    "mean f": (lambda f, *args: scores(f.mean(), *args), "You take the mean of f first"),
-    "swapped": (lambda *args: scores(*args)[::-1], "You swap the two gradients"),
-    "no 1/σ": (with_slope(lambda d, s: d**2 / s**3), "The −1 / σ is missing"),
-    "plus 1/σ": (
-        with_slope(lambda d, s: d**2 / s**3 + 1 / s),
-        "The 1 / σ in your grad_sigma has the wrong sign",
-    ),
     "σ sign": (with_slope(lambda d, s: -right_slope(d, s)), "Your grad_sigma has the wrong sign"),
-    "log σ": (with_slope(lambda d, s: s * right_slope(d, s)), "the slope in log σ."),
-    "log σ²": (with_slope(lambda d, s: s / 2 * right_slope(d, s)), "the slope in log σ²"),
-    "σ²": (with_slope(lambda d, s: right_slope(d, s) / 2 / s), "the slope in σ²"),
-    "d² / σ²": (with_slope(lambda d, s: d**2 / s**2 - 1 / s), "divided by σ², not by σ³"),
-    "μ again": (with_slope(lambda d, s: d / s**2), "grad_sigma is grad_mu again"),
     "other": (with_slope(lambda d, s: d), "your grad_sigma is not f(z) times the slope"),
-    "σ without f": (
-        lambda f, z, m, s: (scores(f, z, m, s)[0], right_slope(z - m, s)),
-        "Your grad_sigma is the score itself",
-    ),
     "mean": (lambda *args: tuple(g.mean() for g in scores(*args)), "has shape []"),
     "one": (lambda *args: scores(*args)[0], "returns only one result"),
     "column": (
@@ -528,24 +412,6 @@ BOUND_RIGHT = [
 ]
 OFF = "Right for log-weights near 0, but"
 BOUND_WRONG = {
-    "mean of logs": (lambda w: w.mean(0), "that is the ELBO"),
-    "sum of logs": (lambda w: w.sum(0), "You add up logarithms"),
-    "no S": (lambda w: w.logsumexp(0), "You forget to divide by S"),
-    "times S": (lambda w: w.logsumexp(0) + math.log(len(w)), "You multiply by S"),
-    "log over S": (lambda w: w.logsumexp(0) / len(w), "You divide the logarithm by S"),
-    "minus S": (lambda w: w.logsumexp(0) - len(w), "You subtract S, not log S"),
-    "minus log B": (lambda w: w.logsumexp(0) - math.log(w.shape[1]), "the number of images"),
-    "minus log SB": (lambda w: w.logsumexp(0) - math.log(w.numel()), "by draws and images"),
-    "max": (lambda w: w.amax(0), "You keep only the largest weight"),
-    "max over S": (lambda w: w.amax(0) - math.log(len(w)), "You keep only the largest weight"),
-    "median": (lambda w: w.median(0).values, "You take the median"),
-    "weight": (lambda w: w.exp().mean(0), "an estimate of p(x), not of its logarithm"),
-    "sign": (lambda w: -bound(w), "Your result has the wrong sign"),
-    "bits": (lambda w: bound(w) / math.log(2), "Your bound is in bits"),
-    "top lost": (lambda w: bound(w) - w.amax(0), "and never add it again"),
-    "weighted logs": (lambda w: (w.softmax(0) * w).sum(0), "by the normalized weights"),
-    "batch": (lambda w: bound(w).mean().expand(7), "Every image gets the mean of the batch"),
-    "mixed": (lambda w: bound(w.reshape(-1, 1)).expand(7), "You mix the draws of all images"),
     "wrong axis": (lambda w: bound(w.T), "bound has shape [5]; it must have [7]"),
     "scalar": (lambda w: bound(w).mean(), "bound has shape []"),
     "too high": (lambda w: bound(w) + 9, "lies between the smallest and the largest"),
@@ -645,7 +511,7 @@ class TestExercises(ExerciseLaws):
 
 
 def test_the_input_is_named_on_which_it_broke():
-    result = check("02.gaussian_kl", KL_WRONG["sign"][0])
+    result = check("02.gaussian_kl", lambda *args: -kl(*args))
     assert result.where.startswith("mu of shape [7, 3], log_var of shape [7, 3]")
 
 

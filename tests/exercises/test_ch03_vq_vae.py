@@ -104,7 +104,7 @@ NEAREST_WRONG = {
     "codes": (lambda z, e: e[nearest(z, e)], "have shape [400, 3]"),
     "min": (lambda z, e: torch.cdist(z, e).min(1), "returns a min of 2"),
     "int32": (lambda z, e: nearest(z, e).int(), "of dtype int32"),
-    "list": (lambda z, e: nearest(z, e).tolist(), "returns a list of 400"),
+    "list": (lambda z, e: nearest(z, e).tolist(), "is a list of 400, not a tensor"),
     "NumPy": (lambda z, e: nearest(z, e).numpy(), "of type ndarray"),
     "in place": (lambda z, e: nearest(z.mul_(2), e), "changes its input `z` in place"),
 }

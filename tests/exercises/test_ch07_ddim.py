@@ -631,7 +631,7 @@ SAMPLE_WRONG = {
     "drawing": (sample_drawing, "you draw noise"),
     "plain times": (sample_with_plain_times, "a time of int"),
     "one input": (lambda net, z, table, times: net(z), "You call net(Tensor)"),
-    "states": (sample_all_states, "returns a list of 2"),
+    "states": (sample_all_states, "is a list of 2, not a tensor"),
     "eats its list": (sample_eating_its_list, "changes its input `times` in place"),
     "in place": (
         lambda net, z, table, times: my_ddim_sample(net, z.mul_(2), table, times),

@@ -240,6 +240,7 @@ def test_a_list_is_watched_too():
         (3.0, [4], r"of type float, not a tensor of shape \[4\]", "PyTorch"),
         (None, [4], "of type NoneType", "PyTorch"),
         ((1, 2), [4], "returns a tuple of 2, but only y", "Return y alone"),
+        ([torch.zeros(())] * 4, [4], r"y is a list of 4, not a tensor of shape \[4\]", "stack"),
     ],
 )
 def test_tensors_that_are_not_as_asked_for(value, shape, said, hint):
