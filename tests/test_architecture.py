@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "widgets": {"checks"},  # given arrays and callables, never a model
     "experiments": MODELS | {"training"},  # what breaks, and why
     "exercises": MODELS | {"training", "widgets", "experiments"},
+    "notebook": {"checks"},  # helpers of the notebooks; nothing else imports them
     "__main__": MODELS | {"training", "widgets", "exercises"},  # nobody imports the command line
     "": {"checks"},  # course_lib/__init__.py: importing a part must not load the others
 }
@@ -123,6 +124,7 @@ GOOD = {
     "autoregressive/pixelcnn.py": "from course_lib.nn.mlp import MLP\n",
     "metrics/bits.py": "from course_lib.flows.nice import NICE\n",
     "training/fit.py": "from course_lib.metrics import bits\nfrom course_lib.flows import NICE\n",
+    "notebook.py": "from course_lib.checks import check_int\n",
     "widgets/base.py": "import anywidget\nfrom course_lib.checks import check_int\n",
     "experiments/spikes.py": "from course_lib.flows import NICE\nfrom course_lib import training\n",
     "exercises/ch04.py": "from course_lib.flows import NICE\nfrom course_lib import experiments\n",
@@ -155,6 +157,7 @@ def test_a_tree_that_points_down_passes(tmp_path: Path) -> None:
         ("training/fit.py", "from course_lib import exercises", "training imports exercises"),
         ("flows/nice.py", "from course_lib import experiments", "flows imports experiments"),
         ("training/fit.py", "from course_lib import experiments", "training imports experiments"),
+        ("flows/nice.py", "from course_lib.notebook import seeded", "flows imports notebook"),
         ("experiments/x.py", "from course_lib import exercises", "experiments imports exercises"),
         ("widgets/play.py", "from course_lib.flows import NICE", "widgets imports flows"),
         ("widgets/play.py", "from course_lib import data", "widgets imports data"),

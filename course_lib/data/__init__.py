@@ -1,9 +1,10 @@
-"""Data of the course: toy distributions, the 8×8 digits, MNIST, and grey levels to numbers."""
+"""Data of the course: toys, the 8×8 digits, MNIST, and what becomes of pixels for a model."""
 
 from course_lib.data.augment import jitter
 from course_lib.data.digits import load_digits
 from course_lib.data.discrete import binarize, dequantize, quantize
 from course_lib.data.mnist import load_mnist
+from course_lib.data.ranges import to_signed, to_unit
 from course_lib.data.toys import TOYS, toy, toy_log_prob
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "load_digits",
     "load_mnist",
     "quantize",
+    "to_signed",
+    "to_unit",
     "toy",
     "toy_log_prob",
 ]

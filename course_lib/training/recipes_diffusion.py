@@ -6,7 +6,7 @@ import time
 import torch
 from torch import Tensor
 
-from course_lib.data import load_digits, load_mnist
+from course_lib.data import load_digits, load_mnist, to_signed, to_unit
 from course_lib.diffusion import DDPM, DiscreteSchedule, ddim_sample, last
 from course_lib.nn import TimeMLP, UNet
 from course_lib.training.quality import N_SAMPLES, feature_distance
@@ -18,16 +18,6 @@ from course_lib.training.recipes_latent import moved_digits
 DIGITS_STEPS, ETAS = (5, 10, 20, 50, 100, 400), (0.0, 0.5, 1.0)
 DIGITS_SAMPLERS = [(steps, eta) for steps in DIGITS_STEPS for eta in ETAS]
 MNIST_SAMPLERS = [(10, 0.0), (20, 0.0), (50, 0.0), (50, 1.0), (250, 1.0)]
-
-
-def to_signed(images: Tensor) -> Tensor:
-    """Images from [0, 1] to [−1, 1], where noise of mean 0 leaves them in the middle."""
-    return 2 * images - 1
-
-
-def to_unit(images: Tensor) -> Tensor:
-    """Back from [−1, 1] to [0, 1]; what lies outside is cut off."""
-    return ((images + 1) / 2).clamp(0, 1)
 
 
 def mnist_batch(x: Tensor, generator: torch.Generator) -> Tensor:

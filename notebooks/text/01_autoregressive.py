@@ -35,16 +35,11 @@
 # %%
 import torch
 
+from course_lib.notebook import one_thread, seeded
 from course_lib.training import fit, load_card, load_pretrained
 from course_lib.widgets import MaskExplorer, PixelByPixel, ReceptiveField
 
-torch.set_num_threads(1)  # these models are so small that a second thread costs more than it helps
-
-
-def seeded(seed):
-    """A source of randomness of its own, so that every cell can be run again."""
-    return torch.Generator().manual_seed(seed)
-
+one_thread()  # models this small are slower on two
 
 # %%
 pixelcnn = load_pretrained("pixelcnn_digits")

@@ -36,16 +36,11 @@
 import torch
 
 from course_lib.data import binarize, load_digits
+from course_lib.notebook import one_thread, seeded
 from course_lib.training import fit, load_card, load_pretrained
 from course_lib.widgets import BetaExplorer, LatentPlane, ParticlePlayer, Reparameterization
 
-torch.set_num_threads(1)  # these models are so small that a second thread costs more than it helps
-
-
-def seeded(seed):
-    """A source of randomness of its own, so that every cell can be run again."""
-    return torch.Generator().manual_seed(seed)
-
+one_thread()  # models this small are slower on two
 
 # %%
 plane_model, drawing_model = load_pretrained("vae_mnist_plane"), load_pretrained("cvae_mnist")

@@ -35,16 +35,11 @@
 import torch
 
 from course_lib.data import load_digits
+from course_lib.notebook import one_thread, seeded
 from course_lib.training import load_card, load_pretrained
 from course_lib.widgets import CodeSwap, Voronoi
 
-torch.set_num_threads(1)  # these models are so small that a second thread costs more than it helps
-
-
-def seeded(seed):
-    """A source of randomness of its own, so that every cell can be run again."""
-    return torch.Generator().manual_seed(seed)
-
+one_thread()  # models this small are slower on two
 
 # %%
 mnist_model, mnist_prior = load_pretrained("vqvae_mnist_64"), load_pretrained("prior_mnist")

@@ -36,16 +36,11 @@
 # %%
 import torch
 
+from course_lib.notebook import one_thread, seeded
 from course_lib.training import fit, load_card, load_pretrained
 from course_lib.widgets import DensityWarp, ImagePlayer, Inpaint, ParticlePlayer
 
-torch.set_num_threads(1)  # these models are so small that a second thread costs more than it helps
-
-
-def seeded(seed):
-    """A source of randomness of its own, so that every cell can be run again."""
-    return torch.Generator().manual_seed(seed)
-
+one_thread()  # models this small are slower on two
 
 # %%
 moons = load_pretrained("nice_two_moons")
@@ -227,15 +222,8 @@ show_source(Planar.forward)
 # **orange where space was stretched, blue where it was squeezed.** Watch the mesh: its cells grow
 # where the points turn orange.
 
-
 # %%
-def follow(flow, x):
-    """All states of x [T, B, 2] on its way through a flow, and its log-determinants so far [T, B]."""
-    so_far = [torch.zeros(len(x))]
-    for transform, state in zip(flow.transforms, flow.trajectory(x)):
-        so_far.append(so_far[-1] + transform(state)[1].detach())
-    return flow.trajectory(x), torch.stack(so_far)
-
+from course_lib.notebook import follow  # all states of points, and their log-determinants so far
 
 torch.manual_seed(14)
 planar = Flow([Planar(2) for _ in range(6)], StandardGaussian(2))
@@ -257,14 +245,8 @@ ParticlePlayer(
 # **Check it**: the running sum against the Jacobian of the whole flow, which automatic
 # differentiation computes without knowing any formula of ours.
 
-
 # %%
-def jacobians(function, x):
-    """The Jacobian of function at every row of x [B, n], by automatic differentiation: [B, n, n]."""
-    return torch.stack(
-        [torch.autograd.functional.jacobian(lambda p: function(p[None])[0], p) for p in x]
-    )
-
+from course_lib.notebook import jacobians  # of a function at every point, by autograd: [B, n, n]
 
 planar = planar.double()
 x = torch.randn(50, 2, generator=seeded(2), dtype=torch.float64)

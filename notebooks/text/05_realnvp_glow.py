@@ -35,16 +35,11 @@
 # %%
 import torch
 
+from course_lib.notebook import one_thread, seeded
 from course_lib.training import fit, load_card, load_pretrained, recipe
 from course_lib.widgets import ImagePlayer, LatentPlane, ParticlePlayer, ScaleMixer, corner_shares
 
-torch.set_num_threads(1)  # these models are so small that a second thread costs more than it helps
-
-
-def seeded(seed):
-    """A source of randomness of its own, so that every cell can be run again."""
-    return torch.Generator().manual_seed(seed)
-
+one_thread()  # models this small are slower on two
 
 # %%
 glow = load_pretrained("glow_mnist")
@@ -195,17 +190,8 @@ show_source([AffineCoupling.forward, AffineCoupling.inverse])
 # %% [markdown]
 # **Check it** in double precision: the inverse, and the log-determinant against automatic differentiation.
 
-
 # %%
-def jacobians(function, x):
-    """The Jacobian [n, n] of function at every row of x [B, *event], flattened: [B, n, n]."""
-    n = x[0].numel()
-    return torch.stack(
-        [
-            torch.autograd.functional.jacobian(lambda p: function(p[None])[0], p).reshape(n, n)
-            for p in x
-        ]
-    )
+from course_lib.notebook import jacobians  # of a function at every point, by autograd: [B, n, n]
 
 
 def shake(module, seed):
@@ -263,16 +249,8 @@ print("RealNVP: less than a third of that:", excess["RealNVP"] < excess["NICE"] 
 # so that little probability falls into it. *The bridge cannot vanish*, because a continuous invertible map
 # cannot tear the plane, but it can become as thin as you like.
 
-
 # %%
-def follow(flow, x):
-    """All states of x [T, B, 2] on its way through a flow, and its log-determinants so far [T, B]."""
-    so_far = [torch.zeros(len(x))]
-    states = flow.trajectory(x)
-    for transform, state in zip(flow.transforms, states):
-        so_far.append(so_far[-1] + transform(state)[1].detach())
-    return states, torch.stack(so_far)
-
+from course_lib.notebook import follow  # all states of points, and their log-determinants so far
 
 mesh = torch.cartesian_prod(torch.linspace(-2.4, 2.4, 25), torch.linspace(-2.4, 2.4, 25))
 between = torch.randn(500, 2, generator=seeded(4)) * 1.1  # mostly where there is no data

@@ -35,17 +35,13 @@
 # %%
 import torch
 
+from course_lib.data import to_unit
 from course_lib.diffusion import DDPM, DiscreteSchedule, ddim_sample
+from course_lib.notebook import one_thread, seeded
 from course_lib.training import fit, load_card, load_pretrained
 from course_lib.widgets import Dissolve, ImagePlayer, ParticlePlayer, PointCloud, VectorField
 
-torch.set_num_threads(1)  # these models are so small that a second thread costs more than it helps
-
-
-def seeded(seed):
-    """A source of randomness of its own, so that every cell can be run again."""
-    return torch.Generator().manual_seed(seed)
-
+one_thread()  # models this small are slower on two
 
 # %%
 mnist_ddpm = load_pretrained("ddpm_mnist")
@@ -60,12 +56,6 @@ shown = list(range(0, 48, 6))
 guesses = [
     mnist_ddpm.predict_x0(states[k], 999 - 20 * k, y=classes, clip=1.0).detach() for k in shown
 ]
-
-
-def to_unit(images):
-    """From [-1, 1], where the model lives, to [0, 1], where pictures do."""
-    return ((images + 1) / 2).clamp(0, 1)
-
 
 ImagePlayer(
     to_unit(torch.stack([*(states[k] for k in shown), states[-1]])),
@@ -149,7 +139,7 @@ import math
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 
-from course_lib.data import load_digits, toy, toy_log_prob
+from course_lib.data import load_digits, to_signed, toy, toy_log_prob
 from course_lib.diffusion import (
     PREDICTIONS,
     GaussianPath,
@@ -660,7 +650,7 @@ show_source(UNet.forward)
 torch.manual_seed(0)
 live_digits = DDPM(UNet((1, 8, 8), widths=(16, 32)), DiscreteSchedule.linear(100))
 history = fit(
-    live_digits, 2 * load_digits("train")[0] - 1, steps=300, batch_size=64, lr=4e-3, ema=0.98
+    live_digits, to_signed(load_digits("train")[0]), steps=300, batch_size=64, lr=4e-3, ema=0.98
 )
 print("the loss fell below 0.15:", history.loss() < 0.15)
 

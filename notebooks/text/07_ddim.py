@@ -35,24 +35,14 @@
 # %%
 import torch
 
+from course_lib.data import to_unit
 from course_lib.diffusion import DDPM, DiscreteSchedule, ddim_invert, ddim_sample, last, slerp
+from course_lib.notebook import one_thread, seeded
 from course_lib.training import load_card, load_pretrained
 from course_lib.training.recipes_diffusion import DIGITS_STEPS, ETAS, distance_name, seconds_name
 from course_lib.widgets import Interpolation, ParticlePlayer, StepsByEta, VectorField
 
-torch.set_num_threads(1)  # these models are so small that a second thread costs more than it helps
-
-
-def seeded(seed):
-    """A source of randomness of its own, so that every cell can be run again."""
-    return torch.Generator().manual_seed(seed)
-
-
-def to_unit(images):
-    """From [-1, 1], where the model lives, to [0, 1], where pictures do."""
-    return ((images + 1) / 2).clamp(0, 1)
-
-
+one_thread()  # models this small are slower on two
 digits_ddpm = load_pretrained("ddpm_digits")
 card = load_card("ddpm_digits")["metrics"]
 
@@ -150,7 +140,7 @@ import math
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 
-from course_lib.data import load_digits, toy
+from course_lib.data import load_digits, to_signed, toy
 from course_lib.diffusion import IdealDenoiser, ddim_step, ddim_times, ddpm_sample
 from course_lib.exercises import check, hint, show_source, solution
 from course_lib.experiments import run_times
@@ -364,7 +354,7 @@ from course_lib.diffusion.ddim import _inverted_states
 show_source(_inverted_states)
 
 # %%
-digits = 2 * load_digits("test")[0][:12] - 1
+digits = to_signed(load_digits("test")[0][:12])
 errors, counts = {}, [10, 20, 50, 100, 200]
 for S in counts:
     latent = last(ddim_invert(digits_ddpm, digits, steps=S))

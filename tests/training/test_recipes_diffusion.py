@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from course_lib.data import load_digits, load_mnist, toy_log_prob
+from course_lib.data import load_digits, load_mnist, to_signed, to_unit, toy_log_prob
 from course_lib.diffusion import DDPM, DiscreteSchedule, ddim_sample, last
 from course_lib.nn import TimeMLP
 from course_lib.training import checkpoint_folder, load_card, load_pretrained, recipe
@@ -24,8 +24,6 @@ from course_lib.training.recipes_diffusion import (
     mnist_batch,
     sampler_metrics,
     seconds_name,
-    to_signed,
-    to_unit,
 )
 from course_lib.training.recipes_flows import toy_points
 
@@ -184,13 +182,6 @@ def test_sampler_metrics_start_from_the_same_noise_and_see_every_class():
         assert torch.equal(first[0], second[0])
         assert first[1].bincount().tolist() == [10] * 10
     assert not torch.equal(seen[0][0], seen[1][0])
-
-
-def test_images_go_to_the_model_s_range_and_back():
-    x = torch.tensor([0.0, 0.25, 1.0])
-    assert to_signed(x).tolist() == [-1.0, -0.5, 1.0]
-    assert torch.equal(to_unit(to_signed(x)), x)
-    assert to_unit(torch.tensor([-1.5, 2.0])).tolist() == [0.0, 1.0]
 
 
 def test_a_batch_of_digits_is_partly_jittered():
