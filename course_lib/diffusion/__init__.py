@@ -4,7 +4,7 @@ from course_lib.diffusion.ddim import ddim_invert, ddim_sample, ddim_step, ddim_
 from course_lib.diffusion.ddpm import DDPM, ddpm_sample
 from course_lib.diffusion.denoiser import Denoiser, PredictionError
 from course_lib.diffusion.ideal import IdealDenoiser
-from course_lib.diffusion.paths import PREDICTIONS, GaussianPath, combine, convert, spread
+from course_lib.diffusion.paths import PREDICTIONS, GaussianPath, combine, convert, per_example
 from course_lib.diffusion.sampling import last
 from course_lib.diffusion.schedule import DiscreteSchedule
 
@@ -24,6 +24,6 @@ __all__ = [
     "ddim_times",
     "ddpm_sample",
     "last",
+    "per_example",
     "slerp",
-    "spread",
 ]

@@ -190,7 +190,7 @@ def ddim_invert(
 
     """
     times = _times(model, steps, spacing)
-    check_floats("x", x, None, dtype=model.zero.dtype)
+    check_floats("x", x, None, dtype=model.dtype)
     check_batch("x's shape", x.shape, model)
     return _inverted_states(model, x, times, y)
 

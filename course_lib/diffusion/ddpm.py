@@ -97,7 +97,7 @@ class DDPM(Denoiser):
             ValueError: When an argument is not as described.
 
         """
-        check_floats("x_t", x_t, None, dtype=self.zero.dtype)
+        check_floats("x_t", x_t, None, dtype=self.dtype)
         check_floats("x_0", x_0, x_t.shape, dtype=x_t.dtype)
         self._whole_times(t, len(x_t))
         return self._mix(x_t, x_0, t, "posterior")
@@ -149,7 +149,7 @@ class DDPM(Denoiser):
             ValueError: When an argument is not as described.
 
         """
-        check_floats("x", x, None, dtype=self.zero.dtype)
+        check_floats("x", x, None, dtype=self.dtype)
         check_generator(generator, x.device)
         if levels is not None:
             check_int("levels", levels, minimum=2)
@@ -160,7 +160,7 @@ class DDPM(Denoiser):
                 raise ValueError(f"x must hold {what}")
         terms = []
         for t in range(len(self.schedule)):
-            x_t = self.schedule.sample(x, t, self.noise(x.shape, generator))
+            x_t = self.schedule.noised(x, t, self.noise(x.shape, generator))
             mean, variance = self.reverse(x_t, t, y=y)
             if t == 0:
                 beta = self.schedule.betas[:1].to(x)

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from course_lib.checks import check_floats, check_number, check_one_of
 from course_lib.diffusion.paths import PREDICTIONS, GaussianPath, combine, convert
 from course_lib.diffusion.schedule import DiscreteSchedule
+from course_lib.nn import Placed
 
 __all__ = ["Denoiser", "PredictionError"]
 
@@ -16,7 +17,7 @@ class PredictionError(ArithmeticError):
     """The network's output is not finite, or not of the shape of its input."""
 
 
-class Denoiser(nn.Module):
+class Denoiser(Placed):
     """A network that looks at x_t and says what it is made of: eps, x_0, or a mixture of both.
 
     Which mixture the network itself predicts is a matter of training. ``predict`` gives any of
@@ -41,8 +42,6 @@ class Denoiser(nn.Module):
         check_one_of("predicts", predicts, PREDICTIONS)
         super().__init__()
         self.net, self.path, self.predicts = net, path, predicts
-        # Knows the precision and the device of the model, also where the network has no weights.
-        self.register_buffer("zero", torch.zeros(()), persistent=False)
 
     def extra_repr(self) -> str:
         """What the network predicts, on which path."""
@@ -68,7 +67,7 @@ class Denoiser(nn.Module):
 
         """
         check_one_of("target", target, PREDICTIONS)
-        check_floats("x_t", x_t, None, dtype=self.zero.dtype)
+        check_floats("x_t", x_t, None, dtype=self.dtype)
         times = self.path.times(t, len(x_t)).to(x_t.device)
         value = self._call(x_t, times, y)
         try:
@@ -111,10 +110,10 @@ class Denoiser(nn.Module):
             PredictionError: When the network's output has another shape than ``x``.
 
         """
-        check_floats("x", x, None, dtype=self.zero.dtype)
+        check_floats("x", x, None, dtype=self.dtype)
         t = self.path.draw_times(len(x), generator=generator, device=x.device)
         eps = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        value = self._call(self.path.sample(x, t, eps), t, y)
+        value = self._call(self.path.noised(x, t, eps), t, y)
         if value.shape != x.shape:
             what = f"{list(x.shape)}, got {list(value.shape)}"
             raise PredictionError(f"net's output must have shape {what}")
@@ -125,5 +124,4 @@ class Denoiser(nn.Module):
 
     def noise(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
         """Standard normal numbers in the model's precision, on its device."""
-        zero = self.zero
-        return torch.randn(shape, generator=generator, device=zero.device, dtype=zero.dtype)
+        return torch.randn(shape, generator=generator, device=self.device, dtype=self.dtype)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from course_lib.checks import check_floats, check_generator, check_one_of
 
-__all__ = ["PREDICTIONS", "GaussianPath", "combine", "convert", "spread"]
+__all__ = ["PREDICTIONS", "GaussianPath", "combine", "convert", "per_example"]
 
 
 class GaussianPath(ABC):
@@ -35,7 +35,7 @@ class GaussianPath(ABC):
         ...         return t
         >>> path = Straight()
         >>> t = torch.tensor([0.25])
-        >>> path.sample(torch.tensor([[4.0]]), t, torch.tensor([[8.0]]))
+        >>> path.noised(torch.tensor([[4.0]]), t, torch.tensor([[8.0]]))
         tensor([[5.]])
         >>> path.da(t), path.db(t)
         (tensor([-1.]), tensor([1.]))
@@ -65,7 +65,7 @@ class GaussianPath(ABC):
         """The log of the signal-to-noise ratio, log a² / b²: it falls along the path."""
         return 2 * (self.a(t).log() - self.b(t).log())
 
-    def sample(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    def noised(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """Noise ``x0 [B, *event]`` to times ``t``, ``[B]`` or one for all, with ``eps`` like x0.
 
         Raises:
@@ -76,7 +76,11 @@ class GaussianPath(ABC):
         check_floats("x0", x0, None)
         check_floats("eps", eps, x0.shape, dtype=x0.dtype)
         t = self.times(t, len(x0))
-        return spread(self.a(t.double()), x0) * x0 + spread(self.b(t.double()), x0) * eps
+        return per_example(self.a(t.double()), x0) * x0 + per_example(self.b(t.double()), x0) * eps
+
+    def sample(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """``noised`` under its older name; nothing is drawn."""
+        return self.noised(x0, t, eps)
 
     def draw_times(
         self, n: int, *, generator: torch.Generator | None = None, device: torch.device = "cpu"
@@ -154,7 +158,7 @@ def combine(kind: str, x0: Tensor, eps: Tensor, t: Tensor, path: GaussianPath) -
     finite = c.isfinite() & d.isfinite()
     if not finite.all():
         raise ValueError(f"t must be a time at which {kind} is finite, got {t[~finite][0].item()}")
-    return spread(c, x0) * x0 + spread(d, x0) * eps
+    return per_example(c, x0) * x0 + per_example(d, x0) * eps
 
 
 def convert(
@@ -181,7 +185,7 @@ def convert(
         >>> from course_lib.diffusion import DiscreteSchedule
         >>> path, t = DiscreteSchedule.linear(1000), torch.tensor([300])
         >>> x0, eps = torch.ones(1, 2), torch.zeros(1, 2)
-        >>> x_t = path.sample(x0, t, eps)
+        >>> x_t = path.noised(x0, t, eps)
         >>> convert(eps, source="eps", target="x0", x_t=x_t, t=t, path=path)
         tensor([[1., 1.]])
 
@@ -207,12 +211,12 @@ def _solve(
     if not determinant.isfinite().all() or (determinant == 0).any():
         stray = t[(determinant == 0) | ~determinant.isfinite()][0].item()
         raise ValueError(f"t must be a time at which x_t and {source} determine x_0, got {stray}")
-    x0 = spread(d / determinant, x_t) * x_t - spread(b / determinant, x_t) * value
-    eps = spread(a / determinant, x_t) * value - spread(c / determinant, x_t) * x_t
+    x0 = per_example(d / determinant, x_t) * x_t - per_example(b / determinant, x_t) * value
+    eps = per_example(a / determinant, x_t) * value - per_example(c / determinant, x_t) * x_t
     return x0, eps
 
 
-def spread(value: Tensor, x: Tensor) -> Tensor:
+def per_example(value: Tensor, x: Tensor) -> Tensor:
     """Numbers ``[B]``, one for each example of ``x [B, *event]``, shaped to be multiplied with x.
 
     They get the dtype and the device of ``x``.

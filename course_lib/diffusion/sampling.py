@@ -25,10 +25,10 @@ def start(
     check_batch("shape", shape, model)
     if clip is not None:
         check_number("clip", clip, above=0)
-    check_generator(generator, model.zero.device)
+    check_generator(generator, model.device)
     if z is None:
         return model.noise(shape, generator)
-    check_floats("z", z, shape, dtype=model.zero.dtype)
+    check_floats("z", z, shape, dtype=model.dtype)
     return z
 
 

@@ -12,7 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_lib.diffusion import DDPM, Denoiser, DiscreteSchedule, GaussianPath, convert, spread
+from course_lib.diffusion import (
+    DDPM,
+    Denoiser,
+    DiscreteSchedule,
+    GaussianPath,
+    convert,
+    per_example,
+)
 from course_lib.diffusion.paths import _solve
 from course_lib.exercises.attempt import (
     Attempt,
@@ -177,7 +184,7 @@ def _wrong_times(
     last = len(table) - 1
 
     def at(ab: Tensor) -> Tensor:
-        return formula(x, y, spread(ab, x))
+        return formula(x, y, per_example(ab, x))
 
     known = [
         (
@@ -231,7 +238,7 @@ def _wrong_times(
     task="Write `noise_to`: x_t for data x0 [B, *event] of any shape, times t [B] (int64, counted "
     "from 0), noise eps like x0, and alpha_bars [T].",
     signature="noise_to(x0, t, eps, alpha_bars) -> x_t",
-    solution=[GaussianPath.sample, DiscreteSchedule.a, DiscreteSchedule.b, spread],
+    solution=[GaussianPath.noised, DiscreteSchedule.a, DiscreteSchedule.b, per_example],
     hints=[
         "x_t = sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps, and `alpha_bars[t]` gives a number for each "
         "example.",
@@ -244,7 +251,7 @@ def _check_noise_to(attempt: Attempt, generator: torch.Generator) -> str:
     for schedule, t, x0, eps in _cases(generator):
         table = schedule.alpha_bars
         got = _take_like("x_t", attempt(x0, t, eps, table), x0)
-        right = schedule.sample(x0, t, eps)
+        right = schedule.noised(x0, t, eps)
         if same(got, right):
             continue
         again = attempt(x0, t, eps, table)
@@ -253,7 +260,7 @@ def _check_noise_to(attempt: Attempt, generator: torch.Generator) -> str:
         if first.any() and same(got[~first], right[~first]):
             _diagnose_first_step(got[first], x0[first])
         known = [
-            (formula(x0, eps, spread(table[t], x0)), reason, hint)
+            (formula(x0, eps, per_example(table[t], x0)), reason, hint)
             for formula, reason, hint in _noising_mistakes()
         ]
         known += _wrong_times(_noised, x0, eps, t, schedule)
@@ -343,7 +350,7 @@ def _diagnose_first_step(got: Tensor, x0: Tensor) -> None:
 )
 def _check_posterior(attempt: Attempt, generator: torch.Generator) -> str:
     for schedule, t, x_0, noise in _cases(generator):
-        x_t = schedule.sample(x_0, t, noise) + 0.5  # any x_t will do: the two need not fit
+        x_t = schedule.noised(x_0, t, noise) + 0.5  # any x_t will do: the two need not fit
         answer = take_pair(("mean", "variance"), attempt(x_t, x_0, t, schedule.betas))
         mean, variance = _take_gaussian(*answer, x_t, t)
         betas = schedule.betas.double()
@@ -372,7 +379,7 @@ def _coefficients(t: Tensor, betas: Tensor, x: Tensor) -> tuple[Tensor, ...]:
     """β, α, ᾱ and the ᾱ of a step before, at t, each [B, 1, ...]."""
     alpha_bars = (1 - betas).cumprod(0)
     before = torch.cat([betas.new_ones(1), alpha_bars[:-1]])
-    return tuple(spread(c[t], x) for c in (betas, 1 - betas, alpha_bars, before))
+    return tuple(per_example(c[t], x) for c in (betas, 1 - betas, alpha_bars, before))
 
 
 def _bayes(x_t: Tensor, x_0: Tensor, t: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
@@ -408,7 +415,7 @@ def _take_gaussian(mean: Any, variance: Any, x: Tensor, t: Tensor) -> tuple[Tens
             "One number for each example, since each has a time of its own.",
         )
     variance = take_tensor("variance", variance, shape, dtype=x.dtype).detach()
-    return mean, (spread(variance, x) if shape == (len(x),) else variance).expand(x.shape)
+    return mean, (per_example(variance, x) if shape == (len(x),) else variance).expand(x.shape)
 
 
 def _judge_first_step(mean: Tensor, variance: Tensor, x_0: Tensor, betas: Tensor) -> None:
@@ -570,7 +577,7 @@ def _diagnose_variance(got: Tensor, t: Tensor, betas: Tensor) -> None:
     task="Write `x0_from_eps`: the x_0 that x_t [B, *event] was made of if eps is the noise in it, "
     "with t [B] counted from 0 and alpha_bars [T].",
     signature="x0_from_eps(x_t, eps, t, alpha_bars) -> x_0",
-    solution=[convert, _solve, spread],
+    solution=[convert, _solve, per_example],
     hints=[
         "Solve x_t = sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps for x_0.",
         "First take the noise away, with its factor; then undo the shrinking.",
@@ -587,7 +594,7 @@ def _check_x0_from_eps(attempt: Attempt, generator: torch.Generator) -> str:
     task="Write `eps_from_x0`: the noise eps that is in x_t [B, *event], if x_0 is the data in it, "
     "with t [B] counted from 0 and alpha_bars [T].",
     signature="eps_from_x0(x_t, x_0, t, alpha_bars) -> eps",
-    solution=[convert, _solve, spread],
+    solution=[convert, _solve, per_example],
     hints=[
         "Solve x_t = sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps for eps.",
         "First take the data away, with their factor; then undo the scaling of the noise.",
@@ -622,20 +629,20 @@ def _judge_inverse(
         table = schedule.alpha_bars
         got = _take_like(name, attempt(x_t, given, t, table), x_t)
         parts = (got, given) if name == "x_0" else (given, got)
-        if same(_noised(*parts, spread(table[t], x_t)), x_t):
+        if same(_noised(*parts, per_example(table[t], x_t)), x_t):
             continue
         _require_repeatable(
             name, got, attempt(x_t, given, t, table), "Nothing is drawn here: x_t is given."
         )
         first = t == 0
-        right = formula(x_t, given, spread(table[t], x_t))
+        right = formula(x_t, given, per_example(table[t], x_t))
         if first.any() and same(got[~first], right[~first]):
             raise Mistake(
                 f"Your {name} is right for t ≥ 1 and wrong at t = 0.",
                 f"The first step needs no case of its own. {_COUNTS}",
             )
         known = [
-            (wrong(x_t, given, spread(table[t], x_t)), reason, hint)
+            (wrong(x_t, given, per_example(table[t], x_t)), reason, hint)
             for wrong, reason, hint in mistakes
         ]
         known += _wrong_times(formula, x_t, given, t, schedule)
@@ -930,7 +937,7 @@ def _judge_times(t: Tensor, other: Tensor) -> None:
 
 def _recover(net: _Recorder, x0: Tensor, schedule: DiscreteSchedule) -> Tensor:
     """The eps that must have been added, if all went well."""
-    return _eps_from_x0(net.x_t, x0, spread(schedule.alpha_bars[net.t.long()], x0))
+    return _eps_from_x0(net.x_t, x0, per_example(schedule.alpha_bars[net.t.long()], x0))
 
 
 def _judge_loss_noise(net: _Recorder, x0: Tensor, schedule: DiscreteSchedule) -> Tensor:
@@ -938,7 +945,7 @@ def _judge_loss_noise(net: _Recorder, x0: Tensor, schedule: DiscreteSchedule) ->
     draw = "`torch.randn(x0.shape, generator=generator)` draws a number for each of x0."
     if same(eps, torch.zeros_like(eps)):
         raise Mistake("You add no noise.", draw)
-    ab = spread(schedule.alpha_bars[t], x0)
+    ab = per_example(schedule.alpha_bars[t], x0)
     added = net.x_t - ab.sqrt() * x0
     for noise in (eps, added, added / (1 - ab)):
         if same(noise, noise[:1].expand_as(noise), tolerance=1e-3):

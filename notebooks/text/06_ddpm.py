@@ -195,7 +195,7 @@ schedule = DiscreteSchedule.linear(1000)
 cloud = knot(1200, seeded(0))
 noise = torch.randn(cloud.shape, generator=seeded(1))
 times = [0, 50, 100, 150, 200, 250, 300, 350, 400, 450, 500, 600, 700, 800, 999]
-shrinking = torch.stack([schedule.sample(cloud, t, noise) for t in times])
+shrinking = torch.stack([schedule.noised(cloud, t, noise) for t in times])
 PointCloud(
     shrinking,
     color=cloud[:, 2],
@@ -243,7 +243,7 @@ PointCloud(
 # possible.
 
 # %%
-show_source([DiscreteSchedule.a, DiscreteSchedule.b, GaussianPath.sample])
+show_source([DiscreteSchedule.a, DiscreteSchedule.b, GaussianPath.noised])
 
 # %% [markdown]
 # **Check it**: push Gaussian data of variance 0.3 through 1,000 single steps, exactly, by what each does to a
@@ -440,7 +440,7 @@ field = VectorField(
     eps_field.reshape(-1, 19, 19, 2),
     extent=(-3, 3, -3, 3),
     labels=[f"time {t}" for t in field_times],
-    points=torch.stack([path.sample(moons, t, moons_noise) for t in field_times]),
+    points=torch.stack([path.noised(moons, t, moons_noise) for t in field_times]),
     flow=flow.reshape(-1, 19, 19, 2),
     field_label="predicted noise",
     title="What the network says, everywhere",
@@ -755,7 +755,7 @@ show_source(convert)
 # %%
 x0, eps = torch.randn(2, 50, 3, generator=seeded(0), dtype=torch.float64)
 t = torch.randint(1000, (50,), generator=seeded(1))
-x_t = schedule.sample(x0, t, eps)
+x_t = schedule.noised(x0, t, eps)
 worst = 0.0
 for source in PREDICTIONS:
     value = combine(source, x0, eps, t, schedule)

@@ -36,7 +36,7 @@ def test_it_is_the_average_over_draws():
     which = torch.randint(3, (n,), generator=seeded(0))
     x0 = CENTRES[which, :1] + 0.3 * torch.randn(n, 1, generator=seeded(1), dtype=torch.float64)
     eps = torch.randn(n, 1, generator=seeded(2), dtype=torch.float64)
-    x_t = path.sample(x0, t, eps)
+    x_t = path.noised(x0, t, eps)
     said = IdealDenoiser(CENTRES[:, :1], path, std=0.3)
     for place in (-1.0, 0.2, 1.0):
         near = eps[(x_t - place).abs() < 0.02]

@@ -13,7 +13,7 @@ from course_lib.diffusion import (
     GaussianPath,
     combine,
     convert,
-    spread,
+    per_example,
 )
 from tests.diffusion.conftest import (
     GAUSSIAN,
@@ -49,19 +49,19 @@ def test_sample_is_the_formula(name):
     path, t = PATHS[name]
     x0, eps = randn(6, 2), randn(6, 2, seed=1)
     a, b, *_ = coefficients(path, t)
-    close(path.sample(x0, t, eps), a[:, None] * x0 + b[:, None] * eps, 1e-12)
-    one = path.sample(x0, t[3], eps)
+    close(path.noised(x0, t, eps), a[:, None] * x0 + b[:, None] * eps, 1e-12)
+    one = path.noised(x0, t[3], eps)
     close(one, a[3] * x0 + b[3] * eps, 1e-12)
-    assert torch.equal(one, path.sample(x0, full(t[3].item(), 6), eps))
+    assert torch.equal(one, path.noised(x0, full(t[3].item(), 6), eps))
 
 
 @each_path
 def test_images_are_noised_alike(name):
     path, t = PATHS[name]
     x0, eps = randn(6, 3, 2, 2).float(), randn(6, 3, 2, 2, seed=1).float()
-    x_t = path.sample(x0, t, eps)
+    x_t = path.noised(x0, t, eps)
     assert x_t.dtype == torch.float32
-    close(x_t.flatten(1), path.sample(x0.flatten(1), t, eps.flatten(1)), 0)
+    close(x_t.flatten(1), path.noised(x0.flatten(1), t, eps.flatten(1)), 0)
 
 
 @each_path
@@ -128,14 +128,14 @@ def test_a_path_needs_both_formulas():
     assert (Straight().t_min, Straight().t_max) == (0.0, 1.0)
 
 
-def test_spread():
+def test_per_example():
     x = torch.zeros(3, 2, 4, 4)
-    value = spread(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), x)
+    value = per_example(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), x)
     assert value.shape == (3, 1, 1, 1)
     assert value.dtype == torch.float32
     assert value.flatten().tolist() == [1, 2, 3]
-    assert spread(torch.tensor([1, 2]), torch.zeros(2, 5)).shape == (2, 1)
-    assert spread(torch.tensor([1, 2]), torch.zeros(2)).shape == (2,)
+    assert per_example(torch.tensor([1, 2]), torch.zeros(2, 5)).shape == (2, 1)
+    assert per_example(torch.tensor([1, 2]), torch.zeros(2)).shape == (2,)
 
 
 # --- what a network may predict ----------------------------------------------------------------
@@ -189,7 +189,7 @@ def test_any_prediction_says_the_same(path, where, source, target, seed):
     there = rewrite(value, source, target)
     close(rewrite(there, target, source), value, 1e-5)
     x0, eps = rewrite(value, source, "x0"), rewrite(value, source, "eps")
-    close(path.sample(x0, t, eps), x_t, 1e-5)
+    close(path.noised(x0, t, eps), x_t, 1e-5)
     close(combine(target, x0, eps, t, path), there, 1e-5)
 
 
@@ -215,7 +215,7 @@ def test_the_velocity_moves_a_point_along_the_path():
     x0, eps = randn(4, 2), randn(4, 2, seed=1)
     for path, where in ((Straight(), 0.3), (Circle(), 0.6), (Exploding(), 7.0)):
         t = torch.tensor([where - 1e-4, where + 1e-4], dtype=torch.float64)
-        slope = (path.sample(x0, t[1], eps) - path.sample(x0, t[0], eps)) / (t[1] - t[0])
+        slope = (path.noised(x0, t[1], eps) - path.noised(x0, t[0], eps)) / (t[1] - t[0])
         velocity = combine("velocity", x0, eps, t.mean(), path)
         close(velocity, slope, 1e-6)
 
@@ -314,7 +314,7 @@ def test_bad_times_are_named(t, message):
     x, path = randn(2, 2), Straight()
     for use in (
         lambda: path.times(t, 2),
-        lambda: path.sample(x, t, x),
+        lambda: path.noised(x, t, x),
         lambda: combine("eps", x, x, t, path),
         lambda: convert(x, source="eps", target="eps", x_t=x, t=t, path=path),
         lambda: convert(x, source="eps", target="v", x_t=x, t=t, path=path),
@@ -365,7 +365,7 @@ def test_bad_tensors_are_named(name):
         given = {"x0": good, "eps": good, "x_t": good, "value": good, name: tensor}
         if name in ("x0", "eps"):
             with refuses(f"{name} {message}"):
-                Straight().sample(given["x0"], 0.5, given["eps"])
+                Straight().noised(given["x0"], 0.5, given["eps"])
             with refuses(f"{name} {message}"):
                 combine("v", given["x0"], given["eps"], 0.5, Straight())
         else:
@@ -386,3 +386,8 @@ def test_bad_generators_are_named():
             path.draw_times(2, generator=3)
         with refuses("generator must be on device meta, got cpu"):
             path.draw_times(2, generator=seeded(), device="meta")
+
+
+def test_sample_is_another_name_of_noised():
+    x0, eps = randn(3, 2), randn(3, 2, seed=1)
+    assert torch.equal(Straight().sample(x0, 0.3, eps), Straight().noised(x0, 0.3, eps))

@@ -90,7 +90,7 @@ def test_noise_and_v_agree(name):
     t = torch.tensor([0, 1, 20, len(schedule) - 2, len(schedule) - 1])
     x0, eps = draw(5, 1, 4, 4), draw(5, 1, 4, 4)
     x_t, v = theirs.add_noise(x0, eps, t), theirs.get_velocity(x0, eps, t)
-    torch.testing.assert_close(schedule.sample(x0, t, eps), x_t, **EXACT)
+    torch.testing.assert_close(schedule.noised(x0, t, eps), x_t, **EXACT)
     torch.testing.assert_close(combine("v", x0, eps, t, schedule), v, **EXACT)
     told = {"x_t": x_t, "t": t, "path": schedule}
     torch.testing.assert_close(convert(eps, source="eps", target="v", **told), v, **EXACT)
