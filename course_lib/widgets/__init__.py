@@ -14,7 +14,7 @@ from course_lib.widgets.inpaint import Inpaint
 from course_lib.widgets.interpolation import Interpolation
 from course_lib.widgets.latent_plane import LatentPlane, corner_shares
 from course_lib.widgets.mask_explorer import MaskExplorer
-from course_lib.widgets.palette import CLASS_COLOURS, MAPS, PALETTE, colour_map
+from course_lib.widgets.palette import CLASS_COLOURS, MAPS, PALETTE, THEMES, colour_map
 from course_lib.widgets.particle_player import ParticlePlayer
 from course_lib.widgets.pixel_by_pixel import PixelByPixel
 from course_lib.widgets.point_cloud import PointCloud
@@ -29,6 +29,7 @@ __all__ = [
     "CLASS_COLOURS",
     "MAPS",
     "PALETTE",
+    "THEMES",
     "BetaExplorer",
     "CodeSwap",
     "CourseWidget",

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from course_lib.checks import check_number
+from course_lib.widgets.palette import THEMES
 
 __all__ = [
     "LINE",
@@ -36,6 +37,7 @@ __all__ = [
     "pack",
     "pale_frame",
     "png",
+    "stylesheet",
     "to_array",
     "to_bytes",
     "to_colors",
@@ -45,7 +47,7 @@ __all__ = [
 HERE = Path(__file__).parent
 MAX_BYTES = 300_000  # of one widget's arrays, after quantization
 LEVELS = 65_535  # of one number, after quantization
-LINE = "#d3d7dc"  # the colour of lines on a light page, as in base.js
+LINE = THEMES["light"]["line"]  # the colour of lines on a light page
 
 Extent = tuple[float, float, float, float]
 
@@ -53,16 +55,55 @@ Extent = tuple[float, float, float, float]
 # ----------------------------------------------------------------------------------- JavaScript
 
 
+IMPORT = re.compile(
+    r'^import (?:\{[^}]*\}|(?P<name>\w+)) from "(?P<path>[^"]+)"(?: with \{[^}]*\})?;\n',
+    re.MULTILINE,
+)
+COMMENT = re.compile(r"^ *//.*\n|^ *\n", re.MULTILINE)
+
+
+def _files(path: Path, found: list[Path]) -> list[Path]:
+    """A module and all that it imports, what is imported first."""
+    for match in IMPORT.finditer(path.read_text("utf-8")):
+        part = (path.parent / match["path"]).resolve()
+        if not part.is_file():
+            raise ValueError(f"{path.name} imports {match['path']}, which is not there")
+        if part not in found and part.suffix == ".js":
+            _files(part, found)
+    if path not in found:
+        found.append(path)
+    return found
+
+
 def javascript(name: str) -> str:
-    """The module ``name`` with ``base.js`` in place of the line that imports from it."""
-    shared = re.sub(r"^export ", "", (HERE / "base.js").read_text("utf-8"), flags=re.MULTILINE)
-    source = (HERE / name).read_text("utf-8")
-    module, found = re.subn(
-        r'^import \{[^}]*\} from "\./base\.js";\n', lambda _: shared, source, flags=re.MULTILINE
-    )
-    if found != 1:
-        raise ValueError(f'{name} must import from "./base.js" exactly once, found {found} imports')
-    return module
+    """The module ``name`` as one file: in place of its imports stand the modules it imports.
+
+    An import of a ``.json`` or a ``.css`` becomes a constant. Lines of comments are left out, so
+    that a stored widget is the same when only they change. All is one scope: two modules that
+    meet must not give the same name to different things.
+    """
+    files = _files((HERE / name).resolve(), [])
+    pieces = []
+    for path in files:
+        source = path.read_text("utf-8")
+        if path != files[-1]:
+            source = re.sub(r"^export ", "", source, flags=re.MULTILINE)
+
+        def constant(match: re.Match, folder: Path = path.parent) -> str:
+            if match["name"] is None:
+                return ""
+            text = (folder / match["path"]).read_text("utf-8")
+            value = json.loads(text) if match["path"].endswith(".json") else text
+            return f"const {match['name']} = {json.dumps(value)};\n"
+
+        pieces.append(COMMENT.sub("", IMPORT.sub(constant, source)))
+    return "".join(pieces)
+
+
+def stylesheet(name: str) -> str:
+    """The CSS that stands beside the parts which the module ``name`` imports."""
+    beside = [path.with_suffix(".css") for path in _files((HERE / name).resolve(), [])[:-1]]
+    return "".join(path.read_text("utf-8") for path in beside if path.is_file())
 
 
 # ------------------------------------------------------------------------------------- arguments
@@ -239,12 +280,11 @@ class CourseWidget(anywidget.AnyWidget):
     data = traitlets.Bytes().tag(sync=True)
     arrays = traitlets.Dict().tag(sync=True)
 
-    _css = (HERE / "base.css").read_text("utf-8")
-
     def __init_subclass__(cls, **options: object) -> None:
-        """Read the JavaScript once for each class."""
+        """Read the JavaScript and the CSS once for each class."""
         if "module" in cls.__dict__:
             cls._esm = javascript(cls.module)
+            cls._css = stylesheet(cls.module)
         super().__init_subclass__(**options)
 
     def __init__(

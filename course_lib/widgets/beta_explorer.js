@@ -1,9 +1,10 @@
 // BetaExplorer: one slider over models that differ in β; their plane, their images and their costs.
 
-import {
-  CLASS_COLOURS, PALETTE, clockOf, drawAxes, drawDigits, drawPlane, element, outline, plane,
-  playerBar, tidy, unpack
-} from "./base.js";
+import { drawAxes, drawDigits, drawPlane, plane } from "./parts/axes.js";
+import { CLASS_COLOURS, PALETTE } from "./parts/colours.js";
+import { tidy, unpack } from "./parts/data.js";
+import { element, outline } from "./parts/outline.js";
+import { clockOf, playerBar } from "./parts/player.js";
 
 const STYLE = `
 .beta-costs {

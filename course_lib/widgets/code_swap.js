@@ -1,6 +1,10 @@
 // CodeSwap: paint on the code map of a VQ-VAE and watch the image that it decodes to.
 
-import { PALETTE, colourTable, element, kernelLine, outline, unpack } from "./base.js";
+import { PALETTE, colourTable } from "./parts/colours.js";
+import { unpack } from "./parts/data.js";
+import { kernelLine } from "./parts/kernel.js";
+import { onKeys } from "./parts/keys.js";
+import { element, outline } from "./parts/outline.js";
 
 const NO_KERNEL = "That change needs a running kernel: run this cell.";
 const MOST_PAST = 200; // maps to go back to
@@ -592,18 +596,7 @@ function render({ model, el }) {
     "[": () => brushed(-1), "]": () => brushed(1),
     Enter: atCursor((cell) => paint([cell])), p: atCursor(pick), z: memory.undo
   };
-  // JupyterLab takes these keys on the document; the window comes before it. See onKeys in base.js,
-  // which would take Enter from the buttons.
-  const listen = (event) => {
-    if (!view.root.contains(event.target) || event.ctrlKey || event.metaKey) return;
-    const action = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (!action || (event.key === "Enter" && event.target.tagName === "BUTTON")) return;
-    event.preventDefault();
-    event.stopPropagation();
-    action();
-  };
-  window.addEventListener("keydown", listen, true);
-  view.onStop(() => window.removeEventListener("keydown", listen, true));
+  onKeys(view, keys);
 
   // ----------------------------------------------------------------------------------------- words
 
@@ -615,7 +608,7 @@ function render({ model, el }) {
     missing: () => "of the map before"
   };
   const message = () => {
-    if (memory.line.late) return "Still waiting. Is the kernel busy or stopped?";
+    if (memory.line.late) return memory.line.late;
     const { error } = model.get("answered");
     if (memory.how === "failed" || (error && memory.how !== "waiting")) return `decode or encode failed: ${error}`;
     if (memory.notice) return memory.notice;

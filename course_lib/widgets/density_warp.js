@@ -1,8 +1,12 @@
 // DensityWarp: drag the knots of z = f(x) and watch p(z) become p(x) = p(f(x)) f'(x).
 
-import {
-  PALETTE, drawPlane, element, monotoneCurve, onKeys, outline, plane, throttledChanges, tidy, ticks
-} from "./base.js";
+import { drawPlane, plane, ticks } from "./parts/axes.js";
+import { throttledChanges } from "./parts/changes.js";
+import { PALETTE } from "./parts/colours.js";
+import { monotoneCurve } from "./parts/curves.js";
+import { tidy } from "./parts/data.js";
+import { onKeys } from "./parts/keys.js";
+import { element, outline } from "./parts/outline.js";
 
 // -------------------------------------------------------------------------------- the mathematics
 

@@ -1,9 +1,14 @@
 // Dissolve: add noise to points or images by hand, along a schedule that can be bent.
 
-import {
-  PALETTE, clockOf, dotStamp, drawAxes, drawPlane, element, monotoneCurve, onKeys, outline, plane,
-  playerBar, throttledChanges, unpack
-} from "./base.js";
+import { drawAxes, drawPlane, plane } from "./parts/axes.js";
+import { throttledChanges } from "./parts/changes.js";
+import { PALETTE } from "./parts/colours.js";
+import { monotoneCurve } from "./parts/curves.js";
+import { unpack } from "./parts/data.js";
+import { dotStamp } from "./parts/dots.js";
+import { onKeys } from "./parts/keys.js";
+import { element, outline } from "./parts/outline.js";
+import { clockOf, playerBar } from "./parts/player.js";
 
 // dissolve.py has the same three.
 const YOURS = "yours"; // the schedule that the handles make

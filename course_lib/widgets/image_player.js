@@ -1,6 +1,9 @@
 // ImagePlayer: a grid of images that change through the steps of a sampler, or two such grids.
 
-import { atStep, colourTable, outline, playerBar, unpack } from "./base.js";
+import { colourTable } from "./parts/colours.js";
+import { atStep, unpack } from "./parts/data.js";
+import { outline } from "./parts/outline.js";
+import { playerBar } from "./parts/player.js";
 
 const GAP = 6;
 const CAPTION = 18; // pixels under each image

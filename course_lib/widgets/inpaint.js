@@ -1,8 +1,11 @@
 // Inpaint: scratch pixels out of an image; the kernel fills them in.
 
-import {
-  PALETTE, atStep, clockOf, element, kernelLine, outline, playerBar, unpack
-} from "./base.js";
+import { PALETTE } from "./parts/colours.js";
+import { atStep, unpack } from "./parts/data.js";
+import { kernelLine } from "./parts/kernel.js";
+import { onKeys } from "./parts/keys.js";
+import { element, outline } from "./parts/outline.js";
+import { clockOf, playerBar } from "./parts/player.js";
 
 const STYLE = `
 .inpaint-body { display: flex; flex-wrap: wrap; gap: 8px 18px; align-items: flex-start; }
@@ -310,20 +313,14 @@ function render({ model, el }) {
     ArrowUp: () => walk(-1, 0), ArrowDown: () => walk(1, 0),
     ArrowLeft: () => walk(0, -1), ArrowRight: () => walk(0, 1), " ": toggle
   };
-  // On the picture these keys draw; elsewhere in the widget they belong to the player, whose
-  // listener comes later and must not see them.
-  const listen = (event) => {
-    if (event.target !== canvas || event.ctrlKey || event.altKey || event.metaKey || !keys[event.key]) return;
-    event.preventDefault();
-    event.stopImmediatePropagation();
-    keys[event.key]();
+  const told = (act) => () => {
+    act();
     const { row, column } = cursor;
     const scratched = model.get("known")[row * columns + column] === "0";
     spoken.textContent = `Row ${row + 1}, column ${column + 1}${scratched ? ", scratched out" : ""}`;
     view.redraw();
   };
-  window.addEventListener("keydown", listen, true);
-  view.onStop(() => window.removeEventListener("keydown", listen, true));
+  onKeys(view, Object.fromEntries(Object.entries(keys).map(([key, act]) => [key, told(act)])), canvas);
 
   // ---------------------------------------------------------------------------- beside the picture
 
@@ -382,7 +379,7 @@ function render({ model, el }) {
 
   function message(hidden) {
     if (desk.line.waiting || model.get("status") === "waiting") {
-      const words = desk.line.late ? "Still waiting. Is the kernel busy or stopped?" : "Waiting for the kernel …";
+      const words = desk.line.late || "Waiting for the kernel …";
       return [element("span", { class: "cw-wait", "aria-hidden": "true" }), words];
     }
     if (notice) return [notice];

@@ -1,8 +1,11 @@
 // Interpolation: drag w between two latents, along several ways at once, and see image and length.
 
-import {
-  PALETTE, drawAxes, drawPlane, element, onKeys, outline, plane, throttledChanges, unpack
-} from "./base.js";
+import { drawAxes, drawPlane, plane } from "./parts/axes.js";
+import { throttledChanges } from "./parts/changes.js";
+import { PALETTE } from "./parts/colours.js";
+import { unpack } from "./parts/data.js";
+import { onKeys } from "./parts/keys.js";
+import { element, outline } from "./parts/outline.js";
 
 // Of the ways in their order; interpolation.py has the same.
 const ROLES = ["latent", "error", "data", "model"];

@@ -1,10 +1,13 @@
 // LatentPlane: drag a point through the latent plane and see what it decodes to. With images at its
 // corners the plane is a square of their mixtures, and says how large the share of each is.
 
-import {
-  PALETTE, drawAxes, drawDigits, drawPlane, element, kernelLine, onKeys, outline, plane,
-  throttledChanges, unpack
-} from "./base.js";
+import { drawAxes, drawDigits, drawPlane, plane } from "./parts/axes.js";
+import { throttledChanges } from "./parts/changes.js";
+import { PALETTE } from "./parts/colours.js";
+import { unpack } from "./parts/data.js";
+import { kernelLine } from "./parts/kernel.js";
+import { onKeys } from "./parts/keys.js";
+import { element, outline } from "./parts/outline.js";
 
 const N_WALK = 9; // images along a walk; latent_plane.py has the same number
 const NO_KERNEL = "Run this cell to decode every point.";
@@ -451,7 +454,7 @@ function render({ model, el }) {
     return Boolean(exact);
   };
   const message = (exact) => {
-    if (desk.line.late) return "Still waiting. Is the kernel busy or stopped?";
+    if (desk.line.late) return desk.line.late;
     if (desk.failed()) return `decode failed: ${desk.failed()}`;
     if (exact) return model.get("walk") ? "decoded at these points" : "decoded at this point";
     return `${nearly} from stored points nearby${model.standIn ? `. ${NO_KERNEL}` : ""}`;

@@ -1,6 +1,9 @@
 // MaskExplorer: MADE's masks as a graph; multiply them and see what each output depends on.
 
-import { PALETTE, element, onKeys, outline, throttledChanges } from "./base.js";
+import { throttledChanges } from "./parts/changes.js";
+import { PALETTE } from "./parts/colours.js";
+import { onKeys } from "./parts/keys.js";
+import { element, outline } from "./parts/outline.js";
 
 // -------------------------------------------------------------------------------- the mathematics
 

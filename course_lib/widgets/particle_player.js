@@ -1,9 +1,11 @@
 // ParticlePlayer: points that move through the steps of a flow or a sampler, in one panel or in two.
 
-import {
-  PALETTE, atStep, colourTable, dotStamp, drawAxes, drawColourBar, drawPlane, outline, plane,
-  playerBar, unpack
-} from "./base.js";
+import { drawAxes, drawColourBar, drawPlane, plane } from "./parts/axes.js";
+import { PALETTE, colourTable } from "./parts/colours.js";
+import { atStep, unpack } from "./parts/data.js";
+import { dotStamp } from "./parts/dots.js";
+import { outline } from "./parts/outline.js";
+import { playerBar } from "./parts/player.js";
 
 const COLOURS = 64; // particles are stamped with one of at most this many ready-made dots
 const STACKED = 460; // pixels: where there is less room, one panel stands below the other

@@ -1,8 +1,12 @@
 // PixelByPixel: a model writes an image pixel by pixel; a click on a pixel rewrites its history.
 
-import {
-  PALETTE, clockOf, colourTable, drawColourBar, element, kernelLine, outline, playerBar, unpack
-} from "./base.js";
+import { drawColourBar } from "./parts/axes.js";
+import { PALETTE, colourTable } from "./parts/colours.js";
+import { unpack } from "./parts/data.js";
+import { kernelLine } from "./parts/kernel.js";
+import { onKeys } from "./parts/keys.js";
+import { element, outline } from "./parts/outline.js";
+import { clockOf, playerBar } from "./parts/player.js";
 
 const SHOWN = 8; // continuations in the strip
 const NO_KERNEL = "Rewriting needs a running kernel: run this cell.";
@@ -370,27 +374,12 @@ function render({ model, el }) {
     const value = placeOf[cursor] < written() ? `is ${desk.image[cursor].toFixed(1)}` : "not written yet";
     spoken.textContent = `${name(cursor)}, ${value}`;
   };
-  const moves = {
-    ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]
-  };
-  // With shift the arrows belong to the picture, else to the player, whose listener comes later.
-  const listen = (event) => {
-    if (!view.root.contains(event.target) || event.ctrlKey || event.altKey || event.metaKey) return;
-    const { tagName } = event.target;
-    if (tagName === "SELECT") {
-      event.stopImmediatePropagation(); // it knows its own keys
-      return;
-    }
-    const move = event.shiftKey && moves[event.key];
-    const press = event.key === "Enter" && !event.shiftKey && cursor !== null && tagName !== "BUTTON";
-    if (!move && !press) return;
-    event.preventDefault();
-    event.stopImmediatePropagation();
-    if (move) walk(...move);
-    else flip(cursor);
-  };
-  window.addEventListener("keydown", listen, true);
-  view.onStop(() => window.removeEventListener("keydown", listen, true));
+  // With shift the arrows belong to the picture, else to the player.
+  onKeys(view, {
+    "Shift+ArrowUp": () => walk(-1, 0), "Shift+ArrowDown": () => walk(1, 0),
+    "Shift+ArrowLeft": () => walk(0, -1), "Shift+ArrowRight": () => walk(0, 1),
+    Enter: () => cursor !== null && flip(cursor)
+  });
 
   // -------------------------------------------------------------------------------------- controls
 
@@ -420,7 +409,7 @@ function render({ model, el }) {
   };
   function message() {
     if (desk.line.waiting || model.get("status") === "waiting") {
-      const words = desk.line.late ? "Still waiting. Is the kernel busy or stopped?" : "Waiting for the kernel …";
+      const words = desk.line.late || "Waiting for the kernel …";
       return [element("span", { class: "cw-wait", "aria-hidden": "true" }), words];
     }
     if (desk.notice) return [desk.notice];

@@ -1,9 +1,13 @@
 // PointCloud: points in space that move through the steps of a trajectory, turned by hand.
 
-import {
-  PALETTE, atStep, colourTable, dotStamp, drawColourBar, drawPlane, element, onKeys, outline,
-  playerBar, throttledChanges, tidy, unpack
-} from "./base.js";
+import { drawColourBar, drawPlane } from "./parts/axes.js";
+import { throttledChanges } from "./parts/changes.js";
+import { PALETTE, colourTable } from "./parts/colours.js";
+import { atStep, tidy, unpack } from "./parts/data.js";
+import { dotStamp } from "./parts/dots.js";
+import { onKeys } from "./parts/keys.js";
+import { element, outline } from "./parts/outline.js";
+import { playerBar } from "./parts/player.js";
 
 // The eye's distance from the middle of a box whose longest side is 2, and half the height of what it
 // sees. point_cloud.py has the same numbers.

@@ -1,6 +1,11 @@
 // ReceptiveField: which pixels a pixel sees through more and more layers, and which it never does.
 
-import { PALETTE, element, outline, playerBar, throttledChanges, unpack } from "./base.js";
+import { throttledChanges } from "./parts/changes.js";
+import { PALETTE } from "./parts/colours.js";
+import { unpack } from "./parts/data.js";
+import { onKeys } from "./parts/keys.js";
+import { element, outline } from "./parts/outline.js";
+import { playerBar } from "./parts/player.js";
 
 // What a pixel is to the chosen one. receptive_field.py has the same numbers.
 const [AFTER, SEEN, FRESH, BLIND, LEAK, UNMEASURED] = [0, 1, 2, 3, 4, 5];
@@ -250,15 +255,8 @@ function render({ model, el }) {
       grip = null;
     });
   }
-  const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
-  // On the images the arrows move the pixel; elsewhere in the widget they belong to the player,
-  // whose listener comes later and must not see them.
-  const listen = (event) => {
-    if (event.target !== canvas || event.ctrlKey || event.altKey || event.metaKey || !steps[event.key]) return;
-    event.preventDefault();
-    event.stopImmediatePropagation();
+  const step = (down, right) => () => {
     const [row, column] = chosen();
-    const [down, right] = steps[event.key];
     moveTo(row + down, column + right);
     const [newRow, newColumn] = chosen();
     const said = names.map((name, v) => {
@@ -267,8 +265,9 @@ function render({ model, el }) {
     });
     spoken.textContent = `Row ${newRow + 1}, column ${newColumn + 1}. ${said.join(" ")}`;
   };
-  window.addEventListener("keydown", listen, true);
-  view.onStop(() => window.removeEventListener("keydown", listen, true));
+  onKeys(view, {
+    ArrowUp: step(-1, 0), ArrowDown: step(1, 0), ArrowLeft: step(0, -1), ArrowRight: step(0, 1)
+  }, canvas);
 
   // ---------------------------------------------------------------------------------- what is below
 

@@ -1,8 +1,11 @@
 // Reparameterization: drag N(μ, σ²) over a curve f and watch two estimates of the same gradient.
 
-import {
-  PALETTE, drawPlane, element, onKeys, outline, throttledChanges, tidy, ticks, unpack
-} from "./base.js";
+import { drawPlane, ticks } from "./parts/axes.js";
+import { throttledChanges } from "./parts/changes.js";
+import { PALETTE } from "./parts/colours.js";
+import { tidy, unpack } from "./parts/data.js";
+import { onKeys } from "./parts/keys.js";
+import { element, outline } from "./parts/outline.js";
 
 // -------------------------------------------------------------------------------- the mathematics
 // reparameterization.py has the same formulas and their sources.

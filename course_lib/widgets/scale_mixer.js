@@ -1,6 +1,9 @@
 // ScaleMixer: keep an image's latents or draw them anew, scale by scale, and see what they make.
 
-import { MAPS, PALETTE, colourTable, element, onKeys, outline, tidy, unpack } from "./base.js";
+import { MAPS, PALETTE, colourTable } from "./parts/colours.js";
+import { tidy, unpack } from "./parts/data.js";
+import { onKeys } from "./parts/keys.js";
+import { element, outline } from "./parts/outline.js";
 
 const BOX = [164, 92]; // pixels at most for the latents of a scale
 const BETWEEN = 3; // pixels between two channels

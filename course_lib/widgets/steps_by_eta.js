@@ -1,8 +1,11 @@
 // StepsByEta: a table of steps by η to drag over, and the samples of the cell under the pointer.
 
-import {
-  PALETTE, colourTable, drawAxes, drawPlane, element, onKeys, outline, plane, throttledChanges, tidy, unpack
-} from "./base.js";
+import { drawAxes, drawPlane, plane } from "./parts/axes.js";
+import { throttledChanges } from "./parts/changes.js";
+import { PALETTE, colourTable } from "./parts/colours.js";
+import { tidy, unpack } from "./parts/data.js";
+import { onKeys } from "./parts/keys.js";
+import { element, outline } from "./parts/outline.js";
 
 const GAP = 6;
 

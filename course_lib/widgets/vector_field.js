@@ -1,9 +1,12 @@
 // VectorField: arrows all over the plane, at every time, and particles that drift along a flow.
 
-import {
-  PALETTE, atStep, clockOf, colourTable, drawAxes, drawColourBar, drawPlane, element, onKeys, outline,
-  plane, playerBar, throttledChanges, unpack
-} from "./base.js";
+import { drawAxes, drawColourBar, drawPlane, plane } from "./parts/axes.js";
+import { throttledChanges } from "./parts/changes.js";
+import { PALETTE, colourTable } from "./parts/colours.js";
+import { atStep, unpack } from "./parts/data.js";
+import { onKeys } from "./parts/keys.js";
+import { element, outline } from "./parts/outline.js";
+import { clockOf, playerBar } from "./parts/player.js";
 
 // vector_field.py has the same numbers.
 const MOMENTS = 8; // stored places of a dropped particle for each step
@@ -359,10 +362,10 @@ function render({ model, el }) {
       change({ dropped: model.get("dropped").filter((_, k) => k !== i) });
       (handles[Math.min(i, handles.length - 1)] || view.root).focus();
     };
-    onKeys({ root: layer, onStop: view.onStop }, {
+    onKeys(view, {
       ArrowLeft: move(-1, 0), ArrowRight: move(1, 0), ArrowUp: move(0, 1), ArrowDown: move(0, -1),
       Delete: remove, Backspace: remove
-    });
+    }, layer);
 
     const add = element("button", { type: "button" }, "Drop a particle");
     add.addEventListener("click", () => {

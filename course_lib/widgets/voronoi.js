@@ -1,9 +1,12 @@
 // Voronoi: a codebook while it trains, and one encoder output that is pulled through its cells.
 
-import {
-  PALETTE, atStep, drawAxes, drawPlane, element, outline, plane, playerBar, throttledChanges,
-  unpack
-} from "./base.js";
+import { drawAxes, drawPlane, plane } from "./parts/axes.js";
+import { throttledChanges } from "./parts/changes.js";
+import { PALETTE } from "./parts/colours.js";
+import { atStep, unpack } from "./parts/data.js";
+import { onKeys } from "./parts/keys.js";
+import { element, outline } from "./parts/outline.js";
+import { playerBar } from "./parts/player.js";
 
 // -------------------------------------------------------------------------------- the mathematics
 // voronoi.py has the same. Points and codes are flat lists x, y, x, y, ...
@@ -550,30 +553,17 @@ function render({ model, el }) {
 
   // --------------------------------------------------------------------------------------- the keys
 
-  const moves = { ArrowUp: [0, 1], ArrowDown: [0, -1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
-  // On a handle the arrows move it, on the slider they are its own; elsewhere they belong to the
-  // player, whose listener comes later and must not see these.
-  const listen = (pressed) => {
-    if (pressed.ctrlKey || pressed.altKey || pressed.metaKey) return;
-    const move = moves[pressed.key];
-    if (pressed.target === slider && (move || pressed.key === "Home" || pressed.key === "End")) {
-      pressed.stopImmediatePropagation();
-      return;
-    }
-    const name = Object.keys(handles).find((each) => handles[each] === pressed.target);
-    if (!name || !(move || (pressed.key === "Enter" && name === "z"))) return;
-    pressed.preventDefault();
-    pressed.stopImmediatePropagation();
-    if (!move) {
-      takeStep();
-      return;
-    }
-    const unit = (extent[1] - extent[0]) / (pressed.shiftKey ? 800 : 100);
-    const [x, y] = model.get(name);
-    change({ [name]: bounded([x + unit * move[0], y + unit * move[1]], extent) });
-  };
-  window.addEventListener("keydown", listen, true);
-  view.onStop(() => window.removeEventListener("keydown", listen, true));
+  for (const [name, node] of Object.entries(handles)) {
+    const nudge = (right, up) => (pressed) => {
+      const unit = (extent[1] - extent[0]) / (pressed.shiftKey ? 800 : 100);
+      const [x, y] = model.get(name);
+      change({ [name]: bounded([x + unit * right, y + unit * up], extent) });
+    };
+    onKeys(view, {
+      ArrowUp: nudge(0, 1), ArrowDown: nudge(0, -1), ArrowLeft: nudge(-1, 0), ArrowRight: nudge(1, 0),
+      ...(name === "z" ? { Enter: takeStep } : {})
+    }, node);
+  }
 
   clock = playerBar(view, model);
   if (clock.last() === 0) view.controls.style.display = "none"; // one codebook plays no film

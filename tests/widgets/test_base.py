@@ -20,6 +20,7 @@ from course_lib.widgets.base import (
     check_labels,
     javascript,
     pack,
+    stylesheet,
     to_array,
     value_range,
 )
@@ -159,32 +160,78 @@ def test_texts_must_be_strings(argument: str) -> None:
 # ------------------------------------------------------------------------------------- JavaScript
 
 
+PARTS = sorted(path.name for path in (HERE / "parts").glob("*.js"))
+
+
 @pytest.mark.parametrize("cls", CLASSES)
 def test_each_module_stands_alone(cls: type) -> None:
     source = javascript(cls.module)
-    assert "export default { render };" in source
+    assert source.endswith("export default { render };\n")
     assert source.count("export ") == 1
     assert not re.search(r"^import ", source, re.MULTILINE)
-    assert "function atStep(" in source
-    assert (HERE / cls.module).read_text("utf-8").partition('"./base.js";\n')[2] in source
     assert "</" not in source.replace("</script", "")  # it would end the script that holds it
 
 
-@pytest.mark.parametrize("name", ["base.js", "static.js", *(cls.module for cls in CLASSES)])
+@pytest.mark.parametrize("cls", CLASSES)
+def test_what_a_module_holds_has_one_name(cls: type) -> None:
+    """The module, its parts and what brings a stored copy to life are one scope."""
+    source = javascript(cls.module) + (HERE / "static.js").read_text("utf-8")
+    names = re.findall(r"^(?:async )?(?:const|let|function|class) (\w+)", source, re.MULTILINE)
+    assert sorted(set(names)) == sorted(names)
+    assert len(names) > 20
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_module_imports_what_it_uses_and_no_more(cls: type) -> None:
+    source = (HERE / cls.module).read_text("utf-8")
+    imported = re.findall(r'^import (?:\{([^}]*)\}|\w+) from "\./(?:parts/)?[\w.]+"', source, re.M)
+    rest = re.sub(r"^import [^;]*;\n", "", source, flags=re.MULTILINE)
+    for name in re.findall(r"\w+", " ".join(imported)):
+        assert re.search(rf"\b{name}\b", rest), name
+
+
+@pytest.mark.parametrize(
+    "name", ["static.js", *(f"parts/{name}" for name in PARTS), *(cls.module for cls in CLASSES)]
+)
 def test_nothing_is_fetched(name: str) -> None:
     source = (HERE / name).read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
     assert not re.search(r"https?:|fetch\(|XMLHttpRequest|import\(", source)
 
 
-def test_a_module_must_import_the_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "base.js").write_text("export const a = 1;\n")
-    (tmp_path / "none.js").write_text("const b = 2;\n")
-    (tmp_path / "one.js").write_text(
-        '// b\nimport {\n  a\n} from "./base.js";\nconst b = "\\u2212";\n'
-    )
+def test_parts_are_inlined_once_and_only_where_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        "parts/base.js": "// Said once.\nexport const a = 1;\n\nexport const unused = 2;\n",
+        "parts/base.css": ".a {}\n",
+        "parts/more.js": 'import { a } from "./base.js";\nexport function b() {\n  return a;\n}\n',
+        "parts/more.css": ".b {}\n",
+        "parts/other.js": "export const never = 3;\n",
+        "parts/other.css": ".never {}\n",
+        "colours.json": '{"red":\n "#f00"}\n',
+        "one.css": '.one::after { content: "x"; }\n',
+        "one.js": (
+            "// One.\nimport COLOURS from './colours.json' with { type: 'json' };\n"
+            "import STYLE from './one.css' with { type: 'css' };\n"
+            "import {\n  b\n} from './parts/more.js';\nimport { a } from './parts/base.js';\n"
+            'const c = "\\u2212 // stays"; // and so does this\n'
+        ).replace("'", '"'),
+        "none.js": 'import { x } from "./parts/none.js";\n',
+        "alone.js": "const d = 4;\n",
+    }
+    (tmp_path / "parts").mkdir()
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
     monkeypatch.setattr("course_lib.widgets.base.HERE", tmp_path)
-    assert javascript("one.js") == '// b\nconst a = 1;\nconst b = "\\u2212";\n'
-    with pytest.raises(ValueError, match=r"none\.js must import"):
+    assert javascript("one.js") == (
+        "const a = 1;\nconst unused = 2;\nfunction b() {\n  return a;\n}\n"
+        'const COLOURS = {"red": "#f00"};\n'
+        'const STYLE = ".one::after { content: \\"x\\"; }\\n";\n'
+        'const c = "\\u2212 // stays"; // and so does this\n'
+    )
+    assert stylesheet("one.js") == ".a {}\n.b {}\n"
+    assert (javascript("alone.js"), stylesheet("alone.js")) == ("const d = 4;\n", "")
+    with pytest.raises(ValueError, match=r"none\.js imports \./parts/none\.js, which is not there"):
         javascript("none.js")
 
 

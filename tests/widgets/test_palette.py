@@ -1,21 +1,10 @@
 """The colours: one set in Python and JavaScript, readable in both themes and for everyone."""
 
-import json
-import re
-from pathlib import Path
-
 import matplotlib
 import numpy as np
 import pytest
 
 from course_lib import widgets
-
-BASE = (Path(widgets.__file__).parent / "base.js").read_text("utf-8")
-
-
-def constant(name: str) -> dict:
-    """An object that base.js writes as JSON."""
-    return json.loads(re.search(rf"export const {name} = (\{{.*?\n\}});", BASE, re.DOTALL)[1])
 
 
 def luminance(colour: str) -> float:
@@ -30,23 +19,29 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_python_and_javascript_hold_the_same_colours() -> None:
-    assert constant("PALETTE") == widgets.PALETTE
-    assert constant("MAPS") == widgets.MAPS
-
-
 @pytest.mark.parametrize("page", ["#ffffff", "#111111"])
 @pytest.mark.parametrize("name", widgets.PALETTE)
 def test_every_colour_stands_out_in_both_themes(name: str, page: str) -> None:
     assert contrast(widgets.PALETTE[name], page) >= 3
 
 
-@pytest.mark.parametrize("page", ["#fbfcfd", "#191b1e"])
-@pytest.mark.parametrize("which", ["ink", "muted"])
-def test_text_is_readable_in_both_themes(which: str, page: str) -> None:
-    assert page in BASE
-    light, dark = re.findall(rf'{which}: "(#\w+)"', BASE)
-    assert contrast(light if page == "#fbfcfd" else dark, page) >= 4.5
+@pytest.mark.parametrize("theme", widgets.THEMES)
+def test_text_is_readable_in_both_themes(theme: str) -> None:
+    colours = widgets.THEMES[theme]
+    for ground in ("plot", "fill"):  # also of a pressed button, or of one under the pointer
+        for which in ("ink", "muted", "accent"):
+            assert contrast(colours[which], colours[ground]) >= 4.5
+    assert set(colours["words"]) == set(widgets.PALETTE)
+    for words in colours["words"].values():
+        assert contrast(words, colours["plot"]) >= 4.5
+        assert contrast(words, "#ffffff" if theme == "light" else "#111111") >= 4.5
+    assert contrast(colours["onAccent"], colours["accent"]) >= 4.5
+
+
+def test_viridis_is_seen_on_a_dark_plot() -> None:
+    """parts/colours.js begins the map at its seventh anchor there."""
+    for colour in widgets.MAPS["viridis"][6:]:
+        assert contrast(colour, widgets.THEMES["dark"]["plot"]) >= 3
 
 
 def test_viridis_is_viridis() -> None:

@@ -1,0 +1,56 @@
+// One gesture for all that is dragged or painted: with a mouse, a pen or a finger.
+
+// `start(place, event)` is called where the pointer goes down; it returns the function that hears of
+// every move, `move(place, event)`, or nothing where there is nothing to take. `end()` is called when
+// it is let go, however that happens. `hover(place, event)` hears of all moves, `leave()` of the last.
+//
+// A place is [x, y] in CSS pixels from the corner of `within`, which stands still while `node` may
+// move. `focus` (an element or a function that gives one) takes the focus. `buttons` are the mouse's.
+//
+// A finger that swipes up or down over a canvas scrolls the page, as everywhere (`touch-action:
+// pan-y`): there a drag begins when the finger goes aside or is lifted, not when it comes down.
+export function drag(node, { within = node, start, end, hover, leave, focus = node, buttons = [0] }) {
+  let held = null; // {id, move} while something is dragged
+  let waiting = null; // a finger that may still mean to scroll
+  const placeOf = (event) => {
+    const { left, top } = within.getBoundingClientRect();
+    return [event.clientX - left, event.clientY - top];
+  };
+  const take = (event) => {
+    const move = start(placeOf(event), event);
+    if (!move) return;
+    (typeof focus === "function" ? focus() : focus)?.focus({ preventScroll: true });
+    node.setPointerCapture(event.pointerId);
+    held = { move };
+  };
+  const drop = () => {
+    waiting = null;
+    if (!held) return;
+    held = null;
+    end?.();
+  };
+  node.addEventListener("pointerdown", (event) => {
+    if (!buttons.includes(event.button) || held) return;
+    if (event.pointerType === "touch" && getComputedStyle(node).touchAction === "pan-y") {
+      waiting = event;
+      return;
+    }
+    take(event);
+    if (held) event.preventDefault(); // no text selection
+  });
+  node.addEventListener("pointermove", (event) => {
+    if (waiting && Math.abs(event.clientX - waiting.clientX) > 4) {
+      take(waiting);
+      waiting = null;
+    }
+    const place = placeOf(event);
+    hover?.(place, event);
+    held?.move(place, event);
+  });
+  node.addEventListener("pointerup", () => {
+    if (waiting) take(waiting); // a tap
+    drop();
+  });
+  for (const name of ["pointercancel", "lostpointercapture"]) node.addEventListener(name, drop);
+  if (leave) node.addEventListener("pointerleave", leave);
+}

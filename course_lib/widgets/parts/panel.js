@@ -1,0 +1,71 @@
+// What is drawn on canvases: a plot with its content, words, lines.
+
+import { drawAxes, drawPlane, plane } from "./axes.js";
+
+export const clamp = (value, low, high) => Math.max(low, Math.min(value, high));
+
+// Paint what does not leave the box.
+export function inside(ctx, box, paint) {
+  ctx.save();
+  ctx.beginPath();
+  ctx.rect(box.x, box.y, box.width, box.height);
+  ctx.clip();
+  paint();
+  ctx.restore();
+}
+
+// A plot: its ground, then `paint(map)` inside of it, then frame and numbers. Returns the map.
+export function panel(ctx, extent, box, theme, paint) {
+  const map = plane(extent, box);
+  drawPlane(ctx, box, theme);
+  inside(ctx, box, () => paint(map));
+  drawAxes(ctx, extent, box, theme);
+  return map;
+}
+
+export function words(ctx, text, x, y, colour, font, align = "left", baseline = "middle") {
+  ctx.font = font;
+  ctx.fillStyle = colour;
+  ctx.textAlign = align;
+  ctx.textBaseline = baseline;
+  ctx.fillText(text, x, y);
+}
+
+// Words on a ground of their own, inside the box, so that nothing behind crosses them out.
+export function groundedWords(ctx, text, x, y, colour, font, theme, { align = "left", box = null } = {}) {
+  ctx.font = font;
+  const width = ctx.measureText(text).width + 8;
+  let left = align === "right" ? x - width + 4 : x - 4;
+  let middle = y;
+  if (box) {
+    left = clamp(left, box.x + 2, box.x + box.width - width - 2);
+    middle = clamp(y, box.y + 10, box.y + box.height - 10);
+  }
+  ctx.globalAlpha = 0.82;
+  ctx.fillStyle = theme.plot;
+  ctx.fillRect(left, middle - 8, width, 16);
+  ctx.globalAlpha = 1;
+  words(ctx, text, left + 4, middle, colour, font);
+}
+
+// A round mark with a rim.
+export function dot(ctx, x, y, radius, colour, rim, line = 1) {
+  ctx.beginPath();
+  ctx.arc(x, y, radius, 0, 2 * Math.PI);
+  ctx.fillStyle = colour;
+  ctx.fill();
+  ctx.strokeStyle = rim;
+  ctx.lineWidth = line;
+  ctx.stroke();
+}
+
+// A path through places, begun anew.
+export function trace(ctx, places) {
+  ctx.beginPath();
+  for (const [x, y] of places) ctx.lineTo(x, y);
+}
+
+export function segment(ctx, x0, y0, x1, y1) {
+  ctx.moveTo(x0, y0);
+  ctx.lineTo(x1, y1);
+}
