@@ -138,7 +138,7 @@ class Given:
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         missing = self.arguments[len(inputs) :]
-        if sorted(missing) != sorted(named):
+        if len(inputs) > len(self.arguments) or sorted(missing) != sorted(named):
             given = [*["…"] * len(inputs), *(f"{name}=…" for name in named)]
             raise Mistake(
                 f"You call `{self.name}({', '.join(given)})`.",

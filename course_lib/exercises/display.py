@@ -4,10 +4,11 @@ import ast
 import html
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 __all__ = ["Hints", "Result", "Source", "show_source"]
 
@@ -31,8 +32,43 @@ def _as_html(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
+def _shell() -> Any:
+    """The running IPython, if any: the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    return ipython.get_ipython() if ipython is not None else None
+
+
+class Shown:
+    """Shows itself at once in a notebook, wherever in a cell it is made, and then not again there.
+
+    What stands last in a cell is displayed by Jupyter. Of something that ``show`` has displayed in
+    that cell already, ``_ipython_display_`` displays nothing; in a later cell it does.
+    """
+
+    def show(self) -> Self:
+        """Display it now, if this is a notebook."""
+        shell = _shell()
+        if shell is not None:
+            object.__setattr__(self, "_shown_in", shell.execution_count)
+            self._publish()
+        return self
+
+    def _ipython_display_(self) -> None:
+        if getattr(self, "_shown_in", None) != _shell().execution_count:
+            self._publish()
+
+    def _publish(self) -> None:
+        from IPython.display import publish_display_data
+
+        data = {"text/plain": repr(self)}
+        for kind, method in (("text/html", "_repr_html_"), ("text/markdown", "_repr_markdown_")):
+            if hasattr(self, method):
+                data[kind] = getattr(self, method)()
+        publish_display_data(data)
+
+
 @dataclass(frozen=True)
-class Result:
+class Result(Shown):
     """The verdict on an attempt.
 
     Attributes:
@@ -75,7 +111,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Hints:
+class Hints(Shown):
     """The hints of an exercise, from general to specific: each opens inside the one before.
 
     Attributes:
@@ -103,7 +139,7 @@ class Hints:
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(Shown):
     """Pieces of source, each with the name of where it lives.
 
     Attributes:

@@ -108,7 +108,10 @@ def check(name: str, attempt: Any) -> Result:
     """Judge an attempt at an exercise on fresh random inputs.
 
     The verdict is "not attempted" while ``attempt`` is None or ``...``, or a function that returns
-    them. PyTorch's global generator is left as it was.
+    them. PyTorch's global generator is left as it was. In a notebook the verdict displays itself,
+    wherever in the cell this stands; hints and solutions do, too. A call of your function that
+    takes longer than 20 seconds is ended (in the main thread, where a notebook's cells run, but not
+    on Windows).
 
     Args:
         name: The exercise, like ``"04.additive_coupling"``.
@@ -118,7 +121,11 @@ def check(name: str, attempt: Any) -> Result:
         ValueError: When there is no exercise of that name; the message lists those there are.
 
     """
-    exercise = _find(name)
+    return _judge(_find(name), attempt).show()
+
+
+def _judge(exercise: Exercise, attempt: Any) -> Result:
+    name = exercise.name
     if attempt is None or attempt is ...:
         return Result(name, "not attempted", _invitation(exercise))
     if exercise.signature is not None:
@@ -173,7 +180,7 @@ def hint(name: str) -> Hints:
         ValueError: When there is no exercise of that name; the message lists those there are.
 
     """
-    return Hints(name, _find(name).hints)
+    return Hints(name, _find(name).hints).show()
 
 
 def solution(name: str) -> Source:
@@ -183,7 +190,7 @@ def solution(name: str) -> Source:
         ValueError: When there is no exercise of that name; the message lists those there are.
 
     """
-    return show_source(_find(name).solution)
+    return show_source(_find(name).solution).show()
 
 
 def exercises(chapter: str | None = None) -> dict[str, str]:

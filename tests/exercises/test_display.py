@@ -3,8 +3,11 @@
 import html.parser
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+from traitlets.config import Config
 
-from course_lib.exercises import Hints, Result, show_source, solution
+from course_lib.exercises import Hints, Result, check, display, hint, show_source, solution
 from course_lib.flows import AdditiveCoupling, Flow, StandardGaussian
 
 
@@ -172,3 +175,43 @@ def test_each_hint_opens_inside_the_one_before():
     assert places == sorted(places)
     assert hints._repr_html_().endswith("</details></div></details></div></details></div>")
     assert all("open" not in attributes for tag, attributes in page.tags if tag == "details")
+
+
+CELLS = [
+    "x = 1\ncheck('04.break_it', ...)\nx + 1",  # anything may follow
+    "check('04.break_it', ...)",
+    "r = check('04.break_it', ...)",
+    "r",  # in a later cell it is displayed anew
+    "for _ in range(2):\n    hint('04.break_it')",
+    "solution('04.break_it');",
+    "display(check('04.break_it', ...))",
+    "show_source(check)",
+]
+
+
+def test_verdicts_hints_and_solutions_display_themselves_once():
+    with pytest.MonkeyPatch.context() as patch:
+        shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
+        patch.setattr(display, "_shell", lambda: shell)
+        shell.run_cell("from course_lib.exercises import check, hint, show_source, solution")
+        shown = []
+        for cell in CELLS:
+            with capture_output() as captured:
+                result = shell.run_cell(cell, store_history=True)
+            assert result.success
+            shown.append(captured.outputs)
+    InteractiveShell.clear_instance()
+    # What stands last is displayed by the shell here in text, by a kernel as a rich output.
+    assert [len(outputs) for outputs in shown] == [1, 1, 1, 1, 2, 1, 1, 1]
+    for outputs in shown[:4]:
+        assert set(outputs[0].data) == {"text/plain", "text/html"}
+        assert outputs[0].data["text/plain"].startswith("○ 04.break_it: not attempted")
+    assert set(shown[5][0].data) == {"text/plain", "text/markdown"}
+    assert "def check" in shown[7][0].data["text/plain"]
+
+
+def test_outside_of_a_notebook_nothing_is_printed(capsys):
+    check("04.break_it", ...)
+    hint("04.break_it")
+    solution("04.break_it")
+    assert capsys.readouterr() == ("", "")

@@ -1,8 +1,15 @@
 """The mechanism: registering, judging, and what an attempt may do wrong before any property."""
 
+import contextlib
 import doctest
+import math
 import re
+import signal
+import sys
+import threading
+import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,6 +31,7 @@ from course_lib.exercises.attempt import (
     diagnose,
     log_abs_det_jacobian,
     same,
+    take_number,
     take_pair,
     take_tensor,
 )
@@ -291,3 +299,146 @@ def test_gradients_are_compared():
 @pytest.mark.parametrize("module", [attempt, display, registry])
 def test_examples_in_docstrings(module):
     assert doctest.testmod(module, extraglobs={"torch": torch}).failed == 0
+
+
+# --- What an attempt may do to a check -----------------------------------------------------------
+
+
+def test_an_endless_loop_is_ended(monkeypatch):
+    monkeypatch.setattr(attempt, "TIME_LIMIT", 0.2)
+
+    def endless(x, k):
+        while True:
+            with contextlib.suppress(Exception):
+                x = x + 1
+
+    new()(judge_double)
+    result = check("99.double", endless)
+    assert result.status == "fails"
+    assert "still running after 0.2 s in line" in result.reason
+    assert check("99.double", lambda x, k: 2 * x).status == "passes"  # no alarm is left over
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_in_another_thread_there_is_no_limit(monkeypatch):
+    monkeypatch.setattr(attempt, "TIME_LIMIT", 0.01)
+    new()(judge_double)
+    results = []
+
+    def slow(x, k):
+        time.sleep(0.05)
+        return 2 * x
+
+    thread = threading.Thread(target=lambda: results.append(check("99.double", slow)))
+    thread.start()
+    thread.join()
+    assert results[0].status == "passes"
+
+
+def test_an_exit_is_a_verdict():
+    new()(judge_double)
+    result = check("99.double", lambda x, k: sys.exit(3))
+    assert result.status == "fails"
+    assert "stopped with `SystemExit: 3`" in result.reason
+
+
+def test_the_line_of_an_exception_is_named():
+    def broken(x, k):
+        y = x + k
+        return torch.linalg.inv(y)
+
+    line = broken.__code__.co_firstlineno + 2
+    new()(judge_double)
+    reason = check("99.double", broken).reason
+    assert reason.endswith(f" in line {line}: `return torch.linalg.inv(y)`.")
+    assert "in line" not in check("99.double", lambda: 1).reason  # it never ran
+
+
+def test_a_function_that_is_handed_out_says_how_it_is_called():
+    net = attempt.Given("net", ["x", "t"], lambda x, t: (x, t))
+    assert net(1, 2) == net(1, t=2) == net(t=2, x=1) == (1, 2)
+    for call, said in (
+        (lambda: net(1), "You call `net(…)`"),
+        (lambda: net(1, 2, 3), "You call `net(…, …, …)`"),
+        (lambda: net(1, time=2), "You call `net(…, time=…)`"),
+        (lambda: net(1, 2, t=3), "You call `net(…, …, t=…)`"),
+    ):
+        with pytest.raises(Mistake) as caught:
+            call()
+        assert caught.value.reason.startswith(said)
+        assert caught.value.hint == "It is called `net(x, t)`."
+
+
+@pytest.mark.parametrize("name", ["01.nope", "07."])
+def test_a_typo_lists_the_exercises_of_that_chapter_alone(name):
+    with pytest.raises(ValueError, match=r"name must be one of") as caught:
+        hint(name)
+    chapter = name[:2]
+    assert all(known in str(caught.value) for known in exercises(chapter))
+    assert not any(known in str(caught.value) for known in exercises() if known[:2] != chapter)
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "said"),
+    [
+        (
+            2.5,
+            {"whole": True, "low": 1},
+            "You gave `2.5`; the answer is a whole number of at least 1",
+        ),
+        (0, {"whole": True, "low": 1}, "at least 1"),
+        (
+            1.2,
+            {"low": 0, "high": 1, "subject": "a share"},
+            "a share is a single number from 0 to 1",
+        ),
+        (math.nan, {}, "You gave `nan`; the answer is a single number."),
+        (torch.zeros(2), {}, "You gave a Tensor"),
+        (True, {}, "You gave a bool"),
+    ],
+)
+def test_numbers_that_are_not_as_asked_for(value, options, said):
+    with pytest.raises(Mistake, match=re.escape(said)):
+        take_number(value, "How many?", **options)
+
+
+def test_numbers_as_asked_for():
+    for three in (3, 3.0, torch.tensor(3), np.float32(3), np.int64(3)):
+        assert take_number(three, "?", whole=True) == 3
+        assert isinstance(take_number(three, "?", whole=True), int)
+        assert isinstance(take_number(three, "?"), float)
+
+
+def frozen(generator):
+    copy = torch.Generator()
+    copy.set_state(generator.get_state())
+    return copy
+
+
+def reseeded(generator):
+    return torch.Generator().manual_seed(generator.initial_seed())
+
+
+@pytest.mark.parametrize(
+    ("draw", "said"),
+    [
+        (lambda g: torch.rand(50), "your noise comes from elsewhere"),
+        (lambda g: torch.rand(50, generator=g.manual_seed(0)), "Every generator gives the same"),
+        (lambda g: torch.rand(50, generator=frozen(g)), "your draws don't move it on"),
+        (
+            lambda g: (torch.rand(50, generator=g), torch.rand(50, generator=frozen(g))),
+            None,  # the second follows the first, which moves the generator on
+        ),
+        (
+            lambda g: (torch.rand(50, generator=reseeded(g)), torch.rand(50, generator=g)),
+            "your draws don't move it on",
+        ),
+        (lambda g: (torch.rand(1) < 0.5) + torch.rand(50, generator=g), "from elsewhere"),
+    ],
+)
+def test_randomness_comes_from_the_generator_and_moves_it_on(draw, said):
+    if said is None:
+        attempt.check_randomness(draw, torch.Generator().manual_seed(0), "hint")
+        return
+    with pytest.raises(Mistake, match=said):
+        attempt.check_randomness(draw, torch.Generator().manual_seed(0), "hint")
