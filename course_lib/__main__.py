@@ -3,13 +3,21 @@
 import argparse
 import os
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from course_lib.checks import check_int
-from course_lib.training import RECIPES, DivergedError, load_card, recipe, run_recipe
+from course_lib.training import (
+    RECIPES,
+    DivergedError,
+    checkpoint_folder,
+    load_card,
+    recipe,
+    run_recipe,
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,12 +45,13 @@ def main(argv: list[str]) -> int:
     training.add_argument("--out", type=Path, metavar="DIR", help="store the model in DIR")
     training.add_argument("--fresh", action="store_true", help="don't resume an unfinished run")
     training.add_argument("--threads", type=int, help="number of CPU threads")
-    commands.add_parser("list", help="show all recipes and which of them are stored")
+    listing = commands.add_parser("list", help="show all recipes, or what one of them measured")
+    listing.add_argument("name", metavar="NAME", nargs="?", help="show the card of this one")
     commands.add_parser("store", help="run the notebooks and store them with their outputs")
     arguments = parser.parse_args(argv)
     try:
         if arguments.command == "list":
-            list_recipes()
+            list_recipes(arguments.name)
         else:
             train(arguments)
     except (ValueError, DivergedError, OSError) as error:
@@ -73,23 +82,29 @@ def train(arguments: argparse.Namespace) -> None:
         print(f"Resuming from {resume} (--fresh starts anew)", flush=True)
     card = run_recipe(chosen, steps=arguments.steps, folder=arguments.out, resume=resume)
     if card is not None:
-        for metric, value in card["metrics"].items():
-            print(f"{metric}: {value:.4g}")
+        print("\n".join(metric_lines(card["metrics"])))
 
 
-def list_recipes() -> None:
-    """Print one line for each recipe: its name, its metrics if it is stored, its summary."""
-    rows = []
+def metric_lines(metrics: Mapping[str, float | list[dict]]) -> Iterator[str]:
+    """What a card has measured: a line for each number and for each row of a table."""
+    for metric, value in metrics.items():
+        for row in value if isinstance(value, list) else [{"": value}]:
+            words = (
+                f"{k} {v if isinstance(v, str) else f'{v:.4g}'}".strip() for k, v in row.items()
+            )
+            yield f"{metric}: {', '.join(words)}"
+
+
+def list_recipes(name: str | None = None) -> None:
+    """Print a short line for each recipe, or all that is known of one."""
+    if name is not None:
+        print(recipe(name).summary)
+        print("\n".join(metric_lines(load_card(name)["metrics"])))
+        return
+    wide = max(map(len, RECIPES))
     for name, known in sorted(RECIPES.items()):
-        try:
-            metrics = load_card(name)["metrics"]
-            stored = ", ".join(f"{metric} {value:.4g}" for metric, value in metrics.items())
-        except ValueError:
-            stored = "not stored"
-        rows.append((name, stored, known.summary))
-    for row in rows:
-        widths = [max(len(other[i]) for other in rows) for i in range(2)]
-        print(f"{row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]}")
+        stored = "stored" if (checkpoint_folder() / f"{name}.json").is_file() else "-"
+        print(f"{name:{wide}}  {stored:6}  {known.summary}")
 
 
 if __name__ == "__main__":

@@ -70,7 +70,8 @@ def save_pretrained(
         model: The model to store.
         name: Name of both files.
         card: ``summary``, ``recipe`` (its name), ``command``, ``data`` (in words), ``seed``,
-            ``steps`` and ``metrics`` (a finite number for each name).
+            ``steps`` and ``metrics``: for each name a finite number or a table, which is a list of
+            rows with a number or a word for each column, ``[{"steps": 50, "distance": 6.1}]``.
         folder: Where to write; by default ``checkpoint_folder()``.
         dtype: Precision of the stored floating-point weights, ``"float16"`` or ``"float32"``.
 
@@ -189,7 +190,21 @@ def _check_card(card: Mapping[str, Any]) -> None:
     if not isinstance(card["metrics"], Mapping):
         raise ValueError(f"card['metrics'] must be a mapping, got {card['metrics']!r}")
     for metric, value in card["metrics"].items():
-        check_number(f"metric {metric}", value, above=float("-inf"))
+        if isinstance(value, list):
+            _check_table(metric, value)
+        else:
+            check_number(f"metric {metric}", value, above=float("-inf"))
+
+
+def _check_table(metric: str, rows: list) -> None:
+    if not rows:
+        raise ValueError(f"metric {metric} must have a row at least, got []")
+    for i, row in enumerate(rows):
+        if not isinstance(row, Mapping) or not all(isinstance(column, str) for column in row):
+            raise ValueError(f"metric {metric}[{i}] must be a row of named values, got {row!r}")
+        for column, value in row.items():
+            if not isinstance(value, str):
+                check_number(f"metric {metric}[{i}][{column!r}]", value, above=float("-inf"))
 
 
 def _check_module(model: nn.Module) -> None:

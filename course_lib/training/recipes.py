@@ -46,8 +46,8 @@ class Recipe:
         build: Makes the untrained model; its random start is drawn from ``seed``.
         load: Makes the training data: a tensor or a tuple of tensors, as ``fit`` takes it.
         options: Arguments of ``fit``, of which ``steps`` and ``batch_size`` are required.
-        evaluate: Measures the trained model, after rounding to ``dtype``, in eval mode: a number
-            for each name.
+        evaluate: Measures the trained model, after rounding to ``dtype``, in eval mode: a number or
+            a table for each name, the ``metrics`` of ``save_pretrained``.
         prepare: Gets the untrained model and the data before training, to set what is measured on
             the data and not learned.
         transform: As in ``fit``.
@@ -65,7 +65,7 @@ class Recipe:
     build: Callable[[], nn.Module]
     load: Callable[[], Tensor | tuple[Tensor, ...]]
     options: Mapping[str, Any]
-    evaluate: Callable[[nn.Module], Mapping[str, float]]
+    evaluate: Callable[[nn.Module], Mapping[str, float | list[dict]]]
     prepare: Callable[[nn.Module, Tensor | tuple[Tensor, ...]], None] | None = None
     transform: Callable[[Tensor, torch.Generator], Tensor] | None = None
     dtype: str = "float16"

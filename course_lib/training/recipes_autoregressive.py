@@ -13,11 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from course_lib.autoregressive import FVSBN, MADE, NADE, NaivePixelCNN, PixelCNN
-from course_lib.data import binarize, jitter, load_digits, load_mnist
+from course_lib.data import binarize, load_digits, load_mnist
 from course_lib.metrics import bits_per_dim
+from course_lib.training.batches import DIGIT_LEVELS, digits_batch, mnist_batch
 from course_lib.training.recipes import Recipe, register
-
-DIGIT_LEVELS = 17
 
 
 def binary_digits(split: str) -> tuple[Tensor, Tensor]:
@@ -36,25 +35,6 @@ def binary_mnist(split: str) -> tuple[Tensor, Tensor]:
     """MNIST ``[N, 1, 28, 28]``, drawn once from a fixed seed, and the labels ``[N]``."""
     images, labels = load_mnist(split)
     return binarize(images, generator=torch.Generator().manual_seed(0)), labels
-
-
-def digits_batch(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Black and white digits of the batch's shape; seven in ten are moved a little before.
-
-    There are 1,438 training images only: without the jitter a model learns them by heart.
-    """
-    moved = jitter(x.reshape(-1, 1, 8, 8), share=0.7, generator=generator)
-    return binarize(moved, threshold=0.5).reshape(x.shape)
-
-
-def grey_digits_batch(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Digits with whole grey values 0 ... 16, moved a little."""
-    return (jitter(x, share=0.7, generator=generator) * (DIGIT_LEVELS - 1)).round()
-
-
-def mnist_batch(x: Tensor, generator: torch.Generator) -> Tensor:
-    """MNIST in black and white, a fresh draw."""
-    return binarize(x, generator=generator)
 
 
 def summarise(log_prob: Tensor, x: Tensor, levels: int) -> dict[str, float]:
@@ -101,7 +81,8 @@ def digits_joint_metrics(model: PixelCNN) -> dict[str, float]:
     """``joint_metrics`` on the digits, and logistic regression fitted to ten jittered copies."""
     images, labels = load_digits("train")
     generators = (torch.Generator().manual_seed(seed) for seed in range(10))
-    copies = torch.cat([digits_batch(images, generator) for generator in generators])
+    moved = digits_batch("binary")
+    copies = torch.cat([moved(images, generator) for generator in generators])
     test = binary_digits("test")
     return {
         **joint_metrics(model, *test),
@@ -140,7 +121,7 @@ def register_vector_model(
             data=DIGITS.format("black and white"),
             build=lambda: build(64),
             load=lambda: load_digits("train")[0].flatten(1),
-            transform=digits_batch,
+            transform=digits_batch("binary"),
             options=digits,
             evaluate=lambda model: likelihood_metrics(model, binary_digits("test")[0].flatten(1)),
         )
@@ -152,7 +133,7 @@ def register_vector_model(
             data=MNIST,
             build=lambda: build(784),
             load=lambda: load_mnist("train")[0].flatten(1),
-            transform=mnist_batch,
+            transform=mnist_batch("binary"),
             options=mnist,
             evaluate=lambda model: likelihood_metrics(model, binary_mnist("test")[0].flatten(1)),
         )
@@ -188,7 +169,7 @@ register(
         data=DIGITS.format("black and white"),
         build=lambda: NaivePixelCNN(32, 6),
         load=lambda: load_digits("train")[0],
-        transform=digits_batch,
+        transform=digits_batch("binary"),
         options={"steps": 3000, "batch_size": 64, "lr": 3e-3, "ema": 0.998},
         evaluate=lambda model: likelihood_metrics(model, binary_digits("test")[0]),
     )
@@ -200,7 +181,7 @@ register(
         data=DIGITS.format("black and white"),
         build=lambda: PixelCNN(24, 4, n_classes=10),
         load=lambda: load_digits("train"),
-        transform=digits_batch,
+        transform=digits_batch("binary"),
         options={"steps": 3000, "batch_size": 64, "lr": 3e-3, "ema": 0.998},
         evaluate=digits_joint_metrics,
     )
@@ -212,7 +193,7 @@ register(
         data=DIGITS.format("17 grey levels"),
         build=lambda: PixelCNN(32, 4, levels=DIGIT_LEVELS, n_classes=10),
         load=lambda: load_digits("train"),
-        transform=grey_digits_batch,
+        transform=digits_batch("levels"),
         options={"steps": 3000, "batch_size": 64, "lr": 3e-3, "ema": 0.998},
         evaluate=lambda model: joint_metrics(model, *grey_digits("test")),
     )
@@ -224,7 +205,7 @@ register(
         data=MNIST,
         build=lambda: PixelCNN(32, 5, n_classes=10, kernel_size=5, size=(28, 28)),
         load=lambda: load_mnist("train"),
-        transform=mnist_batch,
+        transform=mnist_batch("binary"),
         options={"steps": 10_000, "batch_size": 32, "lr": 2e-3, "ema": 0.998},
         evaluate=mnist_joint_metrics,
     )

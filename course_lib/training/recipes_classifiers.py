@@ -5,9 +5,9 @@ from torch import Tensor
 
 from course_lib.data import load_digits, load_mnist
 from course_lib.metrics import ImageClassifier, frechet_distance
+from course_lib.training.batches import digits_batch
 from course_lib.training.quality import N_SAMPLES
 from course_lib.training.recipes import Recipe, register
-from course_lib.training.recipes_latent import moved_digits
 
 FLOOR = f"feature distance, {N_SAMPLES:,} training images"
 
@@ -44,7 +44,7 @@ register(
         data='load_digits("train"), 1,438 images, jittered; tested on the other 359',
         build=lambda: ImageClassifier((1, 8, 8), width=16),
         load=lambda: load_digits("train"),
-        transform=moved_digits,
+        transform=digits_batch("grey"),
         options={"steps": 2000, "batch_size": 128, "lr": 2e-3, "weight_decay": 0.05},
         evaluate=lambda model: classifier_metrics(model, load_digits("train"), load_digits("test")),
     )

@@ -9,10 +9,10 @@ from torch import Tensor
 from course_lib.data import load_digits, load_mnist, to_signed, to_unit
 from course_lib.diffusion import DDPM, DiscreteSchedule, ddim_sample, last
 from course_lib.nn import TimeMLP, UNet
+from course_lib.training.batches import digits_batch, mnist_batch
 from course_lib.training.quality import N_SAMPLES, feature_distance
 from course_lib.training.recipes import Recipe, register
 from course_lib.training.recipes_flows import N_TOY, toy_points
-from course_lib.training.recipes_latent import moved_digits
 
 # Which samplers the cards compare: (steps, eta), the last of the digits' being DDPM itself.
 DIGITS_STEPS, ETAS = (5, 10, 20, 50, 100, 400), (0.0, 0.5, 1.0)
@@ -20,45 +20,15 @@ DIGITS_SAMPLERS = [(steps, eta) for steps in DIGITS_STEPS for eta in ETAS]
 MNIST_SAMPLERS = [(10, 0.0), (20, 0.0), (50, 0.0), (50, 1.0), (250, 1.0)]
 
 
-def mnist_batch(x: Tensor, generator: torch.Generator) -> Tensor:
-    """MNIST digits in [−1, 1]."""
-    return to_signed(x)
-
-
-def digits_batch(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Grey digits in [−1, 1]; seven in ten are turned, moved and resized a little."""
-    return to_signed(moved_digits(x, generator))
-
-
-def distance_name(steps: int, eta: float) -> str:
-    """What the feature distance of a sampler's samples is called on a card."""
-    return f"feature distance, {steps} steps, eta {eta:g}"
-
-
-def bound_name(variance: str) -> str:
-    """What the bound with one of the two variances is called on a card."""
-    return f"test negative ELBO (nats), variance {variance}"
-
-
-def bits_name(variance: str) -> str:
-    """What the same bound is called in bits per dimension."""
-    return f"bits per dimension, at most, variance {variance}"
-
-
-def seconds_name(steps: int) -> str:
-    """What the time that a sampler needs is called on a card."""
-    return f"seconds for {N_SAMPLES:,} samples, {steps} steps"
-
-
 @torch.no_grad()
 def bound_metrics(
     model: DDPM, x: Tensor, y: Tensor | None = None, *, levels: int | None = None
-) -> dict[str, float]:
+) -> dict[str, list]:
     """The bound of the mean −log p(x) of test data, in nats, with each of the two variances.
 
     Of images with grey levels also the bits per dimension that it comes to.
     """
-    metrics = {}
+    bounds = []
     for variance in ("posterior", "beta"):
         bounded = DDPM(model.net, model.schedule, predicts=model.predicts, variance=variance)
         noise = torch.Generator().manual_seed(1)
@@ -68,25 +38,27 @@ def bound_metrics(
                 for i in torch.arange(len(x)).split(500)
             ]
         )
-        metrics[bound_name(variance)] = -elbo.mean().item()
-        metrics[f"standard error (nats), variance {variance}"] = (
-            elbo.std() / len(elbo) ** 0.5
-        ).item()
+        nats = -elbo.mean().item()
+        bound = {
+            "variance": variance,
+            "negative ELBO (nats)": nats,
+            "standard error (nats)": (elbo.std() / len(elbo) ** 0.5).item(),
+        }
         if levels is not None:
             # The bound is of a probability, with no cubes around the levels: no log2(levels).
-            bits = -elbo.mean().item() / (x[0].numel() * math.log(2))
-            metrics[bits_name(variance)] = bits
-    return metrics
+            bound["bits per dimension"] = nats / (x[0].numel() * math.log(2))
+        bounds.append(bound)
+    return {"bounds": bounds}
 
 
-def sampler_metrics(model: DDPM, data: str, samplers: list[tuple[int, float]]) -> dict[str, float]:
-    """The feature distance of each sampler's samples, and the seconds that they took with eta = 0.
+def sampler_metrics(model: DDPM, data: str, samplers: list[tuple[int, float]]) -> dict[str, list]:
+    """The feature distance of each sampler's ``N_SAMPLES`` samples, and the seconds they took.
 
     All start from the same noise. Classes, where there are any, come in turn. The seconds are the
-    processor's, so that other work on the machine does not count.
+    processor's, so that other work on the machine does not count, and stand where eta is 0.
     """
     classes = None if model.net.time.n_classes is None else torch.arange(N_SAMPLES) % 10
-    metrics = {}
+    rows = []
     for steps, eta in samplers:
         noise, images = torch.Generator().manual_seed(0), []
         started = time.process_time()
@@ -102,19 +74,19 @@ def sampler_metrics(model: DDPM, data: str, samplers: list[tuple[int, float]]) -
                 generator=noise,
             )
             images.append(last(states))
-        if eta == 0:
-            metrics[seconds_name(steps)] = time.process_time() - started
-        metrics[distance_name(steps, eta)] = feature_distance(to_unit(torch.cat(images)), data)
-    return metrics
+        seconds = {"seconds": time.process_time() - started} if eta == 0 else {}
+        distance = feature_distance(to_unit(torch.cat(images)), data)
+        rows.append({"steps": steps, "eta": eta, "distance": distance, **seconds})
+    return {"samplers": rows}
 
 
-def digits_metrics(model: DDPM) -> dict[str, float]:
+def digits_metrics(model: DDPM) -> dict[str, list]:
     """The bound of the test digits, and all samplers."""
     x = to_signed(load_digits("test")[0])
     return bound_metrics(model, x, levels=17) | sampler_metrics(model, "digits", DIGITS_SAMPLERS)
 
 
-def mnist_metrics(model: DDPM) -> dict[str, float]:
+def mnist_metrics(model: DDPM) -> dict[str, list]:
     """The bound of 100 test images, and a few samplers."""
     x, y = (part[::100] for part in load_mnist("test"))
     bound = bound_metrics(model, to_signed(x), y, levels=256)
@@ -146,7 +118,7 @@ for kind, make_schedule in (("", DiscreteSchedule.linear), ("_cosine", DiscreteS
                 UNet((1, 8, 8), widths=(24, 48)), make_schedule(400)
             ),
             load=lambda: load_digits("train")[0],
-            transform=digits_batch,
+            transform=digits_batch("signed"),
             options={"steps": 5000, "batch_size": 128, "lr": 2e-3, "ema": 0.998},
             evaluate=digits_metrics,
         )
@@ -161,7 +133,7 @@ register(
             UNet((1, 28, 28), widths=(16, 32, 64), n_classes=10), DiscreteSchedule.linear(1000)
         ),
         load=lambda: load_mnist("train"),
-        transform=mnist_batch,
+        transform=mnist_batch("signed"),
         options={"steps": 8000, "batch_size": 64, "lr": 2e-3, "ema": 0.999},
         evaluate=mnist_metrics,
     )

@@ -7,13 +7,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from course_lib.data import dequantize, jitter, load_digits, load_mnist, quantize, toy
+from course_lib.data import dequantize, load_digits, load_mnist, quantize, toy
 from course_lib.flows import NICE, Flow, Glow, RealNVP
 from course_lib.metrics import bits_per_dim
+from course_lib.training.batches import DIGIT_LEVELS, MNIST_LEVELS, digits_batch, mnist_batch
 from course_lib.training.quality import N_SAMPLES, sample_quality
 from course_lib.training.recipes import Recipe, register
 
-DIGIT_LEVELS, MNIST_LEVELS = 17, 256
 N_TOY = 50_000
 
 
@@ -60,21 +60,6 @@ def image_metrics(model: Flow, images: Tensor, levels: int) -> dict[str, float]:
     # The last number below 1: what lies beyond the brightest level's interval counts as brightest.
     grey = quantize(x.clamp(0, 1 - 1e-6).reshape(-1, 1, side, side), levels)
     return likelihood | sample_quality(grey, "digits" if levels == DIGIT_LEVELS else "mnist")
-
-
-def digits_batch(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Dequantize 8x8 digits; seven in ten are turned, moved and resized a little before.
-
-    There are 1,438 training images only: without the jitter a NICE learns them by heart.
-    """
-    moved = jitter(x.reshape(-1, 1, 8, 8), share=0.7, generator=generator)
-    grey = (moved * 16).round() / 16
-    return dequantize(grey.reshape(x.shape), DIGIT_LEVELS, generator=generator)
-
-
-def mnist_batch(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Dequantize MNIST digits."""
-    return dequantize(x, MNIST_LEVELS, generator=generator)
 
 
 def measure_data(model: NICE, x: Tensor, *, levels: int) -> None:
@@ -126,7 +111,7 @@ register(
         build=lambda: NICE(64, couplings=8, hidden=(128, 128), standardize=True),
         load=lambda: load_digits("train")[0].flatten(1),
         prepare=partial(measure_data, levels=DIGIT_LEVELS),
-        transform=digits_batch,
+        transform=digits_batch("dequantized"),
         options={
             "steps": 6000,
             "batch_size": 128,
@@ -149,7 +134,7 @@ register(
         build=lambda: NICE(784, hidden=(400, 400), standardize=True),
         load=lambda: load_mnist("train")[0].flatten(1),
         prepare=partial(measure_data, levels=MNIST_LEVELS),
-        transform=mnist_batch,
+        transform=mnist_batch("dequantized"),
         options={
             "steps": 30_000,
             "batch_size": 128,
@@ -178,7 +163,7 @@ def register_image_flow(name: str, summary: str, build: Callable[[], Flow], *, s
             build=build,
             load=lambda: load("train")[0],
             prepare=partial(start_actnorm, levels=levels),
-            transform=mnist_batch if mnist else digits_batch,
+            transform=(mnist_batch if mnist else digits_batch)("dequantized"),
             options={
                 "steps": steps,
                 "batch_size": 64 if mnist else 128,

@@ -10,19 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.autoregressive import PixelCNN
-from course_lib.data import jitter, load_digits, load_mnist
+from course_lib.data import load_digits, load_mnist
 from course_lib.latent import GAN, VAE, VQVAE, perplexity
+from course_lib.training.batches import digits_batch, mnist_batch
 from course_lib.training.checkpoints import load_pretrained
 from course_lib.training.quality import N_SAMPLES, sample_quality
 from course_lib.training.recipes import Recipe, register
-from course_lib.training.recipes_autoregressive import (
-    DIGITS,
-    MNIST,
-    binary_digits,
-    binary_mnist,
-    digits_batch,
-    mnist_batch,
-)
+from course_lib.training.recipes_autoregressive import DIGITS, MNIST, binary_digits, binary_mnist
 from course_lib.training.recipes_flows import toy_points
 
 BETAS = (0.1, 0.3, 1.0, 1.5, 2.0, 3.0, 4.0)
@@ -114,15 +108,11 @@ def code_maps(name: str, images: Tensor) -> Tensor:
     return torch.cat([model.encode(part) for part in images.split(500)])[:, None].float()
 
 
-def moved_digits(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Grey digits; seven in ten are turned, moved and resized a little."""
-    return jitter(x, share=0.7, generator=generator)
-
-
 def digits_code_maps(name: str, copies: int = 20) -> tuple[Tensor, Tensor]:
     """Code maps of the training digits, of ``copies`` jittered ones of each, and the labels."""
     images, labels = load_digits("train")
-    moved = moved_digits(images.repeat(copies, 1, 1, 1), torch.Generator().manual_seed(0))
+    repeated = images.repeat(copies, 1, 1, 1)
+    moved = digits_batch("grey")(repeated, torch.Generator().manual_seed(0))
     return code_maps(name, moved), labels.repeat(copies)
 
 
@@ -148,7 +138,7 @@ def register_mnist_vae(
             data=MNIST,
             build=build,
             load=lambda: data("train"),
-            transform=mnist_batch,
+            transform=mnist_batch("binary"),
             options={"steps": steps, "batch_size": 128, "lr": 1e-3, "ema": 0.999},
             evaluate=lambda model: (
                 vae_metrics(model, *data("test"), n_samples=n_samples) | vae_quality(model, "mnist")
@@ -194,7 +184,7 @@ def register_digits_vae(name: str, summary: str, build: Callable[[], VAE]) -> No
             data=DIGITS.format("black and white"),
             build=build,
             load=lambda: load_digits("train")[0],
-            transform=digits_batch,
+            transform=digits_batch("binary"),
             options={"steps": 4000, "batch_size": 128, "lr": 2e-3, "ema": 0.998},
             evaluate=lambda model: (
                 vae_metrics(model, binary_digits("test")[0]) | vae_quality(model, "digits")
@@ -248,7 +238,7 @@ for n_codes in CODES:
             data=GREY_DIGITS,
             build=lambda n_codes=n_codes: VQVAE((1, 8, 8), n_codes, 8, downsamplings=1),
             load=lambda: load_digits("train")[0],
-            transform=moved_digits,
+            transform=digits_batch("grey"),
             options={"steps": 3000, "batch_size": 128, "lr": 3e-3},
             evaluate=lambda model: vqvae_metrics(model, load_digits("test")[0]),
         )

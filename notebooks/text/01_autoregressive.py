@@ -440,7 +440,8 @@ print("and is never below the mean of the logs:", bool((average >= members.mean(
 # and resized a little, because a network that sees only 1,438 images learns them by heart.
 
 # %%
-from course_lib.training.recipes_autoregressive import binary_digits, digits_batch
+from course_lib.training.batches import digits_batch
+from course_lib.training.recipes_autoregressive import binary_digits
 
 train_digits = load_digits("train")[0].flatten(1)
 test_images, test_labels = binary_digits("test")
@@ -452,7 +453,9 @@ show_figure(
 # %%
 torch.manual_seed(4)
 model = MADE(64, [200])
-history = fit(model, train_digits, steps=1000, batch_size=128, lr=5e-3, transform=digits_batch)
+history = fit(
+    model, train_digits, steps=1000, batch_size=128, lr=5e-3, transform=digits_batch("binary")
+)
 print("training loss fell below 20 nats:", history.loss() < 20)
 
 figure = Figure(figsize=(6, 2.6))

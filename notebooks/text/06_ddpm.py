@@ -946,19 +946,22 @@ for words, (name, key) in rows.items():
 ours = {
     name: load_card(name)["metrics"] for name in ("ddpm_digits", "ddpm_digits_cosine", "ddpm_mnist")
 }
-table += f"| **our DDPM**, linear, 50 of 400 steps without fresh noise (chapter 07) | {ours['ddpm_digits']['feature distance, 50 steps, eta 0']:.1f} | |\n"
-table += f"| **our DDPM**, linear, all 400 steps | {ours['ddpm_digits']['feature distance, 400 steps, eta 1']:.1f} | |\n"
-table += f"| **our DDPM**, cosine, all 400 steps | {ours['ddpm_digits_cosine']['feature distance, 400 steps, eta 1']:.1f} | |\n"
-table += f"| **our DDPM**, linear, 250 of the 1,000 steps | | {ours['ddpm_mnist']['feature distance, 250 steps, eta 1']:.1f} |\n"
+distances = {
+    (name, row["steps"], row["eta"]): f"{row['distance']:.1f}"
+    for name, metrics in ours.items()
+    for row in metrics["samplers"]
+}
+table += f"| **our DDPM**, linear, 50 of 400 steps without fresh noise (chapter 07) | {distances['ddpm_digits', 50, 0]} | |\n"
+table += f"| **our DDPM**, linear, all 400 steps | {distances['ddpm_digits', 400, 1]} | |\n"
+table += f"| **our DDPM**, cosine, all 400 steps | {distances['ddpm_digits_cosine', 400, 1]} | |\n"
+table += f"| **our DDPM**, linear, 250 of the 1,000 steps | | {distances['ddpm_mnist', 250, 1]} |\n"
 Markdown(table)
 
 # %%
-from course_lib.training.recipes_diffusion import bits_name, bound_name
-
 table = "| bits per dimension | digits (17 levels) | MNIST (256 levels) | CIFAR-10 |\n| --- | ---: | ---: | ---: |\n"
-for variance in ("posterior", "beta"):
-    both = [ours[f"ddpm_{data}"][bits_name(variance)] for data in ("digits", "mnist")]
-    table += f"| **our DDPM**, at most, variance `{variance}` | {both[0]:.2f} | {both[1]:.2f} | |\n"
+for digits, mnist in zip(ours["ddpm_digits"]["bounds"], ours["ddpm_mnist"]["bounds"]):
+    both = f"{digits['bits per dimension']:.2f} | {mnist['bits per dimension']:.2f}"
+    table += f"| **our DDPM**, at most, variance `{digits['variance']}` | {both} | |\n"
 glow_bits = [
     load_card(f"glow_{data}")["metrics"]["bits per dimension"] for data in ("digits", "mnist")
 ]
@@ -971,7 +974,8 @@ toys = "| toy | ELBO of our DDPM | RealNVP, log p | the data's own density |\n| 
 for name in ("two_moons", "pinwheel"):
     points = toy(name, 50_000, generator=seeded(1))
     best = toy_log_prob(name, points).mean().item()
-    elbo = -load_card(f"ddpm_{name}")["metrics"][bound_name("beta")]
+    bounds = {row["variance"]: row for row in load_card(f"ddpm_{name}")["metrics"]["bounds"]}
+    elbo = -bounds["beta"]["negative ELBO (nats)"]
     flow_nats = load_card(f"realnvp_{name}")["metrics"]["test log-likelihood (nats)"]
     toys += f"| {name.replace('_', ' ')}, nats | {elbo:.2f} | {flow_nats:.2f} | {best:.2f} |\n"
 Markdown(toys)

@@ -39,12 +39,14 @@ from course_lib.data import to_unit
 from course_lib.diffusion import DDPM, DiscreteSchedule, ddim_invert, ddim_sample, last, slerp
 from course_lib.notebook import one_thread, seeded
 from course_lib.training import load_card, load_pretrained
-from course_lib.training.recipes_diffusion import DIGITS_STEPS, ETAS, distance_name, seconds_name
 from course_lib.widgets import Interpolation, ParticlePlayer, StepsByEta, VectorField
 
 one_thread()  # models this small are slower on two
 digits_ddpm = load_pretrained("ddpm_digits")
-card = load_card("ddpm_digits")["metrics"]
+samplers = load_card("ddpm_digits")["metrics"]["samplers"]
+distances = {(row["steps"], row["eta"]): row["distance"] for row in samplers}
+seconds = {row["steps"]: row["seconds"] for row in samplers if row["eta"] == 0}
+all_steps, all_etas = list(seconds), sorted({row["eta"] for row in samplers})
 
 # %%
 z = torch.randn(10, 1, 8, 8, generator=seeded(2))
@@ -55,17 +57,17 @@ strips = [
                 digits_ddpm, z.shape, steps=steps, eta=eta, z=z, clip=1.0, generator=seeded(3)
             )
         )
-        for eta in ETAS
+        for eta in all_etas
     ]
-    for steps in DIGITS_STEPS
+    for steps in all_steps
 ]
 StepsByEta(
     to_unit(torch.stack([torch.stack(row) for row in strips])),
-    steps=DIGITS_STEPS,
-    etas=ETAS,
-    quality=[[card[distance_name(steps, eta)] for eta in ETAS] for steps in DIGITS_STEPS],
+    steps=all_steps,
+    etas=all_etas,
+    quality=[[distances[steps, eta] for eta in all_etas] for steps in all_steps],
     quality_label="feature distance",
-    cost=[card[seconds_name(steps)] for steps in DIGITS_STEPS],
+    cost=list(seconds.values()),
     cost_label="seconds for 1,000",
     title="The same noise, by other ways",
     alt="A table of six numbers of steps by three values of eta, and ten digits for the chosen cell.",
@@ -606,27 +608,28 @@ check("07.break_the_times", bad_times)
 
 # %%
 floor = load_card("classifier_digits")["metrics"]["feature distance, 1,000 training images"]
-table = "| steps | " + " | ".join(f"η = {eta:g}" for eta in ETAS) + " | seconds for 1,000 |\n"
-table += "| ---: | " + "---: | " * (len(ETAS) + 1) + "\n"
-for steps in DIGITS_STEPS:
-    cells = " | ".join(f"{card[distance_name(steps, eta)]:.1f}" for eta in ETAS)
-    table += f"| {steps} | {cells} | {card[seconds_name(steps)]:.0f} |\n"
+table = "| steps | " + " | ".join(f"η = {eta:g}" for eta in all_etas) + " | seconds for 1,000 |\n"
+table += "| ---: | " + "---: | " * (len(all_etas) + 1) + "\n"
+for steps in all_steps:
+    cells = " | ".join(f"{distances[steps, eta]:.1f}" for eta in all_etas)
+    table += f"| {steps} | {cells} | {seconds[steps]:.0f} |\n"
 Markdown(table + f"\nDigits, 8×8, T = 400, linear schedule. Real training images: {floor:.1f}.")
 
 # %%
 paper = {10: 13.36, 20: 6.84, 50: 4.67, 100: 4.16, 1000: 4.04}  # CIFAR-10, η = 0, table 1
-mnist_card = load_card("ddpm_mnist")["metrics"]
+others = [load_card(name)["metrics"]["samplers"] for name in ("ddpm_digits_cosine", "ddpm_mnist")]
+cosine, mnist = (
+    {row["steps"]: row["distance"] for row in card if row["eta"] == 0} for card in others
+)
 mnist_floor = load_card("classifier_mnist")["metrics"]["feature distance, 1,000 training images"]
 table = "| steps, η = 0 | CIFAR-10, FID of the paper | over its best | digits, linear | over its best | digits, cosine | MNIST |\n"
 table += "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
-best = card[distance_name(400, 0.0)]
-cosine = load_card("ddpm_digits_cosine")["metrics"]
 for steps in (5, *paper):
-    name = distance_name(min(steps, 400), 0.0)
+    k = min(steps, 400)  # all, on the digits
     fid = f"{paper[steps]:.2f} | {paper[steps] / 4.04:.1f}" if steps in paper else " | "
-    mnist = mnist_card.get(distance_name(steps, 0.0))
-    mnist = "" if mnist is None else f"{mnist:.1f}"
-    table += f"| {steps if steps < 1000 else 'all'} | {fid} | {card[name]:.1f} | {card[name] / best:.1f} | {cosine[name]:.1f} | {mnist} |\n"
+    digits = f"{distances[k, 0]:.1f} | {distances[k, 0] / distances[400, 0]:.1f} | {cosine[k]:.1f}"
+    on_mnist = f"{mnist[steps]:.1f}" if steps in mnist else ""
+    table += f"| {steps if steps < 1000 else 'all'} | {fid} | {digits} | {on_mnist} |\n"
 Markdown(table + f"\nMNIST: T = 1,000, by class. Real training images: {mnist_floor:.1f}.")
 
 # %% [markdown]

@@ -29,7 +29,11 @@ CARD = {
     "data": "33 points of a sine",
     "seed": 0,
     "steps": 30,
-    "metrics": {"mean squared error": 0.25, "points": 33},
+    "metrics": {
+        "mean squared error": 0.25,
+        "points": 33,
+        "samplers": [{"steps": 5, "kind": "slow", "distance": 2.5}, {"steps": 10, "kind": "slow"}],
+    },
 }
 
 
@@ -251,6 +255,20 @@ def filled(value):
         ({"card": CARD | {"metrics": 1}}, "card['metrics'] must be a mapping, got 1"),
         ({"card": CARD | {"metrics": {"a": math.inf}}}, "metric a must be a finite number"),
         ({"card": CARD | {"metrics": {"a": "b"}}}, "metric a must be a finite number"),
+        ({"card": CARD | {"metrics": {"a": []}}}, "metric a must have a row at least, got []"),
+        (
+            {"card": CARD | {"metrics": {"a": [1]}}},
+            "metric a[0] must be a row of named values, got",
+        ),
+        (
+            {"card": CARD | {"metrics": {"a": [{1: 2}]}}},
+            "metric a[0] must be a row of named values",
+        ),
+        (
+            {"card": CARD | {"metrics": {"a": [{"b": 1}, {"b": math.nan}]}}},
+            "metric a[1]['b'] must be a finite number",
+        ),
+        ({"card": CARD | {"metrics": {"a": [{"b": None}]}}}, "metric a[0]['b'] must be a finite"),
     ],
     ids=lambda value: str(value)[:40],
 )

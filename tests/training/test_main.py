@@ -1,7 +1,6 @@
 """The command line: what it prints, writes and refuses, in one process and in two."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from tests.training.tiny import TINY, jitter
 
 ROOT = Path(__file__).parents[2]
 FIELDS = vars(TINY)
+ALL = dict(RECIPES)
 
 
 @pytest.fixture(autouse=True)
@@ -31,15 +31,46 @@ def place(monkeypatch, tmp_path):
 
 def test_train_then_list(capsys):
     assert main(["list"]) == 0
-    assert re.fullmatch(r"tiny +not stored +A line through a sine\n", capsys.readouterr().out)
+    assert capsys.readouterr().out == "tiny  -       A line through a sine\n"
     assert main(["train", "tiny", "--steps", "7"]) == 0
     metric = f"{load_card('tiny')['metrics']['mean squared error']:.4g}"
     assert capsys.readouterr().out == f"mean squared error: {metric}\n"
     assert load_card("tiny")["steps"] == 7
     assert not any(Path("runs").iterdir())
     assert main(["list"]) == 0
-    line = rf"tiny +mean squared error {re.escape(metric)} +A line through a sine\n"
-    assert re.fullmatch(line, capsys.readouterr().out)
+    assert capsys.readouterr().out == "tiny  stored  A line through a sine\n"
+    assert main(["list", "tiny"]) == 0
+    assert capsys.readouterr().out == f"A line through a sine\nmean squared error: {metric}\n"
+
+
+def test_a_table_is_a_line_for_each_row(monkeypatch, capsys):
+    rows = [
+        {"steps": 10, "eta": 0.0, "by": "DDIM", "distance": 6.14460},
+        {"steps": 400, "eta": 0.5},
+    ]
+    known = Recipe(**FIELDS | {"evaluate": lambda model: {"share": 1 / 3, "samplers": rows}})
+    monkeypatch.setitem(RECIPES, "tiny", known)
+    said = (
+        "share: 0.3333\n"
+        "samplers: steps 10, eta 0, by DDIM, distance 6.145\n"
+        "samplers: steps 400, eta 0.5\n"
+    )
+    assert main(["train", "tiny"]) == 0
+    assert capsys.readouterr().out == said
+    assert main(["list", "tiny"]) == 0
+    assert capsys.readouterr().out == f"A line through a sine\n{said}"
+
+
+def test_no_line_of_the_course_s_own_list_is_longer_than_a_screen(monkeypatch, capsys):
+    for name, known in ALL.items():
+        monkeypatch.setitem(RECIPES, name, known)
+    monkeypatch.delenv("COURSE_CHECKPOINTS")
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(RECIPES)
+    assert max(map(len, lines)) <= 120
+    assert main(["list", "ddpm_digits"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 120
 
 
 def test_out_and_threads():

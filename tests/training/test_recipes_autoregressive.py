@@ -12,11 +12,8 @@ from course_lib.training import checkpoint_folder, load_card, load_pretrained, r
 from course_lib.training.recipes_autoregressive import (
     binary_digits,
     binary_mnist,
-    digits_batch,
     grey_digits,
-    grey_digits_batch,
     logistic_regression_accuracy,
-    mnist_batch,
 )
 
 MODELS = {
@@ -91,22 +88,6 @@ def test_grey_digits_have_probabilities_and_so_exact_bits():
     exact = metrics[NATS] / (64 * torch.tensor(2.0).log().item())
     assert metrics["bits per dimension"] == pytest.approx(exact, rel=1e-5)
     assert bits_per_dim(0.0, 64, 17) == pytest.approx(4.0875, abs=1e-4)  # the uniform density
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_batches_hold_what_the_models_take(dtype):
-    images, _ = load_digits("train")
-    x = images[:100].to(dtype)
-    flat = digits_batch(x.flatten(1), seeded(0))
-    assert flat.shape == (100, 64)
-    assert set(flat.unique().tolist()) == {0.0, 1.0}
-    assert torch.equal(flat.reshape(x.shape), digits_batch(x, seeded(0)))
-    unmoved = (flat == (x > 0.5).flatten(1)).all(dim=1).float().mean()
-    assert 0.15 < unmoved < 0.6  # three in ten, and those whose black and white stayed the same
-    grey = grey_digits_batch(x, seeded(0))
-    assert set(grey.unique().tolist()) == set(range(17))
-    assert not torch.equal(mnist_batch(x, seeded(0)), mnist_batch(x, seeded(1)))
-    assert mnist_batch(x, seeded(0)).mean() == pytest.approx(x.mean().item(), abs=0.02)
 
 
 def test_test_images_are_what_the_cards_say(mnist):

@@ -16,14 +16,8 @@ from course_lib.training.recipes_classifiers import FLOOR
 from course_lib.training.recipes_diffusion import (
     DIGITS_SAMPLERS,
     MNIST_SAMPLERS,
-    bits_name,
     bound_metrics,
-    bound_name,
-    digits_batch,
-    distance_name,
-    mnist_batch,
     sampler_metrics,
-    seconds_name,
 )
 from course_lib.training.recipes_flows import toy_points
 
@@ -31,6 +25,20 @@ TOYS = ["two_moons", "pinwheel"]
 NAMES = [*(f"ddpm_{toy}" for toy in TOYS), "ddpm_digits", "ddpm_digits_cosine", "ddpm_mnist"]
 VARIANCES = ("posterior", "beta")
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
+
+
+NATS, ERROR, BITS = "negative ELBO (nats)", "standard error (nats)", "bits per dimension"
+
+
+def bounds(metrics):
+    """The rows of the bounds, by variance."""
+    return {row["variance"]: row for row in metrics["bounds"]}
+
+
+def distances(name):
+    """The feature distances of a stored model's samplers, by steps and eta."""
+    rows = load_card(name)["metrics"]["samplers"]
+    return {(row["steps"], row["eta"]): row["distance"] for row in rows}
 
 
 def generator(seed=0):
@@ -49,24 +57,24 @@ def test_every_recipe_has_its_checkpoint(name):
 
 @pytest.mark.parametrize("toy", TOYS)
 def test_the_toys_cards_say_what_the_models_do(toy):
-    card = load_card(f"ddpm_{toy}")["metrics"]
+    card = bounds(load_card(f"ddpm_{toy}")["metrics"])
     points = toy_points(toy, seed=2)[:1000]
-    measured = bound_metrics(load_pretrained(f"ddpm_{toy}"), points)
+    measured = bounds(bound_metrics(load_pretrained(f"ddpm_{toy}"), points))
+    assert set(measured) == set(card) == set(VARIANCES)
     for variance in VARIANCES:
-        errors = [m[f"standard error (nats), variance {variance}"] for m in (measured, card)]
-        gap = measured[bound_name(variance)] - card[bound_name(variance)]
+        errors = [m[variance][ERROR] for m in (measured, card)]
+        gap = measured[variance][NATS] - card[variance][NATS]
         assert abs(gap) < 4 * math.hypot(*errors)
 
 
 @pytest.mark.parametrize("toy", TOYS)
 def test_the_toys_bounds_lie_below_the_data_s_own_log_likelihood(toy):
-    card = load_card(f"ddpm_{toy}")["metrics"]
+    card = bounds(load_card(f"ddpm_{toy}")["metrics"])
     best = toy_log_prob(toy, toy_points(toy, seed=1)[:2000]).mean().item()
     for variance in VARIANCES:
-        noise = card[f"standard error (nats), variance {variance}"]
-        assert -card[bound_name(variance)] < best + 4 * noise
-    assert -card[bound_name("beta")] > best - 0.3
-    assert -card[bound_name("posterior")] < -card[bound_name("beta")] - 0.5
+        assert -card[variance][NATS] < best + 4 * card[variance][ERROR]
+    assert -card["beta"][NATS] > best - 0.3
+    assert -card["posterior"][NATS] < -card["beta"][NATS] - 0.5
 
 
 @pytest.mark.parametrize("toy", TOYS)
@@ -82,46 +90,38 @@ def test_samples_of_the_toys_lie_where_the_data_do(toy):
 @pytest.mark.parametrize("name", ["ddpm_digits", "ddpm_digits_cosine"])
 def test_the_digits_cards_say_what_the_models_do(name):
     model, card = load_pretrained(name), load_card(name)["metrics"]
-    assert set(card) == {
-        *(
-            name(variance)
-            for name in (bound_name, bits_name, "standard error (nats), variance {}".format)
-            for variance in VARIANCES
-        ),
-        *(distance_name(*sampler) for sampler in DIGITS_SAMPLERS),
-        *(seconds_name(steps) for steps, _ in DIGITS_SAMPLERS),
-    }
-    measured = sampler_metrics(model, "digits", [(10, 0.0)])
-    key = distance_name(10, 0.0)
-    assert measured[key] == pytest.approx(card[key], rel=0.01)
-    assert measured[seconds_name(10)] > 0
+    assert set(card) == {"bounds", "samplers"}
+    assert [row["variance"] for row in card["bounds"]] == list(VARIANCES)
+    assert all(set(row) == {"variance", NATS, ERROR, BITS} for row in card["bounds"])
+    assert [(row["steps"], row["eta"]) for row in card["samplers"]] == DIGITS_SAMPLERS
+    assert all(("seconds" in row) == (row["eta"] == 0) for row in card["samplers"])
+    (measured,) = sampler_metrics(model, "digits", [(10, 0.0)])["samplers"]
+    assert measured["distance"] == pytest.approx(distances(name)[10, 0.0], rel=0.01)
+    assert measured["seconds"] > 0
     x = to_signed(load_digits("test")[0])[::12]
-    bound = bound_metrics(model, x, levels=17)
+    bound = bounds(bound_metrics(model, x, levels=17))
     for variance in VARIANCES:
-        noise = bound[f"standard error (nats), variance {variance}"]
-        gap = bound[bound_name(variance)] - card[bound_name(variance)]
-        assert abs(gap) < 4 * noise
+        gap = bound[variance][NATS] - bounds(card)[variance][NATS]
+        assert abs(gap) < 4 * bound[variance][ERROR]
 
 
 def test_bits_and_nats_are_the_same_bound():
     for name, dim in (("ddpm_digits", 64), ("ddpm_mnist", 784)):
-        card = load_card(name)["metrics"]
-        for variance in VARIANCES:
-            nats = card[bound_name(variance)]
-            assert card[bits_name(variance)] == pytest.approx(nats / dim / math.log(2), rel=1e-5)
+        for row in load_card(name)["metrics"]["bounds"]:
+            assert row[BITS] == pytest.approx(row[NATS] / dim / math.log(2), rel=1e-5)
 
 
 def test_the_mnist_card_says_what_the_model_does(monkeypatch):
     if not MNIST.is_dir():
         pytest.skip("needs the MNIST files in ../shared/data/mnist")
     monkeypatch.setenv("COURSE_DATA", str(MNIST))
-    model, card = load_pretrained("ddpm_mnist"), load_card("ddpm_mnist")["metrics"]
-    assert {distance_name(*sampler) for sampler in MNIST_SAMPLERS} < set(card)
+    model, card = load_pretrained("ddpm_mnist"), distances("ddpm_mnist")
+    assert list(card) == MNIST_SAMPLERS
     y = torch.arange(200) % 10
     states = ddim_sample(model, (200, 1, 28, 28), steps=20, y=y, clip=1.0, generator=generator(3))
     few = feature_distance(to_unit(last(states)), "mnist")
     real = feature_distance(load_mnist("train")[0][:200], "mnist")
-    assert few < card[distance_name(20, 0.0)] + 3 * real  # 200 images lie farther than 1,000
+    assert few < card[20, 0.0] + 3 * real  # 200 images lie farther than 1,000
 
 
 def test_a_classifier_reads_the_digits_that_were_asked_for():
@@ -144,23 +144,22 @@ def test_a_classifier_reads_the_digits_that_were_asked_for():
 def test_the_chapters_claims_about_quality():
     """Nearer to real digits than every earlier chapter's samples, on both data sets."""
     for data in ("digits", "mnist"):
-        card = load_card(f"ddpm_{data}")["metrics"]
-        best = min(value for key, value in card.items() if key.startswith("feature distance"))
+        best = min(distances(f"ddpm_{data}").values())
         for name in ("vae", "nice", "realnvp", "glow"):
             earlier = load_card(f"{name}_{data}")["metrics"]["feature distance, 1,000 samples"]
             assert best < earlier
     real = load_card("classifier_mnist")["metrics"]
-    best = load_card("ddpm_mnist")["metrics"][distance_name(50, 1.0)]
+    best = distances("ddpm_mnist")[50, 1.0]
     assert best < real[FLOOR] + 2 * real[f"{FLOOR}, spread"], "on MNIST hardly to be told from real"
 
 
 def test_the_chapters_claims_about_steps():
     """The shape of DDIM's table: without noise few steps do, with much noise they don't."""
-    card = load_card("ddpm_digits")["metrics"]
-    still = [card[distance_name(steps, 0.0)] for steps in (5, 10, 20)]
+    card = distances("ddpm_digits")
+    still = [card[steps, 0.0] for steps in (5, 10, 20)]
     assert still == sorted(still, reverse=True)
-    assert card[distance_name(5, 1.0)] > card[distance_name(5, 0.0)]
-    assert card[distance_name(20, 0.0)] < 2 * card[distance_name(400, 0.0)]
+    assert card[5, 1.0] > card[5, 0.0]
+    assert card[20, 0.0] < 2 * card[400, 0.0]
 
 
 def test_sampler_metrics_start_from_the_same_noise_and_see_every_class():
@@ -182,15 +181,6 @@ def test_sampler_metrics_start_from_the_same_noise_and_see_every_class():
         assert torch.equal(first[0], second[0])
         assert first[1].bincount().tolist() == [10] * 10
     assert not torch.equal(seen[0][0], seen[1][0])
-
-
-def test_a_batch_of_digits_is_partly_jittered():
-    x = load_digits("train")[0]
-    y = to_unit(digits_batch(x, generator()))
-    assert digits_batch(x, generator()).min() == -1
-    as_it_is = torch.isclose(y, x).flatten(1).all(dim=1).float().mean()
-    assert 0.25 < as_it_is < 0.36
-    assert torch.equal(mnist_batch(x, generator()), 2 * x - 1)
 
 
 def test_samples_are_strokes_not_speckles():

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from course_lib.data import dequantize, load_digits, load_mnist, quantize, toy
+from course_lib.data import dequantize, load_digits, load_mnist, toy
 from course_lib.flows import (
     NICE,
     ActNorm,
@@ -16,10 +16,9 @@ from course_lib.flows import (
     Standardize,
 )
 from course_lib.training import checkpoint_folder, load_card, load_pretrained, recipe
+from course_lib.training.batches import mnist_batch
 from course_lib.training.recipes_flows import (
-    digits_batch,
     image_log_likelihood,
-    mnist_batch,
     start_actnorm,
     toy_log_likelihood,
 )
@@ -106,7 +105,9 @@ def test_where_the_nats_of_mnist_come_from(monkeypatch):
     black, busy = lit <= 0.1, lit > 0.5
     assert (int(black.sum()), int(busy.sum())) == (441, 140)
 
-    x = mnist_batch(load_mnist("test")[0].flatten(1), torch.Generator().manual_seed(0))
+    x = mnist_batch("dequantized")(
+        load_mnist("test")[0].flatten(1), torch.Generator().manual_seed(0)
+    )
     model = load_pretrained("nice_mnist")
     standardize, *_, scaling = model.transforms
     with torch.no_grad():
@@ -123,24 +124,6 @@ def test_where_the_nats_of_mnist_come_from(monkeypatch):
 def test_digits_are_better_than_without_a_network():
     """The chapter's claim: far above a full-covariance Gaussian, 52 nats on the same images."""
     assert load_card("nice_digits")["metrics"][LIKELIHOOD] > 70
-
-
-@pytest.mark.parametrize("shape", [(-1, 64), (-1, 1, 8, 8)])
-def test_a_batch_of_digits_is_partly_jittered(shape):
-    x = load_digits("train")[0].reshape(shape)
-    y = digits_batch(x, torch.Generator().manual_seed(0))
-    assert y.shape == x.shape
-    assert y.min() >= 0
-    assert y.max() < 1
-    as_it_is = torch.isclose(quantize(y, 17), x).flatten(1).all(dim=1).float().mean()
-    assert 0.25 < as_it_is < 0.36
-    assert torch.equal(y, digits_batch(x, torch.Generator().manual_seed(0)))
-
-
-def test_a_batch_of_mnist_is_dequantized():
-    x = torch.randint(0, 256, (20, 784), generator=torch.Generator().manual_seed(0)) / 255
-    y = mnist_batch(x, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(quantize(y, 256), x)
 
 
 def test_likelihoods_are_means_over_the_noise():

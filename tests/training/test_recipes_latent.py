@@ -26,7 +26,6 @@ from course_lib.training.recipes_latent import (
     code_maps,
     digits_code_maps,
     mode_metrics,
-    moved_digits,
     prior_metrics,
     vae_metrics,
     vqvae_metrics,
@@ -170,15 +169,6 @@ def test_the_priors_fit_the_codes(vqvae, prior):
     assert codes.code_shape == model.size
     assert f"{vqvae}_{model.levels}" in recipe(prior).summary
     assert model.n_classes == 10
-
-
-def test_moved_digits_are_partly_as_they_were():
-    x = load_digits("train")[0][:300]
-    moved = moved_digits(x, seeded())
-    assert moved.shape == x.shape
-    assert moved.min() >= 0
-    assert moved.max() <= 1
-    assert 0.2 < (moved == x).flatten(1).all(dim=1).float().mean() < 0.4
 
 
 def test_vae_metrics_are_right_where_all_is_known():
