@@ -91,7 +91,7 @@ def in_zuko(model: NICE | RealNVP) -> nn.Module:
     flow = zuko.flows.RealNVP(dim, transforms=len(couplings), hidden_features=hidden, **options)
     for theirs, ours in zip(flow.transform.transforms, weights, strict=True):
         theirs.hyper.load_state_dict(ours)
-    return flow.to(model.base.zero.dtype)
+    return flow.to(model.base.dtype)
 
 
 def in_nflows(model: NICE) -> nn.Module:
@@ -148,7 +148,7 @@ def in_normflows(model: Flow) -> nn.Module:
     for shape in model.scale_shapes:
         bases.append(normflows.distributions.DiagGaussian(shape, trainable=False))
     theirs = Multiscale(bases[::-1], levels[::-1], merges, class_cond=False)
-    return theirs.to(model.base.zero.dtype)
+    return theirs.to(model.base.dtype)
 
 
 def points_in_normflows(model: RealNVP) -> nn.Module:
@@ -162,7 +162,7 @@ def points_in_normflows(model: RealNVP) -> nn.Module:
         affine = normflows.flows.AffineCouplingBlock(net)
         parts += [normflows.flows.Reverse(affine), normflows.flows.Permute(dim, mode="swap")]
     base = normflows.distributions.DiagGaussian(dim, trainable=False)
-    return normflows.NormalizingFlow(base, parts[::-1]).to(model.base.zero.dtype)
+    return normflows.NormalizingFlow(base, parts[::-1]).to(model.base.dtype)
 
 
 def halves(dim: int) -> list[int]:

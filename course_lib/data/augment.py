@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from course_lib.checks import check_floats, check_generator, check_number
+from course_lib.data.discrete import check_within_unit
 
 __all__ = ["jitter"]
 
@@ -39,9 +40,6 @@ def jitter(
     Returns:
         Images of the same shape and dtype.
 
-    Raises:
-        ValueError: When an argument has the wrong shape, type or range; the message names it.
-
     Example:
         >>> jitter(torch.rand(3, 1, 8, 8)).shape
         torch.Size([3, 1, 8, 8])
@@ -58,8 +56,7 @@ def jitter(
     if share > 1:
         raise ValueError(f"share must be at most 1, got {share!r}")
     check_generator(generator, "cpu")
-    if images.min() < 0 or images.max() > 1:
-        raise ValueError("images must lie in [0, 1], got values outside")
+    check_within_unit("images", images)
     angle, size, right, down = 2 * torch.rand(4, len(images), generator=generator) - 1
     angle, size = angle * math.radians(degrees), 1 + scale * size
     height, width = images.shape[-2:]

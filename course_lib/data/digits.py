@@ -15,24 +15,22 @@ def load_digits(split: str) -> tuple[Tensor, Tensor]:
     Every fifth image (index 4, 9, 14, …) belongs to the test set, the others to the training set.
     The rule needs no random numbers, so that the split is the same everywhere and for ever.
 
+    Reference:
+        Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI Machine Learning
+        Repository; its test part, as bundled with scikit-learn.
+
     Args:
         split: ``"train"`` (1,438 images) or ``"test"`` (359 images).
 
     Returns:
-        images, float32 ``[N, 1, 8, 8]`` with the values k / 16, k = 0 … 16 (1 is ink);
-        labels, int64 ``[N]`` from 0 to 9.
-
-    Raises:
-        ValueError: unknown ``split``.
-
-    Source:
-        Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI Machine Learning
-        Repository; its test part, as bundled with scikit-learn.
+        Images, float32 ``[N, 1, 8, 8]`` with the values k / 16, k = 0 … 16 (1 is ink), and labels,
+        int64 ``[N]`` from 0 to 9.
 
     Example:
         >>> images, labels = load_digits("train")
         >>> images.shape, labels.shape
         (torch.Size([1438, 1, 8, 8]), torch.Size([1438]))
+
     """
     check_one_of("split", split, ("train", "test"))
     bunch = datasets.load_digits()

@@ -1,12 +1,13 @@
 """MNIST: read from a folder or downloaded once, and in both cases checked before use."""
 
+import contextlib
 import gzip
 import hashlib
 import math
 import os
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
@@ -50,23 +51,24 @@ def load_mnist(split: str, *, mirrors: Sequence[str] = MIRRORS) -> tuple[Tensor,
     decompressed bytes is checked at every load. A damaged file in the cache is replaced; a damaged
     file in your own folder is reported and left alone.
 
-    Args:
-        split: ``"train"`` (60,000 images) or ``"test"`` (10,000 images).
-        mirrors: addresses to download from, tried in order.
-
-    Returns:
-        images, float32 ``[N, 1, 28, 28]`` with the values k / 255 (1 is ink);
-        labels, int64 ``[N]`` from 0 to 9.
-
-    Raises:
-        ValueError: unknown ``split``, ``mirrors`` that are no http addresses, or a file that is
-            not the original one (the message names it).
-        FileNotFoundError: ``COURSE_DATA`` is set, but a file is missing there.
-        ConnectionError: no mirror can be reached, or all break off.
-
-    Source:
+    Reference:
         LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to document
         recognition", Proceedings of the IEEE 86(11).
+
+    Args:
+        split: ``"train"`` (60,000 images) or ``"test"`` (10,000 images).
+        mirrors: Addresses to download from, tried in order.
+
+    Returns:
+        Images, float32 ``[N, 1, 28, 28]`` with the values k / 255 (1 is ink), and labels, int64
+        ``[N]`` from 0 to 9.
+
+    Raises:
+        ValueError: When an argument is not as described, or a file is not the original one.
+        FileNotFoundError: When ``COURSE_DATA`` is set, but a file is missing there.
+        ConnectionError: When no mirror can be reached, or all break off.
+        OSError: When the download can't be kept in the cache.
+
     """
     check_one_of("split", split, _FILES)
     _check_mirrors(mirrors)
@@ -83,8 +85,8 @@ def _check_mirrors(mirrors: Sequence[str]) -> None:
 
 def _load(name: str, mirrors: Sequence[str]) -> np.ndarray:
     """The checked content of one of the four files, from the first place that has it."""
-    folder = os.environ.get("COURSE_DATA")
-    if folder:
+    if os.environ.get("COURSE_DATA"):
+        folder = _folder_in("COURSE_DATA")
         for path in (Path(folder, name), Path(folder, f"{name}.gz")):
             if path.is_file():
                 return _unpack(path.read_bytes(), name, source=str(path))
@@ -94,16 +96,42 @@ def _load(name: str, mirrors: Sequence[str]) -> np.ndarray:
         try:
             return _unpack(cached.read_bytes(), name, source=str(cached))
         except ValueError:
-            cached.unlink(missing_ok=True)  # damaged after it was stored: get it once more
-    cached.parent.mkdir(parents=True, exist_ok=True)
+            pass  # damaged after it was stored: get it once more
+    with _said_of_the_cache(cached.parent):
+        cached.unlink(missing_ok=True)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=cached.parent).close()  # can it be written, before a download?
     content, array = _download(name, mirrors)
-    _store(cached, content)
+    with _said_of_the_cache(cached.parent):
+        _store(cached, content)
     return array
 
 
 def _cache_folder() -> Path:
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    given = os.environ.get("XDG_CACHE_HOME")
+    caches = _folder_in("XDG_CACHE_HOME") if given else Path.home() / ".cache"
     return Path(caches, "course_lib", "mnist")
+
+
+def _folder_in(variable: str) -> Path:
+    """The folder that an environment variable names; a ``~`` in it is the home directory."""
+    try:
+        return Path(os.environ[variable]).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{variable} must name a folder, got {os.environ[variable]}") from error
+
+
+@contextlib.contextmanager
+def _said_of_the_cache(folder: Path) -> Iterator[None]:
+    """What goes wrong while the cache is written is told with the ways out."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"MNIST can't be kept in the cache {folder}: {error.strerror}. Name a folder that can "
+            "be written in XDG_CACHE_HOME, or one with the four MNIST files in COURSE_DATA",
+        ) from error
 
 
 # --- One file: unpack and check ----------------------------------------------------------------

@@ -34,19 +34,17 @@ def toy(name: str, n: int, *, generator: torch.Generator | None = None) -> Tenso
     in [-3, 3]². ``TOYS`` lists the names.
 
     Args:
-        name: one of ``TOYS``.
-        n: number of points, at least 1.
-        generator: source of randomness, on the CPU; None takes PyTorch's global generator.
+        name: One of ``TOYS``.
+        n: Number of points, at least 1.
+        generator: Source of randomness, on the CPU; None takes PyTorch's global generator.
 
     Returns:
-        points, float32 ``[n, 2]``.
-
-    Raises:
-        ValueError: unknown name, ``n`` not an integer of at least 1, no (CPU) generator.
+        Points, float32 ``[n, 2]``.
 
     Example:
         >>> toy("two_moons", 500, generator=torch.Generator().manual_seed(0)).shape
         torch.Size([500, 2])
+
     """
     check_one_of("name", name, TOYS)
     check_int("n", n, minimum=1)
@@ -62,18 +60,16 @@ def toy_log_prob(name: str, x: Tensor) -> Tensor:
     ``letters``): these are constant inside and -inf outside.
 
     Args:
-        name: one of ``TOYS``.
-        x: points ``[B, 2]``, finite, float32 or float64.
+        name: One of ``TOYS``.
+        x: Points ``[B, 2]``, finite, float32 or float64.
 
     Returns:
-        log-density ``[B]`` in nats, with the dtype of ``x``.
-
-    Raises:
-        ValueError: unknown name; ``x`` is not a finite tensor ``[B, 2]`` of float32 or float64.
+        Log-density ``[B]`` in nats, with the dtype of ``x``.
 
     Example:
         >>> toy_log_prob("checkerboard", torch.tensor([[0.5, 0.5], [0.5, 1.5]])).exp()
         tensor([0.1250, 0.0000])
+
     """
     check_one_of("name", name, TOYS)
     check_floats("x", x, (None, 2))

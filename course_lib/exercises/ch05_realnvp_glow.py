@@ -923,7 +923,7 @@ def _diagnose_loosely(got: Tensor, known: Known, otherwise: tuple[str, str]) -> 
     task="Write `conv_log_det`: the log |det| of the Jacobian of a 1 × 1 convolution with the "
     "matrix weight [C, C], on images of height × width, without computing a determinant.",
     signature="conv_log_det(weight, height, width) -> scalar",
-    solution=[InvertibleConv1x1.factors, InvertibleConv1x1._log_det],
+    solution=[InvertibleConv1x1.factors, InvertibleConv1x1.log_det],
     hints=[
         "Sorted by pixel, the Jacobian has the same block on its diagonal for every pixel, and "
         "zeros elsewhere. Which block, and how many?",

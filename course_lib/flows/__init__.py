@@ -5,7 +5,7 @@ from course_lib.flows.couplings import AdditiveCoupling, AffineCoupling, Couplin
 from course_lib.flows.flow import Flow
 from course_lib.flows.glow import Glow
 from course_lib.flows.images import ActNorm, InvertibleConv1x1, Logit, Split, Squeeze
-from course_lib.flows.inpainting import inpaint
+from course_lib.flows.inpainting import climb, inpaint, log_prob_gradient
 from course_lib.flows.masks import AlternatingMask, ChannelMask, CheckerboardMask, Mask
 from course_lib.flows.nice import NICE
 from course_lib.flows.realnvp import RealNVP
@@ -35,5 +35,7 @@ __all__ = [
     "StandardLogistic",
     "Standardize",
     "Transform",
+    "climb",
     "inpaint",
+    "log_prob_gradient",
 ]

@@ -4,20 +4,28 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from course_lib.checks import check_floats, check_generator, check_int, check_shape
+from course_lib.checks import (
+    check_floats,
+    check_generator,
+    check_int,
+    check_shape,
+    check_tensor,
+)
+from course_lib.nn import Placed
 
 __all__ = ["StandardGaussian", "StandardLogistic", "Transform"]
 
 
-class Transform(nn.Module):
+class Transform(Placed):
     """An invertible map of points ``[B, dim]``, or of images, that knows its volume change.
 
     ``forward`` leads from data to latent and returns ``(z, log_det)``; ``inverse`` leads back and
     returns ``(x, log_det)``. In both, ``log_det`` has shape ``[B]`` and is the logarithm of the
-    absolute Jacobian determinant of *that* direction, in nats.
+    absolute Jacobian determinant of *that* direction, in nats. Both check shape and dtype, and look
+    at no number: whether all are finite is asked by ``Flow``, once.
 
     Args:
         event_shape: The shape of one point or image without its batch: ``dim`` or ``(dim,)``, or
@@ -36,13 +44,12 @@ class Transform(nn.Module):
             event_shape = (event_shape,)
         super().__init__()
         self.event_shape = tuple(event_shape)
-        # Never saved: it only remembers in which precision the transform computes.
-        self.register_buffer("zero", torch.zeros(()), persistent=False)
 
-    def check(self, name: str, x: Tensor) -> None:
-        """Require a finite batch of the transform's own shape and dtype (``ValueError``)."""
+    def check_event(self, name: str, x: Tensor, *, finite: bool = False) -> None:
+        """Require a batch of the transform's own shape and dtype, and perhaps finite numbers."""
         rank = x.ndim - 1 if isinstance(x, Tensor) else None
-        check_floats(name, x, (None, *self._wanted(rank)), dtype=self.zero.dtype)
+        check = check_floats if finite else check_tensor
+        check(name, x, (None, *self._wanted(rank)), dtype=self.dtype)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape in which an event of ``shape`` comes out; ``ValueError`` if it can't go in."""
@@ -59,9 +66,9 @@ class Transform(nn.Module):
         """The shape of an event with ``rank`` dimensions: what one does to coordinates, one can
         do to the channels of every pixel, where ``per_channel`` says so.
         """
-        return (
-            (*self.event_shape, None, None) if self.per_channel and rank == 3 else self.event_shape
-        )
+        if self.per_channel and rank == 3:
+            return *self.event_shape, None, None
+        return self.event_shape
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Lead data ``x [B, *event]`` to ``(z [B, *event], log_det [B])``."""
@@ -75,7 +82,7 @@ class Transform(nn.Module):
         return _shape_repr(self.event_shape)
 
 
-class Base(nn.Module):
+class Base(Placed):
     """A density of independent coordinates, each with the same 1-D density.
 
     Args:
@@ -91,13 +98,6 @@ class Base(nn.Module):
             dim = (dim,)
         super().__init__()
         self.event_shape = tuple(dim)
-        # Never saved: it only remembers on which device and in which precision to sample.
-        self.register_buffer("zero", torch.zeros(()), persistent=False)
-
-    def check(self, n: int, generator: torch.Generator | None) -> None:
-        """Check the arguments of ``sample``."""
-        check_int("n", n, minimum=1)
-        check_generator(generator, self.zero.device)
 
     def extra_repr(self) -> str:
         return _shape_repr(self.event_shape)
@@ -117,19 +117,15 @@ class StandardGaussian(Base):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density ``[B]`` of ``z [B, *event]``, in nats."""
-        check_floats("z", z, (None, *self.event_shape), dtype=self.zero.dtype)
+        check_floats("z", z, (None, *self.event_shape), dtype=self.dtype)
         return -0.5 * (z**2 + math.log(2 * math.pi)).flatten(1).sum(dim=1)
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """``n`` independent draws, ``[n, *event]``."""
-        self.check(n, generator)
-        return torch.randn(
-            n,
-            *self.event_shape,
-            generator=generator,
-            dtype=self.zero.dtype,
-            device=self.zero.device,
-        )
+        check_int("n", n, minimum=1)
+        check_generator(generator, self.device)
+        shape = (n, *self.event_shape)
+        return torch.randn(shape, generator=generator, dtype=self.dtype, device=self.device)
 
 
 class StandardLogistic(Base):
@@ -149,18 +145,33 @@ class StandardLogistic(Base):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density ``[B]`` of ``z [B, *event]``, in nats."""
-        check_floats("z", z, (None, *self.event_shape), dtype=self.zero.dtype)
+        check_floats("z", z, (None, *self.event_shape), dtype=self.dtype)
         return -(F.softplus(z) + F.softplus(-z)).flatten(1).sum(dim=1)
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """``n`` independent draws, ``[n, *event]``: quantiles log(u / (1 - u)) of uniform u."""
-        self.check(n, generator)
-        # Drawn in double precision: in single precision u = 0 comes up once in 2²⁴ draws, and its
-        # quantile is minus infinity.
-        u = torch.rand(
-            n, *self.event_shape, generator=generator, dtype=torch.float64, device=self.zero.device
+        check_int("n", n, minimum=1)
+        check_generator(generator, self.device)
+        # Single precision is too coarse for u: it is 0 once in 2²⁴ draws, and the quantile of 0 is
+        # minus infinity. Not every device has double precision. So u is the middle of one of
+        # 2⁴² slots, given by two whole numbers; u and 1 - u are kept apart, in units of 2⁻²¹.
+        slots = 2**21
+        pair = torch.randint(
+            slots, (n, *self.event_shape, 2), generator=generator, device=self.device
         )
-        return torch.logit(u, eps=1e-15).to(self.zero.dtype)
+        coarse, fine = pair.to(torch.promote_types(self.dtype, torch.float32)).unbind(dim=-1)
+        below = coarse + (fine + 0.5) / slots
+        above = (slots - 1 - coarse) + (slots - 0.5 - fine) / slots
+        return (below / above).log().to(self.dtype)
+
+
+def check_varies(name: str, values: Tensor, what: str) -> None:
+    """Require that no row of ``values`` holds one number throughout.
+
+    The numbers are compared: rounding can give equal ones a tiny standard deviation.
+    """
+    if (values == values[:, :1]).all(dim=1).any():
+        raise ValueError(f"{name} must vary in every {what}, got one that is constant")
 
 
 def _shape_repr(shape: tuple[int | None, ...]) -> str:

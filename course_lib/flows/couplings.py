@@ -95,16 +95,16 @@ class AdditiveCoupling(Coupling):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Add the shift: ``x [B, *event]`` to ``(z [B, *event], log_det [B])``."""
-        self.check("x", x)
+        self.check_event("x", x)
         kept, moved = self.mask.split(x)
-        moved = moved + self.mask.confine(self.shift(kept))
+        moved = moved + self.shift(kept)
         return self.mask.merge(kept, moved), x.new_zeros(len(x))
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Subtract the shift: ``z [B, *event]`` to ``(x [B, *event], log_det [B])``."""
-        self.check("z", z)
+        self.check_event("z", z)
         kept, moved = self.mask.split(z)
-        moved = moved - self.mask.confine(self.shift(kept))
+        moved = moved - self.shift(kept)
         return self.mask.merge(kept, moved), z.new_zeros(len(z))
 
 
@@ -130,9 +130,6 @@ class AffineCoupling(Coupling):
         mask: ``AlternatingMask`` (points), ``ChannelMask`` or ``CheckerboardMask`` (images). By
             default the first for points and the second for images.
         bound: Largest size of s, above 0; None leaves s unbounded.
-
-    Raises:
-        ValueError: When an argument is out of range; the message names it.
 
     Example:
         >>> coupling = AffineCoupling((4, 8, 8), [16], flip=True)
@@ -161,14 +158,17 @@ class AffineCoupling(Coupling):
         nn.init.zeros_(self.net.layers[-1].bias)
 
     def scale_and_shift(self, kept: Tensor) -> tuple[Tensor, Tensor]:
-        """The log-scale s and the shift t of the moved part, both of its shape."""
+        """The log-scale s and the shift t of the moved part, both of its shape.
+
+        Under a checkerboard s is 0 on kept squares, and t does not matter there.
+        """
         raw, shift = self.net(kept).chunk(2, dim=1)
         log_scale = raw if self.bound is None else self.bound * (raw / self.bound).tanh()
-        return self.mask.confine(log_scale), self.mask.confine(shift)
+        return self.mask.where_moved(log_scale), shift
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Stretch, then shift: ``x [B, *event]`` to ``(z [B, *event], log_det [B])``."""
-        self.check("x", x)
+        self.check_event("x", x)
         kept, moved = self.mask.split(x)
         log_scale, shift = self.scale_and_shift(kept)
         moved = moved * log_scale.exp() + shift
@@ -176,7 +176,7 @@ class AffineCoupling(Coupling):
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Shift back, then shrink: ``z [B, *event]`` to ``(x [B, *event], log_det [B])``."""
-        self.check("z", z)
+        self.check_event("z", z)
         kept, moved = self.mask.split(z)
         log_scale, shift = self.scale_and_shift(kept)
         moved = (moved - shift) * (-log_scale).exp()

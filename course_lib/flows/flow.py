@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from course_lib.checks import check_floats, check_generator, check_number
+from course_lib.checks import check_floats, check_generator, check_number, stands_for_many
 from course_lib.flows.base import Base, Transform
 from course_lib.flows.images import Split, Squeeze
 
@@ -27,9 +27,6 @@ class Flow(nn.Module):
         transforms: From data to latent, in this order.
         base: The density of the latent, for example ``StandardGaussian(dim)``. Its shape is that of
             the data.
-
-    Raises:
-        ValueError: When there is no transform, or one can't take what comes to it.
 
     Example:
         >>> from course_lib.flows import AdditiveCoupling, StandardGaussian
@@ -57,10 +54,9 @@ class Flow(nn.Module):
                 raise ValueError(f"transforms[{i}] {error}") from None
             if isinstance(transform, Split):
                 scale_shapes.append(shape)  # as much leaves as goes on
-            if transform.zero.dtype != base.zero.dtype:
+            if transform.dtype != base.dtype:
                 raise ValueError(
-                    f"transforms[{i}] must be {base.zero.dtype} like the base, "
-                    f"got {transform.zero.dtype}"
+                    f"transforms[{i}] must be {base.dtype} like the base, got {transform.dtype}"
                 )
         super().__init__()
         self.transforms = nn.ModuleList(transforms)
@@ -69,15 +65,17 @@ class Flow(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Lead data ``x [B, *event]`` to ``(z [B, *event], log_det [B])``: log-dets add up."""
-        self.check("x", x)
-        log_det, aside = x.new_zeros(len(x)), []
+        self.check_batch("x", x)
+        h, log_det, aside = x, x.new_zeros(len(x)), []
         for transform in self.transforms:
-            x, step_log_det = transform(x)
+            h, step_log_det = transform(h)
             log_det = log_det + step_log_det
             if isinstance(transform, Split):
-                x, leaving = x.chunk(2, dim=1)
+                h, leaving = h.chunk(2, dim=1)
                 aside.append(leaving)
-        return self.join([*aside, x]), log_det
+        z = self.lay_out(h, aside, len(self.transforms))
+        self.check_end("x", x, z, log_det)
+        return z, log_det
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Lead latents ``z [B, *event]`` to ``(x [B, *event], log_det [B])``, last step first."""
@@ -88,6 +86,7 @@ class Flow(nn.Module):
                 x = torch.cat([x, aside.pop()], dim=1)
             x, step_log_det = transform.inverse(x)
             log_det = log_det + step_log_det
+        self.check_end("z", z, x, log_det)
         return x, log_det
 
     def scales(self, z: Tensor) -> list[Tensor]:
@@ -95,7 +94,7 @@ class Flow(nn.Module):
 
         Without a ``Split`` there is one part. The shapes are ``scale_shapes``.
         """
-        self.check("z", z)
+        self.check_batch("z", z)
         parts = []
         for transform in self.transforms:
             if isinstance(transform, Squeeze):
@@ -110,8 +109,8 @@ class Flow(nn.Module):
         if not isinstance(parts, list | tuple) or len(parts) != len(self.scale_shapes):
             raise ValueError(f"parts must be a list of {len(self.scale_shapes)}, got {parts!r}")
         for i, (part, shape) in enumerate(zip(parts, self.scale_shapes, strict=True)):
-            check_floats(f"parts[{i}]", part, (None, *shape), dtype=self.base.zero.dtype)
-        return self._lay_out(parts[-1], parts[:-1], len(self.transforms))
+            check_floats(f"parts[{i}]", part, (None, *shape), dtype=self.base.dtype)
+        return self.lay_out(parts[-1], parts[:-1], len(self.transforms))
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log-density ``[B]`` of data ``x [B, *event]``, in nats: the change of variables."""
@@ -142,14 +141,14 @@ class Flow(nn.Module):
 
         Each is laid out like the data: squeezed and parted numbers lie where they were taken from.
         """
-        self.check("x", x)
+        self.check_batch("x", x)
         states, aside = [x], []
         for k, transform in enumerate(self.transforms, start=1):
             x = transform(x)[0]
             if isinstance(transform, Split):
                 x, leaving = x.chunk(2, dim=1)
                 aside.append(leaving)
-            states.append(self._lay_out(x, aside, k))
+            states.append(self.lay_out(x, aside, k))
         return torch.stack(states)
 
     @torch.no_grad()
@@ -161,19 +160,38 @@ class Flow(nn.Module):
             if isinstance(self.transforms[k], Split):
                 x = torch.cat([x, aside.pop()], dim=1)
             x = self.transforms[k].inverse(x)[0]
-            states.append(self._lay_out(x, aside, k))
+            states.append(self.lay_out(x, aside, k))
         return torch.stack(states)
 
-    def _lay_out(self, x: Tensor, aside: Sequence[Tensor], k: int) -> Tensor:
+    def lay_out(self, x: Tensor, aside: Sequence[Tensor], k: int) -> Tensor:
         """The state after ``k`` transforms, without its squeezes and splits: ``[B, *event]``."""
         aside = list(aside)
-        for transform in reversed(self.transforms[:k]):
+        for transform in reversed(list(self.transforms)[:k]):
             if isinstance(transform, Split):
                 x = torch.cat([x, aside.pop()], dim=1)
             if isinstance(transform, Squeeze):
                 x = transform.inverse(x)[0]
         return x
 
-    def check(self, name: str, x: Tensor) -> None:
-        """Require a finite batch of the base's event shape and dtype (``ValueError``)."""
-        check_floats(name, x, (None, *self.base.event_shape), dtype=self.base.zero.dtype)
+    def check_batch(self, name: str, x: Tensor) -> None:
+        """Require a finite batch of the base's event shape and dtype: the door of every verb."""
+        check_floats(name, x, (None, *self.base.event_shape), dtype=self.base.dtype)
+
+    def check_end(self, name: str, start: Tensor, end: Tensor, log_det: Tensor) -> None:
+        """Require that ``start``, called ``name``, has come to a finite ``end``.
+
+        If it has not, the transform is named in which its numbers became too large.
+        """
+        if stands_for_many(end) or bool(torch.isfinite(end).all() & torch.isfinite(log_det).all()):
+            return
+        there = name == "x"
+        states = self.trajectory(start) if there else self.trajectory_inverse(start)
+        lost = [k for k, state in enumerate(states) if not torch.isfinite(state).all()]
+        if lost:
+            i = lost[0] - 1 if there else len(self.transforms) - lost[0]
+            where = f"transforms[{i}] ({type(self.transforms[i]).__name__})"
+        else:
+            where = "the sum of the log-determinants"
+        raise ValueError(
+            f"the flow must keep {name} finite, got NaN or infinite values from {where}"
+        )

@@ -1,6 +1,6 @@
 """Glow: ActNorm, 1×1 convolution, affine coupling, again and again, at several scales."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -9,7 +9,7 @@ from course_lib.flows.base import StandardGaussian, Transform
 from course_lib.flows.couplings import AffineCoupling
 from course_lib.flows.flow import Flow
 from course_lib.flows.images import ActNorm, InvertibleConv1x1, Logit, Split, Squeeze
-from course_lib.flows.realnvp import check_even
+from course_lib.flows.realnvp import squeezed
 from course_lib.flows.transforms import Permutation
 
 __all__ = ["Glow"]
@@ -34,9 +34,6 @@ class Glow(Flow):
         lu: Keep each 1×1 convolution as its LU factors.
         bound: Largest log-scale of a coupling, or None.
         logit: Put a ``Logit`` with this alpha in front, for data in [0, 1].
-
-    Raises:
-        ValueError: When an argument is out of range; the message names it.
 
     Example:
         >>> import torch
@@ -65,22 +62,36 @@ class Glow(Flow):
         if isinstance(hidden, int):
             hidden = (hidden, hidden)
         shape = tuple(image_shape)
-        transforms: list[Transform] = [] if logit is None else [Logit(shape, alpha=logit)]
+        front = [] if logit is None else [Logit(shape, alpha=logit)]
+        body = self.for_images(shape, levels, depth, hidden, bound, mixing, lu)
+        super().__init__([*front, *body], StandardGaussian(shape))
+
+    @staticmethod
+    def for_images(
+        shape: tuple[int, int, int],
+        levels: int,
+        depth: int,
+        hidden: Sequence[int],
+        bound: float | None,
+        mixing: str,
+        lu: bool,
+    ) -> Iterator[Transform]:
+        """The transforms, one after the other."""
         for level in range(levels):
-            transforms.append(Squeeze())
-            shape = check_even(shape)
+            yield Squeeze()
+            shape = squeezed(shape)
             for _ in range(depth):
-                if mixing == "conv":
-                    mix: Transform = InvertibleConv1x1(shape[0], lu=lu)
-                else:
-                    order = torch.randperm(shape[0]).tolist() if mixing == "shuffle" else None
-                    mix = Permutation(shape[0], order=order)
-                transforms += [
-                    ActNorm(shape[0]),
-                    mix,
-                    AffineCoupling(shape, hidden, flip=False, bound=bound),
-                ]
+                yield ActNorm(shape[0])
+                yield mix(shape[0], mixing, lu)
+                yield AffineCoupling(shape, hidden, flip=False, bound=bound)
             if level < levels - 1:
-                transforms.append(Split(shape))
-                shape = transforms[-1].output_shape(shape)
-        super().__init__(transforms, StandardGaussian(tuple(image_shape)))
+                yield Split(shape)
+                shape = (shape[0] // 2, *shape[1:])
+
+
+def mix(channels: int, mixing: str, lu: bool) -> InvertibleConv1x1 | Permutation:
+    """What mixes the channels before a coupling: a 1×1 convolution or a fixed permutation."""
+    if mixing == "conv":
+        return InvertibleConv1x1(channels, lu=lu)
+    order = torch.randperm(channels).tolist() if mixing == "shuffle" else None
+    return Permutation(channels, order=order)

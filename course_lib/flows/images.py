@@ -14,7 +14,7 @@ from course_lib.checks import (
     check_shape,
     stands_for_many,
 )
-from course_lib.flows.base import Transform
+from course_lib.flows.base import Transform, check_varies
 from course_lib.flows.couplings import AffineCoupling
 
 __all__ = ["ActNorm", "InvertibleConv1x1", "Logit", "Split", "Squeeze"]
@@ -28,9 +28,6 @@ class Squeeze(Transform):
 
     Reference:
         Dinh, Sohl-Dickstein, Bengio 2017, RealNVP, https://arxiv.org/abs/1605.08803, section 3.6.
-
-    Raises:
-        ValueError: When it is called with an odd height or width.
 
     Example:
         >>> x = torch.arange(8.0).reshape(1, 1, 2, 4)
@@ -51,14 +48,14 @@ class Squeeze(Transform):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Blocks to channels: ``x [B, C, H, W]`` to ``(z [B, 4C, H/2, W/2], log_det [B])``."""
-        self.check("x", x)
+        self.check_event("x", x)
         if x.shape[2] % 2 or x.shape[3] % 2:
             raise ValueError(f"x must have even height and width, got {list(x.shape)}")
         return F.pixel_unshuffle(x, 2), x.new_zeros(len(x))
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Channels to blocks: ``z [B, 4C, H, W]`` to ``(x [B, C, 2H, 2W], log_det [B])``."""
-        self.check("z", z)
+        self.check_event("z", z)
         if z.shape[1] % 4:
             raise ValueError(f"z must have a multiple of 4 channels, got {list(z.shape)}")
         return F.pixel_shuffle(z, 2), z.new_zeros(len(z))
@@ -83,9 +80,6 @@ class Split(AffineCoupling):
     Args:
         event_shape: ``(C, H, W)`` with an even number of channels.
         bound: As in ``AffineCoupling``.
-
-    Raises:
-        ValueError: When the channels can't be halved.
 
     """
 
@@ -121,9 +115,6 @@ class ActNorm(Transform):
     Args:
         channels: Number of channels of images ``[B, C, H, W]``, or of coordinates ``[B, C]``.
 
-    Raises:
-        ValueError: When it is set by a batch in which a channel is constant.
-
     Example:
         >>> z = ActNorm(1)(torch.tensor([[1.0], [5.0]]))[0]
         >>> z.tolist()
@@ -143,37 +134,30 @@ class ActNorm(Transform):
     @torch.no_grad()
     def initialize(self, x: Tensor) -> None:
         """Set b and s so that ``x`` comes out with mean 0 and variance 1 in every channel."""
-        self.check("x", x)
+        self.check_event("x", x, finite=True)
         values = x.transpose(0, 1).flatten(1)  # [C, all values of a channel]
-        if (values == values[:, :1]).all(dim=1).any():
-            raise ValueError(
-                "x must vary in every channel to set ActNorm, got one that is constant"
-            )
+        check_varies("x", values, "channel to set ActNorm")
         self.bias.copy_(-values.mean(dim=1))
         self.log_scale.copy_(-values.std(dim=1, correction=0).log())
         self.initialized.fill_(True)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Shift, then scale: ``x [B, C, ...]`` to ``(z [B, C, ...], log_det [B])``."""
-        self.check("x", x)
+        self.check_event("x", x)
         if self.training and not self.initialized:
             self.initialize(x)
-        bias, log_scale = self._like(x)
-        return (x + bias) * log_scale.exp(), self._log_det(x)
+        bias, log_scale = in_every_pixel(self.bias, x), in_every_pixel(self.log_scale, x)
+        pixels = math.prod(x.shape[2:])
+        log_det = pixels * self.log_scale.sum()
+        return (x + bias) * log_scale.exp(), log_det.expand(len(x))
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Shrink, then shift back: ``z [B, C, ...]`` to ``(x [B, C, ...], log_det [B])``."""
-        self.check("z", z)
-        bias, log_scale = self._like(z)
-        return z * (-log_scale).exp() - bias, -self._log_det(z)
-
-    def _like(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        shape = (-1, *[1] * (x.ndim - 2))
-        return self.bias.reshape(shape), self.log_scale.reshape(shape)
-
-    def _log_det(self, x: Tensor) -> Tensor:
-        pixels = math.prod(x.shape[2:])
-        return (pixels * self.log_scale.sum()).expand(len(x))
+        self.check_event("z", z)
+        bias, log_scale = in_every_pixel(self.bias, z), in_every_pixel(self.log_scale, z)
+        pixels = math.prod(z.shape[2:])
+        log_det = -pixels * self.log_scale.sum()
+        return z * (-log_scale).exp() - bias, log_det.expand(len(z))
 
     def extra_repr(self) -> str:
         return f"channels={self.event_shape[0]}"
@@ -245,27 +229,20 @@ class InvertibleConv1x1(Transform):
         )
         return torch.linalg.solve_triangular(upper, half, upper=True)
 
+    def log_det(self, height: int, width: int) -> Tensor:
+        """The log |det| of the map of whole images: one W for each of height × width pixels."""
+        log_abs_det = self.log_scale.sum() if self.lu else torch.linalg.slogdet(self.matrix)[1]
+        return height * width * log_abs_det
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mix: ``x [B, C, H, W]`` to ``(z [B, C, H, W], log_det [B])``."""
-        self.check("x", x)
-        return self._mix(self.weight(), x), self._log_det(x)
+        self.check_event("x", x)
+        return mix_channels(self.weight(), x), self.log_det(*x.shape[2:]).expand(len(x))
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Mix back: ``z [B, C, H, W]`` to ``(x [B, C, H, W], log_det [B])``."""
-        self.check("z", z)
-        return self._mix(self.inverse_weight(), z), -self._log_det(z)
-
-    def _mix(self, weight: Tensor, x: Tensor) -> Tensor:
-        # With a pixel's channels in a row, one product of matrices does it for all pixels. For so
-        # few channels that is quicker than a convolution.
-        pixels = x.movedim(1, -1)
-        mixed = pixels.flatten(0, 2) @ weight.T
-        return mixed.reshape(pixels.shape).movedim(-1, 1)
-
-    def _log_det(self, x: Tensor) -> Tensor:
-        height, width = x.shape[2:]
-        log_det = self.log_scale.sum() if self.lu else torch.linalg.slogdet(self.matrix).logabsdet
-        return (height * width * log_det).expand(len(x))
+        self.check_event("z", z)
+        return mix_channels(self.inverse_weight(), z), -self.log_det(*z.shape[2:]).expand(len(z))
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}, lu={self.lu}"
@@ -286,10 +263,6 @@ class Logit(Transform):
         event_shape: ``dim`` or ``(C, H, W)``.
         alpha: Distance kept from 0 and 1, above 0 and below 1/2.
 
-    Raises:
-        ValueError: When ``alpha`` is out of range, or called with a value for which y is not
-            between 0 and 1.
-
     Example:
         >>> Logit(1, alpha=0.05)(torch.tensor([[0.5]]))[0].item()
         0.0
@@ -305,23 +278,48 @@ class Logit(Transform):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Stretch: ``x [B, *event]`` to ``(z [B, *event], log_det [B])``."""
-        self.check("x", x)
+        self.check_event("x", x)
         y = self.alpha + (1 - 2 * self.alpha) * x
-        outside = (y <= 0) | (y >= 1)
-        if not stands_for_many(outside) and outside.any():
-            raise ValueError(f"x must lie in [0, 1], got {x[outside][0].item()}")
-        z = y.log() - (1 - y).log()
-        return z, self._log_det(z)
+        check_inside(y, x)
+        log_y, log_rest = y.log(), (1 - y).log()
+        log_det = math.log(1 - 2 * self.alpha) - log_y - log_rest
+        return log_y - log_rest, log_det.flatten(1).sum(dim=1)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Shrink: ``z [B, *event]`` to ``(x [B, *event], log_det [B])``."""
-        self.check("z", z)
-        return (z.sigmoid() - self.alpha) / (1 - 2 * self.alpha), -self._log_det(z)
+        """Shrink: ``z [B, *event]`` to ``(x [B, *event], log_det [B])``.
 
-    def _log_det(self, z: Tensor) -> Tensor:
-        # -log y - log(1 - y) = log(1 + e⁻ᶻ) + log(1 + eᶻ), which is exact far out, too.
-        stretch = F.softplus(z) + F.softplus(-z) + math.log(1 - 2 * self.alpha)
-        return stretch.flatten(1).sum(dim=1)
+        Where y is rounded to 0 or 1 (in float32, |z| beyond about 15), x is the nearest number that
+        ``forward`` takes.
+        """
+        self.check_event("z", z)
+        # y is left as far from both ends as the rounding of x, there and back, can move it.
+        rounding = 4 * torch.finfo(z.dtype).eps
+        y = z.sigmoid().clamp(rounding * self.alpha, 1 - rounding)
+        x = (y - self.alpha) / (1 - 2 * self.alpha)
+        # log y = -log(1 + e⁻ᶻ) and log(1 - y) = -log(1 + eᶻ) are exact far out, too.
+        log_det = -math.log(1 - 2 * self.alpha) - F.softplus(-z) - F.softplus(z)
+        return x, log_det.flatten(1).sum(dim=1)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, alpha={self.alpha}"
+
+
+def in_every_pixel(values: Tensor, x: Tensor) -> Tensor:
+    """Numbers ``[C]`` in a shape that gives each pixel of ``x [B, C, ...]`` its channel's."""
+    return values.reshape(-1, *[1] * (x.ndim - 2))
+
+
+def mix_channels(weight: Tensor, x: Tensor) -> Tensor:
+    """The product of ``weight [C, C]`` and the channels of every pixel of ``x [B, C, H, W]``."""
+    # With a pixel's channels in a row, one product of matrices does it for all pixels. For so few
+    # channels that is quicker than a convolution.
+    pixels = x.movedim(1, -1)
+    mixed = pixels.flatten(0, 2) @ weight.T
+    return mixed.reshape(pixels.shape).movedim(-1, 1)
+
+
+def check_inside(y: Tensor, x: Tensor) -> None:
+    """Require that ``y``, into which pixels ``x`` are squeezed, lies between 0 and 1."""
+    outside = (y <= 0) | (y >= 1)
+    if not stands_for_many(outside) and outside.any():
+        raise ValueError(f"x must lie in [0, 1], got {x[outside][0].item()}")

@@ -1,12 +1,14 @@
 """Inpainting: fill in missing coordinates by climbing the model's log-density."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from course_lib.checks import check_floats, check_generator, check_int, check_number
 from course_lib.flows.flow import Flow
 
-__all__ = ["inpaint"]
+__all__ = ["climb", "inpaint", "log_prob_gradient"]
 
 
 def inpaint(
@@ -47,13 +49,10 @@ def inpaint(
     Returns:
         All states ``[steps + 1, B, dim]``; the first is ``x`` itself.
 
-    Raises:
-        ValueError: When an argument has the wrong shape, type or range; the message names it.
-
     """
     if not isinstance(model, Flow):
         raise ValueError(f"model must be a Flow, got {type(model).__name__}")
-    model.check("x", x)
+    model.check_batch("x", x)
     if not isinstance(known, Tensor) or known.dtype != torch.bool or known.shape != x.shape:
         came = f"{known.dtype} {list(known.shape)}" if isinstance(known, Tensor) else repr(known)
         raise ValueError(f"known must be a boolean tensor of x's shape {list(x.shape)}, got {came}")
@@ -66,14 +65,34 @@ def inpaint(
         raise ValueError(f"units must be positive, got {units.min().item()}")
     check_generator(generator, x.device)
 
-    states = [x]
+    ascent = climb(model, x, known, steps, step_size, noise, units, generator)
+    return torch.stack([x, *ascent])
+
+
+def climb(
+    model: Flow,
+    x: Tensor,
+    known: Tensor,
+    steps: int,
+    step_size: float,
+    noise: float,
+    units: Tensor,
+    generator: torch.Generator | None,
+) -> Iterator[Tensor]:
+    """The states ``[B, dim]`` of ``inpaint`` after each of its steps."""
+    given = x
     for i in range(steps):
         alpha = step_size / (1 + i / 100)
-        with torch.enable_grad():
-            x = states[-1].detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(model.log_prob(x).sum(), x)
+        gradient = log_prob_gradient(model, x)
         eps = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         ascent = units**2 * gradient + units * noise * eps
-        moved = (x.detach() + alpha * ascent).clamp(0, 1)
-        states.append(torch.where(known, states[0], moved))
-    return torch.stack(states)
+        x = torch.where(known, given, (x + alpha * ascent).clamp(0, 1))
+        yield x
+
+
+def log_prob_gradient(model: Flow, x: Tensor) -> Tensor:
+    """∂log p/∂x ``[B, *event]`` of each point of ``x [B, *event]``."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(model.log_prob(x).sum(), x)
+    return gradient

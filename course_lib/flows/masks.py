@@ -34,8 +34,8 @@ class Mask(nn.Module):
         """``(kept, moved)`` to ``x [B, *event]``."""
         raise NotImplementedError
 
-    def confine(self, t: Tensor) -> Tensor:
-        """What a network says of the moved part, zero wherever nothing is moved."""
+    def where_moved(self, t: Tensor) -> Tensor:
+        """``t``, of the shape of ``moved``, with zeros wherever nothing is moved."""
         return t
 
     def extra_repr(self) -> str:
@@ -111,7 +111,7 @@ class CheckerboardMask(Mask):
     """For images: keeps the white squares of a checkerboard, where row + column is even.
 
     Both parts have the whole image's shape, with zeros in place of the other part, so that a
-    convolution sees every kept pixel where it lies; ``merge`` adds them.
+    convolution sees every kept pixel where it lies.
 
     Args:
         event_shape: ``(C, H, W)`` with at least two pixels.
@@ -144,9 +144,9 @@ class CheckerboardMask(Mask):
         return x * self.keep, x * self.move
 
     def merge(self, kept: Tensor, moved: Tensor) -> Tensor:
-        """``(kept, moved)`` to ``x [B, C, H, W]``."""
-        return kept + moved
+        """``(kept, moved)`` to ``x [B, C, H, W]``; what ``moved`` has on kept squares is lost."""
+        return kept + moved * self.move
 
-    def confine(self, t: Tensor) -> Tensor:
+    def where_moved(self, t: Tensor) -> Tensor:
         """``t [B, C, H, W]`` with zeros on the kept squares."""
         return t * self.move

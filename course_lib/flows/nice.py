@@ -27,9 +27,6 @@ class NICE(Flow):
         prior: ``"logistic"`` or ``"gaussian"``.
         standardize: Put a ``Standardize`` in front; it must ``measure`` the data before training.
 
-    Raises:
-        ValueError: When an argument is out of range; the message names it.
-
     Example:
         >>> import torch
         >>> model = NICE(64)
@@ -47,15 +44,13 @@ class NICE(Flow):
         prior: str = "logistic",
         standardize: bool = False,
     ):
-        check_int("dim", dim, minimum=2)
         check_int("couplings", couplings, minimum=1)
         check_one_of("prior", prior, PRIORS)
         check_bool("standardize", standardize)
-        super().__init__(
-            [
-                *([Standardize(dim)] if standardize else []),
-                *(AdditiveCoupling(dim, hidden, flip=i % 2 == 1) for i in range(couplings)),
-                DiagonalScaling(dim),
-            ],
-            PRIORS[prior](dim),
-        )
+        transforms = [
+            *(AdditiveCoupling(dim, hidden, flip=i % 2 == 1) for i in range(couplings)),
+            DiagonalScaling(dim),
+        ]
+        if standardize:
+            transforms.insert(0, Standardize(dim))
+        super().__init__(transforms, PRIORS[prior](dim))

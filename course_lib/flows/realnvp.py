@@ -1,6 +1,6 @@
 """RealNVP: affine couplings; for images with checkerboards, channels, and several scales."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from course_lib.checks import check_int, check_shape
 from course_lib.flows.base import StandardGaussian, Transform
@@ -35,9 +35,6 @@ class RealNVP(Flow):
         bound: Largest log-scale of a coupling, or None.
         logit: Put a ``Logit`` with this alpha in front, for data in [0, 1].
 
-    Raises:
-        ValueError: When an argument is out of range; the message names it.
-
     Example:
         >>> import torch
         >>> model = RealNVP((1, 8, 8), hidden=(16, 16), logit=0.05)
@@ -60,42 +57,59 @@ class RealNVP(Flow):
             check_shape("shape", shape, any_size=False)
         base = StandardGaussian(shape)
         shape = base.event_shape
+        of_points = len(shape) == 1
         if couplings is None:
-            couplings = 8 if len(shape) == 1 else 3
+            couplings = 8 if of_points else 3
         check_int("couplings", couplings, minimum=1)
-        if len(shape) == 1 and levels is not None:
+        if of_points and levels is not None:
             raise ValueError(f"levels must be None for points, got {levels!r}")
         levels = 2 if levels is None else levels
         check_int("levels", levels, minimum=1)
-        transforms: list[Transform] = [] if logit is None else [Logit(shape, alpha=logit)]
-        if len(shape) == 1:
-            for i in range(couplings):
-                transforms.append(AffineCoupling(shape, hidden, flip=i % 2 == 1, bound=bound))
-            super().__init__(transforms, base)
-            return
-
-        if shape[1] * shape[2] < 2 * 4 ** (levels - 1):
+        if of_points:
+            body = self.for_points(shape, couplings, hidden, bound)
+        elif shape[1] * shape[2] < 2 * 4 ** (levels - 1):
             raise ValueError(
                 f"shape must leave two pixels at the last of {levels} levels, got {list(shape)}"
             )
+        else:
+            body = self.for_images(shape, levels, couplings, hidden, bound)
+        front = [] if logit is None else [Logit(shape, alpha=logit)]
+        super().__init__([*front, *body], base)
 
-        def add(mask: type, number: int) -> None:
+    @staticmethod
+    def for_points(
+        shape: tuple[int], couplings: int, hidden: Sequence[int], bound: float | None
+    ) -> Iterator[Transform]:
+        """The transforms for points, one after the other."""
+        for i in range(couplings):
+            yield AffineCoupling(shape, hidden, flip=i % 2 == 1, bound=bound)
+
+    @staticmethod
+    def for_images(
+        shape: tuple[int, int, int],
+        levels: int,
+        couplings: int,
+        hidden: Sequence[int],
+        bound: float | None,
+    ) -> Iterator[Transform]:
+        """The transforms for images, one after the other."""
+
+        def steps(mask: type, number: int) -> Iterator[Transform]:
             for i in range(number):
-                coupling = AffineCoupling(shape, hidden, flip=i % 2 == 1, mask=mask, bound=bound)
-                transforms.extend([ActNorm(shape[0]), coupling])
+                yield ActNorm(shape[0])
+                yield AffineCoupling(shape, hidden, flip=i % 2 == 1, mask=mask, bound=bound)
 
         for _ in range(levels - 1):
-            add(CheckerboardMask, couplings)
-            transforms.append(Squeeze())
-            shape = check_even(shape)
-            add(ChannelMask, couplings)
-            transforms.append(Split(shape))
-            shape = transforms[-1].output_shape(shape)
-        add(CheckerboardMask, couplings + 1)
-        super().__init__(transforms, base)
+            yield from steps(CheckerboardMask, couplings)
+            yield Squeeze()
+            shape = squeezed(shape)
+            yield from steps(ChannelMask, couplings)
+            yield Split(shape)
+            shape = (shape[0] // 2, *shape[1:])
+        yield from steps(CheckerboardMask, couplings + 1)
 
 
-def check_even(shape: tuple[int, ...]) -> tuple[int, ...]:
+def squeezed(shape: tuple[int, int, int]) -> tuple[int, int, int]:
     """The shape after a squeeze; ``ValueError`` when there are not enough pixels for it."""
     try:
         return Squeeze().output_shape(shape)

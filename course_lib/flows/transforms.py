@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_lib.checks import check_permutation
-from course_lib.flows.base import Transform
+from course_lib.flows.base import Transform, check_varies
 
 __all__ = ["DiagonalScaling", "Permutation", "Planar", "Standardize"]
 
@@ -36,12 +36,12 @@ class DiagonalScaling(Transform):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Multiply: ``x [B, dim]`` to ``(z [B, dim], log_det [B])``."""
-        self.check("x", x)
+        self.check_event("x", x)
         return x * self.log_scale.exp(), self.log_scale.sum().expand(len(x))
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Divide: ``z [B, dim]`` to ``(x [B, dim], log_det [B])``."""
-        self.check("z", z)
+        self.check_event("z", z)
         return z * (-self.log_scale).exp(), -self.log_scale.sum().expand(len(z))
 
 
@@ -70,11 +70,9 @@ class Standardize(Transform):
         self.register_buffer("std", torch.ones(dim))
 
     def measure(self, x: Tensor) -> None:
-        """Take mean and standard deviation from ``x [B, dim]``, B at least 2 (``ValueError``)."""
-        self.check("x", x)
-        # Compared with the first point: rounding can give equal numbers a tiny standard deviation.
-        if (x == x[0]).all(dim=0).any():
-            raise ValueError("x must vary in every coordinate, got one that is constant")
+        """Take mean and standard deviation from ``x [B, dim]``, B at least 2."""
+        self.check_event("x", x, finite=True)
+        check_varies("x", x.T, "coordinate")
         std = x.std(dim=0)
         if not torch.isfinite(std).all():
             raise ValueError("x must have a finite spread in every coordinate, got an infinite one")
@@ -83,12 +81,12 @@ class Standardize(Transform):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Centre and divide: ``x [B, dim]`` to ``(z [B, dim], log_det [B])``."""
-        self.check("x", x)
+        self.check_event("x", x)
         return (x - self.mean) / self.std, -self.std.log().sum().expand(len(x))
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Multiply and move back: ``z [B, dim]`` to ``(x [B, dim], log_det [B])``."""
-        self.check("z", z)
+        self.check_event("z", z)
         return z * self.std + self.mean, self.std.log().sum().expand(len(z))
 
 
@@ -98,9 +96,6 @@ class Permutation(Transform):
     Args:
         dim: Number of coordinates of points ``[B, dim]``, or of channels of images.
         order: A permutation of 0 ... dim - 1; the reversal when left out.
-
-    Raises:
-        ValueError: When ``order`` is not a permutation of 0 ... dim - 1.
 
     Example:
         >>> Permutation(3)(torch.tensor([[1.0, 2.0, 3.0]]))[0].tolist()
@@ -118,12 +113,12 @@ class Permutation(Transform):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Reorder: ``x [B, dim]`` to ``(z [B, dim], log_det [B])``."""
-        self.check("x", x)
+        self.check_event("x", x)
         return x[:, self.order], x.new_zeros(len(x))
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Undo the order: ``z [B, dim]`` to ``(x [B, dim], log_det [B])``."""
-        self.check("z", z)
+        self.check_event("z", z)
         return z[:, torch.argsort(self.order)], z.new_zeros(len(z))
 
 
@@ -161,7 +156,7 @@ class Planar(Transform):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Push: ``x [B, dim]`` to ``(z [B, dim], log_det [B])``."""
-        self.check("x", x)
+        self.check_event("x", x)
         u = self.constrained_u()
         push = torch.tanh(x @ self.w + self.b)  # [B]
         return x + push[:, None] * u, torch.log1p(self.w @ u * (1 - push**2))
@@ -172,7 +167,7 @@ class Planar(Transform):
         There is no formula, but one unknown is enough: a = w·x + b solves
         a + (w·u) tanh(a) = w·z + b, whose left side grows with a. Bisection finds it.
         """
-        self.check("z", z)
+        self.check_event("z", z)
         u = self.constrained_u()
         w_dot_u, target = self.w @ u, z @ self.w + self.b
         with torch.no_grad():

@@ -23,9 +23,6 @@ class ImageClassifier(nn.Module):
         width: Channels of the first convolution; the second has twice as many.
         n_features: Width of the last hidden layer.
 
-    Raises:
-        ValueError: When an argument is not as described.
-
     Example:
         >>> classifier = ImageClassifier((1, 8, 8))
         >>> classifier.features(torch.zeros(5, 1, 8, 8)).shape
@@ -93,9 +90,6 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
         x: Points ``[N, D]``, N at least 2.
         y: Points ``[M, D]``, M at least 2.
 
-    Raises:
-        ValueError: When an argument is not as described.
-
     Example:
         >>> x = torch.randn(500, 3)
         >>> round(frechet_distance(x, x + 2.0), 3)
@@ -107,7 +101,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     for name, points in (("x", x), ("y", y)):
         if len(points) < 2:
             raise ValueError(f"{name} must hold at least 2 points, got {len(points)}")
-    x, y = x.detach().double(), y.detach().double()
+    x, y = x.detach().cpu().double(), y.detach().cpu().double()  # not every device has float64
     cov_x, cov_y = (points.T.cov(correction=1).reshape(x.shape[1], -1) for points in (x, y))
     # Tr (Σ_x Σ_y)^½ is the sum of the singular values of Σ_x^½ Σ_y^½.
     overlap = torch.linalg.svdvals(_root(cov_x) @ _root(cov_y)).sum()

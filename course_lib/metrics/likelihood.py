@@ -21,54 +21,54 @@ def bits_per_dim(log_prob: Tensor | float, dim: int, levels: int) -> Tensor | fl
 
         bits/dim = −log p(x) / (dim · ln 2) + log2 levels
 
+    Reference:
+        Theis, van den Oord and Bethge 2016, section 3.1 (arXiv:1511.01844).
+
     Args:
-        log_prob: log-density in nats, a tensor of any shape or a number. Of data on another range
+        log_prob: Log-density in nats, a tensor of any shape or a number. Of data on another range
             (say [0, 256)^dim or logits), add the log-determinant of the way to [0, 1)^dim first.
-        dim: number of dimensions, 784 for MNIST.
-        levels: number of grey levels, at least 2; 256 for MNIST.
+        dim: Number of dimensions, 784 for MNIST.
+        levels: Number of grey levels, at least 2; 256 for MNIST.
 
     Returns:
-        bits per dimension, in the form of ``log_prob``. Lower is better; log2(levels) is the value
+        Bits per dimension, in the form of ``log_prob``. Lower is better; log2(levels) is the value
         of the uniform distribution.
-
-    Raises:
-        ValueError: ``log_prob`` is neither a finite number nor a finite floating-point tensor;
-            ``dim`` < 1 or ``levels`` < 2, or no integer.
-
-    Source:
-        Theis, van den Oord and Bethge 2016, section 3.1 (arXiv:1511.01844).
 
     Example:
         NICE reports 1980.50 nats on MNIST (Dinh et al. 2015, section 5.1, arXiv:1410.8516):
 
         >>> round(bits_per_dim(1980.50, dim=784, levels=256), 2)
         4.36
+
     """
-    if isinstance(log_prob, Tensor):
-        check_floats("log_prob", log_prob, None)
-    else:
-        check_number("log_prob", log_prob, above=-math.inf)
+    check_nats("log_prob", log_prob)
     check_int("dim", dim, minimum=1)
     check_int("levels", levels, minimum=2)
     return -log_prob / (dim * math.log(2)) + math.log2(levels)
+
+
+def check_nats(name: str, value: Tensor | float) -> None:
+    """Require a finite number, or a tensor of such."""
+    if isinstance(value, Tensor):
+        check_floats(name, value, None)
+    else:
+        check_number(name, value, above=-math.inf)
 
 
 @dataclass(frozen=True, eq=False)
 class GaussianBaseline:
     """Gaussian with full covariance: the best model that knows means and correlations only.
 
-    Attributes:
+    Args:
         mean: float64 ``[D]``.
         covariance: float64 ``[D, D]``, positive definite.
-
-    Raises:
-        ValueError: attributes of other shapes, or a covariance that is not positive definite.
 
     Example:
         >>> x = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [2.0, 2.0]])
         >>> GaussianBaseline.fit(x).covariance
         tensor([[1., 0.],
                 [0., 1.]], dtype=torch.float64)
+
     """
 
     mean: Tensor
@@ -85,15 +85,15 @@ class GaussianBaseline:
         """Maximum likelihood, in closed form: the mean and the covariance of the data (over N).
 
         Args:
-            x: data ``[N, D]``, floating point and finite.
+            x: Data ``[N, D]``, floating point and finite.
 
         Raises:
-            ValueError: ``x`` is no such tensor, or its covariance is singular (too few points, or
-                a coordinate that is constant or a combination of others): the likelihood would
-                then have no maximum.
+            ValueError: When the covariance is singular (too few points, or a coordinate that is
+                constant or a combination of others): the likelihood would then have no maximum.
+
         """
         check_floats("x", x, (None, None))
-        x = x.double()
+        x = x.cpu().double()
         mean = x.mean(0)
         covariance = (x - mean).T @ (x - mean) / len(x)
         if not _is_positive_definite(covariance):
@@ -104,17 +104,13 @@ class GaussianBaseline:
         return cls(mean, covariance)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density ``[B]`` in nats of points ``[B, D]``, with the dtype of ``x``.
-
-        Raises:
-            ValueError: ``x`` is not a finite floating-point tensor of that shape.
-        """
+        """Log-density ``[B]`` in nats of points ``x [B, D]``, with the dtype of ``x``."""
         check_floats("x", x, (None, len(self.mean)))
-        root = torch.linalg.cholesky(self.covariance.to(x.device).double())  # root rootᵀ
-        centred = x.double() - self.mean.to(x.device)
+        root = torch.linalg.cholesky(self.covariance.cpu().double())  # root rootᵀ = covariance
+        centred = x.cpu().double() - self.mean.cpu()  # not every device has float64
         z = torch.linalg.solve_triangular(root, centred.T, upper=False)  # [D, B], white
         log_det = root.diagonal().log().sum()
-        return (-0.5 * (z**2 + math.log(2 * math.pi)).sum(0) - log_det).to(x.dtype)
+        return (-0.5 * (z**2 + math.log(2 * math.pi)).sum(0) - log_det).to(x)
 
 
 def _is_positive_definite(matrix: Tensor) -> bool:
@@ -131,12 +127,10 @@ class LogisticBaseline:
     The density of a coordinate is s(z)(1 − s(z)) / scale with z = (x − location) / scale and s
     the sigmoid. NICE uses it, with location 0 and scale 1, as its prior.
 
-    Attributes:
+    Args:
         location: float64 ``[D]``.
         scale: float64 ``[D]``, positive.
 
-    Raises:
-        ValueError: attributes of other shapes, or a scale that is not positive.
     """
 
     location: Tensor
@@ -156,13 +150,11 @@ class LogisticBaseline:
         concave in (a, b): there is one maximum, and damped Newton steps lead to it.
 
         Args:
-            x: data ``[N, D]``, floating point and finite.
+            x: Data ``[N, D]``, floating point and finite, not constant in any coordinate.
 
-        Raises:
-            ValueError: ``x`` is no such tensor, or one of its coordinates is constant.
         """
         check_floats("x", x, (None, None))
-        x = x.double()
+        x = x.cpu().double()
         mean, std = x.mean(0), x.std(0, correction=0)
         constant = (x == x[0]).all(0)
         if constant.any():
@@ -189,12 +181,8 @@ class LogisticBaseline:
         return cls(mean + std * b / a, std / a)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density ``[B]`` in nats of points ``[B, D]``, with the dtype of ``x``.
-
-        Raises:
-            ValueError: ``x`` is not a finite floating-point tensor of that shape.
-        """
+        """Log-density ``[B]`` in nats of points ``x [B, D]``, with the dtype of ``x``."""
         check_floats("x", x, (None, len(self.location)))
-        location, scale = self.location.to(x.device), self.scale.to(x.device)
-        z = (x.double() - location) / scale
-        return (-softplus(z) - softplus(-z) - scale.log()).sum(1).to(x.dtype)
+        location, scale = self.location.cpu(), self.scale.cpu()
+        z = (x.cpu().double() - location) / scale  # not every device has float64
+        return (-softplus(z) - softplus(-z) - scale.log()).sum(1).to(x)

@@ -158,7 +158,7 @@ from course_lib.data import dequantize, load_digits, toy, toy_log_prob
 from course_lib.exercises import check, hint, show_source, solution
 from course_lib.experiments import coupling_dependencies, spiky_log_prob
 from course_lib.flows import NICE, AdditiveCoupling, DiagonalScaling, Flow, Planar, StandardGaussian
-from course_lib.flows import StandardLogistic, inpaint
+from course_lib.flows import StandardLogistic, climb, inpaint
 from course_lib.metrics import GaussianBaseline, LogisticBaseline, bits_per_dim
 from course_lib.widgets import PALETTE, colour_map, image_grid, show_figure
 
@@ -298,8 +298,7 @@ for n in (2, 64, 784, 3072):
 #
 # triangular, with ones on the diagonal. So $\det J = 1$ and $\log|\det J| = 0$, **whatever $m$ is**: the
 # complicated block never enters. An additive coupling keeps all volumes. In the library (`shift`
-# is the network $m$; `mask.split` takes $x$ apart into $x_a$ and $x_b$, `mask.merge` puts them together; `confine`
-# does nothing to points, it is for the images of chapter 05):
+# is the network $m$; `mask.split` takes $x$ apart into $x_a$ and $x_b$, `mask.merge` puts them together):
 
 # %%
 show_source([AdditiveCoupling.forward, AdditiveCoupling.inverse])
@@ -527,10 +526,11 @@ for width in (1e-1, 1e-2, 1e-4, 1e-8):
 #
 # $$y = \frac{k + u}{L}, \qquad k \in \{0, \dots, L - 1\}, \quad u \sim \mathrm{Uniform}[0, 1).$$
 #
-# (From here on $k$ is a grey level and $u$ this noise.) In the library:
+# (From here on $k$ is a grey level and $u$ this noise.) In the library, where images come as grey values
+# $k/(L-1)$ from 0 to 1:
 
 # %%
-show_source(dequantize, start="k = (x * (levels - 1)).round()")
+show_source(dequantize)
 
 # %% [markdown]
 # Now a spike catches hardly any of the data. More than that: the log-density becomes an honest *bound*.
@@ -741,7 +741,7 @@ ImagePlayer(
 # noise. And we start from $\alpha_0 = 0.06$ with $c = 3$, found by trial.
 
 # %%
-show_source(inpaint, start="for i in range(steps)")
+show_source(climb)
 
 # %% [markdown]
 # Scratch out part of a digit with the mouse, then press *Fill in*. On an 8, scratch out the strokes that tell it

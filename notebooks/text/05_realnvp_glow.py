@@ -469,7 +469,7 @@ show_figure(
 # costs nothing any more, and $\mathbf W$ cannot become singular.
 
 # %%
-show_source([InvertibleConv1x1.factors, InvertibleConv1x1._log_det])
+show_source([InvertibleConv1x1.factors, InvertibleConv1x1.log_det])
 
 # %% [markdown]
 # **Check it**: the log-determinant against the Jacobian; a matrix and its LU factors give the same; and a permutation
@@ -766,7 +766,7 @@ print("alone as in company, within 0.001 nats:", abs(together[0] - alone[0]).ite
 # ActNorm, 1×1 convolution, affine coupling; then a split.
 
 # %%
-show_source([RealNVP.__init__, Glow.__init__])
+show_source([RealNVP.for_images, Glow.for_images])
 
 # %% [markdown]
 # ## Pixels end, numbers don't
@@ -783,7 +783,7 @@ show_source([RealNVP.__init__, Glow.__init__])
 # $$\log|\det J| = \sum_i \left[\log(1 - 2\alpha) - \log y_i - \log(1 - y_i)\right].$$
 
 # %%
-show_source([Logit.forward, Logit._log_det])
+show_source(Logit.forward)
 
 # %% [markdown]
 # **Check it** against a case that is known. If $u$ is uniform on $[0, 1]$, then $\log u - \log(1 - u)$ has a

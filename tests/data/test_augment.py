@@ -132,11 +132,11 @@ def test_a_share_of_the_images_is_changed(generator):
         ({"images": torch.full((1, 1, 8, 8), math.nan)}, "images must be finite"),
         (
             {"images": torch.full((1, 1, 8, 8), 1.5)},
-            r"images must lie in \[0, 1\], got values outs",
+            r"images must lie in \[0, 1\], got 1.5",
         ),
         (
             {"images": torch.full((1, 1, 8, 8), -0.5)},
-            r"images must lie in \[0, 1\], got values out",
+            r"images must lie in \[0, 1\], got -0.5",
         ),
         ({"degrees": -1.0}, "degrees must be a finite number of at least 0, got -1.0"),
         ({"shift": math.nan}, "shift must be a finite number of at least 0, got nan"),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from course_lib.data import binarize, dequantize, load_digits, quantize
+from tests.no_float64 import elsewhere
 
 
 def seeded(seed=0):
@@ -162,10 +163,23 @@ def test_bad_generator(function):
         function(torch.zeros(2), OnGPU())
 
 
-@pytest.mark.parametrize("value", [1.0, 1.5, -0.25])
+@pytest.mark.parametrize("value", [1.0000001192092896, 1.5, -0.25])
 def test_quantize_refuses_what_lies_outside(value):
-    with refuses(f"x must lie in [0, 1), got {value}"):
+    with refuses(f"x must lie in [0, 1], got {value}"):
         quantize(torch.tensor([0.5, value, 7.0]), 17)
+
+
+@pytest.mark.parametrize("levels", [2, 17, 255, 256])
+def test_samples_are_clamped_and_quantized_as_the_docstring_says(levels):
+    samples = torch.tensor([1.2, 1.0, 1 - 2**-24, 0.0, -0.3])
+    assert quantize(samples.clamp(0, 1), levels).tolist() == [1, 1, 1, 0, 0]
+
+
+def test_no_double_precision_is_needed():
+    x = elsewhere(torch.linspace(0, 1, 17))
+    y = dequantize(x, 17, generator=seeded())
+    assert torch.equal(quantize(y, 17).cpu(), x.cpu())
+    assert set(binarize(x, generator=seeded()).cpu().tolist()) == {0, 1}
 
 
 def test_quantize_at_the_edges():

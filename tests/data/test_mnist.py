@@ -4,6 +4,7 @@ Small stand-ins for the four files are served by a local HTTP server. The real f
 where they exist: in the folder named by COURSE_DATA or in ``../shared/data/mnist``.
 """
 
+import errno
 import gzip
 import hashlib
 import os
@@ -316,6 +317,73 @@ def test_the_file_appears_in_one_step(server, cache, monkeypatch):
 
 
 # --- Cache -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variable", ["COURSE_DATA", "XDG_CACHE_HOME"])
+def test_a_tilde_is_the_home_directory(server, monkeypatch, tmp_path, variable):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(variable, "~/my data")
+    folder = tmp_path / "my data"
+    if variable == "COURSE_DATA":
+        folder.mkdir()
+        for name in mnist._FILES["test"]:
+            (folder / name).write_bytes(stand_in(name))
+    check_stand_in("test", *load_mnist("test", mirrors=[server.url]))
+    if variable == "XDG_CACHE_HOME":
+        assert len(names_in(folder / "course_lib" / "mnist")) == 2
+    assert not Path("~").exists()
+    assert server.requests.total() == (0 if variable == "COURSE_DATA" else 2)
+
+
+@pytest.mark.parametrize("variable", ["COURSE_DATA", "XDG_CACHE_HOME"])
+def test_the_home_of_nobody_is_named(monkeypatch, variable):
+    monkeypatch.setenv(variable, "~nobody-of-this-name/mnist")
+    with refuses(ValueError, f"{variable} must name a folder, got ~nobody-of-this-name/mnist"):
+        load_mnist("test", mirrors=["http://127.0.0.1:9/"])
+
+
+def refused(*_, **__):
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "problem", "requests"),
+    [
+        ("pathlib.Path", "mkdir", refused, 0),
+        ("tempfile", "TemporaryFile", refused, 0),
+        ("tempfile", "mkstemp", refused, 1),
+        ("os", "replace", full, 1),
+    ],
+)
+def test_a_cache_that_cannot_be_written_is_told_with_the_ways_out(
+    server, cache, monkeypatch, module, function, problem, requests
+):
+    """Before the download where it can be known; and nothing is left behind."""
+    monkeypatch.setattr(f"{module}.{function}", problem)
+    with pytest.raises(OSError, match="can't be kept in the cache") as caught:
+        load_mnist("test", mirrors=[server.url])
+    assert isinstance(caught.value, PermissionError if problem is refused else OSError)
+    reason = "Permission denied" if problem is refused else "No space left on device"
+    assert caught.value.strerror == (
+        f"MNIST can't be kept in the cache {cache}: {reason}. Name a folder that can be written in "
+        "XDG_CACHE_HOME, or one with the four MNIST files in COURSE_DATA"
+    )
+    assert server.requests.total() == requests
+    monkeypatch.undo()
+    assert names_in(cache) == []
+
+
+def test_a_file_in_the_place_of_the_cache_is_told(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(
+        OSError, match=r"MNIST can't be kept in the cache .*file/course_lib/mnist: "
+    ):
+        load_mnist("test", mirrors=["http://127.0.0.1:9/"])
 
 
 @pytest.mark.parametrize("damage", [lambda c: c[: len(c) // 2], lambda c: b"", lambda c: c + b"x"])

@@ -11,6 +11,7 @@ from scipy import stats
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from course_lib.data import TOYS, toy, toy_log_prob
+from tests.no_float64 import elsewhere
 
 UNIFORM = ("checkerboard", "letters")
 SMOOTH = tuple(name for name in TOYS if name not in UNIFORM)
@@ -325,3 +326,10 @@ def test_points_are_float32_whatever_the_default(name):
         assert toy(name, 3).dtype == torch.float32
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_densities_need_no_double_precision(name):
+    x = toy(name, 50, generator=torch.Generator().manual_seed(0))
+    log_prob = toy_log_prob(name, elsewhere(x))
+    assert torch.equal(log_prob.cpu(), toy_log_prob(name, x))

@@ -8,6 +8,7 @@ import scipy.stats
 import torch
 
 from course_lib.flows import StandardGaussian, StandardLogistic, Transform
+from tests.no_float64 import NoFloat64
 
 BASES = {
     "gaussian": (StandardGaussian, scipy.stats.norm),
@@ -95,16 +96,41 @@ def test_samples_are_reproducible_and_leave_the_global_seed_alone(name, dtype):
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_the_logistic_never_samples_infinity(monkeypatch):
-    def extremes(*shape, dtype, **_):
-        assert dtype == torch.float64, "in single precision 0 comes up once in 2^24 draws"
-        return torch.tensor([[0.0], [1.0]], dtype=dtype)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("end", [0, 2**21 - 1])
+def test_the_logistic_never_samples_infinity(monkeypatch, dtype, end):
+    """The outermost of 2⁴² slots of u, whose middle is half a slot from 0 or from 1."""
+    monkeypatch.setattr(torch, "randint", lambda high, size, **_: torch.full(size, end))
+    z = StandardLogistic(1).to(dtype).sample(1).item()
+    assert z == pytest.approx((-1 if end == 0 else 1) * math.log(2**43 - 1), rel=1e-3)
 
-    monkeypatch.setattr(torch, "rand", extremes)
-    z = StandardLogistic(1).sample(2)
-    assert torch.isfinite(z).all()
-    assert -40 < z[0, 0] < -30
-    assert 30 < z[1, 0] < 40
+
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+def test_the_logistics_samples_are_quantiles(monkeypatch, dtype, off):
+    """log(u / (1 - u)) with u = (coarse + (fine + 1/2) / 2²¹) / 2²¹, written out."""
+    slots = 2**21
+    coarse = torch.tensor([1, 5, 1000, slots // 2 - 1, slots // 2, slots - 30, slots - 2])
+    fine = torch.tensor([7, 0, slots - 1, slots - 1, 0, slots // 3, slots - 1])
+    pair = torch.stack([coarse, fine], dim=1)
+    monkeypatch.setattr(torch, "randint", lambda high, size, **_: pair.reshape(size))
+    z = StandardLogistic(1).to(dtype).sample(7)[:, 0]
+    k = [(int(c) * slots + int(f)) for c, f in pair]
+    expected = [math.log((2 * i + 1) / (2 * slots**2 - 2 * i - 1)) for i in k]
+    assert z.tolist() == pytest.approx(expected, rel=off, abs=off)
+
+
+@each_base
+def test_samples_need_no_double_precision(name, generator):
+    with NoFloat64():
+        z = BASES[name][0]((1, 4, 4)).sample(50, generator=generator)
+        assert BASES[name][0]((1, 4, 4)).log_prob(z).dtype == z.dtype == torch.float32
+
+
+def test_the_logistics_samples_are_those_of_the_first_checkpoints():
+    """Of a uniform number in double precision, from the same source: to what a figure shows."""
+    u = torch.rand(500, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    z = StandardLogistic(3).sample(500, generator=torch.Generator().manual_seed(7))
+    torch.testing.assert_close(z, torch.logit(u).float(), rtol=0, atol=2e-3)
 
 
 @each_base

@@ -1,6 +1,7 @@
 """Flow and NICE: the change of variables, composition, and integrals that give 1."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -259,6 +260,44 @@ def test_bad_points_are_named(verb, points, message):
     name = "z" if "inverse" in verb else "x"
     with pytest.raises(ValueError, match=f"^{name} " + message):
         getattr(NICE(4), verb)(points)
+
+
+def overflowing(i, log_scale):
+    """A flow of four transforms, the i-th of which takes every number beyond float32."""
+    flow = Flow([DiagonalScaling(4) for _ in range(4)], StandardLogistic(4))
+    flow.transforms[i].log_scale.data.fill_(log_scale)
+    return flow
+
+
+@pytest.mark.parametrize("verb", ["forward", "log_prob", "loss"])
+@pytest.mark.parametrize("i", range(4))
+def test_an_overflow_is_the_flows_and_not_the_readers(verb, i):
+    """The message names the transform, and not the finite x that the reader gave."""
+    message = (
+        "the flow must keep x finite, got NaN or infinite values from "
+        f"transforms[{i}] (DiagonalScaling)"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        getattr(overflowing(i, 200.0), verb)(torch.ones(2, 4))
+
+
+@pytest.mark.parametrize("verb", ["inverse", "sample"])
+@pytest.mark.parametrize("i", range(4))
+def test_an_overflow_on_the_way_back_is_the_flows(verb, i):
+    message = (
+        "the flow must keep z finite, got NaN or infinite values from "
+        f"transforms[{i}] (DiagonalScaling)"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        getattr(overflowing(i, -200.0), verb)(torch.ones(2, 4) if verb == "inverse" else 2)
+
+
+def test_an_infinite_volume_is_the_flows():
+    model = NICE(4)
+    model.transforms[-1].log_scale.data = torch.tensor([-3e38, -3e38, 0.0, 0.0])
+    message = "the flow must keep x finite, got NaN or infinite values from the sum of the log-det"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        model.log_prob(torch.rand(2, 4))
 
 
 def test_bad_sample_arguments_are_named():

@@ -7,6 +7,8 @@ import re
 import pytest
 import scipy.stats
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from course_lib.flows import (
     ActNorm,
@@ -236,6 +238,8 @@ def test_actnorm_can_be_set_by_hand(generator):
     assert norm(x)[0].std(dim=0, correction=0).tolist() == pytest.approx([1, 1])
     with pytest.raises(ValueError, match=r"^x must have shape \[B, 2\], got \[3\]$"):
         norm.initialize(torch.zeros(3))
+    with pytest.raises(ValueError, match=r"^x must be finite, got NaN or infinite values$"):
+        norm.initialize(torch.tensor([[0.0, math.nan], [1.0, 2.0]]))
 
 
 @pytest.mark.parametrize("size", [(3, 2, 4), (3, 2, 4, 4, 4), (3, 3, 4, 4), (3, 2, 0, 4)])
@@ -254,7 +258,7 @@ def test_bad_channels_are_named(make, channels):
 
 def dense_twin(conv):
     """An InvertibleConv1x1 that keeps the same matrix as it is."""
-    dense = InvertibleConv1x1(conv.channels, lu=False).to(conv.zero.dtype)
+    dense = InvertibleConv1x1(conv.channels, lu=False).to(conv.dtype)
     dense.matrix.data = conv.weight().detach()
     return dense
 
@@ -282,6 +286,8 @@ def test_a_1x1_convolution_mixes_the_channels_of_every_pixel(lu, generator):
     torch.testing.assert_close(conv(x)[0], expected)
     log_det = 2 * 4 * torch.linalg.slogdet(conv.weight()).logabsdet
     torch.testing.assert_close(conv(x)[1], log_det.expand(2))
+    torch.testing.assert_close(conv.log_det(2, 4), log_det)
+    torch.testing.assert_close(conv.log_det(7, 3), log_det * 21 / 8)
 
 
 @pytest.mark.parametrize("lu", [True, False])
@@ -379,6 +385,35 @@ def test_logit_is_exact_far_out(alpha):
     assert x.flatten().tolist() == pytest.approx(
         [(1 - alpha) / (1 - 2 * alpha), -alpha / (1 - 2 * alpha)]
     )
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    alpha=st.floats(1e-9, 0.4999),
+    z=st.floats(-1e6, 1e6) | st.floats(-20, 20) | st.floats(12, 18) | st.floats(-40, -10),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_logit_takes_back_whatever_its_inverse_gives(alpha, z, dtype):
+    """It lies strictly inside, by more than rounding: for every alpha, however far z is out."""
+    logit = Logit(1, alpha=alpha).to(dtype)
+    x, log_det = logit.inverse(torch.tensor([[z]], dtype=dtype))
+    assert torch.isfinite(log_det).all()
+    again, log_det = logit(x)
+    assert torch.isfinite(again).all()
+    assert torch.isfinite(log_det).all()
+    y = alpha + (1 - 2 * alpha) * x.double().item()
+    assert y == pytest.approx(1 / (1 + math.exp(-max(z, -700))), abs=8 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize(("z", "x"), [(14.0, 1.0000002), (-14.0, -9.99999e-7), (0.3, 0.5744428)])
+def test_logits_inverse_is_not_cut_off_early(z, x):
+    """Up to where y differs from its ends by rounding alone, the inverse is the formula's."""
+    logit = Logit(1, alpha=1e-6)
+    got = logit.inverse(torch.tensor([[z]]))[0]
+    exact = logit.double().inverse(torch.tensor([[z]]).double())[0]
+    assert got.item() == pytest.approx(exact.item(), rel=1e-6)
+    if z == 0.3:
+        assert got.item() == pytest.approx(x, abs=1e-6)
 
 
 @pytest.mark.parametrize("alpha", [1e-6, 0.05, 0.3])

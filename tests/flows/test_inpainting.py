@@ -13,6 +13,7 @@ from course_lib.flows import (
     Glow,
     StandardGaussian,
     inpaint,
+    log_prob_gradient,
 )
 from tests.flows.conftest import randomize
 
@@ -198,6 +199,17 @@ def test_bad_arguments_are_named(model, x, known, change, message):
     arguments = {"x": x, "known": known, **change}
     with pytest.raises(ValueError, match="^" + message):
         inpaint(model, arguments.pop("x"), arguments.pop("known"), **arguments)
+
+
+def test_the_gradient_is_that_of_each_points_log_prob(model, x):
+    expected = torch.stack(
+        [torch.autograd.functional.jacobian(lambda p: model.log_prob(p[None])[0], p) for p in x]
+    )
+    with torch.no_grad():
+        gradient = log_prob_gradient(model, x)
+    torch.testing.assert_close(gradient, expected)
+    assert not gradient.requires_grad
+    assert not x.requires_grad
 
 
 def test_one_point_is_enough(model, x, known):

@@ -55,11 +55,24 @@ def test_each_number_is_in_one_part(kind, shape, flip):
 @each_mask
 @each_flip
 def test_nothing_is_said_of_what_is_kept(kind, shape, flip, generator):
-    """``confine`` lets through whatever a network says of a moved coordinate, and no more."""
+    """``where_moved`` lets through whatever a network says of a moved coordinate, and no more."""
     mask = kind(shape, flip=flip)
     moved = mask.split(torch.ones(2, *shape))[1]
     t = torch.randn(moved.shape, generator=generator)
-    assert torch.equal(mask.confine(t), torch.where(moved == 1, t, 0.0))
+    assert torch.equal(mask.where_moved(t), torch.where(moved == 1, t, 0.0))
+
+
+@each_mask
+@each_flip
+def test_merge_takes_of_each_part_what_is_its_own(kind, shape, flip, generator):
+    """What a coupling's network says of a kept coordinate doesn't come through."""
+    mask = kind(shape, flip=flip)
+    x = torch.randn(7, *shape, generator=generator)
+    kept, moved = mask.split(x)
+    merged = mask.merge(kept, moved + 3)
+    own = torch.isclose(merged, x + 3)
+    assert torch.equal(merged[~own], x[~own])
+    assert torch.equal(own, mask.merge(torch.zeros_like(kept), torch.ones_like(moved)) == 1)
 
 
 def test_alternating_keeps_the_even_coordinates():

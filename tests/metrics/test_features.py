@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from course_lib.metrics import ImageClassifier, features, frechet_distance
+from tests.no_float64 import elsewhere
 
 
 def generator(seed=0):
@@ -53,6 +54,11 @@ def test_it_agrees_with_the_matrix_square_root_of_scipy():
     wanted = gap + np.trace(cov_x + cov_y - 2 * root)
     assert frechet_distance(x, y) == pytest.approx(wanted, rel=1e-9)
     assert frechet_distance(y, x) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_it_is_measured_on_a_device_without_double_precision():
+    x, y = cloud(100, 3, 1).float(), cloud(80, 3, 2).float()
+    assert frechet_distance(elsewhere(x), elsewhere(y)) == frechet_distance(x, y)
 
 
 def test_it_does_not_depend_on_axes():

@@ -11,6 +11,7 @@ from sklearn.mixture import GaussianMixture
 
 from course_lib.data import dequantize, load_digits
 from course_lib.metrics import GaussianBaseline, LogisticBaseline, bits_per_dim
+from tests.no_float64 import elsewhere
 
 
 def seeded(seed=0):
@@ -272,3 +273,11 @@ def test_bad_attributes():
     for bad in (0.0, -2.0):
         with refuses(f"scale must be positive, got {bad}"):
             LogisticBaseline(torch.zeros(2), torch.tensor([1.0, bad]))
+
+
+@pytest.mark.parametrize("baseline", [GaussianBaseline, LogisticBaseline])
+def test_baselines_measure_data_on_a_device_without_double_precision(baseline):
+    x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+    here, there = baseline.fit(x), baseline.fit(elsewhere(x))
+    assert torch.equal(here.log_prob(x), there.log_prob(elsewhere(x)).cpu())
+    assert there.log_prob(elsewhere(x)).dtype == torch.float32

@@ -214,3 +214,13 @@ def test_a_flow_on_images_and_one_on_vectors_are_measured_alike():
     assert image_log_likelihood(Radial(), images, 17) == pytest.approx(
         image_log_likelihood(Radial(), images.flatten(1), 17)
     )
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("glow", "realnvp"))])
+@pytest.mark.parametrize("temperature", [1.0, 1.5])
+def test_a_model_gives_its_own_samples_a_density(name, temperature):
+    model = load_pretrained(name)
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        samples = model.sample(50, temperature=temperature, generator=generator)
+        assert torch.isfinite(model.log_prob(samples)).all()
