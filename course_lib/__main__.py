@@ -18,6 +18,8 @@ from course_lib.training import (
     recipe,
     run_recipe,
 )
+from course_lib.training.files import check_folder
+from course_lib.training.run import default_folder
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,7 +43,9 @@ def main(argv: list[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train", help="train a model by its recipe and store it")
     training.add_argument("name", metavar="NAME", help="a recipe; `list` shows them all")
-    training.add_argument("--steps", type=int, help="train for so many steps")
+    training.add_argument(
+        "--steps", type=int, help="train for so many steps, and store the model in runs/ or --out"
+    )
     training.add_argument("--out", type=Path, metavar="DIR", help="store the model in DIR")
     training.add_argument("--fresh", action="store_true", help="don't resume an unfinished run")
     training.add_argument("--threads", type=int, help="number of CPU threads")
@@ -70,18 +74,27 @@ def main(argv: list[str]) -> int:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train one model; its unfinished state is kept in ``runs/`` of the current folder."""
+    """Train one model; its unfinished state is kept in ``runs/`` of the current folder.
+
+    With ``--out DIR`` nothing is written outside of DIR.
+    """
     chosen = recipe(arguments.name)
     if arguments.threads is not None:
         check_int("--threads", arguments.threads, minimum=1)
         torch.set_num_threads(arguments.threads)
+    if arguments.out is not None:
+        check_folder("--out", arguments.out)
+    folder = arguments.out or default_folder(chosen, arguments.steps)
     resume = Path("runs") / f"{chosen.name}.safetensors"
+    if arguments.out is not None:
+        resume = arguments.out / f"{chosen.name}.unfinished.safetensors"
     if arguments.fresh:
         resume.unlink(missing_ok=True)
     elif resume.exists() and os.environ.get("RANK", "0") == "0":
         print(f"Resuming from {resume} (--fresh starts anew)", flush=True)
-    card = run_recipe(chosen, steps=arguments.steps, folder=arguments.out, resume=resume)
+    card = run_recipe(chosen, steps=arguments.steps, folder=folder, resume=resume)
     if card is not None:
+        print(f"stored in {folder} (--out DIR stores elsewhere)")
         print("\n".join(metric_lines(card["metrics"])))
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "save_pretrained",
 ]
 
+ROOT = Path(__file__).parents[2]  # of a clone of the course; the package alone has no such folder
 MAX_BYTES = 4_000_000
 GIVEN = ("summary", "recipe", "command", "data", "seed", "steps", "metrics")
 MEASURED = ("name", "parameters", "dtype", "sha256", "torch")
@@ -35,7 +36,7 @@ MEASURED = ("name", "parameters", "dtype", "sha256", "torch")
 
 def checkpoint_folder() -> Path:
     """Where stored models live: ``$COURSE_CHECKPOINTS``, or ``data/checkpoints`` of the course."""
-    default = Path(__file__).parents[2] / "data" / "checkpoints"
+    default = ROOT / "data" / "checkpoints"
     return Path(os.environ.get("COURSE_CHECKPOINTS") or default).expanduser()
 
 
@@ -167,7 +168,14 @@ def _read(path: Path, name: str) -> bytes:
 
 
 def _remedy(name: str) -> str:
-    return f"run `python -m course_lib train {name}`, or restore it with `git checkout`"
+    train = f"run `python -m course_lib train {name}`"
+    if (ROOT / "pyproject.toml").is_file():
+        return f"{train}, or restore it with `git checkout`"
+    return (
+        "stored models do not come with the package alone. Install the course from a clone with "
+        "`pip install -e .`, let COURSE_CHECKPOINTS name the folder data/checkpoints of one, or "
+        f"{train}"
+    )
 
 
 def _folder(folder: str | os.PathLike | None) -> Path:

@@ -19,6 +19,7 @@ A recipe is an ordinary value. To add one, write in a module ``recipes_<family>.
 """
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -91,27 +92,35 @@ class Recipe:
         check_int("seed", self.seed, minimum=0)
 
     def new_model(self) -> nn.Module:
-        """The untrained model, the same at every call; the global random generator is untouched."""
-        with torch.random.fork_rng(devices=[]):
+        """The untrained model on the CPU, the same at every call.
+
+        The global random generator is untouched, and a global default device not followed.
+        """
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(self.seed)
             return self.build()
 
 
 RECIPES: dict[str, Recipe] = {}
+_REGISTERED_BY: dict[str, str] = {}  # the module that registered a recipe, by the recipe's name
 
 
 def register(new: Recipe) -> Recipe:
     """Make a recipe known under its name, and return it.
 
+    A cell that is run again, or a script's own code, may register its recipe anew.
+
     Raises:
-        ValueError: When it isn't a ``Recipe``, or another has that name already.
+        ValueError: When it isn't a ``Recipe``, or another module's recipe has that name already.
 
     """
     if not isinstance(new, Recipe):
         raise ValueError(f"new must be a Recipe, got {new!r}")
-    if new.name in RECIPES:
+    module = sys._getframe(1).f_globals.get("__name__", "")
+    again = module == "__main__" == _REGISTERED_BY.get(new.name)
+    if new.name in RECIPES and not again:
         raise ValueError(f"new must have a name of its own, got {new.name!r} a second time")
-    RECIPES[new.name] = new
+    RECIPES[new.name], _REGISTERED_BY[new.name] = new, module
     return new
 
 

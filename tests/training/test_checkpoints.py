@@ -151,6 +151,17 @@ def test_refuses_a_damaged_file_before_parsing_it(stored, damage, monkeypatch):
         load_pretrained("tiny", folder=stored[1])
 
 
+def test_the_package_alone_says_where_stored_models_are(monkeypatch, tmp_path):
+    monkeypatch.delenv("COURSE_CHECKPOINTS", raising=False)
+    monkeypatch.setattr(module, "ROOT", tmp_path)  # as in site-packages: no clone around it
+    with pytest.raises(ValueError, match="can't be read") as refused:
+        load_pretrained("tiny")
+    assert "from a clone with `pip install -e .`" in str(refused.value)
+    assert "COURSE_CHECKPOINTS" in str(refused.value)
+    assert "run `python -m course_lib train tiny`" in str(refused.value)
+    assert "git checkout" not in str(refused.value)
+
+
 @pytest.mark.parametrize("missing", ["tiny.safetensors", "tiny.json"])
 def test_refuses_a_missing_file(stored, missing):
     path = stored[1] / missing

@@ -32,10 +32,11 @@ def place(monkeypatch, tmp_path):
 def test_train_then_list(capsys):
     assert main(["list"]) == 0
     assert capsys.readouterr().out == "tiny  -       A line through a sine\n"
-    assert main(["train", "tiny", "--steps", "7"]) == 0
+    assert main(["train", "tiny"]) == 0
     metric = f"{load_card('tiny')['metrics']['mean squared error']:.4g}"
-    assert capsys.readouterr().out == f"mean squared error: {metric}\n"
-    assert load_card("tiny")["steps"] == 7
+    where = f"stored in {Path('stored').absolute()} (--out DIR stores elsewhere)\n"
+    assert capsys.readouterr().out == f"{where}mean squared error: {metric}\n"
+    assert load_card("tiny")["steps"] == 30
     assert not any(Path("runs").iterdir())
     assert main(["list"]) == 0
     assert capsys.readouterr().out == "tiny  stored  A line through a sine\n"
@@ -56,7 +57,7 @@ def test_a_table_is_a_line_for_each_row(monkeypatch, capsys):
         "samplers: steps 400, eta 0.5\n"
     )
     assert main(["train", "tiny"]) == 0
-    assert capsys.readouterr().out == said
+    assert capsys.readouterr().out.endswith(f"elsewhere)\n{said}")
     assert main(["list", "tiny"]) == 0
     assert capsys.readouterr().out == f"A line through a sine\n{said}"
 
@@ -73,6 +74,27 @@ def test_no_line_of_the_course_s_own_list_is_longer_than_a_screen(monkeypatch, c
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 120
 
 
+def test_a_run_with_other_steps_leaves_the_stored_model_alone(capsys):
+    assert main(["train", "tiny"]) == 0
+    shipped = {path.name: path.read_bytes() for path in Path("stored").iterdir()}
+    capsys.readouterr()
+    assert main(["train", "tiny", "--steps", "7"]) == 0
+    elsewhere = Path("runs", "tiny-7-steps")
+    assert capsys.readouterr().out.startswith(f"stored in {elsewhere} (--out DIR stores elsewhere)")
+    assert {path.name: path.read_bytes() for path in Path("stored").iterdir()} == shipped
+    assert load_card("tiny", folder=elsewhere)["steps"] == 7
+    assert load_card("tiny", folder=elsewhere)["command"].endswith("tiny --steps 7")
+    assert main(["train", "tiny", "--steps", "30"]) == 0  # as the recipe says: the same model
+    assert {path.name: path.read_bytes() for path in Path("stored").iterdir()} == shipped
+
+
+def test_with_out_nothing_is_written_elsewhere(monkeypatch):
+    interrupted(monkeypatch, "--out", "here", left=Path("here", "tiny.unfinished.safetensors"))
+    assert main(["train", "tiny", "--out", "here"]) == 0
+    assert {p.name for p in Path("here").iterdir()} == {"tiny.json", "tiny.safetensors"}
+    assert {p.name for p in Path().iterdir()} == {"here"}
+
+
 def test_out_and_threads():
     assert main(["train", "tiny", "--steps", "1", "--out", "here", "--threads", "2"]) == 0
     assert torch.get_num_threads() == 2
@@ -80,7 +102,7 @@ def test_out_and_threads():
     assert not Path("stored").exists()
 
 
-def interrupted(monkeypatch, *arguments):
+def interrupted(monkeypatch, *arguments, left=Path("runs", "tiny.safetensors")):
     calls = []
 
     def transform(x, generator):
@@ -93,7 +115,7 @@ def interrupted(monkeypatch, *arguments):
     with monkeypatch.context() as patch:
         patch.setitem(RECIPES, "tiny", Recipe(**FIELDS | {"transform": transform}))
         assert main(["train", "tiny", *arguments]) == 130
-    assert Path("runs", "tiny.safetensors").exists()
+    assert left.exists()
     return calls
 
 
@@ -126,7 +148,10 @@ def test_fresh_starts_anew(monkeypatch, capsys):
         (["train", "tiny", "--steps", "0"], "steps must be an integer of at least 1, got 0"),
         (["train", "tiny", "--steps", "x"], "argument --steps: invalid int value: 'x'"),
         (["train", "tiny", "--threads", "0"], "--threads must be an integer of at least 1, got 0"),
-        (["train", "tiny", "--steps", "1", "--out", "file/below"], "[Errno "),
+        (
+            ["train", "tiny", "--steps", "1", "--out", "file/below"],
+            "--out must be a folder to write to, got 'file/below' (Not a directory)",
+        ),
     ],
     ids=str,
 )
@@ -198,7 +223,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("mean squared error") == 1
     assert result.stderr.count("  0%|") == 1, "one bar: each starts once"
-    assert not any(Path("runs").iterdir())
+    assert {p.name for p in (tmp_path / "two").iterdir()} == {"tiny.json", "tiny.safetensors"}
     run_recipe(TINY, folder=tmp_path / "one", progress=False)
     one, two = (load_pretrained("tiny", folder=tmp_path / name) for name in ("one", "two"))
     for a, b in zip(one.parameters(), two.parameters(), strict=True):

@@ -41,6 +41,75 @@ def test_lookup_refuses_an_unknown_name_and_lists_the_others():
             recipe(name)
 
 
+CELL = """
+from dataclasses import replace
+
+from course_lib.training import register
+from tests.training.tiny import TINY
+
+mine = register(replace(TINY, name="mine", summary=summary))
+"""
+
+
+def test_a_cell_that_is_run_again_registers_its_recipe_anew(monkeypatch):
+    for summary in ("first", "second"):
+        cell = {"__name__": "__main__", "summary": summary}
+        exec(CELL, cell)
+        assert RECIPES["mine"] is cell["mine"]
+        assert RECIPES["mine"].summary == summary
+    try:
+        for elsewhere in ("course_lib.training.recipes_flows", "somebody"):
+            with pytest.raises(ValueError, match="must have a name of its own, got 'mine'"):
+                exec(CELL, {"__name__": elsewhere, "summary": "third"})
+        assert RECIPES["mine"].summary == "second"
+        del RECIPES["mine"]
+        exec(CELL, {"__name__": "somebody", "summary": "theirs"})
+        with pytest.raises(ValueError, match="must have a name of its own, got 'mine'"):
+            exec(CELL, {"__name__": "__main__", "summary": "not mine"})
+        with pytest.raises(ValueError, match="must have a name of its own, got 'mine'"):
+            exec(CELL, {"__name__": "somebody", "summary": "theirs, by mistake"})
+    finally:
+        RECIPES.pop("mine", None)
+
+
+def test_a_global_default_device_is_not_followed(tmp_path):
+    wanted = run_recipe(TINY, folder=tmp_path / "cpu", progress=False)["sha256"]
+    before = torch.get_default_device()
+    torch.set_default_device("meta")  # as good as a GPU: what follows it has no numbers
+    try:
+        assert next(TINY.new_model().parameters()).device.type == "cpu"
+        card = run_recipe(TINY, folder=tmp_path / "meta", progress=False)
+        model = load_pretrained("tiny", folder=tmp_path / "meta")
+        assert torch.get_default_device().type == "meta"
+    finally:
+        torch.set_default_device(before)
+    assert card["sha256"] == wanted
+    assert {t.device.type for t in model.state_dict().values()} == {"cpu"}
+
+
+def test_folders_are_tried_before_anything_is_trained(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    idle = Recipe(**FIELDS | {"build": lambda: pytest.fail("was built")})
+    for name in ("folder", "resume"):
+        path = tmp_path / "file" / "below" / "deep"
+        where = {"folder": tmp_path / "out"} | {name: path}
+        with pytest.raises(ValueError, match=rf"^{name} must be a folder to write to, .*--out DIR"):
+            run_recipe(idle, progress=False, **where)
+    monkeypatch.setenv("COURSE_CHECKPOINTS", str(tmp_path / "file"))
+    with pytest.raises(ValueError, match=r"^folder must be .*file' \(Not a directory\)"):
+        run_recipe(idle, progress=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"file"}
+
+
+def test_a_model_of_other_steps_has_a_place_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COURSE_CHECKPOINTS", str(tmp_path / "stored"))
+    run_recipe(TINY, progress=False)
+    run_recipe(TINY, steps=2, progress=False)
+    assert load_card("tiny")["steps"] == 30
+    assert load_card("tiny", folder="runs/tiny-2-steps")["steps"] == 2
+
+
 def test_register_refuses():
     with pytest.raises(ValueError, match=r"^new must have a name of its own, got 'tiny' a second"):
         register(TINY)
