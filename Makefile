@@ -47,7 +47,7 @@ $(STAMP): moved
 moved:
 endif
 
-$(STAMP): pyproject.toml constraints.txt jupyterlab-overrides.json
+$(STAMP): pyproject.toml constraints.txt $(wildcard jupyter/*/*.json jupyter/lab/settings/*/*.json)
 	@"$(PYTHON)" $(NEW_ENOUGH) 2>/dev/null || { \
 	  echo "The course needs Python 3.11 or newer; '$(PYTHON)' is not."; \
 	  echo "Install one, or name it: make $(firstword $(MAKECMDGOALS) lab) PYTHON=/path/to/python3.12"; \
@@ -62,17 +62,11 @@ $(STAMP): pyproject.toml constraints.txt jupyterlab-overrides.json
 	  "$(PYTHON)" -m venv --clear .venv; fi
 	@echo "Installing the pinned packages: minutes the first time, PyTorch is the largest."
 	$(PY) -m pip install --disable-pip-version-check --no-input -c constraints.txt -e ".[test]"
-	@mkdir -p .venv/share/jupyter/lab/settings
-	@cp jupyterlab-overrides.json .venv/share/jupyter/lab/settings/overrides.json
+	@rm -f .venv/share/jupyter/lab/settings/overrides.json # where the course once put its settings
 	@printf '%s\n' "$(CURDIR)" > $(STAMP)
 
-# Before the lab opens: the newer side of each pair wins (work done in another editor is kept;
-# pairs that agree are left as they are), and the notebooks are signed, because JupyterLab shows
-# the stored figures of a signed notebook alive and those of an unsigned one as still pictures.
 # On a shared machine others could listen to a kernel that talks in plain text; ipykernel warns.
 lab: $(STAMP)
-	@$(if $(NOTEBOOKS),$(BIN)/jupytext --sync --quiet $(NOTEBOOKS) || true)
-	@$(if $(NOTEBOOKS),$(BIN)/jupyter-trust $(NOTEBOOKS) >/dev/null || true)
 	$(BIN)/jupyter-lab $(LAB_IP) --ServerApp.root_dir=. \
 	  --KernelManager.transport_encryption=auto \
 	  --LabApp.default_url="$(LAB_URL)" $(LAB_ROOT_USER) $(LAB_ARGS)

@@ -20,7 +20,8 @@ ALLOWED: dict[str, set[str]] = {
     **{family: BASE for family in FAMILIES},
     "metrics": BASE | FAMILIES,
     "training": MODELS,  # a recipe names a model, and measures it
-    "widgets": {"checks"},  # given arrays and callables, never a model
+    "server": set(),  # runs in the Jupyter server, which must not wait for PyTorch
+    "widgets": {"checks", "server"},  # given arrays and callables, never a model
     "experiments": MODELS | {"training"},  # what breaks, and why
     "exercises": MODELS | {"training", "widgets", "experiments"},
     "notebook": {"checks"},  # helpers of the notebooks; nothing else imports them

@@ -1,6 +1,7 @@
 """pyproject.toml, constraints.txt and environment.yml name one and the same set of packages."""
 
 import ast
+import importlib
 import json
 import re
 import sys
@@ -215,8 +216,36 @@ def test_the_library_imports_only_what_every_reader_has() -> None:
     assert undeclared == set()
 
 
+INSTALLED = {  # what Jupyter reads, and where pip puts it
+    "jupyter_server_config.d": "etc/jupyter/jupyter_server_config.d",
+    "lab/settings/overrides.d": "share/jupyter/lab/settings/overrides.d",
+}
+
+
+@pytest.mark.parametrize("folder", INSTALLED)
+def test_what_jupyter_reads_is_in_the_environment(folder: str) -> None:
+    data_files = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+        "setuptools"
+    ]["data-files"]
+    assert data_files[INSTALLED[folder]] == [f"jupyter/{folder}/course_lib.json"]
+    installed = Path(sys.prefix, INSTALLED[folder], "course_lib.json")
+    assert installed.exists(), "run: make install"
+    assert installed.read_bytes() == (ROOT / "jupyter" / folder / "course_lib.json").read_bytes()
+
+
+def test_the_server_finds_its_extension() -> None:
+    config = json.loads(
+        (ROOT / "jupyter/jupyter_server_config.d/course_lib.json").read_text(encoding="utf-8")
+    )
+    ((name, enabled),) = config["ServerApp"]["jpserver_extensions"].items()
+    assert enabled
+    assert callable(importlib.import_module(name)._load_jupyter_server_extension)
+
+
 def test_the_lab_asks_nothing_and_calls_nobody() -> None:
-    overrides = json.loads((ROOT / "jupyterlab-overrides.json").read_text(encoding="utf-8"))
+    overrides = json.loads(
+        (ROOT / "jupyter/lab/settings/overrides.d/course_lib.json").read_text(encoding="utf-8")
+    )
     schemas = {}
     for path in Path(sys.prefix, "share", "jupyter").rglob("schemas/**/*.json"):
         schemas[f"{path.parent.parent.name}/{path.parent.name}:{path.stem}"] = path

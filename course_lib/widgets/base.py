@@ -48,6 +48,10 @@ HERE = Path(__file__).parent
 MAX_BYTES = 300_000  # of one widget's arrays, after quantization
 LEVELS = 65_535  # of one number, after quantization
 LINE = THEMES["light"]["line"]  # the colour of lines on a light page
+STILL = (
+    "A still picture. In JupyterLab it moves once you run the cell, or choose "
+    "<i>Trust Notebook</i> in the command palette (Ctrl/⌘ + Shift + C)."
+)
 
 Extent = tuple[float, float, float, float]
 
@@ -317,7 +321,8 @@ class CourseWidget(anywidget.AnyWidget):
         """The stored form: a still picture, and an iframe that is a copy of this widget.
 
         Once the iframe is alive it hides the picture and takes the height it needs. JupyterLab
-        strips the iframe of a notebook that is not trusted: then the picture stays.
+        strips the iframe of a notebook that is not trusted, as GitHub does: then the picture stays,
+        with a line that says how to get more.
         """
         state = {
             name: value
@@ -338,17 +343,24 @@ class CourseWidget(anywidget.AnyWidget):
         )
         picture = base64.b64encode(self.still()).decode("ascii")
         return (
-            f'<img src="data:image/png;base64,{picture}" alt="{html.escape(self.alt)}" '
-            'style="max-width: 100%">'
+            f'<div><img src="data:image/png;base64,{picture}" alt="{html.escape(self.alt)}" '
+            f'style="max-width: 100%"><br><small>{STILL}</small></div>'
             f'<iframe title="{html.escape(self.title or "interactive figure")}" '
             'style="display: block; width: 100%; height: 0; border: 0" '
             f'srcdoc="{html.escape(page)}"></iframe>'
         )
 
-    def _repr_mimebundle_(self, **options: object) -> object:
+    def _repr_mimebundle_(self, **options: object) -> dict | tuple[dict, dict]:
+        """The stored form, and beside it the live view where a kernel is to answer.
+
+        A page that shows the view ignores the rest; it is what the Jupyter server writes to the
+        disk (``course_lib/server.py``).
+        """
+        stored = {"text/html": self.static_html(), "text/plain": repr(self)}
         if os.environ.get("COURSE_WIDGETS") == "static":
-            return {"text/html": self.static_html(), "text/plain": repr(self)}
-        return super()._repr_mimebundle_(**options)
+            return stored
+        view, metadata = super()._repr_mimebundle_(**options)
+        return view | stored, metadata
 
 
 class PlayerWidget(CourseWidget):

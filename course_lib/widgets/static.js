@@ -36,7 +36,7 @@ state.data = new DataView(bytes.buffer);
 const place = document.getElementById("widget");
 widget.render({ model: standInModel(state), el: place });
 
-// From here on the widget is alive: the still picture before the iframe steps aside.
+// From here on the widget is alive: the still picture and its words before the iframe step aside.
 const frame = window.frameElement;
 if (frame) {
   const picture = frame.previousElementSibling;

@@ -22,6 +22,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from traitlets.config import Config
 
+from course_lib.server import KERNEL, LANGUAGE, stored_form
+
 __all__ = ["KERNEL", "StoreError", "clean", "main", "run_notebook", "store"]
 
 ROOT = Path(__file__).parents[2]
@@ -29,11 +31,6 @@ NOTEBOOKS = ROOT / "notebooks"
 MAX_BYTES = 3_000_000  # of a stored notebook
 TIMEOUT = 600  # seconds for one cell
 
-# With this in its metadata a notebook opens without asking which kernel to use.
-KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
-LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
-
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 # tqdm's "[00:03<00:00, 231.5it/s]", which is different in every run.
 BAR_TIMING = re.compile(r" ?\[\d+:\d\d(?::\d\d)?<[^\]\n]*\]")
 
@@ -159,10 +156,11 @@ def run_notebook(
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Leave only what does not change from run to run; works in place."""
     metadata = notebook.metadata
-    for name in ("widgets", "jupytext", "signature"):
+    for name in ("jupytext", "signature"):
         metadata.pop(name, None)
     metadata["kernelspec"] = nbformat.from_dict(KERNEL)
     metadata["language_info"] = nbformat.from_dict(LANGUAGE)
+    stored_form(notebook)
     notebook.nbformat, notebook.nbformat_minor = 4, 5  # the first format with cell ids
 
     seen: set[str] = set()
@@ -188,7 +186,7 @@ def _cell_id(cell: nbformat.NotebookNode, seen: set[str]) -> str:
 
 
 def _clean_outputs(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
-    """Join the streams, keep the final text of progress bars, drop views of live widgets."""
+    """Join the streams and keep the final text of progress bars."""
     kept: list[nbformat.NotebookNode] = []
     streams: dict[str, nbformat.NotebookNode] = {}
     for output in outputs:
@@ -197,10 +195,6 @@ def _clean_outputs(outputs: list[nbformat.NotebookNode]) -> list[nbformat.Notebo
                 streams[output.name].text += output.text
                 continue
             streams[output.name] = output
-        elif "data" in output:
-            output.data.pop(WIDGET_VIEW, None)
-            if not output.data:
-                continue
         kept.append(output)
     for stream in streams.values():
         lines = [_last_written(line) for line in stream.text.split("\n")]

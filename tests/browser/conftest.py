@@ -5,6 +5,7 @@ set: there a missing browser is a failure.
 """
 
 import copy
+import json
 import os
 import secrets
 import shutil
@@ -15,6 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +49,8 @@ CHROMIUM_OPTIONS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-QUIET = '{"fetchNews": "false", "checkForUpdates": false, "doNotDisturbMode": true}'
+NOTIFICATION = "@jupyterlab/apputils-extension:notification"
+QUIET = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
 
 
 @pytest.fixture(scope="session")
@@ -92,26 +95,33 @@ class Lab:
         return self.save(name, self.notebook(*cells))
 
 
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """One JupyterLab for the whole session, with settings and trust of its own."""
-    home = tmp_path_factory.mktemp("jupyter")
-    folder = tmp_path_factory.mktemp("notebooks")
-    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text(QUIET)
+@contextmanager
+def running_lab(
+    home: Path, folder: Path, course: Path = ROOT, settings: dict[str, dict] | None = None
+) -> Iterator[Lab]:
+    """A JupyterLab with settings and trust of its own in ``home`` that serves ``folder``.
+
+    ``course`` is the folder that holds the ``course_lib`` of its kernels and of the server;
+    ``settings`` are a user's, by the name of the plugin.
+    """
+    for plugin, values in {NOTIFICATION: QUIET, **(settings or {})}.items():
+        package, _, name = plugin.partition(":")
+        path = home / "settings" / package / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     token = secrets.token_hex(16)
     environment = os.environ | {
         "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_CONFIG_PATH": str(ROOT / "jupyter"),  # as an environment of the course has it
         "JUPYTER_DATA_DIR": str(home / "data"),
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
         "IPYTHONDIR": str(home / "ipython"),
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": str(course),
     }
     environment.pop("COURSE_WIDGETS", None)  # its kernels show live widgets
     command = [
@@ -133,6 +143,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         server.terminate()
         server.wait(timeout=20)
         log.close()
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One JupyterLab for the whole session."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    with running_lab(tmp_path_factory.mktemp("jupyter"), folder) as lab:
+        yield lab
 
 
 def _wait_for_server(server: subprocess.Popen, status: str, log: Path) -> None:

@@ -402,12 +402,14 @@ def test_a_clone_opens_whatever_its_timestamps(
     assert [c.get("outputs") for c in shown.cells] == [c.get("outputs") for c in notebook.cells]
 
 
-def test_newer_work_in_the_notebook_is_refused_not_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [2, 10, 290, 310, DAY])
+def test_newer_work_in_the_notebook_is_refused_not_lost(tmp_path: Path, seconds: float) -> None:
+    """By a server that doesn't bring it over to the text: tests/test_server.py is about ours."""
     text = good_notebook()
     text.cells[1].source = "import numpy"
     files = store(tmp_path, good_notebook(), text)
     now = time.time()
-    os.utime(files[1], (now - DAY, now - DAY))
+    os.utime(files[1], (now - seconds, now - seconds))
     with pytest.raises(HTTPError, match="more recent"):
         opened(contents_manager(tmp_path), "notebooks/99_x.ipynb")
 
