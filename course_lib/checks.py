@@ -17,6 +17,7 @@ __all__ = [
     "check_generator",
     "check_int",
     "check_ints",
+    "check_level_floats",
     "check_levels",
     "check_number",
     "check_one_of",
@@ -98,10 +99,12 @@ def _all_finite(x: torch.Tensor) -> bool:
 def _fits(shape: torch.Size, wanted: Sequence[int | None] | None) -> bool:
     if wanted is None:
         return shape.numel() > 0
-    return len(shape) == len(wanted) and all(
-        size >= 1 if wish is None else size == wish
-        for size, wish in zip(shape, wanted, strict=True)
-    )
+    if len(shape) != len(wanted):
+        return False
+    for size, wish in zip(shape, wanted, strict=True):  # a loop: it is asked at every layer
+        if size < 1 if wish is None else size != wish:
+            return False
+    return True
 
 
 def check_int(name: str, value: int, *, minimum: int, maximum: int | None = None) -> None:
@@ -191,10 +194,32 @@ def check_generator(
 
 def check_levels(name: str, x: torch.Tensor, levels: int) -> None:
     """Require whole numbers from 0 to ``levels`` − 1, in a tensor of any dtype and shape."""
-    allowed = x.detach().clamp(0, levels - 1).round_()
+    allowed = _nearest_level(x, levels)
     if not torch.equal(x, allowed):
         wanted = "zeros and ones" if levels == 2 else f"whole numbers from 0 to {levels - 1}"
         raise ValueError(f"{name} must hold {wanted}, got {x[x != allowed][0].item()}")
+
+
+def check_level_floats(
+    name: str,
+    x: torch.Tensor,
+    shape: Sequence[int | None],
+    levels: int,
+    *,
+    dtype: torch.dtype,
+) -> None:
+    """Require what ``check_floats`` and ``check_levels`` do: at the door of a discrete model.
+
+    Whole numbers in a range are finite, so that one look at the numbers is enough.
+    """
+    check_tensor(name, x, shape, dtype=dtype)
+    if not torch.equal(x, _nearest_level(x, levels)):
+        check_floats(name, x, shape)
+        check_levels(name, x, levels)
+
+
+def _nearest_level(x: torch.Tensor, levels: int) -> torch.Tensor:
+    return (x.detach() if x.requires_grad else x).clamp(0, levels - 1).round_()
 
 
 def check_classes(name: str, y: torch.Tensor | None, n: int, n_classes: int | None) -> None:

@@ -1,7 +1,7 @@
 """Autoregressive models: the joint probability as a product of conditionals."""
 
 from course_lib.autoregressive.base import Autoregressive, BinaryAutoregressive
-from course_lib.autoregressive.fvsbn import FVSBN
+from course_lib.autoregressive.fvsbn import FVSBN, order_mask
 from course_lib.autoregressive.made import MADE, made_degrees, made_masks
 from course_lib.autoregressive.nade import NADE
 from course_lib.autoregressive.pixelcnn import ImageAutoregressive, NaivePixelCNN, PixelCNN
@@ -17,4 +17,5 @@ __all__ = [
     "PixelCNN",
     "made_degrees",
     "made_masks",
+    "order_mask",
 ]

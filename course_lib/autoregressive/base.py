@@ -7,21 +7,22 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from course_lib.checks import (
     check_floats,
     check_generator,
     check_int,
+    check_level_floats,
     check_levels,
     check_permutation,
 )
-from course_lib.nn import bernoulli_log_prob
+from course_lib.nn import Placed, bernoulli_log_prob
 
 __all__ = ["Autoregressive", "BinaryAutoregressive"]
 
 
-class Autoregressive(nn.Module):
+class Autoregressive(Placed):
     """A distribution of discrete coordinates, each conditioned on those before it.
 
     A subclass gives ``log_prob`` and ``walk``; a value of a coordinate is one of the whole numbers
@@ -50,7 +51,7 @@ class Autoregressive(nn.Module):
         check_generator(generator)
         return -self.log_prob(x, *condition).mean()
 
-    def _fill(
+    def fill(
         self,
         x: Tensor,
         known: Tensor,
@@ -60,7 +61,8 @@ class Autoregressive(nn.Module):
         """Draw the coordinates that are not known, one after the other, given all before.
 
         One uniform number per coordinate decides, known or not: two ways to compute the same
-        conditionals draw the same samples from the same generator.
+        conditionals draw the same samples from the same generator. The arguments are those of
+        ``complete``, which has checked them.
         """
         x = torch.where(known, x, 0)
         u = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
@@ -70,8 +72,8 @@ class Autoregressive(nn.Module):
             x[where] = torch.where(known[where], x[where], below.sum(dim=1).to(x.dtype))
         return x
 
-    def check_known(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Require a boolean mask of ``x``'s shape, or of one example's (``ValueError``)."""
+    def known_coordinates(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The mask in ``x``'s shape; it must be boolean, of that shape or of one example's."""
         shapes = (x.shape, x.shape[1:])
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape not in shapes:
             came = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, Tensor) else repr(mask)
@@ -91,9 +93,6 @@ class BinaryAutoregressive(Autoregressive):
         dim: Number of coordinates n.
         order: ``order[k]`` is the coordinate that is visited as the k-th; None: 0 ... n − 1.
 
-    Raises:
-        ValueError: When ``dim`` is not an integer of at least 1, or ``order`` no permutation.
-
     """
 
     def __init__(self, dim: int, order: Sequence[int] | None = None):
@@ -110,12 +109,12 @@ class BinaryAutoregressive(Autoregressive):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log-probability ``[B]`` of ``x [B, dim]``, in nats: the chain rule."""
-        self.check("x", x)
+        self.check_vectors("x", x)
         return bernoulli_log_prob(self.logits(x), x)
 
     def conditionals(self, x: Tensor) -> Tensor:
         """p(x_i = 1 | x_<i) as ``[B, dim]``, each at the place of its coordinate i."""
-        self.check("x", x)
+        self.check_vectors("x", x)
         return self.logits(x).sigmoid()
 
     def walk(self, x: Tensor) -> Iterator[tuple[Any, Tensor]]:
@@ -127,8 +126,7 @@ class BinaryAutoregressive(Autoregressive):
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """``n`` draws ``[n, dim]`` of zeros and ones, coordinate after coordinate."""
         check_int("n", n, minimum=1)
-        parameter = next(self.parameters())
-        x = torch.zeros(n, self.dim, dtype=parameter.dtype, device=parameter.device)
+        x = torch.zeros(n, self.dim, dtype=self.dtype, device=self.device)
         return self.complete(x, torch.zeros_like(x, dtype=torch.bool), generator=generator)
 
     @torch.no_grad()
@@ -149,16 +147,15 @@ class BinaryAutoregressive(Autoregressive):
             ``[B, dim]`` of zeros and ones.
 
         """
-        check_floats("x", x, (None, self.dim), dtype=next(self.parameters()).dtype)
-        known = self.check_known(x, mask)
+        check_floats("x", x, (None, self.dim), dtype=self.dtype)
+        known = self.known_coordinates(x, mask)
         check_generator(generator, x.device)
-        self.check("x where mask is True", torch.where(known, x, 0))
-        return self._fill(x, known, generator=generator)
+        check_levels("x where mask is True", torch.where(known, x, 0), 2)
+        return self.fill(x, known, generator=generator)
 
-    def check(self, name: str, x: Tensor) -> None:
-        """Require ``[B, dim]`` zeros and ones of the model's dtype (``ValueError``)."""
-        check_floats(name, x, (None, self.dim), dtype=next(self.parameters()).dtype)
-        check_levels(name, x, 2)
+    def check_vectors(self, name: str, x: Tensor) -> None:
+        """Require ``[B, dim]`` zeros and ones of the model's dtype."""
+        check_level_floats(name, x, (None, self.dim), 2, dtype=self.dtype)
 
 
 def two_levels(logits: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """MADE: an autoencoder whose masks make every output depend on earlier inputs only."""
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -37,6 +38,10 @@ class MADE(BinaryAutoregressive):
     Reference:
         Germain, Gregor, Murray, Larochelle 2015, https://arxiv.org/abs/1502.03509, sections 3, 4.
 
+    Where hidden layers are narrower than n − 1, or their degrees were drawn unluckily, some inputs
+    may reach no output in any mask set. It is still a distribution, but those coordinates count as
+    independent of what comes after them. A ``UserWarning`` names them.
+
     Args:
         dim: Number of coordinates n.
         hidden: Widths of the hidden layers, at least one.
@@ -46,9 +51,6 @@ class MADE(BinaryAutoregressive):
             units are spread evenly; otherwise they are drawn.
         direct: Whether inputs also feed the outputs directly, by a masked matrix (section 4.1).
         seed: For the random orders and degrees.
-
-    Raises:
-        ValueError: When an argument is out of range; the message names it.
 
     Example:
         >>> model = MADE(64, [128, 128], order="random", n_masks=4)
@@ -99,25 +101,43 @@ class MADE(BinaryAutoregressive):
         if direct:
             masks = [made_masks(degrees[:1])[0] for degrees in self.degrees]
             self.register_buffer("masks_direct", torch.stack(masks), persistent=False)
+        elif unused := self._unused_inputs(sets):
+            warnings.warn(
+                f"MADE({dim}, {list(hidden)}) never uses the inputs {unused}: no path leads from "
+                f"them to an output. Hidden layers of at least dim - 1 = {dim - 1} units with even "
+                "degrees (n_masks=1 and a given order), or direct=True, use all",
+                stacklevel=2,
+            )
+
+    def _unused_inputs(self, sets: Sequence[Sequence[Tensor]]) -> list[int]:
+        """The inputs that reach no output in any mask set, though an output comes after them."""
+        used = torch.zeros(self.dim, dtype=torch.bool)
+        for masks in sets:
+            paths = torch.ones_like(masks[-1][:, 0])  # from each unit of a layer to outputs
+            for mask in reversed(masks):
+                paths = (paths @ mask).clamp(max=1)
+            used |= paths > 0
+        last = {order[-1] for order in self.orders}
+        return [i for i in (~used).nonzero()[:, 0].tolist() if last != {i}]
 
     def logits(self, x: Tensor, mask_set: int = 0) -> Tensor:
         """The logits ``[B, dim]`` of p(x_i = 1 | x_<i) under one mask set, in one pass."""
         h = x
-        for layer, linear in enumerate(self.layers):
+        for k, layer in enumerate(self.layers):
             # What MaskedLinear does, without its checks: the masks are known to be right.
-            mask = self.get_buffer(f"masks_{layer}")[mask_set]
-            h = F.linear(h if layer == 0 else h.relu(), linear.weight * mask, linear.bias)
+            mask = getattr(self, f"masks_{k}")[mask_set]
+            h = F.linear(h if k == 0 else h.relu(), layer.weight * mask, layer.bias)
         return h if self.direct is None else h + self.direct(x, self.masks_direct[mask_set])
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log-probability ``[B]`` of ``x [B, dim]``, in nats, of the mixture of all sets."""
-        self.check("x", x)
+        self.check_vectors("x", x)
         sets = [bernoulli_log_prob(self.logits(x, k), x) for k in range(self.n_masks)]
         return torch.stack(sets).logsumexp(dim=0) - math.log(self.n_masks)
 
     def loss(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Mean negative log-likelihood of ``x`` under one mask set, drawn anew, in nats."""
-        self.check("x", x)
+        self.check_vectors("x", x)
         check_generator(generator, x.device)
         k = 0
         if self.n_masks > 1:
@@ -126,7 +146,7 @@ class MADE(BinaryAutoregressive):
 
     def conditionals(self, x: Tensor, *, mask_set: int = 0) -> Tensor:
         """p(x_i = 1 | x_<i) under one mask set as ``[B, dim]``, in x's own positions."""
-        self.check("x", x)
+        self.check_vectors("x", x)
         check_int("mask_set", mask_set, minimum=0, maximum=self.n_masks - 1)
         return self.logits(x, mask_set).sigmoid()
 
@@ -135,7 +155,7 @@ class MADE(BinaryAutoregressive):
         for i in self.orders[mask_set]:
             yield (slice(None), i), two_levels(self.logits(x, mask_set)[:, i])
 
-    def _fill(self, x: Tensor, known: Tensor, *, generator: torch.Generator | None) -> Tensor:
+    def fill(self, x: Tensor, known: Tensor, *, generator: torch.Generator | None) -> Tensor:
         """Draw a mask set for each example, and the unknown coordinates in that set's order.
 
         By Bayes' rule a set's weight is p(k | known), proportional to p_k(known). That is a product
@@ -152,7 +172,7 @@ class MADE(BinaryAutoregressive):
         filled = x.clone()
         for k in sets.unique().tolist():
             rows = sets == k
-            filled[rows] = super()._fill(x[rows], known[rows], k, generator=generator)
+            filled[rows] = super().fill(x[rows], known[rows], k, generator=generator)
         return filled
 
 

@@ -32,9 +32,6 @@ class NADE(BinaryAutoregressive):
         hidden: Number of hidden units d.
         order: ``order[k]`` is the coordinate that is visited as the k-th; None: 0 ... n − 1.
 
-    Raises:
-        ValueError: When a number is not an integer of at least 1, or ``order`` no permutation.
-
     Example:
         >>> model = NADE(64, 32)
         >>> model.sample(10).shape

@@ -15,6 +15,7 @@ from course_lib.checks import (
     check_generator,
     check_int,
     check_ints,
+    check_level_floats,
     check_levels,
 )
 from course_lib.nn import MaskedConv2d
@@ -35,9 +36,6 @@ class ImageAutoregressive(Autoregressive):
         levels: Number of values of a pixel, at least 2.
         n_classes: Number of classes; None: the images have no labels.
         size: Height and width of the images that ``sample`` draws.
-
-    Raises:
-        ValueError: When an argument is out of range; the message names it.
 
     """
 
@@ -61,11 +59,11 @@ class ImageAutoregressive(Autoregressive):
         With classes: log p(x | y) for given labels ``y [B]``, and without them
         log p(x) = log Σ_y p(y) p(x | y), at the cost of one pass for each class.
         """
-        self.check("x", x)
         if self.n_classes is not None and y is None:
-            return self.log_joint(x).logsumexp(dim=1)
+            return self.log_joint(x).logsumexp(dim=1)  # log Σ_y p(x, y)
+        self.check_images("x", x)
         check_classes("y", y, len(x), self.n_classes)
-        return self._log_conditionals(x, y).sum(dim=(1, 2, 3))
+        return self.log_conditionals(x, y).sum(dim=(1, 2, 3))
 
     def log_joint(self, x: Tensor) -> Tensor:
         """The joint log p(x, y) = log p(y) + log p(x | y) for all y, ``[B, n_classes]``, in nats.
@@ -74,31 +72,28 @@ class ImageAutoregressive(Autoregressive):
         """
         if self.n_classes is None:
             raise ValueError("log_joint must be asked of a model with classes, got n_classes=None")
-        self.check("x", x)
-        return self._log_joint(x, torch.ones_like(x, dtype=torch.bool))
+        self.check_images("x", x)
+        log_prior = -math.log(self.n_classes)  # the same for each class
+        log_likelihood = [self.log_conditionals(x, y).sum(dim=(1, 2, 3)) for y in self.classes(x)]
+        return log_prior + torch.stack(log_likelihood, dim=1)
 
-    def _log_joint(self, x: Tensor, known: Tensor) -> Tensor:
-        """The joint log p(x_known, y) for all y, ``[B, n_classes]``.
+    def log_conditionals(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The log p(x_i | x_<i) ``[B, 1, H, W]``: log softmax at the level that a pixel has.
 
-        The product of the known pixels' conditionals is that where they come first in raster order.
+        It looks at no number; ``log_prob`` and ``log_joint`` check the images before they ask.
         """
-        log_prior = -math.log(self.n_classes)
-        classes = [torch.full((len(x),), k, device=x.device) for k in range(self.n_classes)]
-        log_likelihoods = [
-            (known * self._log_conditionals(x, y)).sum(dim=(1, 2, 3)) for y in classes
-        ]
-        return log_prior + torch.stack(log_likelihoods, dim=1)
-
-    def _log_conditionals(self, x: Tensor, y: Tensor | None) -> Tensor:
-        """The log p(x_i | x_<i) ``[B, 1, H, W]``: log softmax at the level that a pixel has."""
         return -F.cross_entropy(self.logits(x, y), x[:, 0].long(), reduction="none")[:, None]
+
+    def classes(self, x: Tensor) -> list[Tensor]:
+        """For each class the labels ``[B]`` that give it to all images of ``x``."""
+        return [torch.full((len(x),), k, device=x.device) for k in range(self.n_classes)]
 
     def conditionals(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """p(x_i = 1 | x_<i) for black-and-white images, with the shape ``[B, 1, H, W]`` of ``x``.
 
         With more than two levels, the probability of each: ``[B, levels, H, W]``.
         """
-        self.check("x", x)
+        self.check_images("x", x)
         check_classes("y", y, len(x), self.n_classes)
         probabilities = self.logits(x, y).softmax(dim=1)
         return probabilities[:, 1:] if self.levels == 2 else probabilities
@@ -131,8 +126,7 @@ class ImageAutoregressive(Autoregressive):
         check_int("n", n, minimum=1)
         size = self.size if size is None else size
         check_size(size)
-        parameter = next(self.parameters())
-        x = torch.zeros(n, 1, *size, dtype=parameter.dtype, device=parameter.device)
+        x = torch.zeros(n, 1, *size, dtype=self.dtype, device=self.device)
         known = torch.zeros_like(x, dtype=torch.bool)
         return self.complete(x, known, y=y, generator=generator)
 
@@ -161,20 +155,28 @@ class ImageAutoregressive(Autoregressive):
             Images of the shape of ``x``.
 
         """
-        check_floats("x", x, (None, 1, None, None), dtype=next(self.parameters()).dtype)
-        known = self.check_known(x, mask)
+        check_floats("x", x, (None, 1, None, None), dtype=self.dtype)
+        known = self.known_coordinates(x, mask)
         check_generator(generator, x.device)
-        self.check("x where mask is True", torch.where(known, x, 0))
+        check_levels("x where mask is True", torch.where(known, x, 0), self.levels)
         if self.n_classes is not None and y is None:
-            y = self._draw_labels(torch.where(known, x, 0), known, generator)
+            y = self.draw_labels(x, known, generator=generator)
         check_classes("y", y, len(x), self.n_classes)
-        return self._fill(x, known, y, generator=generator)
+        return self.fill(x, known, y, generator=generator)
 
-    def _draw_labels(self, x: Tensor, known: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Labels ``[B]`` from p(y | known), by Bayes' rule; where nothing is known that is p(y)."""
+    def draw_labels(self, x: Tensor, known: Tensor, *, generator: torch.Generator | None) -> Tensor:
+        """Labels ``[B]`` from p(y | known), by Bayes' rule; where nothing is known that is p(y).
+
+        p(known | y) is the product of the known pixels' conditionals where they come first in
+        raster order.
+        """
         log_weights = x.new_zeros(len(x), self.n_classes)
         if known.any():  # otherwise spare the passes
-            log_weights = self._log_joint(x, known)
+            x = torch.where(known, x, 0)
+            log_likelihood = [
+                (known * self.log_conditionals(x, y)).sum(dim=(1, 2, 3)) for y in self.classes(x)
+            ]
+            log_weights = torch.stack(log_likelihood, dim=1)
         return log_weights.softmax(dim=1).multinomial(1, generator=generator)[:, 0]
 
     def encode(self, x: Tensor) -> Tensor:
@@ -186,10 +188,9 @@ class ImageAutoregressive(Autoregressive):
         one_hot = F.one_hot(x[:, 0].long(), self.levels).movedim(-1, 1).to(x.dtype)
         return torch.cat([x / (self.levels - 1), one_hot], dim=1)
 
-    def check(self, name: str, x: Tensor) -> None:
-        """Require ``[B, 1, H, W]`` whole numbers below ``levels`` (``ValueError``)."""
-        check_floats(name, x, (None, 1, None, None), dtype=next(self.parameters()).dtype)
-        check_levels(name, x, self.levels)
+    def check_images(self, name: str, x: Tensor) -> None:
+        """Require ``[B, 1, H, W]`` whole numbers below ``levels``, of the model's dtype."""
+        check_level_floats(name, x, (None, 1, None, None), self.levels, dtype=self.dtype)
 
 
 class NaivePixelCNN(ImageAutoregressive):
@@ -207,9 +208,6 @@ class NaivePixelCNN(ImageAutoregressive):
         levels: Number of values of a pixel, at least 2.
         kernel_size: Of every masked convolution; odd.
         size: Height and width of the images that ``sample`` draws.
-
-    Raises:
-        ValueError: When an argument is out of range; the message names it.
 
     """
 
@@ -255,9 +253,6 @@ class PixelCNN(ImageAutoregressive):
         kernel_size: Of all layers but the first; odd.
         first_kernel_size: Of the first layer; odd.
         size: Height and width of the images that ``sample`` draws.
-
-    Raises:
-        ValueError: When an argument is out of range; the message names it.
 
     Example:
         >>> model = PixelCNN(16, 3, levels=17, n_classes=10)

@@ -1026,7 +1026,7 @@ _DRAWS, _SAMPLE_DIM, _APART = 4000, 4, 0.13
     "order 0 ... dim − 1; `conditionals(x)` [n, dim] gives p(x_i = 1 | x_<i), and all randomness "
     "comes from `generator`.",
     signature="sample(conditionals, n, dim, generator) -> x",
-    solution=[BinaryAutoregressive.sample, BinaryAutoregressive.walk, Autoregressive._fill],
+    solution=[BinaryAutoregressive.sample, BinaryAutoregressive.walk, Autoregressive.fill],
     hints=[
         "Start from zeros [n, dim]. Which pixel can you draw without knowing any other?",
         "In a loop over i: ask for `conditionals(x)` anew, use column i, write x[:, i].",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from course_lib.checks import check_floats, check_int, check_ints
+from course_lib.checks import check_int, check_ints, check_tensor
 
 __all__ = ["ConvNet"]
 
@@ -22,9 +22,6 @@ class ConvNet(nn.Module):
         n_in: Channels of the input.
         hidden: Channels of each hidden layer; an empty sequence gives one 3×3 convolution.
         n_out: Channels of the output.
-
-    Raises:
-        ValueError: When a number of channels is not an integer of at least 1.
 
     Example:
         >>> ConvNet(3, [16, 16], 6)(torch.zeros(2, 3, 8, 8)).shape
@@ -47,5 +44,5 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, n_in, H, W]`` to ``[B, n_out, H, W]``; beyond the border there are zeros."""
-        check_floats("x", x, (None, self.n_in, None, None), dtype=self.layers[0].weight.dtype)
+        check_tensor("x", x, (None, self.n_in, None, None), dtype=self.layers[0].weight.dtype)
         return self.layers(x)

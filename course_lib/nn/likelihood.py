@@ -12,10 +12,10 @@ __all__ = ["bernoulli_log_prob", "discretized_gaussian_log_prob", "gaussian_log_
 def bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
     """Σ_i log p(x_i) as ``[...]``, from logits ``[..., dim]`` of a one and ``x [..., dim]``.
 
-    A one has log-probability log σ(a) = −softplus(−a), a zero log(1 − σ(a)) = −softplus(a); for
-    both together that is x a − softplus(a).
+    A one has log-probability log σ(a), a zero log(1 − σ(a)) = log σ(−a): both are log σ(s a) with
+    the sign s = 2 x − 1. It is x a − log(1 + e^a), too, but keeps its digits where a is large.
     """
-    return (x * logits - F.softplus(logits)).sum(dim=-1)
+    return F.logsigmoid((2 * x - 1) * logits).sum(dim=-1)
 
 
 def gaussian_log_prob(x: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:

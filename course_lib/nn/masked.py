@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_lib.checks import check_floats, check_int, check_one_of
+from course_lib.checks import check_int, check_one_of, check_tensor
 
 __all__ = ["MaskedConv2d", "MaskedLinear", "raster_mask"]
 
@@ -17,9 +17,6 @@ class MaskedLinear(nn.Module):
     Args:
         n_in: Width of the input.
         n_out: Width of the output.
-
-    Raises:
-        ValueError: When a width is not an integer of at least 1.
 
     Example:
         >>> layer = MaskedLinear(3, 2)
@@ -38,8 +35,8 @@ class MaskedLinear(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map ``x [B, n_in]`` to ``[B, n_out]``; ``mask [n_out, n_in]`` holds zeros and ones."""
-        check_floats("x", x, (None, self.weight.shape[1]), dtype=self.weight.dtype)
-        check_floats("mask", mask, tuple(self.weight.shape), dtype=self.weight.dtype)
+        check_tensor("x", x, (None, self.weight.shape[1]), dtype=self.weight.dtype)
+        check_tensor("mask", mask, tuple(self.weight.shape), dtype=self.weight.dtype)
         return F.linear(x, self.weight * mask, self.bias)
 
     def extra_repr(self) -> str:
@@ -64,9 +61,6 @@ class MaskedConv2d(nn.Module):
         kernel_size: Height and width of the kernel, odd.
         mask: ``"A"`` or ``"B"``.
 
-    Raises:
-        ValueError: When an argument is out of range; the message names it.
-
     Example:
         >>> MaskedConv2d(1, 1, 3, mask="A").mask[0, 0]
         tensor([[1., 1., 1.],
@@ -86,18 +80,13 @@ class MaskedConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, n_in, H, W]`` to ``[B, n_out, H, W]``; beyond the border there are zeros."""
-        check_floats("x", x, (None, self.weight.shape[1], None, None), dtype=self.weight.dtype)
+        check_tensor("x", x, (None, self.weight.shape[1], None, None), dtype=self.weight.dtype)
         padding = self.mask.shape[-1] // 2
         return F.conv2d(x, self.weight * self.mask, self.bias, padding=padding)
 
 
 def raster_mask(kernel_size: int, mask: str) -> Tensor:
-    """The mask ``[k, k]``: ones on the pixels that come before the centre; mask B adds it.
-
-    Raises:
-        ValueError: When the kernel's size is not odd and at least 3, or the mask not A or B.
-
-    """
+    """The mask ``[k, k]``: ones on the pixels that come before the centre; mask B adds it."""
     check_odd("kernel_size", kernel_size)
     check_one_of("mask", mask, ("A", "B"))
     seen = torch.zeros(kernel_size, kernel_size)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from course_lib.checks import check_floats, check_int, check_ints
+from course_lib.checks import check_int, check_ints, check_tensor
 
 __all__ = ["MLP"]
 
@@ -17,9 +17,6 @@ class MLP(nn.Module):
         n_in: Width of the input.
         hidden: Width of each hidden layer; an empty sequence gives one linear map.
         n_out: Width of the output.
-
-    Raises:
-        ValueError: When a width is not an integer of at least 1.
 
     Example:
         >>> MLP(2, [8, 8], 1)(torch.zeros(5, 2)).shape
@@ -40,7 +37,7 @@ class MLP(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``[..., n_in]`` to ``[..., n_out]``."""
-        check_floats("x", x, None, dtype=self.layers[0].weight.dtype)
+        check_tensor("x", x, None, dtype=self.layers[0].weight.dtype)
         if x.shape[-1:] != (self.n_in,):
             raise ValueError(f"x must have shape [..., {self.n_in}], got {list(x.shape)}")
         return self.layers(x)

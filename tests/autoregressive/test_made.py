@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 
 import pytest
 import torch
@@ -303,6 +304,38 @@ def test_completion_weighs_the_members(generator):
     x = model.sample(10_000, generator=generator)
     assert abs(x[:, 1].mean() - 0.5) < 0.03
     assert set(calls) == {0, 1}
+
+
+def unused(*arguments, **options):
+    """What the warning says about a MADE, if it comes."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        MADE(*arguments, **options)
+    return [str(warning.message) for warning in caught]
+
+
+def test_inputs_that_no_output_sees_are_named():
+    (message,) = unused(784, [100])
+    assert message.startswith(f"MADE(784, [100]) never uses the inputs {list(range(776, 783))}: ")
+    assert "at least dim - 1 = 783 units" in message
+    (message,) = unused(5, [2], order=[4, 1, 0, 2, 3])  # degrees 0 and 2: places 0 ... 2 are seen
+    assert "never uses the inputs [2]: " in message
+    assert unused(5, [4]) == unused(5, [4, 4]) == unused(1, [1]) == unused(2, [1]) == []
+    assert len(unused(5, [4, 3])) == 1
+    assert unused(5, [1], direct=True) == []
+
+
+def test_an_input_is_unused_only_where_no_mask_set_uses_it():
+    for seed in range(20):
+        options = {"order": "random", "seed": seed}
+        model = MADE(5, [2, 2], n_masks=2, **options)
+        seen = torch.zeros(5, dtype=torch.bool)
+        for degrees in model.degrees:
+            seen |= paths(made_masks(degrees)).any(dim=0)
+        last = [order[-1] for order in model.orders]
+        missing = [i for i in range(5) if not seen[i] and set(last) != {i}]
+        messages = unused(5, [2, 2], n_masks=2, **options)
+        assert [f"inputs {missing}: " in message for message in messages] == [True] * bool(missing)
 
 
 @pytest.mark.parametrize(

@@ -335,7 +335,7 @@ def test_completions_given_a_class(name, generator):
 def test_labels_are_drawn_only_where_they_are_needed(generator, monkeypatch):
     """Sampling without labels is sampling; no pass is spent on a posterior of nothing."""
     model = make("pixelcnn classes", generator).model
-    monkeypatch.setattr(model, "_log_joint", None)
+    monkeypatch.setattr(model, "log_conditionals", None)
     model.sample(2, generator=generator)
     y = torch.tensor([0, 2])
     model.complete(torch.zeros(2, 1, 2, 2).double(), torch.ones(1, 2, 2) > 0, y=y)

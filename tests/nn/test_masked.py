@@ -1,7 +1,5 @@
 """Masked layers against matrices and kernels whose hidden weights are zero."""
 
-import math
-
 import pytest
 import torch
 from torch.nn import functional as F
@@ -116,7 +114,6 @@ def test_bad_kernels_are_named(kernel_size, mask, message):
         (torch.zeros(2), r"x must have shape \[B, 2\], got \[2\]"),
         (torch.zeros(1, 3), r"x must have shape \[B, 2\], got \[1, 3\]"),
         (torch.zeros(1, 2).long(), "x must be a floating-point tensor, got torch.int64"),
-        (torch.full((1, 2), math.nan), "x must be finite"),
         (torch.zeros(1, 2).double(), "x must be torch.float32 like the model, got torch.float64"),
     ],
 )
@@ -145,7 +142,6 @@ def test_bad_masks_are_named(mask, message):
         (torch.zeros(2, 5, 5), r"x must have shape \[B, 2, any, any\], got \[2, 5, 5\]"),
         (torch.zeros(1, 1, 5, 5), r"x must have shape \[B, 2, any, any\], got \[1, 1, 5, 5\]"),
         (torch.zeros(1, 2, 5, 5).long(), "x must be a floating-point tensor, got torch.int64"),
-        (torch.full((1, 2, 5, 5), math.nan), "x must be finite"),
         (torch.zeros(1, 2, 5, 5).double(), "x must be torch.float32 like the model"),
     ],
 )

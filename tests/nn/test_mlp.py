@@ -1,11 +1,9 @@
 """The perceptron against its formula, written out."""
 
-import math
-
 import pytest
 import torch
 
-from course_lib.nn import MLP
+from course_lib.nn import MLP, ConvNet, MaskedConv2d, MaskedLinear
 
 
 def test_it_is_the_formula():
@@ -52,10 +50,23 @@ def test_bad_widths_are_named(arguments, message):
         (torch.zeros(3, 4), r"x must have shape \[..., 2\], got \[3, 4\]"),
         (torch.zeros(0, 2), r"x must have any shape but an empty one, got \[0, 2\]"),
         (torch.zeros(3, 2).long(), "x must be a floating-point tensor, got torch.int64"),
-        (torch.full((3, 2), math.nan), "x must be finite"),
         (torch.zeros(3, 2).double(), "x must be torch.float32 like the model, got torch.float64"),
     ],
 )
 def test_bad_points_are_named(x, message):
     with pytest.raises(ValueError, match="^" + message):
         MLP(2, [4], 1)(x)
+
+
+@pytest.mark.parametrize(
+    ("net", "shape"),
+    [
+        (MLP(2, [4], 1), (3, 2)),
+        (ConvNet(2, [4], 1), (1, 2, 4, 4)),
+        (lambda x: MaskedLinear(2, 3)(x, torch.ones(3, 2)), (1, 2)),
+        (MaskedConv2d(2, 3, 3, mask="B"), (1, 2, 5, 5)),
+    ],
+)
+def test_inside_a_model_no_number_is_looked_at(net, shape):
+    """Models ask once, at the door, whether all is finite; a NaN stays one, unhidden."""
+    assert net(torch.full(shape, torch.nan)).isnan().all()

@@ -59,7 +59,7 @@ def test_made_agrees_in_gradients(translate):
 
 
 def test_made_agrees_at_the_size_of_mnist():
-    model = MADE(784, [500])
+    model = MADE(784, [500])  # warns: input 782 is never used
     x = torch.randint(2, (20, 784)).float()
     ours = model.log_prob(x)
     for translate in (in_nflows, in_zuko):
