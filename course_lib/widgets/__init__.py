@@ -20,8 +20,8 @@ from course_lib.widgets.pixel_by_pixel import PixelByPixel
 from course_lib.widgets.point_cloud import PointCloud
 from course_lib.widgets.receptive_field import ReceptiveField
 from course_lib.widgets.reparameterization import Reparameterization
+from course_lib.widgets.sample_table import SampleTable
 from course_lib.widgets.scale_mixer import ScaleMixer
-from course_lib.widgets.steps_by_eta import StepsByEta
 from course_lib.widgets.vector_field import VectorField
 from course_lib.widgets.voronoi import Voronoi
 
@@ -46,8 +46,8 @@ __all__ = [
     "PointCloud",
     "ReceptiveField",
     "Reparameterization",
+    "SampleTable",
     "ScaleMixer",
-    "StepsByEta",
     "VectorField",
     "Voronoi",
     "colour_map",

@@ -27,8 +27,8 @@ __all__ = ["Dissolve"]
 Array = np.ndarray | torch.Tensor
 
 YOURS = "yours"  # the schedule that the handles make
-LIMIT = 12.0  # of a handle's log-SNR, above and below zero; dissolve.js has the same number
-GAP = 0.1  # between two handles at least; dissolve.js has this one, too
+LIMIT = 12.0  # of a handle's log-SNR, above and below zero
+GAP = 0.1  # between two handles at least
 # Where the handles stand, as shares of the time. They are closer together at both ends, where the
 # log-SNR of the usual schedules is steep.
 PLACES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
@@ -71,6 +71,10 @@ class Dissolve(PlayerWidget):
     show_alpha_bar = traitlets.Bool(False).tag(sync=True)
     reach = traitlets.Float(1.0).tag(sync=True)  # the plot of points goes from -reach to reach
     variance = traitlets.Float(1.0).tag(sync=True)  # of the data
+    # What the browser must know of the handles.
+    yours = traitlets.Unicode(YOURS, read_only=True).tag(sync=True)
+    limit = traitlets.Float(LIMIT, read_only=True).tag(sync=True)
+    gap = traitlets.Float(GAP, read_only=True).tag(sync=True)
 
     def __init__(
         self,

@@ -1,8 +1,10 @@
 // ImagePlayer: a grid of images that change through the steps of a sampler, or two such grids.
 
-import { colourTable } from "./parts/colours.js";
+import { colourWords } from "./parts/colours.js";
 import { atStep, unpack } from "./parts/data.js";
 import { outline } from "./parts/outline.js";
+import { words } from "./parts/panel.js";
+import { drawTile, pixelSheet } from "./parts/pixels.js";
 import { playerBar } from "./parts/player.js";
 
 const GAP = 6;
@@ -38,33 +40,26 @@ function render({ model, el }) {
     return { corners, cell, height, pitch };
   };
 
-  const drawGrid = (ctx, sheet, { x: left, y: top }, { cell, height, pitch }) => {
-    ctx.textAlign = "center";
+  const drawGrid = (ctx, sheet, { x: left, y: top }, { cell, height, pitch }, theme) => {
     for (let i = 0; i < count; i++) {
-      const x = left + (i % across) * (cell + GAP);
-      const y = top + Math.floor(i / across) * pitch;
-      ctx.drawImage(sheet, 0, i * rows, columns, rows, x, y, cell, height);
-      ctx.strokeRect(x + 0.5, y + 0.5, cell - 1, height - 1);
-      if (captions.length) ctx.fillText(captions[i], x + cell / 2, y + height + 3, cell + GAP);
+      const place = {
+        x: left + (i % across) * (cell + GAP), y: top + Math.floor(i / across) * pitch, width: cell, height
+      };
+      drawTile(ctx, sheet, i, [rows, columns], place, theme.line);
+      if (!captions.length) continue;
+      words(ctx, captions[i], place.x + cell / 2, place.y + height + 3, theme.muted, `11px ${theme.font}`,
+        "center", "top", cell + GAP);
     }
   };
 
   const draw = (ctx, { width }, theme) => {
     const places = placeIn(width);
-    ctx.imageSmoothingEnabled = false; // pixels are what the model made, so show them as pixels
-    ctx.textBaseline = "top";
-    ctx.strokeStyle = theme.line;
-    ctx.lineWidth = 1;
     grids.forEach((grid, i) => {
       const corner = places.corners[i];
-      ctx.font = `11px ${theme.font}`;
-      ctx.fillStyle = theme.muted;
-      drawGrid(ctx, grid.at(clock.shown()), corner, places);
+      drawGrid(ctx, grid.at(clock.shown()), corner, places, theme);
       if (!titles.length) return;
-      ctx.textAlign = "left";
-      ctx.font = `600 12px ${theme.font}`;
-      ctx.fillStyle = theme.ink;
-      ctx.fillText(titles[i], corner.x, corner.y - 19, across * (places.cell + GAP));
+      words(ctx, titles[i], corner.x, corner.y - 19, theme.ink, `600 12px ${theme.font}`,
+        "left", "top", across * (places.cell + GAP));
     });
   };
 
@@ -77,33 +72,22 @@ function render({ model, el }) {
   return view.stop;
 }
 
-// The images [T, B, H, W] of one step, painted one below the other, one screen pixel each, on a
-// sheet that is then drawn enlarged.
+// The images [T, B, H, W] of one step, one below the other on a sheet.
 function imageSheet(images, model) {
   const [, count, rows, columns] = images.shape;
   const [low, high] = model.get("value_range");
   const values = new Float32Array(count * rows * columns);
-  const table = colourTable(model.get("cmap"));
-  const sheet = document.createElement("canvas");
-  sheet.width = columns;
-  sheet.height = rows * count;
-  const ctx = sheet.getContext("2d");
-  const pixels = ctx.createImageData(columns, rows * count);
-  const words = new Uint32Array(pixels.data.buffer);
-  // One 32-bit word a colour: alpha, blue, green, red from high to low (little-endian).
-  const colours = Uint32Array.from({ length: 256 }, (_, i) =>
-    (255 << 24) | (table[3 * i + 2] << 16) | (table[3 * i + 1] << 8) | table[3 * i]);
+  const colours = colourWords(model.get("cmap"));
+  const sheet = pixelSheet(columns, rows * count);
   let painted = null;
   const at = (step) => {
-    if (step === painted) return sheet;
-    painted = step;
-    atStep(images, step, values);
-    const scale = 255 / (high - low);
-    for (let i = 0; i < values.length; i++) {
-      words[i] = colours[Math.max(0, Math.min(255, Math.round((values[i] - low) * scale)))];
+    if (step !== painted) {
+      painted = step;
+      atStep(images, step, values);
+      for (let i = 0; i < values.length; i++) values[i] = (255 * (values[i] - low)) / (high - low);
+      sheet.paint(values, colours);
     }
-    ctx.putImageData(pixels, 0, 0);
-    return sheet;
+    return sheet.canvas;
   };
   return { at };
 }

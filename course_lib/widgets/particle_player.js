@@ -1,10 +1,12 @@
 // ParticlePlayer: points that move through the steps of a flow or a sampler, in one panel or in two.
 
-import { drawAxes, drawColourBar, drawPlane, plane } from "./parts/axes.js";
-import { PALETTE, colourTable } from "./parts/colours.js";
+import { drawColourBar } from "./parts/axes.js";
+import { PALETTE, anchorsOf, colourTable, colourWords } from "./parts/colours.js";
 import { atStep, unpack } from "./parts/data.js";
 import { dotStamp } from "./parts/dots.js";
 import { outline } from "./parts/outline.js";
+import { clamp, dot, panel, trace, words } from "./parts/panel.js";
+import { pixelSheet } from "./parts/pixels.js";
 import { playerBar } from "./parts/player.js";
 
 const COLOURS = 64; // particles are stamped with one of at most this many ready-made dots
@@ -24,27 +26,26 @@ function render({ model, el }) {
   const mesh = grid && new Float32Array(grid.values.length / grid.shape[0]);
   const heat = field && heatMap(field, model.get("field_range"));
 
-  const colours = (role) => {
-    if (!color) return [heat ? "#ffffff" : PALETTE[role]];
-    const small = colourTable(model.get("color_map"), COLOURS);
-    return Array.from({ length: COLOURS }, (_, i) => `rgb(${small.slice(3 * i, 3 * i + 3).join()})`);
-  };
-  panels.forEach((panel, i) => (panel.colours = colours(model.get(i ? "beside_role" : "role"))));
   // Which of its panel's colours a particle has.
   const scale = color ? COLOURS / (colourHigh - colourLow || 1) : 0;
-  const bucket = (i) =>
-    color ? Math.max(0, Math.min(COLOURS - 1, Math.floor((shade[i] - colourLow) * scale))) : 0;
+  const bucket = (i) => (color ? clamp(Math.floor((shade[i] - colourLow) * scale), 0, COLOURS - 1) : 0);
 
   // Fewer particles, larger dots. Under trails they are pale.
-  const radius = Math.max(1.7, Math.min(4.2, Math.sqrt(9000 / count)));
+  const radius = clamp(Math.sqrt(9000 / count), 1.7, 4.2);
+  const coloursOf = (role, theme) => {
+    if (!color) return [heat ? "#ffffff" : PALETTE[role]];
+    const small = colourTable(model.get("color_map"), COLOURS, theme);
+    return Array.from({ length: COLOURS }, (_, i) => `rgb(${small.slice(3 * i, 3 * i + 3).join()})`);
+  };
   let dotsFor = "";
   const makeDots = (ratio, theme) => {
     const key = `${ratio} ${theme.dark}`;
     if (key === dotsFor) return;
     dotsFor = key;
-    for (const panel of panels) {
-      panel.dots = dotStamp(panel.colours, radius, ratio, theme.rim, panel.trails ? 0.28 : 1);
-    }
+    panels.forEach((one, i) => {
+      one.colours = coloursOf(model.get(i ? "beside_role" : "role"), theme);
+      one.dots = dotStamp(one.colours, radius, ratio, theme.rim, one.trails ? 0.28 : 1);
+    });
   };
 
   const boxesFor = (width) => {
@@ -53,7 +54,7 @@ function render({ model, el }) {
     const across = width < STACKED ? 1 : panels.length;
     const inner = Math.floor((width - 36 - right - (across - 1) * 46) / across);
     const shape = (extent[3] - extent[2]) / (extent[1] - extent[0]);
-    const height = Math.round(inner * Math.min(1.4, Math.max(0.3, shape)));
+    const height = Math.round(inner * clamp(shape, 0.3, 1.4));
     return panels.map((_, i) => ({
       x: 36 + (across === 1 ? 0 : i * (inner + 46)),
       y: top + (across === 1 ? i * (height + 24 + top) : 0),
@@ -62,31 +63,24 @@ function render({ model, el }) {
     }));
   };
 
-  const drawPanel = (ctx, panel, box, step, ratio, theme) => {
-    const map = plane(extent, box);
-    atStep(panel.points, step, place);
-    drawPlane(ctx, box, theme);
-    ctx.save();
-    ctx.beginPath();
-    ctx.rect(box.x, box.y, box.width, box.height);
-    ctx.clip();
-    if (heat) heat.draw(ctx, map, model.get("field_extent"), step);
-    if (panel.grid) drawMesh(ctx, map, atStep(panel.grid, step, mesh), panel.grid.shape, theme);
-    const followed = panel.trails ? panel.trails.shape[1] : 0;
-    panel.dots.clear(box.width, box.height);
-    for (let i = followed; i < count; i++) {
-      panel.dots.stamp(map.x(place[2 * i]) - box.x, map.y(place[2 * i + 1]) - box.y, bucket(i));
-    }
-    panel.dots.draw(ctx, box);
-    if (followed) {
+  const drawPanel = (ctx, one, box, step, theme) => {
+    atStep(one.points, step, place);
+    panel(ctx, extent, box, theme, (map) => {
+      heat?.draw(ctx, map, model.get("field_extent"), step);
+      if (one.grid) drawMesh(ctx, map, atStep(one.grid, step, mesh), one.grid.shape, theme);
+      const followed = one.trails ? one.trails.shape[1] : 0;
+      one.dots.clear(box.width, box.height);
+      for (let i = followed; i < count; i++) {
+        one.dots.stamp(map.x(place[2 * i]) - box.x, map.y(place[2 * i + 1]) - box.y, bucket(i));
+      }
+      one.dots.draw(ctx, box);
+      if (!followed) return;
       // The trails have steps of their own, spread evenly over those of the points.
       const last = clock.last();
-      const at = (last ? step / last : 1) * (panel.trails.shape[0] - 1);
+      const at = (last ? step / last : 1) * (one.trails.shape[0] - 1);
       const rims = heat ? ["rgba(0, 0, 0, 0.6)", "#000000"] : [theme.plot, theme.ink];
-      drawTrails(ctx, map, panel.trails, at, (k) => panel.colours[bucket(k)], rims);
-    }
-    ctx.restore();
-    drawAxes(ctx, extent, box, theme);
+      drawTrails(ctx, map, one.trails, at, (k) => one.colours[bucket(k)], rims);
+    });
   };
 
   const draw = (ctx, { width, ratio }, theme) => {
@@ -94,21 +88,19 @@ function render({ model, el }) {
     const boxes = boxesFor(width);
     makeDots(ratio, theme);
     if (color) atStep(color, step, shade);
-    panels.forEach((panel, i) => {
+    panels.forEach((one, i) => {
       const box = boxes[i];
-      drawPanel(ctx, panel, box, step, ratio, theme);
+      drawPanel(ctx, one, box, step, theme);
       if (!titles.length) return;
-      ctx.fillStyle = theme.ink;
-      ctx.font = `600 12px ${theme.font}`;
-      ctx.textAlign = "center";
-      ctx.textBaseline = "middle";
-      ctx.fillText(titles[i], box.x + box.width / 2, box.y - 12, box.width);
+      const [middle, font] = [box.x + box.width / 2, `600 12px ${theme.font}`];
+      words(ctx, titles[i], middle, box.y - 12, theme.ink, font, "center", "middle", box.width);
     });
     if (color) {
       const [first, last] = [boxes[0], boxes.at(-1)];
       const height = last.y + last.height - first.y;
       const bar = { x: last.x + last.width + 14, y: first.y, width: 12, height };
-      drawColourBar(ctx, model.get("color_map"), colourLow, colourHigh, barLabel, bar, theme);
+      const map = model.get("color_map");
+      drawColourBar(ctx, map, colourLow, colourHigh, barLabel, bar, theme, anchorsOf(map, theme));
     }
   };
 
@@ -154,27 +146,19 @@ function drawTrails(ctx, map, { values, shape: [steps, count] }, at, colourOf, r
     stroke(rims[0], 3.2);
     stroke(colourOf(k), 1.6);
   }
-  for (let k = 0; k < count; k++) {
-    ctx.beginPath();
-    ctx.arc(...pixel(k, at), 4.5, 0, 2 * Math.PI);
-    ctx.fillStyle = colourOf(k);
-    ctx.fill();
-    stroke(rims[1], 1);
-  }
+  for (let k = 0; k < count; k++) dot(ctx, ...pixel(k, at), 4.5, colourOf(k), rims[1]);
 }
 
 // The rows and columns of a mesh [R, C, 2] as lines.
 function drawMesh(ctx, map, nodes, [, rows, columns], theme) {
-  const line = (first, stride, length) => {
-    for (let k = 0; k < length; k++) {
-      const i = 2 * (first + k * stride);
-      if (k === 0) ctx.moveTo(map.x(nodes[i]), map.y(nodes[i + 1]));
-      else ctx.lineTo(map.x(nodes[i]), map.y(nodes[i + 1]));
-    }
+  const node = (r, c) => {
+    const i = 2 * (r * columns + c);
+    return [map.x(nodes[i]), map.y(nodes[i + 1])];
   };
+  const line = (count, at) => trace(ctx, Array.from({ length: count }, (_, k) => at(k)), true);
   ctx.beginPath();
-  for (let r = 0; r < rows; r++) line(r * columns, 1, columns);
-  for (let c = 0; c < columns; c++) line(c, columns, rows);
+  for (let r = 0; r < rows; r++) line(columns, (c) => node(r, c));
+  for (let c = 0; c < columns; c++) line(rows, (r) => node(r, c));
   ctx.strokeStyle = theme.muted;
   ctx.globalAlpha = 0.45;
   ctx.lineWidth = 1;
@@ -186,34 +170,24 @@ function drawMesh(ctx, map, nodes, [, rows, columns], theme) {
 function heatMap(field, [low, high]) {
   const [steps, height, width] = field.shape;
   const values = new Float32Array(height * width);
-  const table = colourTable("viridis");
-  const canvas = document.createElement("canvas");
-  canvas.width = width;
-  canvas.height = height;
-  const ctx = canvas.getContext("2d");
-  const image = ctx.createImageData(width, height);
+  const levels = new Float32Array(height * width);
+  const colours = colourWords("viridis");
+  const sheet = pixelSheet(width, height);
   let painted = null;
   const paint = (step) => {
     atStep(field, step, values);
-    for (let row = 0; row < height; row++) {
-      for (let column = 0; column < width; column++) {
-        const level = (values[row * width + column] - low) / (high - low || 1);
-        const c = 3 * Math.max(0, Math.min(255, Math.round(255 * level)));
-        const p = 4 * ((height - 1 - row) * width + column);
-        image.data[p] = table[c];
-        image.data[p + 1] = table[c + 1];
-        image.data[p + 2] = table[c + 2];
-        image.data[p + 3] = 255;
-      }
+    for (let i = 0; i < values.length; i++) {
+      const down = height - 1 - Math.floor(i / width);
+      levels[down * width + (i % width)] = (255 * (values[i] - low)) / (high - low || 1);
     }
-    ctx.putImageData(image, 0, 0);
+    sheet.paint(levels, colours);
   };
   const draw = (target, map, [x0, x1, y0, y1], step) => {
     const at = steps === 1 ? 0 : step;
     if (painted !== at) paint(at);
     painted = at;
     target.imageSmoothingEnabled = true;
-    target.drawImage(canvas, map.x(x0), map.y(y1), map.x(x1) - map.x(x0), map.y(y0) - map.y(y1));
+    target.drawImage(sheet.canvas, map.x(x0), map.y(y1), map.x(x1) - map.x(x0), map.y(y0) - map.y(y1));
   };
   return { draw };
 }

@@ -1,12 +1,16 @@
 // Voronoi: a codebook while it trains, and one encoder output that is pulled through its cells.
 
-import { drawAxes, drawPlane, plane } from "./parts/axes.js";
 import { throttledChanges } from "./parts/changes.js";
 import { PALETTE } from "./parts/colours.js";
 import { atStep, unpack } from "./parts/data.js";
+import { button, row, slider } from "./parts/controls.js";
+import { handle } from "./parts/handle.js";
 import { onKeys } from "./parts/keys.js";
+import { hint, legend, say } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
-import { playerBar } from "./parts/player.js";
+import { clamp, dot, groundedWords, panel, segment, trace } from "./parts/panel.js";
+import { clockOf, playerBar } from "./parts/player.js";
+import STYLE from "./voronoi.css" with { type: "css" };
 
 // -------------------------------------------------------------------------------- the mathematics
 // voronoi.py has the same. Points and codes are flat lists x, y, x, y, ...
@@ -85,36 +89,6 @@ function stepped(z, code, target, beta) {
 
 // --------------------------------------------------------------------------------------- the look
 
-const STYLE = `
-.vq-handle {
-  position: absolute; width: 32px; height: 32px; margin: -16px 0 0 -16px; border-radius: 50%;
-  touch-action: none; cursor: grab;
-}
-.vq-handle:active { cursor: grabbing; }
-.vq-handle:focus { outline: none; }
-.vq-handle::after {
-  content: ""; position: absolute; inset: 8px; border-radius: 50%;
-  background: ${PALETTE.latent}; border: 2.5px solid var(--cw-ink);
-}
-.vq-target::after { background: ${PALETTE.data}; border-radius: 3px; inset: 9px; transform: rotate(45deg); }
-.vq-handle:hover::after { inset: 7px; }
-.vq-handle:focus-visible::after { outline: 2px solid var(--cw-accent); outline-offset: 3px; }
-.vq-usage { margin: 8px 2px 0; font-variant-numeric: tabular-nums; }
-.vq-usage b { font-weight: 600; }
-.vq-usage .vq-dead { color: ${PALETTE.error}; font-weight: 600; }
-.vq-said { margin: 10px 2px 0; font-variant-numeric: tabular-nums; }
-.course-widget .vq-controls { flex-wrap: wrap; gap: 6px 12px; }
-.vq-controls button { padding: 0 10px; border: 1px solid var(--cw-line); white-space: nowrap; }
-.vq-controls .vq-reset { border-color: transparent; color: var(--cw-muted); }
-.vq-beta { display: inline-flex; align-items: center; gap: 2px; flex: 1; min-width: 180px; white-space: nowrap; }
-.vq-beta span { color: var(--cw-muted); }
-.vq-beta output { min-width: 34px; font-variant-numeric: tabular-nums; }
-.vq-key { display: flex; flex-wrap: wrap; gap: 4px 14px; margin: 10px 2px 0; font-size: 12px; }
-.vq-key span { display: inline-flex; align-items: center; gap: 5px; white-space: nowrap; }
-.vq-key svg { width: 22px; height: 14px; flex: none; }
-.vq-hint { margin: 8px 2px 0; color: var(--cw-muted); font-size: 12px; }
-`;
-
 // The key: a small picture and its meaning.
 const ARROW = "M1 7h14M15 3l6 4-6 4z";
 const KEY = [
@@ -133,7 +107,7 @@ const nameOf = (k) => `e${String(k).replace(/\d/g, (digit) => SUBSCRIPTS[digit])
 // drawing a circle or a letter.
 function pointSheet(marks, count, ratio, theme) {
   const kinds = marks.length ? [...new Set(marks)] : [""];
-  const radius = Math.max(1.8, Math.min(3.5, Math.sqrt(2500 / count)));
+  const radius = clamp(Math.sqrt(2500 / count), 1.8, 3.5);
   const cell = Math.ceil((marks.length ? 18 : 2 * radius + 2) * ratio);
   const sheet = document.createElement("canvas");
   sheet.width = cell * kinds.length;
@@ -144,17 +118,12 @@ function pointSheet(marks, count, ratio, theme) {
   ctx.font = `600 ${(count > 250 ? 9 : 11) * ratio}px ${theme.font}`;
   kinds.forEach((kind, i) => {
     const [x, y] = [(i + 0.5) * cell, cell / 2];
-    ctx.fillStyle = marks.length && theme.dark ? "#4fc79b" : PALETTE.latent;
+    ctx.fillStyle = marks.length ? theme.words.latent : PALETTE.latent;
     if (marks.length) {
       ctx.fillText(kind, x, y, cell);
       return;
     }
-    ctx.beginPath();
-    ctx.arc(x, y, radius * ratio, 0, 2 * Math.PI);
-    ctx.fill();
-    ctx.strokeStyle = theme.rim;
-    ctx.lineWidth = 0.6 * ratio;
-    ctx.stroke();
+    dot(ctx, x, y, radius * ratio, ctx.fillStyle, theme.rim, 0.6 * ratio);
   });
   const columns = marks.map((mark) => kinds.indexOf(mark) * cell);
   return { sheet, cell, columnOf: (i) => columns[i] || 0 };
@@ -162,10 +131,8 @@ function pointSheet(marks, count, ratio, theme) {
 
 function drawCross(ctx, x, y, arm, theme) {
   ctx.beginPath();
-  ctx.moveTo(x - arm, y - arm);
-  ctx.lineTo(x + arm, y + arm);
-  ctx.moveTo(x + arm, y - arm);
-  ctx.lineTo(x - arm, y + arm);
+  segment(ctx, x - arm, y - arm, x + arm, y + arm);
+  segment(ctx, x + arm, y - arm, x - arm, y + arm);
   for (const [colour, width] of [[theme.plot, 6], [PALETTE.error, 3]]) {
     ctx.strokeStyle = colour;
     ctx.lineWidth = width;
@@ -185,35 +152,15 @@ function drawArrow(ctx, [x0, y0], [x1, y1], colour, theme) {
     ctx.strokeStyle = ink;
     ctx.fillStyle = ink;
     ctx.lineWidth = 2.5 + wider;
-    ctx.beginPath();
-    ctx.moveTo(x0, y0);
-    ctx.lineTo(nx, ny);
+    trace(ctx, [[x0, y0], [nx, ny]]);
     ctx.stroke();
     ctx.lineWidth = wider;
-    ctx.beginPath();
-    ctx.moveTo(x1, y1);
-    ctx.lineTo(nx - 0.5 * head * uy, ny + 0.5 * head * ux);
-    ctx.lineTo(nx + 0.5 * head * uy, ny - 0.5 * head * ux);
+    const [across, along] = [0.5 * head * uy, 0.5 * head * ux];
+    trace(ctx, [[x1, y1], [nx - across, ny + along], [nx + across, ny - along]]);
     ctx.closePath();
     ctx.fill();
     if (wider) ctx.stroke();
   }
-}
-
-// Words on a ground of their own, inside the box.
-function drawWords(ctx, text, x, y, box, theme, colour = theme.ink) {
-  ctx.font = `600 12px ${theme.font}`;
-  const width = ctx.measureText(text).width + 8;
-  const left = Math.max(box.x + 2, Math.min(x, box.x + box.width - width - 2));
-  const middle = Math.max(box.y + 10, Math.min(y, box.y + box.height - 10));
-  ctx.globalAlpha = 0.82;
-  ctx.fillStyle = theme.plot;
-  ctx.fillRect(left, middle - 8, width, 16);
-  ctx.globalAlpha = 1;
-  ctx.fillStyle = colour;
-  ctx.textAlign = "left";
-  ctx.textBaseline = "middle";
-  ctx.fillText(text, left + 4, middle);
 }
 
 // What is written below the picture.
@@ -227,26 +174,25 @@ function crossing(from, to, before, after) {
     `the loss from ${before.toFixed(2)} to ${after.toFixed(2)}.`;
 }
 
-const bounded = ([x, y], [x0, x1, y0, y1]) => [Math.max(x0, Math.min(x, x1)), Math.max(y0, Math.min(y, y1))];
+const bounded = ([x, y], [x0, x1, y0, y1]) => [clamp(x, x0, x1), clamp(y, y0, y1)];
 const squared = ([a, b], [c, d]) => (a - c) ** 2 + (b - d) ** 2;
 const same = (a, b) => a[0] === b[0] && a[1] === b[1];
 
-// -------------------------------------------------------------------------------------- the widget
+// -------------------------------------------------------------------------------------- the state
 
-function render({ model, el }) {
+function stateOf(model) {
   const { codebooks, points } = unpack(model);
   const extent = model.get("extent");
-  const marks = model.get("marks");
-  const [size, count] = [codebooks.shape[1], points.shape[1]];
-  let clock = null;
-
+  const clock = clockOf(model);
   const { change, send } = throttledChanges(model);
+  const codes = new Float32Array(2 * codebooks.shape[1]);
+  const outputs = new Float32Array(2 * points.shape[1]);
+  // `trail`: where "Step" has led, from the last drag on. `event`: what the last step has changed.
+  const state = { extent, clock, codes, outputs, change, send, trail: [], event: null };
 
   // Codes, points, use and cells follow from the step alone: dragging a handle computes none of them.
-  const codes = new Float32Array(2 * size);
-  const outputs = new Float32Array(2 * count);
   let scene = null;
-  const current = () => {
+  state.current = () => {
     const step = clock.shown();
     if (scene?.step === step) return scene;
     atStep(codebooks, step, codes);
@@ -255,30 +201,74 @@ function render({ model, el }) {
     scene = { step, counts, cells: cellsOf(codes, extent), perplexity: perplexityOf(counts) };
     return scene;
   };
-  const codeAt = (k) => [codes[2 * k], codes[2 * k + 1]];
-
   // What the handles make of it.
-  const chosen = () => {
-    current();
+  state.chosen = () => {
+    state.current();
     const [z, target, beta] = ["z", "target", "beta"].map((name) => model.get(name));
     const k = nearestCode(z[0], z[1], codes);
-    return { z, target, beta, k, code: codeAt(k), loss: squared(target, codeAt(k)) / 2 };
+    const code = [codes[2 * k], codes[2 * k + 1]];
+    return { z, target, beta, k, code, loss: squared(target, code) / 2 };
   };
-
-  // ------------------------------------------------------------------------------------- drawing
-
-  const boxFor = (width) => {
-    const inner = width - 36 - 10;
-    const shape = (extent[3] - extent[2]) / (extent[1] - extent[0]);
-    return { x: 36, y: 4, width: inner, height: Math.round(inner * Math.min(1.4, Math.max(0.3, shape))) };
+  state.move = (name, place) => change({ [name]: bounded(place, extent) });
+  state.takeStep = () => {
+    const before = state.chosen();
+    const z = bounded(stepped(before.z, before.code, before.target, before.beta), extent);
+    const { trail } = state;
+    state.trail = trail.length && same(trail.at(-1), before.z) ? [...trail, z] : [before.z, z];
+    change({ z });
+    const after = state.chosen();
+    const moved = Math.sqrt(squared(z, before.z)).toFixed(2);
+    state.event = { z, step: clock.shown(), target: before.target, text: after.k === before.k
+      ? `z\u2091 moved by ${moved} and stays in its cell: the output and the loss are what they were.`
+      : crossing(before.k, after.k, before.loss, after.loss) };
   };
+  // The sentence below the picture.
+  state.sentence = ({ z, target, k, code, loss }) => {
+    const { event } = state;
+    const fresh = event && same(event.z, z) && same(event.target, target) && event.step === clock.shown();
+    return sentence(k, squared(z, code), loss, fresh ? event.text : "Its gradient is handed to z\u2091 as it is.");
+  };
+  return state;
+}
 
+// ------------------------------------------------------------------------------------ the picture
+
+function outlineOf(ctx, map, cell) {
+  trace(ctx, cell.map(([x, y]) => [map.x(x), map.y(y)]));
+  ctx.closePath();
+}
+
+function drawCells(ctx, map, { cells, counts }, theme) {
+  const most = Math.max(...counts);
+  ctx.lineWidth = 1;
+  ctx.lineJoin = "round";
+  cells.forEach((cell, k) => {
+    outlineOf(ctx, map, cell);
+    ctx.globalAlpha = 0.5 * Math.sqrt(counts[k] / most);
+    ctx.fillStyle = PALETTE.model;
+    ctx.fill();
+    ctx.globalAlpha = 1;
+    ctx.strokeStyle = theme.dark ? "#6d747d" : "#9aa1aa";
+    ctx.stroke();
+  });
+}
+
+function drawCode(ctx, map, codes, k, used, radius, rim, theme) {
+  const [x, y] = [map.x(codes[2 * k]), map.y(codes[2 * k + 1])];
+  if (used) dot(ctx, x, y, radius, PALETTE.model, rim, radius / 3);
+  else drawCross(ctx, x, y, radius, theme);
+}
+
+// Cells, points and codes as a picture, which a drag leaves as it is.
+function backdropOf({ codes, outputs }, marks) {
+  const canvas = document.createElement("canvas");
+  const count = outputs.length / 2;
+  let paintedFor = "";
+  let sheetFor = "";
   let dots = null;
-  let dotsFor = "";
   const drawPoints = (ctx, map, ratio, theme) => {
-    const key = `${ratio} ${theme.dark}`;
-    if (key !== dotsFor) dots = pointSheet(marks, count, ratio, theme);
-    dotsFor = key;
+    if (sheetFor !== `${ratio} ${theme.dark}`) dots = pointSheet(marks, count, ratio, theme);
+    sheetFor = `${ratio} ${theme.dark}`;
     const { sheet, cell, columnOf } = dots;
     const side = cell / ratio;
     for (let i = 0; i < count; i++) {
@@ -286,140 +276,117 @@ function render({ model, el }) {
       ctx.drawImage(sheet, columnOf(i), 0, cell, cell, x, y, side, side);
     }
   };
-
-  const outlineOf = (ctx, map, cell) => {
-    ctx.beginPath();
-    for (const [x, y] of cell) ctx.lineTo(map.x(x), map.y(y));
-    ctx.closePath();
-  };
-  const drawCells = (ctx, map, { cells, counts }, theme) => {
-    const most = Math.max(...counts);
-    ctx.lineWidth = 1;
-    ctx.lineJoin = "round";
-    cells.forEach((cell, k) => {
-      outlineOf(ctx, map, cell);
-      ctx.globalAlpha = 0.5 * Math.sqrt(counts[k] / most);
-      ctx.fillStyle = PALETTE.model;
-      ctx.fill();
-      ctx.globalAlpha = 1;
-      ctx.strokeStyle = theme.dark ? "#6d747d" : "#9aa1aa";
-      ctx.stroke();
-    });
-  };
-
-  const drawCode = (ctx, map, k, used, radius, rim, theme) => {
-    const [x, y] = [map.x(codes[2 * k]), map.y(codes[2 * k + 1])];
-    if (!used) {
-      drawCross(ctx, x, y, radius, theme);
-      return;
-    }
-    ctx.beginPath();
-    ctx.arc(x, y, radius, 0, 2 * Math.PI);
-    ctx.fillStyle = PALETTE.model;
-    ctx.fill();
-    ctx.strokeStyle = rim;
-    ctx.lineWidth = radius / 3;
-    ctx.stroke();
-  };
-
-  // Cells, points and codes as a picture, which a drag leaves as it is.
-  const backdrop = document.createElement("canvas");
-  let backdropFor = "";
-  const drawBackdrop = (ctx, map, seen, box, ratio, theme) => {
+  return (ctx, map, seen, ratio, theme) => {
     const { width, height } = ctx.canvas;
     const key = [seen.step, width, height, theme.dark].join();
-    if (key !== backdropFor) {
-      backdropFor = key;
-      Object.assign(backdrop, { width, height }); // which also clears it
-      const own = backdrop.getContext("2d");
+    if (key !== paintedFor) {
+      paintedFor = key;
+      Object.assign(canvas, { width, height }); // which also clears it
+      const own = canvas.getContext("2d");
       own.scale(ratio, ratio);
-      own.beginPath();
-      own.rect(box.x, box.y, box.width, box.height);
-      own.clip();
-      drawPlane(own, box, theme);
       drawCells(own, map, seen, theme);
       drawPoints(own, map, ratio, theme);
-      seen.counts.forEach((used, k) => drawCode(own, map, k, used, size > 32 ? 4 : 5, theme.plot, theme));
+      const radius = codes.length > 64 ? 4 : 5;
+      seen.counts.forEach((used, k) => drawCode(own, map, codes, k, used, radius, theme.plot, theme));
     }
-    ctx.drawImage(backdrop, 0, 0, width / ratio, height / ratio);
+    ctx.drawImage(canvas, 0, 0, width / ratio, height / ratio);
   };
+}
 
-  // The cell and the code that z_e has.
-  const drawLit = (ctx, map, { cells, counts }, k, theme) => {
-    outlineOf(ctx, map, cells[k]);
-    ctx.strokeStyle = theme.ink;
-    ctx.lineWidth = 2.5;
-    ctx.stroke();
-    drawCode(ctx, map, k, counts[k], 7.5, theme.ink, theme);
+function drawTrail(ctx, map, trail, z) {
+  if (!trail.length || !same(trail.at(-1), z)) return;
+  const places = trail.map(([x, y]) => [map.x(x), map.y(y)]);
+  ctx.strokeStyle = PALETTE.latent;
+  ctx.lineWidth = 1.5;
+  trace(ctx, places);
+  ctx.stroke();
+  for (const [x, y] of places.slice(0, -1)) dot(ctx, x, y, 3, PALETTE.latent, PALETTE.latent, 0.1);
+}
+
+function drawPulls(ctx, map, { z, target, beta, k, code }, box, theme) {
+  const at = ([x, y]) => [map.x(x), map.y(y)];
+  const plus = (a, b) => at([a[0] + b[0], a[1] + b[1]]);
+  const name = (text, x, y) => groundedWords(ctx, text, x + 4, y, theme.ink, `600 12px ${theme.font}`, theme, { box });
+  const { copied, commitment } = pullsOn(z, code, target, beta);
+  const [here, there] = [at(z), at(code)];
+  ctx.strokeStyle = theme.ink;
+  ctx.lineWidth = 1.5;
+  ctx.setLineDash([4, 4]);
+  trace(ctx, [here, there]);
+  ctx.stroke();
+  ctx.setLineDash([]);
+  drawArrow(ctx, here, plus(z, commitment), PALETTE.latent, theme);
+  drawArrow(ctx, there, at(target), PALETTE.data, theme);
+  drawArrow(ctx, here, plus(z, copied), PALETTE.data, theme);
+  const apart = Math.hypot(here[0] - there[0], here[1] - there[1]);
+  if (apart > 60) {
+    // Beside the line, on the side that the gradient does not go to.
+    const [nx, ny] = [(there[1] - here[1]) / apart, (here[0] - there[0]) / apart];
+    const off = Math.sign(copied[0] * nx - copied[1] * ny) > 0 ? -20 : 20;
+    const [x, y] = [(here[0] + there[0]) / 2 + off * nx, (here[1] + there[1]) / 2 + off * ny];
+    name(squared(z, code).toFixed(2), x - 16, y);
+  }
+  // Each name on the side that no line goes to.
+  const left = here[0] < there[0];
+  name("z\u2091", here[0] + (left ? -36 : 14), here[1] - 14);
+  name(nameOf(k), there[0] + (left ? 10 : -38), there[1] - 14);
+  name("target", at(target)[0] + 14, at(target)[1] + 16);
+}
+
+// How many codes are in use, written where that changes.
+function usageLine(size) {
+  const node = element("div", { class: "vq-usage" });
+  let written = "";
+  const write = ({ counts, perplexity }) => {
+    const dead = counts.filter((n) => !n).length;
+    const key = `${size - dead} ${perplexity.toFixed(1)}`;
+    if (key === written) return;
+    written = key;
+    node.replaceChildren(
+      element("b", {}, `${size - dead} of ${size}`), " codes in use",
+      ...(dead ? [", ", element("span", { class: "vq-dead" }, `${dead} dead`)] : []),
+      "; perplexity ", element("b", { class: "vq-perplexity" }, perplexity.toFixed(1))
+    );
   };
+  return { node, write };
+}
 
-  // Where "Step" has led, from the last drag on.
-  let trail = [];
-  const drawTrail = (ctx, map, z) => {
-    if (!trail.length || !same(trail.at(-1), z)) return;
-    ctx.strokeStyle = PALETTE.latent;
-    ctx.fillStyle = PALETTE.latent;
-    ctx.lineWidth = 1.5;
-    ctx.beginPath();
-    for (const [x, y] of trail) ctx.lineTo(map.x(x), map.y(y));
-    ctx.stroke();
-    for (const [x, y] of trail.slice(0, -1)) {
-      ctx.beginPath();
-      ctx.arc(map.x(x), map.y(y), 3, 0, 2 * Math.PI);
-      ctx.fill();
-    }
+// -------------------------------------------------------------------------------------- the widget
+
+function render({ model, el }) {
+  const state = stateOf(model);
+  const { extent, codes, change, send } = state;
+  const drawBackdrop = backdropOf(state, model.get("marks"));
+  const usage = usageLine(codes.length / 2);
+  const said = element("p", { class: "vq-said" });
+
+  const boxFor = (width) => {
+    const inner = width - 36 - 10;
+    const shape = (extent[3] - extent[2]) / (extent[1] - extent[0]);
+    return { x: 36, y: 4, width: inner, height: Math.round(inner * clamp(shape, 0.3, 1.4)) };
   };
-
-  const drawPulls = (ctx, map, { z, target, beta, k, code }, box, theme) => {
-    const at = ([x, y]) => [map.x(x), map.y(y)];
-    const plus = (a, b) => at([a[0] + b[0], a[1] + b[1]]);
-    const { copied, commitment } = pullsOn(z, code, target, beta);
-    const [here, there] = [at(z), at(code)];
-    ctx.strokeStyle = theme.ink;
-    ctx.lineWidth = 1.5;
-    ctx.setLineDash([4, 4]);
-    ctx.beginPath();
-    ctx.moveTo(...here);
-    ctx.lineTo(...there);
-    ctx.stroke();
-    ctx.setLineDash([]);
-    drawArrow(ctx, here, plus(z, commitment), PALETTE.latent, theme);
-    drawArrow(ctx, there, at(target), PALETTE.data, theme);
-    drawArrow(ctx, here, plus(z, copied), PALETTE.data, theme);
-    const apart = Math.hypot(here[0] - there[0], here[1] - there[1]);
-    if (apart > 60) {
-      // Beside the line, on the side that the gradient does not go to.
-      const [nx, ny] = [(there[1] - here[1]) / apart, (here[0] - there[0]) / apart];
-      const off = Math.sign(copied[0] * nx - copied[1] * ny) > 0 ? -20 : 20;
-      const [x, y] = [(here[0] + there[0]) / 2 + off * nx, (here[1] + there[1]) / 2 + off * ny];
-      drawWords(ctx, squared(z, code).toFixed(2), x - 16, y, box, theme);
-    }
-    // Each name on the side that no line goes to.
-    const left = here[0] < there[0] ? -1 : 1;
-    drawWords(ctx, "z\u2091", here[0] + (left < 0 ? -36 : 14), here[1] - 14, box, theme);
-    drawWords(ctx, nameOf(k), there[0] + (left < 0 ? 10 : -38), there[1] - 14, box, theme);
-    drawWords(ctx, "target", at(target)[0] + 14, at(target)[1] + 16, box, theme);
-  };
-
+  let map = null; // as last drawn
   const draw = (ctx, { width, ratio }, theme) => {
-    const seen = current();
-    const picked = chosen();
-    const box = boxFor(width);
-    const map = plane(extent, box);
-    drawBackdrop(ctx, map, seen, box, ratio, theme);
-    ctx.save();
-    ctx.beginPath();
-    ctx.rect(box.x, box.y, box.width, box.height);
-    ctx.clip();
-    drawLit(ctx, map, seen, picked.k, theme);
-    drawTrail(ctx, map, picked.z);
-    drawPulls(ctx, map, picked, box, theme);
-    ctx.restore();
-    drawAxes(ctx, extent, box, theme);
-    place(map, picked);
-    write(seen, picked);
+    const [seen, picked, box] = [state.current(), state.chosen(), boxFor(width)];
+    map = panel(ctx, extent, box, theme, (to) => {
+      drawBackdrop(ctx, to, seen, ratio, theme);
+      // The cell and the code that z_e has.
+      outlineOf(ctx, to, seen.cells[picked.k]);
+      ctx.strokeStyle = theme.ink;
+      ctx.lineWidth = 2.5;
+      ctx.stroke();
+      drawCode(ctx, to, codes, picked.k, seen.counts[picked.k], 7.5, theme.ink, theme);
+      drawTrail(ctx, to, state.trail, picked.z);
+      drawPulls(ctx, to, picked, box, theme);
+    });
+    for (const [name, { stand }] of Object.entries(handles)) {
+      const [x, y] = picked[name];
+      const more = name === "z" ? `, nearest code ${picked.k}` : "";
+      stand(map.x(x), map.y(y), x, `x ${x.toFixed(2)}, y ${y.toFixed(2)}${more}`);
+    }
+    usage.write(seen);
+    say(said, state.sentence(picked));
   };
-
   const layout = (width) => {
     // Room for the longest of all sentences, so that nothing below moves while one reads.
     const text = said.textContent;
@@ -430,134 +397,31 @@ function render({ model, el }) {
     const box = boxFor(width);
     return box.y + box.height + 24;
   };
-  const view = outline({ model, el, layout, draw });
-  view.root.prepend(element("style", {}, STYLE));
+  const view = outline({ model, el, layout, draw, style: STYLE });
 
-  // ------------------------------------------------------------------------------- what is dragged
-
-  let drawn = null; // the map as last drawn
-  const handle = (name, label) => {
-    const node = element("div", {
-      class: `vq-handle vq-${name}`, role: "slider", tabindex: "0", "aria-label": label,
-      "aria-valuemin": extent[0], "aria-valuemax": extent[1]
-    });
-    let grip = null;
-    node.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0) return;
-      event.preventDefault(); // no text selection, no scrolling
-      node.focus({ preventScroll: true });
-      node.setPointerCapture(event.pointerId);
-      grip = { x: event.clientX, y: event.clientY, from: model.get(name) };
-    });
-    node.addEventListener("pointermove", (event) => {
-      if (!grip || !drawn) return;
-      const [ox, oy] = drawn.toPlane(0, 0);
-      const [x, y] = drawn.toPlane(event.clientX - grip.x, event.clientY - grip.y);
-      change({ [name]: bounded([grip.from[0] + x - ox, grip.from[1] + y - oy], extent) });
-    });
-    for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
-      node.addEventListener(end, () => {
-        if (grip) send();
-        grip = null;
-      });
+  const handleOf = (name, label, options) => handle(view, label, {
+    ...options, range: extent, end: send,
+    start: ([x, y]) => {
+      const [fromX, fromY] = model.get(name);
+      return ([toX, toY]) => {
+        const [[ax, ay], [bx, by]] = [map.toPlane(x, y), map.toPlane(toX, toY)];
+        state.move(name, [fromX + bx - ax, fromY + by - ay]);
+      };
     }
-    view.stage.append(node);
-    return node;
+  });
+  const handles = {
+    target: handleOf("target", "Target of the decoder", { shape: "diamond vq-target", colour: PALETTE.data }),
+    z: handleOf("z", "Encoder output z", { shape: "vq-z", colour: PALETTE.latent })
   };
-  const handles = { target: handle("target", "Target of the decoder"), z: handle("z", "Encoder output z") };
-
-  function place(map, { z, target, k }) {
-    drawn = map;
-    for (const [name, [x, y]] of [["z", z], ["target", target]]) {
-      handles[name].style.left = `${map.x(x)}px`;
-      handles[name].style.top = `${map.y(y)}px`;
-      handles[name].setAttribute("aria-valuenow", x.toFixed(2));
-      const more = name === "z" ? `, nearest code ${k}` : "";
-      handles[name].setAttribute("aria-valuetext", `x ${x.toFixed(2)}, y ${y.toFixed(2)}${more}`);
-    }
-  }
-
-  // ------------------------------------------------------------------------------ what is pressed
-
-  let event = null; // what the last step has changed
   const takeStep = () => {
-    const before = chosen();
-    const z = bounded(stepped(before.z, before.code, before.target, before.beta), extent);
-    trail = trail.length && same(trail.at(-1), before.z) ? [...trail, z] : [before.z, z];
-    change({ z });
-    const after = chosen();
-    const moved = Math.sqrt(squared(z, before.z)).toFixed(2);
-    event = { z, step: clock.shown(), target: before.target, text: after.k === before.k
-      ? `z\u2091 moved by ${moved} and stays in its cell: the output and the loss are what they were.`
-      : crossing(before.k, after.k, before.loss, after.loss) };
+    state.takeStep();
     view.redraw();
   };
-  const press = (label, title, act) => {
-    const node = element("button", { type: "button", title }, label);
-    node.addEventListener("click", act);
-    return node;
-  };
-  const slider = element("input", { type: "range", min: "0", max: "1", step: "0.05", "aria-label": "Weight \u03b2 of the commitment loss" });
-  const weight = element("output");
-  slider.addEventListener("input", () => change({ beta: Number(slider.value) }));
-  const reset = press("Reset", "Bring back z, the target and \u03b2", () => {
-    const [z, target, beta] = model.get("start");
-    change({ z, target, beta });
-  });
-  reset.classList.add("vq-reset");
-  const row = element(
-    "div", { class: "cw-controls vq-controls" },
-    press("Step z\u2091", "Move z along the copied gradient and the pull of the commitment loss", takeStep),
-    element("label", { class: "vq-beta" }, element("span", {}, "commitment \u03b2"), slider, weight),
-    reset
-  );
-  const showBeta = () => {
-    const beta = model.get("beta");
-    slider.max = String(Math.max(1, beta));
-    slider.value = String(beta);
-    slider.style.setProperty("--cw-done", `${(100 * beta) / Number(slider.max)}%`);
-    weight.textContent = beta.toFixed(2);
-  };
-
-  // ----------------------------------------------------------------------- what is written beside it
-
-  const usage = element("div", { class: "vq-usage" });
-  const said = element("p", { class: "vq-said" });
-  const key = element("div", { class: "vq-key" });
-  for (const [picture, meaning] of KEY) {
-    const entry = element("span", {}, meaning);
-    entry.insertAdjacentHTML("afterbegin", `<svg viewBox="0 0 22 14" aria-hidden="true">${picture}<\/svg>`);
-    key.append(entry);
-  }
-  view.root.insertBefore(usage, view.controls);
-  view.root.append(said, row, key, element("p", { class: "vq-hint" },
-    "Drag z\u2091 and the target, or go there with Tab and use the arrow keys (with Shift: finer); " +
-    "Enter on z\u2091 is a step. Space plays; \u2190 \u2192 on the bar go through the training."));
-
-  let usageSaid = "";
-  function write({ counts, perplexity }, { z, target, k, code, loss }) {
-    const dead = counts.filter((n) => !n).length;
-    const key = `${size - dead} ${perplexity.toFixed(1)}`;
-    if (key !== usageSaid) {
-      usageSaid = key;
-      usage.replaceChildren(
-        element("b", {}, `${size - dead} of ${size}`), " codes in use",
-        ...(dead ? [", ", element("span", { class: "vq-dead" }, `${dead} dead`)] : []),
-        "; perplexity ", element("b", { class: "vq-perplexity" }, perplexity.toFixed(1))
-      );
-    }
-    const fresh = event && same(event.z, z) && same(event.target, target) && event.step === clock.shown();
-    const text = sentence(k, squared(z, code), loss, fresh ? event.text : "Its gradient is handed to z\u2091 as it is.");
-    if (said.textContent !== text) said.textContent = text;
-  }
-
-  // --------------------------------------------------------------------------------------- the keys
-
-  for (const [name, node] of Object.entries(handles)) {
+  for (const [name, { node }] of Object.entries(handles)) {
     const nudge = (right, up) => (pressed) => {
       const unit = (extent[1] - extent[0]) / (pressed.shiftKey ? 800 : 100);
       const [x, y] = model.get(name);
-      change({ [name]: bounded([x + unit * right, y + unit * up], extent) });
+      state.move(name, [x + unit * right, y + unit * up]);
     };
     onKeys(view, {
       ArrowUp: nudge(0, 1), ArrowDown: nudge(0, -1), ArrowLeft: nudge(-1, 0), ArrowRight: nudge(1, 0),
@@ -565,18 +429,27 @@ function render({ model, el }) {
     }, node);
   }
 
-  clock = playerBar(view, model);
-  if (clock.last() === 0) view.controls.style.display = "none"; // one codebook plays no film
-  const refresh = () => {
-    showBeta();
-    view.redraw();
+  const reset = () => {
+    const [z, target, beta] = model.get("start");
+    change({ z, target, beta });
   };
-  for (const name of ["z", "target", "beta"]) {
-    model.on(`change:${name}`, refresh);
-    view.onStop(() => model.off(`change:${name}`, refresh));
-  }
+  view.controls.before(usage.node);
+  view.root.append(
+    said,
+    row(
+      button("Step z\u2091", takeStep, { title: "Move z along the copied gradient and the pull of the commitment loss" }),
+      slider(view, "beta", "commitment \u03b2", {
+        step: 0.05, title: "Weight \u03b2 of the commitment loss", text: (beta) => beta.toFixed(2), change
+      }),
+      button("Reset", reset, { title: "Bring back z, the target and \u03b2", class: "cw-quiet" })
+    ),
+    legend(KEY),
+    hint("Drag z\u2091 and the target, or go there with Tab and use the arrow keys (with Shift: finer); " +
+      "Enter on z\u2091 is a step. Space plays; \u2190 \u2192 on the bar go through the training."));
+  playerBar(view, model);
+  if (state.clock.last() === 0) view.controls.style.display = "none"; // one codebook plays no film
+  view.follow(["z", "target", "beta"], view.redraw);
   view.onStop(send);
-  showBeta();
   return view.stop;
 }
 

@@ -39,7 +39,7 @@ from course_lib.data import to_unit
 from course_lib.diffusion import DDPM, DiscreteSchedule, ddim_invert, ddim_sample, last, slerp
 from course_lib.notebook import one_thread, seeded
 from course_lib.training import load_card, load_pretrained
-from course_lib.widgets import Interpolation, ParticlePlayer, StepsByEta, VectorField
+from course_lib.widgets import Interpolation, ParticlePlayer, SampleTable, VectorField
 
 one_thread()  # models this small are slower on two
 digits_ddpm = load_pretrained("ddpm_digits")
@@ -61,10 +61,10 @@ strips = [
     ]
     for steps in all_steps
 ]
-StepsByEta(
+SampleTable(
     to_unit(torch.stack([torch.stack(row) for row in strips])),
-    steps=all_steps,
-    etas=all_etas,
+    rows=("steps", all_steps),
+    columns=("η", all_etas),
     quality=[[distances[steps, eta] for eta in all_etas] for steps in all_steps],
     quality_label="feature distance",
     cost=list(seconds.values()),

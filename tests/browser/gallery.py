@@ -240,13 +240,15 @@ between = widgets.Interpolation(
 )
 between
 """,
-    "etas": """
+    "table": """
 brush = np.random.default_rng(7)
-etas = widgets.StepsByEta(
-    brush.random((3, 4, 4, 4, 4)), [5, 20, 100], [0, 0.2, 0.5, 1], title="Steps by eta",
+table = widgets.SampleTable(
+    brush.random((3, 4, 4, 4, 4)), ("steps", [5, 20, 100]), ("η", [0, 0.2, 0.5, 1]),
+    title="Steps by eta",
     quality=12.0 / np.arange(1, 13).reshape(3, 4), quality_label="distance", cost=[5, 20, 100],
+    cost_label="network evaluations",
 )
-etas
+table
 """,
 }
 

@@ -246,7 +246,8 @@ def test_javascript_computes_what_python_does(functions_of: Callable[[str, str],
             np.zeros((1, 2)), {"steep": 1 / (1 + np.exp(-steep))}, noise=np.zeros((1, 2))
         )
         found = page.evaluate(
-            "([curve, knots]) => parts.heightsAt(curve, knots)", [steep.tolist(), widget.knots]
+            "given => parts.heightsAt(...given)",
+            [steep.tolist(), widget.knots, widget.limit, widget.gap],
         )
         np.testing.assert_allclose(found, _handles(steep, np.array(widget.knots)), atol=1e-12)
         widget.log_snr, widget.schedule = found, "yours"
@@ -311,12 +312,12 @@ def test_a_point_is_where_it_belongs_and_has_its_colour(show: Callable[..., Loca
 
 # How long the page's own frames are, in ms, while handles are dragged and the time is scrubbed.
 MOVE = """async widget => {
-  const knob = widget.querySelectorAll(".dissolve-handle")[3];
+  const knob = widget.querySelectorAll(".dissolve-knot")[3];
   const slider = widget.querySelector("input[type=range]");
   knob.setPointerCapture = () => {};
   const { x, y } = knob.getBoundingClientRect();
   const fire = (type, by) => knob.dispatchEvent(new PointerEvent(type, {
-    clientX: x + 13, clientY: y + 13 + by, button: 0, pointerId: 1, bubbles: true
+    clientX: x + 14, clientY: y + 14 + by, button: 0, pointerId: 1, bubbles: true
   }));
   fire("pointerdown", 0);
   const took = [];
@@ -342,7 +343,7 @@ def test_it_fits_any_width_and_moves_smoothly(show: Callable[..., Locator], kind
         Dissolve(rng.random(shape), schedules(1000), noise=rng.normal(size=shape), title="Large")
     )
     assert computing_time(widget, MOVE) < 15  # about 5 ms
-    parts = "canvas, button, p, .dissolve-said > *, .dissolve-tools div"
+    parts = "canvas, button, p, .dissolve-said > *, .cw-group"
     assert cut_off(widget, (320, 340, 480, 575, 577, 700, 784), parts) == []
 
 

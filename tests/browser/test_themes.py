@@ -28,7 +28,7 @@ NAMES = [
     "cloud",
     "dissolve",
     "arrows",
-    "etas",
+    "table",
 ]
 LIGHT, DARK = "rgb(31, 35, 40)", "rgb(232, 234, 237)"
 

@@ -32,7 +32,7 @@ def stored(show: Callable[..., Locator]) -> Locator:
 
 def place(widget: Locator, name: str) -> list[float]:
     """Where a handle says it is."""
-    text = widget.locator(f".vq-{name}.vq-handle").get_attribute("aria-valuetext")
+    text = widget.locator(f".vq-{name}").get_attribute("aria-valuetext")
     return [float(number) for number in re.findall(r"-?\d+\.\d+", text)]
 
 
@@ -126,7 +126,7 @@ def test_the_bar_plays_the_training_and_the_keys_move_a_handle(stored: Locator) 
 
     unit = (wanted.extent[1] - wanted.extent[0]) / 100
     for name in ("z", "target"):
-        handle = stored.locator(f".vq-{name}.vq-handle")
+        handle = stored.locator(f".vq-{name}")
         for key in ("ArrowRight", "ArrowRight", "ArrowDown", "Shift+ArrowLeft"):
             handle.press(key)
         x, y = getattr(wanted, name)
@@ -207,7 +207,7 @@ def test_the_dead_are_crossed_out_on_narrow_and_dark_pages(
     page.set_viewport_size({"width": 390, "height": 1000})
     settle(widget)
     height = widget.bounding_box()["height"]
-    for line in widget.locator("button, .vq-handle, .vq-key span, .vq-beta").all():
+    for line in widget.locator("button, .cw-handle, .cw-key span, .cw-slider").all():
         box = line.bounding_box()
         assert box["x"] + box["width"] <= 390
     for _ in range(5):
@@ -275,7 +275,7 @@ def test_a_drag_reaches_python_and_python_the_screen(live: Page) -> None:
         return same
 
     def drag(name: str, right: float, down: float) -> None:
-        handle, mouse = widget.locator(f".vq-{name}.vq-handle"), live.mouse
+        handle, mouse = widget.locator(f".vq-{name}"), live.mouse
         handle.scroll_into_view_if_needed()
         box = handle.bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -299,5 +299,5 @@ def test_a_drag_reaches_python_and_python_the_screen(live: Page) -> None:
     driven = kernel()
     assert (driven.step, driven.z) == (3.5, [0, 0.5])
     assert_shown(widget, driven)
-    assert widget.locator(".vq-beta output").inner_text() == "1.00"
+    assert widget.locator(".cw-slider output").inner_text() == "1.00"
     python(live, "voronoi.step = 0.0; voronoi.z, voronoi.target, voronoi.beta = voronoi.start")

@@ -23,12 +23,13 @@ export function panel(ctx, extent, box, theme, paint) {
   return map;
 }
 
-export function words(ctx, text, x, y, colour, font, align = "left", baseline = "middle") {
+// Words, no wider than `most`.
+export function words(ctx, text, x, y, colour, font, align = "left", baseline = "middle", most = undefined) {
   ctx.font = font;
   ctx.fillStyle = colour;
   ctx.textAlign = align;
   ctx.textBaseline = baseline;
-  ctx.fillText(text, x, y);
+  ctx.fillText(text, x, y, most);
 }
 
 // Words on a ground of their own, inside the box, so that nothing behind crosses them out.
@@ -59,10 +60,10 @@ export function dot(ctx, x, y, radius, colour, rim, line = 1) {
   ctx.stroke();
 }
 
-// A path through places, begun anew.
-export function trace(ctx, places) {
-  ctx.beginPath();
-  for (const [x, y] of places) ctx.lineTo(x, y);
+// A path through places: begun anew, or as one more line of the path.
+export function trace(ctx, places, more = false) {
+  if (!more) ctx.beginPath();
+  places.forEach(([x, y], i) => (i ? ctx.lineTo(x, y) : ctx.moveTo(x, y)));
 }
 
 export function segment(ctx, x0, y0, x1, y1) {

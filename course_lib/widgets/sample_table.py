@@ -1,5 +1,6 @@
-"""``StepsByEta``: what a sampler makes of the same noise, for each number of steps and each η."""
+"""``SampleTable``: what a sampler makes of the same noise, for each pair of two choices."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,37 +9,37 @@ import traitlets
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from course_lib.checks import check_ints, check_number
 from course_lib.widgets.base import CourseWidget, pale_frame, png, to_array, to_bytes, to_images
 from course_lib.widgets.palette import PALETTE, colour_map
 from course_lib.widgets.particle_player import square_around
 
-__all__ = ["StepsByEta"]
+__all__ = ["SampleTable"]
 
 Array = np.ndarray | torch.Tensor | Sequence
 
-MOST_STEPS, MOST_ETAS = 10, 6  # rows and columns of the table
+MOST_ROWS, MOST_COLUMNS = 10, 6  # rows and columns of the table
 MOST_POINTS = 300  # in a cell
-STILL_ETAS, STILL_STEPS, STILL_IMAGES = 3, 4, 4
+STILL_COLUMNS, STILL_ROWS, STILL_IMAGES = 3, 4, 4
 
 
-class StepsByEta(CourseWidget):
-    """A table of steps by η, and the samples that belong to the cell under the reader's hand.
+class SampleTable(CourseWidget):
+    """A table of two choices, and the samples that belong to the cell under the reader's hand.
 
     All samples should start from the same noise: then what changes from cell to cell is the
     sampler's doing. The table may say how good each cell is, in a number and a colour, and what it
     costs.
 
     Arguments:
-        samples: ``[S, E, n, H, W]`` or ``[S, E, n, 1, H, W]`` in [0, 1], n images for each of S
-            numbers of steps and E values of η; or ``[S, E, N, 2]``, N ≤ 300 points.
-        steps: S ≤ 10 numbers of steps, each at least 1 and all different.
-        etas: E ≤ 6 values of η, each at least 0 and all different.
-        quality: ``[S, E]``, one number for each cell; lower is better, as with a distance. The best
+        samples: ``[R, C, n, H, W]`` or ``[R, C, n, 1, H, W]`` in [0, 1], n images for each of R
+            rows and C columns; or ``[R, C, N, 2]``, N ≤ 300 points.
+        rows: what the rows are, and their R ≤ 10 different values, numbers or words:
+            ``("steps", [5, 20, 100])``.
+        columns: the same of the C ≤ 6 columns: ``("η", [0, 0.5, 1])``.
+        quality: ``[R, C]``, one number for each cell; lower is better, as with a distance. The best
             is the brightest. Colours follow the logarithm where all numbers are positive.
         quality_label: what ``quality`` is.
-        cost: ``[S]`` or ``[S, E]``, what a row or a cell costs, shown as a number. Where there is
-            no quality, ``[S, E]`` takes its place.
+        cost: ``[R]`` or ``[R, C]``, what a row or a cell costs, shown as a number. Where there is
+            no quality, ``[R, C]`` takes its place.
         cost_label: what ``cost`` is, with its unit.
         title: shown above.
         alt: what one sees, in a sentence, for readers who do not see it.
@@ -46,29 +47,32 @@ class StepsByEta(CourseWidget):
     Raises ``ValueError`` where shapes do not fit together, values are not finite, images lie
     outside [0, 1], or the samples need more than 300 KB at one byte a pixel, four a point.
 
-    ``widget.steps_index`` and ``widget.eta_index`` can be read and set; ``widget.steps`` and
-    ``widget.eta`` say what they stand for, and ``widget.shown`` is what is shown.
+    ``widget.row`` and ``widget.column``, which are indices, can be read and set;
+    ``widget.row_value`` and ``widget.column_value`` say what they stand for, and ``widget.shown``
+    is what is shown.
     """
 
-    module = "steps_by_eta.js"
+    module = "sample_table.js"
 
     # What is dragged must not be pulled back by an older echo from the kernel.
-    steps_index = traitlets.Int(0).tag(sync=True, echo_update=False)
-    eta_index = traitlets.Int(0).tag(sync=True, echo_update=False)
-    all_steps = traitlets.List(traitlets.Int()).tag(sync=True)
-    all_etas = traitlets.List(traitlets.Float()).tag(sync=True)
-    quality = traitlets.List().tag(sync=True)  # S lists of E numbers, or empty
+    row = traitlets.Int(0).tag(sync=True, echo_update=False)
+    column = traitlets.Int(0).tag(sync=True, echo_update=False)
+    row_name = traitlets.Unicode().tag(sync=True)
+    column_name = traitlets.Unicode().tag(sync=True)
+    row_values = traitlets.List(traitlets.Unicode()).tag(sync=True)  # as they are written
+    column_values = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    quality = traitlets.List().tag(sync=True)  # R lists of C numbers, or empty
     quality_label = traitlets.Unicode().tag(sync=True)
-    cost = traitlets.List().tag(sync=True)  # S lists of E numbers, or of one, or empty
+    cost = traitlets.List().tag(sync=True)  # R lists of C numbers, or of one, or empty
     cost_label = traitlets.Unicode().tag(sync=True)
-    shades = traitlets.List().tag(sync=True)  # S lists of E numbers, from 0 (worst) to 1 (best)
+    shades = traitlets.List().tag(sync=True)  # R lists of C numbers, from 0 (worst) to 1 (best)
     extent = traitlets.List(traitlets.Float()).tag(sync=True)
 
     def __init__(
         self,
         samples: Array,
-        steps: Sequence[int],
-        etas: Sequence[float],
+        rows: tuple[str, Sequence[float | str]],
+        columns: tuple[str, Sequence[float | str]],
         *,
         quality: Array | None = None,
         quality_label: str = "",
@@ -77,15 +81,12 @@ class StepsByEta(CourseWidget):
         title: str = "",
         alt: str = "",
     ) -> None:
-        _check_axis("steps", steps, MOST_STEPS)
-        check_ints("steps", steps, minimum=1)
-        _check_axis("etas", etas, MOST_ETAS)
-        for i, eta in enumerate(etas):
-            check_number(f"etas[{i}]", eta, minimum=0)
+        row_name, self._rows = _axis("rows", rows, MOST_ROWS)
+        column_name, self._columns = _axis("columns", columns, MOST_COLUMNS)
         for name, text in (("quality_label", quality_label), ("cost_label", cost_label)):
             if not isinstance(text, str):
                 raise ValueError(f"{name} must be a string, got {text!r}")
-        cells = (len(steps), len(etas))
+        cells = (len(self._rows), len(self._columns))
         array = _samples(samples, *cells)
         extent = list(square_around(array.reshape(-1, 2))) if array.ndim == 4 else []
         qualities = _numbers("quality", quality, cells)
@@ -98,10 +99,11 @@ class StepsByEta(CourseWidget):
             hint="send fewer samples, or a smaller table",
             title=title,
             alt=alt
-            or f"Samples from the same noise for {cells[0]} numbers of steps and {cells[1]} values "
-            "of eta.",
-            all_steps=list(steps),
-            all_etas=[float(eta) for eta in etas],
+            or f"Samples for {cells[0]} values of {row_name} and {cells[1]} of {column_name}.",
+            row_name=row_name,
+            column_name=column_name,
+            row_values=[_written(value) for value in self._rows],
+            column_values=[_written(value) for value in self._columns],
             quality=qualities.tolist(),
             quality_label=quality_label,
             cost=costs.reshape(cells[0], -1).tolist() if costs.size else [],
@@ -112,28 +114,28 @@ class StepsByEta(CourseWidget):
 
     # ---------------------------------------------------------------------------------------- state
 
-    @traitlets.validate("steps_index", "eta_index")
+    @traitlets.validate("row", "column")
     def _index_exists(self, proposal: dict) -> int:
         name, value = proposal["trait"].name, proposal["value"]
-        most = self.arrays["samples"]["shape"][0 if name == "steps_index" else 1] - 1
+        most = self.arrays["samples"]["shape"][0 if name == "row" else 1] - 1
         if not 0 <= value <= most:
             raise ValueError(f"{name} must be an integer from 0 to {most}, got {value}")
         return value
 
     @property
-    def steps(self) -> int:
-        """The number of steps that is chosen."""
-        return self.all_steps[self.steps_index]
+    def row_value(self) -> float | str:
+        """The value of the row that is chosen."""
+        return self._rows[self.row]
 
     @property
-    def eta(self) -> float:
-        """The η that is chosen."""
-        return self.all_etas[self.eta_index]
+    def column_value(self) -> float | str:
+        """The value of the column that is chosen."""
+        return self._columns[self.column]
 
     @property
     def shown(self) -> np.ndarray:
         """The chosen samples as the browser shows them: ``[n, H, W]`` in [0, 1], or ``[N, 2]``."""
-        return self._cell(self.steps_index, self.eta_index)
+        return self._cell(self.row, self.column)
 
     def _cell(self, row: int, column: int) -> np.ndarray:
         cell = self.array("samples")[row, column]
@@ -142,22 +144,21 @@ class StepsByEta(CourseWidget):
     # ---------------------------------------------------------------------------------------- shown
 
     def still(self) -> bytes:
-        """A few telling cells: a row for each η, more steps to the right."""
-        rows = _spread(len(self.all_etas), STILL_ETAS)
-        columns = _spread(len(self.all_steps), STILL_STEPS)
-        figure = Figure(figsize=(1.4 * len(columns) + 0.35, 1.55 * len(rows) + 0.2))
-        grid = figure.subplots(len(rows), len(columns), squeeze=False)
-        for axes, e in zip(grid, rows, strict=True):
-            axes[0].set_ylabel(f"η = {self.all_etas[e]:g}", fontsize=8)
-            for ax, s in zip(axes, columns, strict=True):
-                self._draw_cell(ax, s, e)
+        """A few telling cells, the table on its side: a column becomes a row of the picture."""
+        across = _spread(len(self._rows), STILL_ROWS)
+        down = _spread(len(self._columns), STILL_COLUMNS)
+        figure = Figure(figsize=(1.4 * len(across) + 0.35, 1.55 * len(down) + 0.2))
+        grid = figure.subplots(len(down), len(across), squeeze=False)
+        for axes, column in zip(grid, down, strict=True):
+            axes[0].set_ylabel(f"{self.column_name} = {self.column_values[column]}", fontsize=8)
+            for ax, row in zip(axes, across, strict=True):
+                self._draw_cell(ax, row, column)
                 ax.set(xticks=[], yticks=[])
                 pale_frame(ax)
                 if self.quality:
-                    ax.set_xlabel(f"{self.quality[s][e]:.3g}", fontsize=7, labelpad=2)
-        for ax, s in zip(grid[0], columns, strict=True):
-            steps = self.all_steps[s]
-            ax.set_title(f"{steps} step{'s' if steps > 1 else ''}", fontsize=8)
+                    ax.set_xlabel(f"{self.quality[row][column]:.3g}", fontsize=7, labelpad=2)
+        for ax, row in zip(grid[0], across, strict=True):
+            ax.set_title(f"{self.row_name} = {self.row_values[row]}", fontsize=8)
         if self.quality and self.quality_label:
             figure.text(0.99, 0.005, f"below: {self.quality_label}", fontsize=7, ha="right")
         width, height = figure.get_size_inches()
@@ -167,9 +168,9 @@ class StepsByEta(CourseWidget):
         )  # fmt: skip
         return png(figure)
 
-    def _draw_cell(self, ax: Axes, s: int, e: int) -> None:
+    def _draw_cell(self, ax: Axes, row: int, column: int) -> None:
         """The points of a cell, or its first images."""
-        cell = self._cell(s, e)
+        cell = self._cell(row, column)
         if self.extent:
             x0, x1, y0, y1 = self.extent
             ax.scatter(*cell.T, s=3, linewidths=0, color=PALETTE["model"])
@@ -194,15 +195,31 @@ def _spread(count: int, most: int) -> list[int]:
 # -------------------------------------------------------------------------------------- arguments
 
 
-def _check_axis(name: str, values: object, most: int) -> None:
-    """Require a list or tuple of 1 to ``most`` values, all different."""
+def _axis(name: str, axis: object, most: int) -> tuple[str, list[float | str]]:
+    """A name and 1 to ``most`` values, all different."""
+    wanted = f"{name} must be a name and a list of 1 to {most} different values"
+    if not isinstance(axis, list | tuple) or len(axis) != 2 or not isinstance(axis[0], str):
+        raise ValueError(f"{wanted}, got {axis!r}")
+    what, values = axis
     listed = isinstance(values, list | tuple)
     if not listed or not 1 <= len(values) <= most or len(set(values)) < len(values):
-        raise ValueError(f"{name} must be a list of 1 to {most} different values, got {values!r}")
+        raise ValueError(f"{wanted}, got {axis!r}")
+    for i, value in enumerate(values):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not isinstance(value, str) and not (number and math.isfinite(value)):
+            raise ValueError(f"{name}[1][{i}] must be a finite number or a string, got {value!r}")
+    return what, list(values)
+
+
+def _written(value: float | str) -> str:
+    """A value as it stands at the edge of the table."""
+    if isinstance(value, str):
+        return value
+    return (str(value) if isinstance(value, int) else f"{value:.4g}").replace("-", "−")
 
 
 def _samples(samples: Array, rows: int, columns: int) -> np.ndarray:
-    """Images as uint8 ``[S, E, n, H, W]``, or points as float32 ``[S, E, N, 2]``."""
+    """Images as uint8 ``[R, C, n, H, W]``, or points as float32 ``[R, C, N, 2]``."""
     wanted = f"[{rows}, {columns}, n, H, W] or [{rows}, {columns}, N, 2]"
     array = to_array("samples", samples, wanted, 4, 5, 6)
     other_size = array.shape[:2] != (rows, columns)
@@ -211,7 +228,7 @@ def _samples(samples: Array, rows: int, columns: int) -> np.ndarray:
     if other_size or no_points or many_channels:
         raise ValueError(f"samples must have shape {wanted}, got {list(array.shape)}")
     if array.ndim > 4:
-        images = to_images("samples", array.reshape(-1, *array.shape[-2:]), count="S E n")
+        images = to_images("samples", array.reshape(-1, *array.shape[-2:]), count="R C n")
         return to_bytes(images).reshape(rows, columns, -1, *images.shape[1:])
     if array.shape[2] > MOST_POINTS:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""StepsByEta in a real browser: cells chosen by hand and by key, and the samples they show."""
+"""SampleTable in a real browser: cells chosen by hand and by key, and the samples they show."""
 
 import json
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from course_lib.widgets import StepsByEta
+from course_lib.widgets import SampleTable
 from tests.browser.gallery import GALLERY, in_python
 from tests.browser.harness import (
     cut_off,
@@ -19,7 +19,7 @@ from tests.browser.harness import (
     wait_for_python,
 )
 
-CELL = list(GALLERY).index("etas") + 1
+CELL = list(GALLERY).index("table") + 1
 
 # The red parts of places [x, y] of the canvas, in CSS pixels.
 REDS = """(canvas, places) => {
@@ -30,22 +30,22 @@ REDS = """(canvas, places) => {
 
 
 @pytest.fixture(scope="module")
-def twin() -> StepsByEta:
+def twin() -> SampleTable:
     """The gallery's widget, in Python alone: four images of 4 x 4 pixels in a cell."""
-    return in_python("etas")
+    return in_python("table")
 
 
 def cells(widget: Locator) -> list[list[Locator]]:
     return [row.get_by_role("gridcell").all() for row in widget.get_by_role("row").all()[1:]]
 
 
-def check(widget: Locator, twin: StepsByEta, row: int, column: int) -> None:
+def check(widget: Locator, twin: SampleTable, row: int, column: int) -> None:
     """The cell is marked and named, and its four images are shown two by two."""
-    twin.steps_index, twin.eta_index = row, column
+    twin.row, twin.column = row, column
     number = f"{twin.quality[row][column]:.3g}"
-    said = f"{twin.steps} steps, η = {twin.eta:g}. distance: {number}, "
+    said = f"steps = {twin.row_value}, η = {twin.column_value:g}. distance: {number}, "
     expect(widget.get_by_role("status")).to_have_text(
-        f"{said}network evaluations: {twin.steps}.", timeout=10_000
+        f"{said}network evaluations: {twin.row_value}.", timeout=10_000
     )
     marked = widget.locator("[role=gridcell][aria-selected=true]")
     expect(marked).to_have_count(1)
@@ -75,9 +75,9 @@ def drag(widget: Locator, *way: Locator) -> None:
 
 
 def test_cells_are_chosen_by_click_and_by_drag(
-    show: Callable[..., Locator], twin: StepsByEta
+    show: Callable[..., Locator], twin: SampleTable
 ) -> None:
-    twin.steps_index, twin.eta_index = 0, 0
+    twin.row, twin.column = 0, 0
     widget = show(twin)
     table = cells(widget)
     check(widget, twin, 0, 0)
@@ -87,12 +87,12 @@ def test_cells_are_chosen_by_click_and_by_drag(
     check(widget, twin, 2, 3)
     table[0][0].hover()  # the hand has let go
     check(widget, twin, 2, 3)
-    drag(widget, table[1][1], widget.locator(".eta-hint"))  # beyond the table: the nearest cell
-    assert widget.get_by_role("status").inner_text().startswith("100 steps")
+    drag(widget, table[1][1], widget.locator(".cw-hint"))  # beyond the table: the nearest cell
+    assert widget.get_by_role("status").inner_text().startswith("steps = 100,")
 
 
-def test_keys_walk_and_stop_at_the_edge(show: Callable[..., Locator], twin: StepsByEta) -> None:
-    twin.steps_index, twin.eta_index = 0, 0
+def test_keys_walk_and_stop_at_the_edge(show: Callable[..., Locator], twin: SampleTable) -> None:
+    twin.row, twin.column = 0, 0
     widget = show(twin, width=356)
     press_keys(widget, ["ArrowRight", "ArrowRight", "ArrowDown"])
     check(widget, twin, 1, 2)
@@ -105,24 +105,24 @@ def test_keys_walk_and_stop_at_the_edge(show: Callable[..., Locator], twin: Step
 # ------------------------------------------------------------------------------------ with a kernel
 
 
-def test_python_hears_of_it_and_can_say_it(live: Page, twin: StepsByEta) -> None:
-    python(live, "etas.steps_index, etas.eta_index = 0, 0")
+def test_python_hears_of_it_and_can_say_it(live: Page, twin: SampleTable) -> None:
+    python(live, "table.row, table.column = 0, 0")
     widget = live_widget(live, CELL)
     check(widget, twin, 0, 0)
     press_keys(widget, ["ArrowRight", "ArrowDown", "ArrowDown", "ArrowRight"])
-    told = "import json; print(json.dumps([etas.steps, etas.eta, etas.steps_index]))"
+    told = "import json; print(json.dumps([table.row_value, table.column_value, table.row]))"
     wait_for_python(live, told, json.dumps([100, 0.5, 2]))
     check(widget, twin, 2, 2)
     cells(widget)[1][3].click()
     wait_for_python(live, told, json.dumps([20, 1.0, 1]))
-    python(live, "etas.eta_index = 0")
+    python(live, "table.column = 0")
     check(widget, twin, 1, 0)
-    refused = python(live, "etas.steps_index = 3")
-    assert refused == "ValueError: steps_index must be an integer from 0 to 2, got 3"
+    refused = python(live, "table.row = 3")
+    assert refused == "ValueError: row must be an integer from 0 to 2, got 3"
     check(widget, twin, 1, 0)
 
 
-def test_the_stored_copy_is_alive(trusted: Page, twin: StepsByEta) -> None:
+def test_the_stored_copy_is_alive(trusted: Page, twin: SampleTable) -> None:
     widget = stored_widget(trusted, CELL)
     cells(widget)[2][1].click()
     check(widget, twin, 2, 1)
@@ -132,7 +132,7 @@ def test_the_stored_copy_is_alive(trusted: Page, twin: StepsByEta) -> None:
 
 
 def test_the_best_cell_is_the_brightest_and_every_number_is_legible(
-    show: Callable[..., Locator], twin: StepsByEta
+    show: Callable[..., Locator], twin: SampleTable
 ) -> None:
     widget = show(twin, style="background: #111")
     parse = """node => ["backgroundColor", "color"].map(
@@ -153,10 +153,11 @@ def test_it_fits_any_width(show: Callable[..., Locator], *, points: bool) -> Non
     samples = rng.normal(size=(10, 6, 80, 2)) if points else rng.random((10, 6, 6, 28, 28))
     numbers = 10 ** rng.uniform(-2, 3, (10, 6))
     widget = show(
-        StepsByEta(
-            samples, steps, etas, quality=numbers, quality_label="Fréchet distance of features",
+        SampleTable(
+            samples, ("steps", steps), ("η", etas), quality=numbers,
+            quality_label="Fréchet distance of features",
             cost=numbers if points else steps, cost_label="seconds",
         )
     )  # fmt: skip
-    parts = "canvas, p, .eta-table, .eta-table *, .eta-scale"
+    parts = "canvas, p, .table-grid, .table-grid *, .table-scale"
     assert cut_off(widget, (324, 344, 500, 624, 744), parts) == []

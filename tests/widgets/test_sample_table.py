@@ -1,4 +1,4 @@
-"""StepsByEta: which cell it shows, how it is coloured, and what it refuses."""
+"""SampleTable: which cell it shows, how it is coloured, and what it refuses."""
 
 import io
 
@@ -8,10 +8,10 @@ import torch
 import traitlets
 from PIL import Image
 
-from course_lib.widgets import StepsByEta
+from course_lib.widgets import SampleTable
 
 RNG = np.random.default_rng(0)
-STEPS, ETAS = [5, 20, 100], [0, 0.2, 0.5, 1.0]
+STEPS, ETAS = ("steps", [5, 20, 100]), ("η", [0, 0.2, 0.5, 1.0])
 IMAGES = RNG.random((3, 4, 6, 8, 7))
 POINTS = RNG.normal(size=(3, 4, 50, 2))
 
@@ -20,51 +20,51 @@ POINTS = RNG.normal(size=(3, 4, 50, 2))
 
 
 def test_each_cell_shows_its_own_samples() -> None:
-    widget = StepsByEta(IMAGES, STEPS, ETAS)
-    assert (widget.steps, widget.eta) == (5, 0.0)
+    widget = SampleTable(IMAGES, STEPS, ETAS)
+    assert (widget.row_value, widget.column_value) == (5, 0.0)
     for s in range(3):
         for e in range(4):
-            widget.steps_index, widget.eta_index = s, e
-            assert (widget.steps, widget.eta) == (STEPS[s], ETAS[e])
+            widget.row, widget.column = s, e
+            assert (widget.row_value, widget.column_value) == (STEPS[1][s], ETAS[1][e])
             np.testing.assert_array_equal(widget.shown, np.rint(255 * IMAGES[s, e]) / 255)
     assert len(widget.data) == IMAGES.size
 
 
 def test_points_are_welcome() -> None:
-    widget = StepsByEta(POINTS, STEPS, ETAS)
-    widget.steps_index, widget.eta_index = 1, 2
+    widget = SampleTable(POINTS, STEPS, ETAS)
+    widget.row, widget.column = 1, 2
     np.testing.assert_allclose(widget.shown, POINTS[1, 2], atol=1e-3)
     x0, x1, y0, y1 = widget.extent
     assert (([x0, y0] < POINTS) & ([x1, y1] > POINTS)).all(-1).mean() > 0.95
-    assert StepsByEta(IMAGES, STEPS, ETAS).extent == []
+    assert SampleTable(IMAGES, STEPS, ETAS).extent == []
 
 
 def test_tensors_with_a_channel_are_welcome() -> None:
-    tensors = StepsByEta(torch.tensor(IMAGES).unsqueeze(3), (5, 20, 100), tuple(ETAS))
-    plain = StepsByEta(IMAGES, STEPS, ETAS)
+    tensors = SampleTable(torch.tensor(IMAGES).unsqueeze(3), ["steps", (5, 20, 100)], ETAS)
+    plain = SampleTable(IMAGES, STEPS, ETAS)
     assert (tensors.data, tensors.arrays) == (plain.data, plain.arrays)
 
 
 def test_the_smallest_number_is_the_brightest() -> None:
     powers = np.array([[4, 3, 2, 0], [2, 1, 4, 3], [1, 2, 3, 4]])
-    widget = StepsByEta(IMAGES, STEPS, ETAS, quality=10.0**powers)
+    widget = SampleTable(IMAGES, STEPS, ETAS, quality=10.0**powers)
     np.testing.assert_allclose(widget.shades, 1 - powers / 4, atol=1e-6)
     assert widget.quality[0] == [10_000, 1_000, 100, 1]
     # A number that has no logarithm: evenly in the numbers themselves.
-    widget = StepsByEta(IMAGES, STEPS, ETAS, quality=powers)
+    widget = SampleTable(IMAGES, STEPS, ETAS, quality=powers)
     np.testing.assert_allclose(widget.shades, 1 - powers / 4, atol=1e-6)
-    assert StepsByEta(IMAGES, STEPS, ETAS, quality=np.ones((3, 4))).shades == [[1] * 4] * 3
+    assert SampleTable(IMAGES, STEPS, ETAS, quality=np.ones((3, 4))).shades == [[1] * 4] * 3
 
 
 def test_cost_stands_for_rows_or_for_cells() -> None:
-    assert StepsByEta(IMAGES, STEPS, ETAS).cost == []
-    rows = StepsByEta(IMAGES, STEPS, ETAS, cost=[5, 20, 100])
+    assert SampleTable(IMAGES, STEPS, ETAS).cost == []
+    rows = SampleTable(IMAGES, STEPS, ETAS, cost=[5, 20, 100])
     assert (rows.cost, rows.quality) == ([[5], [20], [100]], [])
     seconds = np.arange(1.0, 13).reshape(3, 4)
-    both = StepsByEta(IMAGES, STEPS, ETAS, quality=seconds + 1, cost=seconds, cost_label="s")
+    both = SampleTable(IMAGES, STEPS, ETAS, quality=seconds + 1, cost=seconds, cost_label="s")
     assert both.cost == seconds.tolist()
     assert both.quality == (seconds + 1).tolist()
-    alone = StepsByEta(IMAGES, STEPS, ETAS, cost=seconds, cost_label="s")
+    alone = SampleTable(IMAGES, STEPS, ETAS, cost=seconds, cost_label="s")
     assert (alone.quality, alone.quality_label, alone.cost) == (seconds.tolist(), "s", [])
     assert alone.shades[0][0] == 1
 
@@ -74,10 +74,10 @@ def test_cost_stands_for_rows_or_for_cells() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value", "most"),
-    [("steps_index", 3, 2), ("steps_index", -1, 2), ("eta_index", 4, 3), ("eta_index", -1, 3)],
+    [("row", 3, 2), ("row", -1, 2), ("column", 4, 3), ("column", -1, 3)],
 )
 def test_a_cell_that_does_not_exist_is_refused(name: str, value: int, most: int) -> None:
-    widget = StepsByEta(IMAGES, STEPS, ETAS)
+    widget = SampleTable(IMAGES, STEPS, ETAS)
     setattr(widget, name, most)
     with pytest.raises(ValueError, match=f"{name} must be .* from 0 to {most}, got {value}"):
         setattr(widget, name, value)
@@ -101,17 +101,17 @@ def test_a_cell_that_does_not_exist_is_refused(name: str, value: int, most: int)
         ({"samples": 2 * IMAGES}, r"samples must lie in \[0, 1\]"),
         ({"samples": np.nan * IMAGES}, "samples must be finite"),
         ({"samples": np.zeros((3, 4, 40, 28, 28))}, "at most 300,000 bytes.*send fewer samples"),
-        ({"steps": [5, 20]}, r"samples must have shape \[2, 4, n, H, W\]"),
-        ({"steps": [5, 20, 20]}, "steps must be a list of 1 to 10 different values"),
-        ({"steps": []}, "steps must be a list of 1 to 10 different values"),
-        ({"steps": list(range(1, 12))}, "steps must be a list of 1 to 10 different values"),
-        ({"steps": 5}, "steps must be a list of 1 to 10 different values, got 5"),
-        ({"steps": [0, 20, 100]}, r"steps\[0\] must be an integer of at least 1, got 0"),
-        ({"steps": [5, 20.5, 100]}, r"steps\[1\] must be an integer of at least 1, got 20.5"),
-        ({"etas": [0, 0.2, 0.5, -1]}, r"etas\[3\] must be a finite number of at least 0, got -1"),
-        ({"etas": [0, 0.2, 0.5, "1"]}, r"etas\[3\] must be a finite number"),
-        ({"etas": [0, 1, 2, 0.0]}, "etas must be a list of 1 to 6 different values"),
-        ({"etas": [0.1 * k for k in range(7)]}, "etas must be a list of 1 to 6 different values"),
+        ({"rows": ("steps", [5, 20])}, r"samples must have shape \[2, 4, n, H, W\]"),
+        ({"rows": ("steps", [5, 20, 20])}, "rows must be a name and a list of 1 to 10 different"),
+        ({"rows": ("steps", [])}, "rows must be a name and a list of 1 to 10 different values"),
+        ({"rows": ("steps", list(range(1, 12)))}, "rows must be a name and a list of 1 to 10"),
+        ({"rows": ("steps", 5)}, r"rows must be a name and a list .*, got \('steps', 5\)"),
+        ({"rows": [5, 20, 100]}, r"rows must be a name and a list .*, got \[5, 20, 100\]"),
+        ({"rows": (3, [5, 20, 100])}, "rows must be a name and a list"),
+        ({"rows": ("steps", [5, 20, float("nan")])}, r"rows\[1\]\[2\] must be a finite number"),
+        ({"columns": ("η", [0, 0.2, None, 1])}, r"columns\[1\]\[2\] must be a finite number"),
+        ({"columns": ("η", [0, 1, 2, 0.0])}, "columns must be a name and a list of 1 to 6"),
+        ({"columns": ("η", [0.1 * k for k in range(7)])}, "columns must be a name and a list of 1"),
         ({"quality": np.ones(3)}, r"quality must have shape \[3, 4\], got \[3\]"),
         ({"quality": np.ones((4, 3))}, r"quality must have shape \[3, 4\], got \[4, 3\]"),
         ({"quality": np.full((3, 4), np.inf)}, "quality must be finite"),
@@ -124,13 +124,13 @@ def test_a_cell_that_does_not_exist_is_refused(name: str, value: int, most: int)
 )
 def test_bad_arguments_are_named(change: dict, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        StepsByEta(**{"samples": IMAGES, "steps": STEPS, "etas": ETAS} | change)
+        SampleTable(**{"samples": IMAGES, "rows": STEPS, "columns": ETAS} | change)
 
 
 # --------------------------------------------------------------------------------------- the still
 
 
-def still_levels(widget: StepsByEta, rows: int, columns: int) -> np.ndarray:
+def still_levels(widget: SampleTable, rows: int, columns: int) -> np.ndarray:
     """The grey level at a quarter of each picture of the still, [rows, columns]."""
     content = widget.still()
     assert len(content) < 60_000
@@ -144,26 +144,37 @@ def still_levels(widget: StepsByEta, rows: int, columns: int) -> np.ndarray:
 
 
 def test_the_still_picture_shows_telling_cells() -> None:
-    steps, etas = [1, 2, 5, 10, 20, 50, 100], [0, 0.2, 0.4, 0.6, 1]
+    steps, etas = ("steps", [1, 2, 5, 10, 20, 50, 100]), ("η", [0, 0.2, 0.4, 0.6, 1])
     level = np.linspace(0, 0.6, 35).reshape(7, 5)
     images = np.broadcast_to(level.reshape(7, 5, 1, 1, 1), (7, 5, 1, 8, 8))
-    widget = StepsByEta(images, steps, etas, quality=level + 1, quality_label="distance")
+    widget = SampleTable(images, steps, etas, quality=level + 1, quality_label="distance")
     wanted = 255 * level[np.ix_([0, 2, 4, 6], [0, 2, 4])].T
     np.testing.assert_allclose(still_levels(widget, 3, 4), wanted, atol=5)  # of few colours
 
 
+def test_values_are_numbers_or_words() -> None:
+    widget = SampleTable(
+        IMAGES, ("solver", ["Euler", "Heun", "RK-4"]), ("shift", [-1, 0.5, 1 / 3, 1200])
+    )
+    assert widget.row_values == ["Euler", "Heun", "RK-4"]
+    assert widget.column_values == ["−1", "0.5", "0.3333", "1200"]
+    widget.row, widget.column = 1, 0
+    assert (widget.row_value, widget.column_value) == ("Heun", -1)
+    assert widget.alt == "Samples for 3 values of solver and 4 of shift."
+
+
 @pytest.mark.parametrize("samples", [IMAGES[:1, :1, :1], POINTS[:1, :1, :1]])
 def test_a_table_of_one_cell_can_be_shown(samples: np.ndarray) -> None:
-    widget = StepsByEta(samples, [1], [0.0], quality=[[2.0]], cost=[1])
+    widget = SampleTable(samples, ("a", [1]), ("b", [0.0]), quality=[[2.0]], cost=[1])
     assert len(widget.still()) < 60_000
     assert widget.shown.shape == samples.shape[2:]
 
 
 def test_the_stored_form_holds_its_state() -> None:
-    widget = StepsByEta(IMAGES, STEPS, ETAS, title="Steps </script>")
-    widget.steps_index, widget.eta_index = 2, 3
+    widget = SampleTable(IMAGES, STEPS, ETAS, title="Steps </script>")
+    widget.row, widget.column = 2, 3
     stored = widget.static_html()
-    for text in ("&quot;steps_index&quot;: 2", "&quot;eta_index&quot;: 3", "[5, 20, 100]"):
+    for text in ("&quot;row&quot;: 2", "&quot;column&quot;: 3", "[&quot;5&quot;, &quot;20&quot;"):
         assert text in stored
     assert widget.static_html() == stored
-    assert repr(widget) == "StepsByEta('Steps </script>')"
+    assert repr(widget) == "SampleTable('Steps </script>')"
