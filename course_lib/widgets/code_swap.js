@@ -1,10 +1,17 @@
 // CodeSwap: paint on the code map of a VQ-VAE and watch the image that it decodes to.
 
-import { PALETTE, colourTable } from "./parts/colours.js";
+import { PALETTE, colourWords } from "./parts/colours.js";
+import { button, row } from "./parts/controls.js";
 import { unpack } from "./parts/data.js";
-import { kernelLine } from "./parts/kernel.js";
+import { drag } from "./parts/drag.js";
+import { kernelLine, waitSign } from "./parts/kernel.js";
 import { onKeys } from "./parts/keys.js";
+import { hint, say, spoken, status, takesKeys } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
+import { clamp, words } from "./parts/panel.js";
+import { drawCursor, greyCanvas, pixelSheet } from "./parts/pixels.js";
+import { listenersOf, perModel } from "./parts/shared.js";
+import STYLE from "./code_swap.css" with { type: "css" };
 
 const NO_KERNEL = "That change needs a running kernel: run this cell.";
 const MOST_PAST = 200; // maps to go back to
@@ -73,29 +80,22 @@ function changedCells(before, after) {
 
 // ------------------------------------------------------------------------- what all views share
 
-const MEMORIES = new WeakMap();
-
 // The image that is shown, the one before the last change, and the maps to go back to. A drag over
 // many cells is one change.
-function memoryOf(model) {
-  if (MEMORIES.has(model)) return MEMORIES.get(model);
+const memoryOf = perModel((model) => {
   const data = examplesOf(model);
-  const listeners = new Set();
+  const { tell, listen } = listenersOf();
   const now = () => ({ example: model.get("example"), map: model.get("codes").flat() });
   const memory = {
     data, past: [], last: now(), dragging: false, notice: "", encoding: null,
     levels: null, how: "", before: null, changed: []
   };
-  const tell = () => listeners.forEach((listener) => listener());
   let begun = false; // this drag has changed a cell
   let undoing = false;
 
   memory.now = now;
   memory.own = () => data.maps[model.get("example")];
-  memory.listen = (listener) => {
-    listeners.add(listener);
-    return () => listeners.delete(listener);
-  };
+  memory.listen = listen;
   memory.say = (notice) => {
     memory.notice = notice;
     tell();
@@ -192,165 +192,90 @@ function memoryOf(model) {
 
   model.on("change:codes", changed);
   for (const name of ["example", "brush", "source"]) model.on(`change:${name}`, tell);
-  MEMORIES.set(model, memory);
   look();
   readChanges(model, data).then((changes) => {
     data.changes = changes;
     look();
   });
   return memory;
-}
+});
 
 const cells = (count) => `${count} ${count === 1 ? "cell" : "cells"}`;
 
-// --------------------------------------------------------------------------------------- the look
+// --------------------------------------------------------------------------------------- painting
 
-const STYLE = `
-.swap-frame { container-type: inline-size; }
-.swap-body { display: grid; grid-template-columns: 108px minmax(0, 336px) 172px; gap: 10px 22px; justify-content: space-between; }
-.swap-body canvas { display: block; }
-.swap-body .cw-stage canvas, .swap-decoded { touch-action: none; cursor: crosshair; border-radius: 3px; }
-.swap-body canvas:focus { outline: none; }
-.swap-body canvas:focus-visible { outline: 2px solid var(--cw-accent); outline-offset: 2px; }
-.swap-name { min-height: 18px; margin-bottom: 3px; color: var(--cw-muted); font-size: 12px; line-height: 18px; font-variant-numeric: tabular-nums; }
-.swap-name b { color: var(--cw-ink); font-weight: 600; }
-.swap-map .swap-name { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
-.swap-how { min-height: 34px; margin: 3px 0 6px; font-size: 12px; line-height: 17px; color: var(--cw-muted); }
-.swap-thumbs { display: flex; flex-wrap: wrap; gap: 6px; }
-.swap-widget .swap-thumbs button, .swap-widget .swap-codes button {
-  padding: 0; border: 0; border-radius: 3px; background: none; cursor: pointer; line-height: 0; color: inherit; font: inherit;
-  box-shadow: 0 0 0 1px var(--cw-line);
-}
-.swap-thumbs canvas { display: block; width: 30px; height: auto; border-radius: 3px; image-rendering: pixelated; }
-.swap-examples .swap-thumbs { margin-top: 10px; }
-.swap-original { width: 104px; image-rendering: pixelated; border-radius: 3px; box-shadow: 0 0 0 1px var(--cw-line); }
-.swap-widget .swap-thumbs button[aria-pressed="true"], .swap-widget .swap-codes button[aria-pressed="true"] {
-  box-shadow: 0 0 0 1px var(--cw-plot), 0 0 0 3px ${PALETTE.model};
-}
-.swap-widget .swap-examples button[aria-pressed="true"] { box-shadow: 0 0 0 1px var(--cw-plot), 0 0 0 3px var(--cw-accent); }
-.swap-thumbs button:disabled { opacity: 0.35; cursor: default; }
-.swap-brushes { display: flex; flex-wrap: wrap; gap: 10px 26px; margin-top: 12px; }
-.swap-brushes > :first-child { flex: 1 1 330px; }
-.swap-brushes > :last-child { flex: 0 1 210px; }
-.swap-codes { display: flex; flex-wrap: wrap; gap: 6px; max-height: 170px; overflow-y: auto; padding: 4px; margin: -4px; }
-.swap-widget .swap-codes button { width: 34px; padding: 4px 0 1px; background: var(--cw-fill); }
-.swap-codes canvas { display: block; width: 22px; height: 22px; margin: 0 auto; image-rendering: pixelated; }
-.swap-codes span { display: block; font-size: 11px; line-height: 15px; font-variant-numeric: tabular-nums; }
-.swap-more { margin: 6px 0 0; color: var(--cw-muted); font-size: 12px; }
-.course-widget .swap-tools { flex-wrap: wrap; gap: 6px; padding-top: 10px; }
-.swap-tools button { border: 1px solid var(--cw-line); padding: 0 12px; }
-.swap-widget .swap-tools button:disabled { opacity: 0.45; cursor: default; }
-.swap-status { min-height: 20px; margin: 8px 0 0; overflow-wrap: anywhere; }
-.swap-status.failed { border-left: 3px solid ${PALETTE.error}; padding-left: 8px; }
-.swap-hint { margin: 6px 0 0; color: var(--cw-muted); font-size: 12px; }
-@container (max-width: 600px) {
-  .swap-body { grid-template-columns: minmax(0, 1fr); }
-  .swap-examples { display: flex; flex-wrap: wrap; gap: 8px 14px; }
-  .swap-examples .swap-name { flex: 1 1 100%; margin: 0 0 -6px; }
-  .swap-examples .swap-original { width: 72px; height: auto; }
-  .swap-examples .swap-thumbs { flex: 1; margin: 0; align-content: start; }
-  .swap-images { display: grid; grid-template-columns: 172px 1fr; gap: 0 20px; }
-}
-`;
-
-// Grey levels on a small canvas, a pixel each.
-function paintGrey(canvas, levels) {
-  const ctx = canvas.getContext("2d");
-  const pixels = ctx.createImageData(canvas.width, canvas.height);
-  levels.forEach((level, i) => pixels.data.set([level, level, level, 255], 4 * i));
-  ctx.putImageData(pixels, 0, 0);
-}
-
-function greyCanvas(levels, width, height, attributes = {}) {
-  const canvas = element("canvas", { width, height, ...attributes });
-  paintGrey(canvas, levels);
-  return canvas;
-}
-
-// Light inside dark: seen on every grey.
-function outlineBox(ctx, x, y, w, h) {
-  ctx.lineJoin = "miter";
-  for (const [colour, line] of [["#000000", 4], ["#ffffff", 2]]) {
-    ctx.strokeStyle = colour;
-    ctx.lineWidth = line;
-    ctx.strokeRect(x + 1, y + 1, w - 2, h - 2);
-  }
-}
-
-// -------------------------------------------------------------------------------------- the widget
-
-function render({ model, el }) {
-  const memory = memoryOf(model);
+// What the brush does to the map, and where it is: `cursor` is the cell under pointer or keyboard.
+function brushOf(model, memory) {
   const { data } = memory;
-  const { count, rows, columns, height, width } = data;
-  const size = rows * columns;
-  const stored = model.get("stored");
-  const palette = model.standIn ? model.get("palette").slice(0, stored.codes || 0) : model.get("palette");
-  const pictures = data.originals || data.decoded;
-  const signed = colourTable("signed");
-  let cursor = null; // the cell under the pointer or the keyboard
-
-  // -------------------------------------------------------------------------------------- painting
-
-  const map = () => model.get("codes").flat();
-  const brushAt = (cell) => {
+  const { rows, columns } = data;
+  const all = model.get("palette");
+  const palette = model.standIn ? all.slice(0, model.get("stored").codes || 0) : all;
+  const brush = { palette, cursor: null };
+  brush.map = () => model.get("codes").flat();
+  brush.at = (cell) => {
     const source = model.get("source");
     return source === null ? model.get("brush") : data.maps[source][cell];
   };
-  const change = (changes) => {
-    const next = map();
+  brush.paint = (some) => {
+    const next = brush.map();
     let missing = 0;
-    for (const [cell, code] of changes) {
-      if (memory.can(cell, code)) next[cell] = code;
+    for (const cell of some) {
+      if (memory.can(cell, brush.at(cell))) next[cell] = brush.at(cell);
       else missing += 1;
     }
     // Where decode has failed, painting the same once more asks once more.
     const again = memory.how === "failed" && !missing;
-    if (again || changedCells(map(), next).length) memory.go({ example: model.get("example"), map: next });
-    if (missing) memory.say(missing < changes.length ? `${cells(missing)} could not be changed. ${NO_KERNEL}` : NO_KERNEL);
+    if (again || changedCells(brush.map(), next).length) memory.go({ example: model.get("example"), map: next });
+    if (missing) memory.say(missing < some.length ? `${cells(missing)} could not be changed. ${NO_KERNEL}` : NO_KERNEL);
   };
-  const paint = (some) => change(some.map((cell) => [cell, brushAt(cell)]));
-  const pick = (cell) => {
+  brush.choose = (code) => {
     model.set("source", null);
-    memory.choose("brush", map()[cell]);
+    memory.choose("brush", code);
   };
-  const cycle = (by) => {
+  brush.pick = (cell) => brush.choose(brush.map()[cell]);
+  brush.cycle = (by) => {
     if (!palette.length) return;
     const place = palette.indexOf(model.get("brush"));
-    const next = place < 0 ? 0 : (place + by + palette.length) % palette.length;
-    model.set("source", null);
-    memory.choose("brush", palette[next]);
+    brush.choose(palette[place < 0 ? 0 : (place + by + palette.length) % palette.length]);
   };
+  brush.nameOf = (cell) => `row ${Math.floor(cell / columns) + 1}, column ${(cell % columns) + 1}`;
+  brush.describe = (cell) => {
+    const [code, before] = [brush.map()[cell], memory.own()[cell]];
+    return `code ${code}${code === before ? "" : `, was ${before}`}`;
+  };
+  // One step with the keys; the first goes to the middle.
+  brush.next = (down, right) => {
+    const { cursor } = brush;
+    if (cursor === null) return Math.floor(rows / 2) * columns + Math.floor(columns / 2);
+    return clamp(Math.floor(cursor / columns) + down, 0, rows - 1) * columns
+      + clamp((cursor % columns) + right, 0, columns - 1);
+  };
+  return brush;
+}
 
-  // --------------------------------------------------------------------------------------- drawing
+// ------------------------------------------------------------------------------------ the pictures
 
-  // All swatches on one canvas, from which cells are drawn.
-  const across = 32;
-  const sheet = element("canvas", {
-    width: across * data.wide, height: Math.ceil(data.swatches.length / across) * data.tall
-  });
-  const swatchAt = (code) => [(code % across) * data.wide, Math.floor(code / across) * data.tall];
-  const small = data.swatches.map((levels) => greyCanvas(levels, data.wide, data.tall));
-  small.forEach((swatch, code) => sheet.getContext("2d").drawImage(swatch, ...swatchAt(code)));
-
-  const drawMap = (ctx, { width: space }, theme) => {
-    const [now, own] = [map(), memory.own()];
+// The map of codes: a swatch in each cell, its number where there is room.
+function mapPicture({ rows, columns, wide, tall, swatches }) {
+  const across = 32; // swatches side by side on the canvas from which cells are drawn
+  const sheet = element("canvas", { width: across * wide, height: Math.ceil(swatches.length / across) * tall });
+  const placeOf = (code) => [(code % across) * wide, Math.floor(code / across) * tall];
+  swatches.forEach((levels, code) =>
+    sheet.getContext("2d").drawImage(greyCanvas(levels, wide, tall), ...placeOf(code)));
+  return (ctx, space, now, own, cursor, theme) => {
     const cell = space / columns;
     const roomy = cell >= 28;
     ctx.imageSmoothingEnabled = false; // pixels are what the model made, so show them as pixels
-    ctx.font = `${Math.min(13, Math.round(cell / 3.4))}px ${theme.font}`;
-    ctx.textAlign = "center";
-    ctx.textBaseline = "middle";
     now.forEach((code, i) => {
       const [x, y] = [(i % columns) * cell, Math.floor(i / columns) * cell];
       ctx.fillStyle = theme.fill;
       ctx.fillRect(x + 1, y + 1, cell - 2, cell - 2);
       const side = roomy ? 0.52 * cell : cell - 4;
       const [left, top] = [x + (cell - side) / 2, roomy ? y + 0.11 * cell : y + 2];
-      ctx.drawImage(sheet, ...swatchAt(code), data.wide, data.tall, left, top, side, side);
+      ctx.drawImage(sheet, ...placeOf(code), wide, tall, left, top, side, side);
       if (roomy) {
-        ctx.fillStyle = theme.ink;
-        ctx.fillText(String(code), x + cell / 2, y + 0.81 * cell);
+        const font = `${Math.min(13, Math.round(cell / 3.4))}px ${theme.font}`;
+        words(ctx, String(code), x + cell / 2, y + 0.81 * cell, theme.ink, font, "center");
       }
       if (code !== own[i]) {
         ctx.strokeStyle = PALETTE.model;
@@ -358,308 +283,279 @@ function render({ model, el }) {
         ctx.strokeRect(x + 2, y + 2, cell - 4, cell - 4);
       }
     });
-    if (cursor !== null) {
-      outlineBox(ctx, (cursor % columns) * cell, Math.floor(cursor / columns) * cell, cell, cell);
+    if (cursor !== null) drawCursor(ctx, (cursor % columns) * cell, Math.floor(cursor / columns) * cell, cell, cell);
+  };
+}
+
+// An image on a canvas of its own, each of its pixels a block of `unit` screen pixels.
+function imagePicture({ rows, columns, width, height }, most, attributes) {
+  const unit = Math.max(1, Math.floor(most / width));
+  const [wide, high] = [unit * width, unit * height];
+  const canvas = element("canvas", { role: "img", ...attributes });
+  Object.assign(canvas.style, { width: `${wide}px`, height: `${high}px` });
+  const sheet = pixelSheet(width, height);
+  // Where a cell is: its place, width and height.
+  const box = (cell) => [
+    ((cell % columns) * wide) / columns, (Math.floor(cell / columns) * high) / rows, wide / columns, high / rows
+  ];
+  const draw = (ratio, values, table, marks) => {
+    if (canvas.width !== Math.round(wide * ratio)) {
+      canvas.width = Math.round(wide * ratio);
+      canvas.height = Math.round(high * ratio);
     }
+    const ctx = canvas.getContext("2d");
+    sheet.paint(values, table);
+    ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
+    ctx.imageSmoothingEnabled = false;
+    ctx.drawImage(sheet.canvas, 0, 0, wide, high);
+    marks(ctx, box);
   };
+  return { canvas, draw };
+}
 
-  // An image on a canvas of its own, each of its pixels a block of `unit` screen pixels.
-  const image = (most, attributes) => {
-    const unit = Math.max(1, Math.floor(most / width));
-    const canvas = element("canvas", attributes);
-    Object.assign(canvas.style, { width: `${unit * width}px`, height: `${unit * height}px` });
-    const pixels = element("canvas", { width, height });
-    const box = (cell) => {
-      const [row, column] = [Math.floor(cell / columns), cell % columns];
-      return [
-        (column * width * unit) / columns, (row * height * unit) / rows,
-        (width * unit) / columns, (height * unit) / rows
-      ];
-    };
-    const draw = (ratio, colours, marks) => {
-      if (canvas.width !== Math.round(unit * width * ratio)) {
-        canvas.width = Math.round(unit * width * ratio);
-        canvas.height = Math.round(unit * height * ratio);
+const SIGNED = colourWords("signed");
+
+// The largest change of a grey level, and each as an index into the map of signed colours.
+function differences(levels, before) {
+  if (!before) return { largest: 0, shades: levels.map(() => 127.5) };
+  const largest = levels.reduce((most, level, i) => Math.max(most, Math.abs(level - before[i])), 0);
+  const unit = 127.5 / Math.max(largest, 26);
+  return { largest, shades: levels.map((level, i) => 127.5 + unit * (level - before[i])) };
+}
+
+// ------------------------------------------------------------------------------- pointer and keys
+
+// On the map and on the image: both are divided into the same cells.
+function paintOn(target, view, memory, brush, point) {
+  const { rows, columns } = memory.data;
+  let last = ""; // the place of the pointer
+  const inCells = ([x, y]) => [(y / target.clientHeight) * rows, (x / target.clientWidth) * columns];
+  const cellAt = ([y, x]) => {
+    const inside = y >= 0 && y < rows && x >= 0 && x < columns;
+    return inside ? Math.floor(y) * columns + Math.floor(x) : null;
+  };
+  // All cells on the straight way from one place to another: a quick move leaves none out.
+  const between = (from, to) => {
+    const steps = Math.max(1, Math.ceil(4 * Math.hypot(to[0] - from[0], to[1] - from[1])));
+    const way = Array.from({ length: steps + 1 }, (_, k) => cellAt(from.map((v, axis) => v + ((to[axis] - v) * k) / steps)));
+    return [...new Set(way)].filter((cell) => cell !== null);
+  };
+  drag(target, {
+    buttons: [0, 1, 2], focus: view.canvas, end: () => memory.drag(false),
+    start: (place, event) => {
+      let at = inCells(place);
+      const cell = cellAt(at);
+      if (cell === null) return null;
+      point(cell);
+      if (event.shiftKey || event.altKey || event.button !== 0) {
+        brush.pick(cell);
+        return () => {};
       }
-      const ctx = canvas.getContext("2d");
-      const target = pixels.getContext("2d");
-      const bits = target.createImageData(width, height);
-      for (let i = 0; i < width * height; i++) bits.data.set([...colours(i), 255], 4 * i);
-      target.putImageData(bits, 0, 0);
-      ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
-      ctx.imageSmoothingEnabled = false;
-      ctx.drawImage(pixels, 0, 0, unit * width, unit * height);
-      marks(ctx, box);
-    };
-    return { canvas, draw };
-  };
-  const decoded = image(168, { class: "swap-decoded", role: "img" });
-  const difference = image(112, { class: "swap-difference", role: "img", "aria-label": "Difference to the image before" });
+      memory.drag(true);
+      brush.paint([cell]);
+      return (to) => {
+        const way = between(at, inCells(to));
+        at = inCells(to);
+        const now = brush.map();
+        if (way.some((one) => now[one] !== brush.at(one))) brush.paint(way);
+      };
+    },
+    hover: (place, event) => {
+      // A browser tells of a move, too, when the page moves below a pointer that rests.
+      const screen = `${event.clientX} ${event.clientY}`;
+      if (screen !== last) point(cellAt(inCells(place)));
+      last = screen;
+    },
+    leave: () => point(null)
+  });
+  target.addEventListener("contextmenu", (event) => {
+    event.preventDefault();
+    event.stopPropagation(); // JupyterLab has a menu of its own
+  });
+}
 
-  const draw = (ctx, canvasSize, theme) => {
-    drawMap(ctx, canvasSize, theme);
-    const { levels, before } = memory;
-    const grey = (i) => [levels[i], levels[i], levels[i]];
-    decoded.draw(canvasSize.ratio, grey, (target, box) => {
-      if (cursor !== null) outlineBox(target, ...box(cursor));
+function keysOf(view, memory, brush, point) {
+  const speak = spoken(view);
+  const tell = () => speak(`${brush.nameOf(brush.cursor)}, ${brush.describe(brush.cursor)}`);
+  const walk = (down, right) => () => {
+    point(brush.next(down, right));
+    tell();
+  };
+  const brushed = (by) => () => {
+    brush.cycle(by);
+    speak(`code ${view.model.get("brush")} to paint with`);
+  };
+  const atCursor = (act) => () => {
+    if (brush.cursor === null) return;
+    act(brush.cursor);
+    tell();
+  };
+  onKeys(view, {
+    ArrowUp: walk(-1, 0), ArrowDown: walk(1, 0), ArrowLeft: walk(0, -1), ArrowRight: walk(0, 1),
+    "[": brushed(-1), "]": brushed(1),
+    Enter: atCursor((cell) => brush.paint([cell])), p: atCursor(brush.pick), z: memory.undo
+  });
+}
+
+// -------------------------------------------------------------------------------- what is around
+
+// Everything but the map: examples, images, codes, buttons. `write` brings it up to date.
+function partsOf(view, model, memory, brush, images) {
+  const { data } = memory;
+  const { count, rows, columns, width, height } = data;
+  const { palette } = brush;
+  const stored = model.get("stored");
+  const pictures = data.originals || data.decoded;
+  const name = () => element("div", { class: "swap-name" });
+  const group = (label, attributes, ...children) => element("div", { role: "group", "aria-label": label, ...attributes }, ...children);
+  const thumbs = (label, onClick) => Array.from({ length: count }, (_, i) =>
+    button(greyCanvas(pictures[i], width, height), () => onClick(i),
+      { "aria-label": `${label} ${i + 1}`, title: `${label} ${i + 1}` }));
+  const original = pixelSheet(width, height, { class: "swap-original", role: "img" });
+  const names = { original: name(), map: name(), difference: name(), brush: name(), source: name() };
+  const how = element("p", { class: "swap-how" });
+  const examples = thumbs("Example", (example) => memory.go({ example, map: data.maps[example] }));
+  const sources = thumbs("Codes of example", (source) => memory.choose("source", source));
+  const codes = palette.map((code) => {
+    const node = button(greyCanvas(data.swatches[code], data.wide, data.tall), () => brush.choose(code), { "aria-label": `Code ${code}` });
+    node.append(element("span", {}, String(code)));
+    return node;
+  });
+  const titled = (text) => element("div", { class: "swap-name" }, text);
+  const body = element("div", { class: "swap-body" },
+    group("Examples", { class: "swap-examples" }, names.original, original.canvas, element("div", { class: "swap-thumbs" }, ...(count > 1 ? examples : []))),
+    element("div", { class: "swap-map" }, names.map, view.stage),
+    element("div", { class: "swap-images" },
+      element("div", {}, titled("decoded image"), images.decoded.canvas, how),
+      element("div", {}, titled("difference to before"), images.difference.canvas, names.difference)));
+  const brushes = group("Codes to paint with", {}, names.brush, element("div", { class: "swap-codes" }, ...codes));
+  if (model.standIn && palette.length < model.get("n_codes")) {
+    brushes.append(element("p", { class: "swap-more" }, palette.length
+      ? `${palette.length} of ${model.get("n_codes")} codes: the others need a running kernel.`
+      : "Changes need a running kernel: run this cell."));
+  }
+  const half = Array.from({ length: Math.floor(rows / 2) * columns }, (_, cell) => cell);
+  const tools = {
+    back: button("Undo", memory.undo),
+    own: button("Back to this image", () => memory.go({ example: model.get("example"), map: memory.own() })),
+    half: button("Bring in the top half", () => brush.paint(half)),
+    again: button("Encode again", memory.encode)
+  };
+  const bar = row(tools.back, tools.own, ...(count > 1 ? [tools.half] : []),
+    ...(model.get("can_encode") && !model.standIn ? [tools.again] : []));
+  bar.classList.add("swap-tools");
+  const others = group("Other examples", {}, names.source, element("div", { class: "swap-thumbs" }, ...sources));
+  const told = status();
+  told.classList.add("swap-status");
+  view.header.after(
+    element("div", { class: "swap-frame" }, body),
+    element("div", { class: "swap-brushes" }, brushes, ...(count > 1 ? [others] : [])), bar, told,
+    hint("Choose a code or another example, then click or drag over the map or the image. Shift + click picks a cell's code. " +
+      "Keys: arrows move, [ ] change the code, Enter paints, P picks, Z takes back."));
+
+  let painted = null; // the example that the left picture shows
+  const press = (nodes, chosen) => nodes.forEach((node, i) => node.setAttribute("aria-pressed", String(chosen(i))));
+  const showExamples = (example, source, code) => {
+    if (painted !== example) {
+      painted = example;
+      original.paint(pictures[example]);
+      original.canvas.setAttribute("aria-label", `Example ${example + 1}`);
+    }
+    press(examples, (i) => i === example);
+    press(sources, (i) => i === source);
+    press(codes, (i) => source === null && palette[i] === code);
+    sources.forEach((node, i) => {
+      node.disabled = i === example || Boolean(model.standIn && ![i, example].every((m) => (stored.examples || []).includes(m)));
     });
-    const largest = before ? levels.reduce((most, level, i) => Math.max(most, Math.abs(level - before[i])), 0) : 0;
-    const unit = 127.5 / Math.max(largest, 26);
-    const tint = (i) => {
-      const k = 3 * Math.round(127.5 + unit * (before ? levels[i] - before[i] : 0));
-      return [signed[k], signed[k + 1], signed[k + 2]];
-    };
-    difference.draw(canvasSize.ratio, tint, (target, box) => {
+  };
+  const sayNames = (example, source, code) => {
+    const bold = (text) => element("b", {}, text);
+    const { cursor } = brush;
+    say(names.original, `example ${example + 1}${data.originals ? "" : ", decoded"}`);
+    if (cursor === null) say(names.map, `codes, ${rows} × ${columns}, each one of ${model.get("n_codes")}`);
+    else say(names.map, `${brush.nameOf(cursor)}: `, bold(brush.describe(cursor)));
+    if (source === null) say(names.brush, "paint code ", bold(String(code)));
+    else say(names.brush, "paint a code");
+    if (source === null) say(names.source, "or the codes of another example");
+    else say(names.source, "paint the codes of ", bold(`example ${source + 1}`));
+  };
+  const write = () => {
+    const [example, source, code] = ["example", "source", "brush"].map((key) => model.get(key));
+    const wait = memory.waiting();
+    const changed = changedCells(memory.own(), brush.map()).length;
+    const { before, levels } = memory;
+    const origin = {
+      exact: "exact", sum: `put together from ${changed} single changes`, waiting: "waiting for the kernel …",
+      failed: "of the map before", missing: "of the map before"
+    }[wait ? "waiting" : memory.how];
+    showExamples(example, source, code);
+    sayNames(example, source, code);
+    say(how, ...(wait ? [waitSign()] : []), origin);
+    say(names.difference, before ? `blue −, orange + ${(differences(levels, before).largest / 255).toFixed(2)}` : "");
+    images.decoded.canvas.setAttribute("aria-label", `Decoded image, ${origin}`);
+    tools.back.disabled = !memory.past.length;
+    tools.own.disabled = !changed;
+    tools.half.disabled = source === null || source === example;
+    tools.again.disabled = wait;
+    view.root.setAttribute("aria-busy", String(wait));
+    told.tell(messageOf(model, memory, changed), !wait && Boolean(model.get("answered").error));
+  };
+  return { write };
+}
+
+function messageOf(model, memory, changed) {
+  if (memory.line.late) return memory.line.late;
+  const { error } = model.get("answered");
+  if (memory.how === "failed" || (error && memory.how !== "waiting")) return `decode or encode failed: ${error}`;
+  if (memory.notice) return memory.notice;
+  if (memory.how === "missing") return NO_KERNEL;
+  const { rows, columns } = memory.data;
+  const differ = changed === 1 ? "differs" : "differ";
+  return changed ? `${cells(changed)} of ${rows * columns} ${differ} from example ${model.get("example") + 1}.` : "";
+}
+
+// -------------------------------------------------------------------------------------- the widget
+
+function render({ model, el }) {
+  const memory = memoryOf(model);
+  const { data } = memory;
+  const brush = brushOf(model, memory);
+  const drawMap = mapPicture(data);
+  const images = {
+    decoded: imagePicture(data, 168, { class: "swap-decoded" }),
+    difference: imagePicture(data, 112, { class: "swap-difference", "aria-label": "Difference to the image before" })
+  };
+  const draw = (ctx, { width, ratio }, theme) => {
+    const { cursor } = brush;
+    const { levels, before } = memory;
+    drawMap(ctx, width, brush.map(), memory.own(), cursor, theme);
+    images.decoded.draw(ratio, levels, undefined, (target, box) => {
+      if (cursor !== null) drawCursor(target, ...box(cursor));
+    });
+    images.difference.draw(ratio, differences(levels, before).shades, SIGNED, (target, box) => {
       target.strokeStyle = "#000000";
       target.lineWidth = 1;
       if (before) for (const cell of memory.changed) target.strokeRect(...box(cell));
     });
   };
-
-  const view = outline({ model, el, layout: (space) => (space * rows) / columns, draw, maxWidth: 720 });
-  view.root.prepend(element("style", {}, STYLE));
-  view.root.classList.add("swap-widget");
-
-  // ---------------------------------------------------------------------------------------- parts
-
-  const thumb = (i, label, onClick) => {
-    const node = element("button", { type: "button", "aria-label": `${label} ${i + 1}`, title: `${label} ${i + 1}` },
-      greyCanvas(pictures[i], width, height));
-    node.addEventListener("click", () => onClick(i));
-    return node;
-  };
-  const name = (text) => element("div", { class: "swap-name" }, text);
-  const group = (label, attributes, ...children) => element("div", { role: "group", "aria-label": label, ...attributes }, ...children);
-
-  const original = element("canvas", { class: "swap-original", width, height, role: "img" });
-  const originalName = name("");
-  const thumbs = Array.from({ length: count }, (_, i) => thumb(i, "Example", (example) =>
-    memory.go({ example, map: data.maps[example] })));
-  const mapName = name("");
-  const how = element("p", { class: "swap-how" });
-  const differenceName = name("");
-  const body = element("div", { class: "swap-body" },
-    group("Examples", { class: "swap-examples" }, originalName, original, element("div", { class: "swap-thumbs" }, ...(count > 1 ? thumbs : []))),
-    element("div", { class: "swap-map" }, mapName, view.stage),
-    element("div", { class: "swap-images" },
-      element("div", {}, name("decoded image"), decoded.canvas, how),
-      element("div", {}, name("difference to before"), difference.canvas, differenceName)));
-
-  const codes = palette.map((code) => {
-    const swatch = greyCanvas(data.swatches[code], data.wide, data.tall);
-    const node = element("button", { type: "button", "aria-label": `Code ${code}` }, swatch, element("span", {}, String(code)));
-    node.addEventListener("click", () => {
-      model.set("source", null);
-      memory.choose("brush", code);
-    });
-    return node;
-  });
-  const brushName = name("");
-  const brushes = group("Codes to paint with", {}, brushName, element("div", { class: "swap-codes" }, ...codes));
-  if (model.standIn) {
-    const words = palette.length ? `${palette.length} of ${model.get("n_codes")} codes: the others need a running kernel.`
-      : "Changes need a running kernel: run this cell.";
-    if (palette.length < model.get("n_codes")) brushes.append(element("p", { class: "swap-more" }, words));
-  }
-  const sources = Array.from({ length: count }, (_, i) => thumb(i, "Codes of example", (source) => memory.choose("source", source)));
-  const tool = (label, onClick) => {
-    const node = element("button", { type: "button" }, label);
-    node.addEventListener("click", onClick);
-    return node;
-  };
-  const half = tool("Bring in the top half", () => {
-    paint(Array.from({ length: Math.floor(rows / 2) * columns }, (_, cell) => cell));
-  });
-  const sourceName = name("");
-  const others = group("Other examples", {}, sourceName, element("div", { class: "swap-thumbs" }, ...sources));
-  const back = tool("Undo", memory.undo);
-  const own = tool("Back to this image", () => memory.go({ example: model.get("example"), map: memory.own() }));
-  const again = tool("Encode again", memory.encode);
-  const tools = element("div", { class: "cw-controls swap-tools" }, back, own);
-  if (count > 1) tools.append(half);
-  if (model.get("can_encode") && !model.standIn) tools.append(again);
-  const status = element("p", { class: "swap-status", role: "status" });
-  const spoken = element("div", {
-    "aria-live": "polite",
-    style: "position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%)"
-  });
-  view.stage.append(spoken);
-  view.header.after(
-    element("div", { class: "swap-frame" }, body),
-    element("div", { class: "swap-brushes" }, brushes, ...(count > 1 ? [others] : [])),
-    tools, status,
-    element("p", { class: "swap-hint" },
-      "Choose a code or another example, then click or drag over the map or the image. Shift + click picks a cell's code. " +
-      "Keys: arrows move, [ ] change the code, Enter paints, P picks, Z takes back."));
+  const layout = (space) => (space * data.rows) / data.columns;
+  const view = outline({ model, el, layout, draw, maxWidth: 720, style: STYLE, name: "swap-widget" });
+  const parts = partsOf(view, model, memory, brush, images);
   view.controls.remove();
+  takesKeys(view.canvas, model.get("alt"), "Arrow keys move over its cells, Enter paints.");
 
-  // ------------------------------------------------------------------------------ pointer and keys
-
-  const { canvas } = view;
-  canvas.tabIndex = 0;
-  canvas.setAttribute("role", "application");
-  canvas.setAttribute("aria-label", `${model.get("alt")} Arrow keys move over its cells, Enter paints.`);
-
+  const show = () => {
+    parts.write();
+    view.redraw();
+  };
   const point = (cell) => {
-    if (cell === cursor) return;
-    cursor = cell;
+    if (cell === brush.cursor) return;
+    brush.cursor = cell;
     show();
   };
-  // On the map and on the image: both are divided into the same cells.
-  const listenOn = (target) => {
-    let at = null; // where the stroke is, in cells
-    let last = ""; // the place of the pointer
-    const placeOf = (event) => {
-      const box = target.getBoundingClientRect();
-      return [((event.clientY - box.top) / box.height) * rows, ((event.clientX - box.left) / box.width) * columns];
-    };
-    const cellAt = ([y, x]) => {
-      const inside = y >= 0 && y < rows && x >= 0 && x < columns;
-      return inside ? Math.floor(y) * columns + Math.floor(x) : null;
-    };
-    // All cells on the straight way from one place to another: a quick move leaves none out.
-    const between = (from, to) => {
-      const steps = Math.max(1, Math.ceil(4 * Math.hypot(to[0] - from[0], to[1] - from[1])));
-      const way = Array.from({ length: steps + 1 }, (_, k) => cellAt(from.map((v, axis) => v + ((to[axis] - v) * k) / steps)));
-      return [...new Set(way)].filter((cell) => cell !== null);
-    };
-    target.addEventListener("pointerdown", (event) => {
-      if (event.button > 2) return;
-      const place = placeOf(event);
-      const cell = cellAt(place);
-      if (cell === null) return;
-      event.preventDefault();
-      canvas.focus({ preventScroll: true });
-      point(cell);
-      if (event.shiftKey || event.altKey || event.button !== 0) {
-        pick(cell);
-        return;
-      }
-      target.setPointerCapture(event.pointerId);
-      memory.drag(true);
-      at = place;
-      paint([cell]);
-    });
-    target.addEventListener("pointermove", (event) => {
-      // A browser tells of a move, too, when the page moves below a pointer that rests.
-      const screen = `${event.clientX} ${event.clientY}`;
-      if (screen === last) return;
-      last = screen;
-      const place = placeOf(event);
-      point(cellAt(place));
-      if (!at) return;
-      const way = between(at, place);
-      at = place;
-      const now = map();
-      if (way.some((cell) => now[cell] !== brushAt(cell))) paint(way);
-    });
-    for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
-      target.addEventListener(end, () => {
-        if (at) memory.drag(false);
-        at = null;
-      });
-    }
-    target.addEventListener("contextmenu", (event) => {
-      event.preventDefault();
-      event.stopPropagation(); // JupyterLab has a menu of its own
-    });
-    target.addEventListener("pointerleave", () => point(null));
-  };
-  listenOn(canvas);
-  listenOn(decoded.canvas);
-  canvas.addEventListener("blur", () => point(null));
-
-  const nameOf = (cell) => `row ${Math.floor(cell / columns) + 1}, column ${(cell % columns) + 1}`;
-  const describe = (cell) => {
-    const [code, before] = [map()[cell], memory.own()[cell]];
-    return `code ${code}${code === before ? "" : `, was ${before}`}`;
-  };
-  const walk = (down, right) => {
-    const from = cursor ?? Math.floor(rows / 2) * columns + Math.floor(columns / 2);
-    const clamp = (value, most) => Math.max(0, Math.min(most - 1, value));
-    point(cursor === null ? from
-      : clamp(Math.floor(from / columns) + down, rows) * columns + clamp((from % columns) + right, columns));
-    spoken.textContent = `${nameOf(cursor)}, ${describe(cursor)}`;
-  };
-  const brushed = (by) => {
-    cycle(by);
-    spoken.textContent = `code ${model.get("brush")} to paint with`;
-  };
-  const atCursor = (action) => () => {
-    if (cursor === null) return;
-    action(cursor);
-    spoken.textContent = `${nameOf(cursor)}, ${describe(cursor)}`;
-  };
-  const keys = {
-    ArrowUp: () => walk(-1, 0), ArrowDown: () => walk(1, 0),
-    ArrowLeft: () => walk(0, -1), ArrowRight: () => walk(0, 1),
-    "[": () => brushed(-1), "]": () => brushed(1),
-    Enter: atCursor((cell) => paint([cell])), p: atCursor(pick), z: memory.undo
-  };
-  onKeys(view, keys);
-
-  // ----------------------------------------------------------------------------------------- words
-
-  const HOW = {
-    exact: () => "exact",
-    sum: () => `put together from ${changedCells(memory.own(), map()).length} single changes`,
-    waiting: () => "waiting for the kernel …",
-    failed: () => "of the map before",
-    missing: () => "of the map before"
-  };
-  const message = () => {
-    if (memory.line.late) return memory.line.late;
-    const { error } = model.get("answered");
-    if (memory.how === "failed" || (error && memory.how !== "waiting")) return `decode or encode failed: ${error}`;
-    if (memory.notice) return memory.notice;
-    if (memory.how === "missing") return NO_KERNEL;
-    const count = changedCells(memory.own(), map()).length;
-    return count ? `${cells(count)} of ${size} ${count === 1 ? "differs" : "differ"} from example ${model.get("example") + 1}.` : "";
-  };
-  const say = (node, ...words) => {
-    if (node.textContent !== words.map((word) => word.textContent ?? word).join("")) node.replaceChildren(...words);
-  };
-  const bold = (text) => element("b", {}, text);
-  let painted = null; // the example that the left picture shows
-
-  function show() {
-    const [example, source, brush] = ["example", "source", "brush"].map((key) => model.get(key));
-    if (painted !== example) {
-      painted = example;
-      paintGrey(original, pictures[example]);
-      original.setAttribute("aria-label", `Example ${example + 1}`);
-    }
-    const press = (nodes, chosen) => nodes.forEach((node, i) => node.setAttribute("aria-pressed", String(chosen(i))));
-    press(thumbs, (i) => i === example);
-    press(sources, (i) => i === source);
-    press(codes, (i) => source === null && palette[i] === brush);
-    sources.forEach((node, i) => {
-      node.disabled = i === example || Boolean(model.standIn && ![i, example].every((m) => (stored.examples || []).includes(m)));
-    });
-    say(originalName, `example ${example + 1}${data.originals ? "" : ", decoded"}`);
-    if (cursor === null) say(mapName, `codes, ${rows} × ${columns}, each one of ${model.get("n_codes")}`);
-    else say(mapName, `${nameOf(cursor)}: `, bold(describe(cursor)));
-    if (source === null) say(brushName, "paint code ", bold(String(brush)));
-    else say(brushName, "paint a code");
-    if (source === null) say(sourceName, "or the codes of another example");
-    else say(sourceName, "paint the codes of ", bold(`example ${source + 1}`));
-    const wait = memory.waiting();
-    say(how, ...(wait ? [element("span", { class: "cw-wait", "aria-hidden": "true" })] : []), HOW[wait ? "waiting" : memory.how]());
-    const { before, levels } = memory;
-    const largest = before ? Math.max(...levels.map((level, i) => Math.abs(level - before[i]))) : 0;
-    say(differenceName, before ? `blue −, orange + ${(largest / 255).toFixed(2)}` : "");
-    decoded.canvas.setAttribute("aria-label", `Decoded image, ${HOW[wait ? "waiting" : memory.how]()}`);
-    const changed = changedCells(memory.own(), map()).length;
-    back.disabled = !memory.past.length;
-    own.disabled = !changed;
-    half.disabled = source === null || source === example;
-    again.disabled = wait;
-    view.root.setAttribute("aria-busy", String(wait));
-    status.classList.toggle("failed", !wait && Boolean(model.get("answered").error));
-    say(status, message());
-    view.redraw();
-  }
-
+  for (const target of [view.canvas, images.decoded.canvas]) paintOn(target, view, memory, brush, point);
+  view.canvas.addEventListener("blur", () => point(null));
+  keysOf(view, memory, brush, point);
   view.onStop(memory.listen(show));
   show();
   return view.stop;

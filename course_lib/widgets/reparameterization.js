@@ -3,9 +3,14 @@
 import { drawPlane, ticks } from "./parts/axes.js";
 import { throttledChanges } from "./parts/changes.js";
 import { PALETTE } from "./parts/colours.js";
+import { button, choice, group } from "./parts/controls.js";
 import { tidy, unpack } from "./parts/data.js";
+import { handle } from "./parts/handle.js";
 import { onKeys } from "./parts/keys.js";
+import { hint, say } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
+import { clamp, dot, groundedWords, inside, segment, words } from "./parts/panel.js";
+import STYLE from "./reparameterization.css" with { type: "css" };
 
 // -------------------------------------------------------------------------------- the mathematics
 // reparameterization.py has the same formulas and their sources.
@@ -111,37 +116,6 @@ function sentence({ mu, sigma }) {
 
 // --------------------------------------------------------------------------------------- the look
 
-const STYLE = `
-.rp-handle {
-  position: absolute; width: 30px; height: 30px; margin: -15px 0 0 -15px; border-radius: 50%;
-  touch-action: none; cursor: ew-resize;
-}
-.rp-handle:focus { outline: none; }
-.rp-handle::after {
-  content: ""; position: absolute; inset: 8px; border-radius: 50%;
-  background: ${PALETTE.latent}; border: 2px solid var(--cw-plot); box-shadow: 0 0 0 1px ${PALETTE.latent};
-}
-.rp-sigma::after { border-radius: 3px; inset: 9px; transform: rotate(45deg); }
-.rp-handle:hover::after { inset: 7px; }
-.rp-handle:focus-visible::after { outline: 2px solid var(--cw-accent); outline-offset: 3px; }
-.rp-text {
-  position: absolute; display: flex; justify-content: space-between; gap: 8px; height: 18px;
-  line-height: 18px; font-size: 12px; white-space: nowrap; font-variant-numeric: tabular-nums;
-  pointer-events: none;
-}
-.rp-head { font-size: 13px; }
-.rp-head b { font-weight: 600; }
-.rp-path { color: ${PALETTE.latent}; font-weight: 600; }
-.rp-score { color: ${PALETTE.data}; font-weight: 600; }
-.course-widget .rp-controls { flex-wrap: wrap; gap: 6px 12px; }
-.rp-controls button { padding: 0 8px; border: 1px solid var(--cw-line); white-space: nowrap; }
-.rp-controls .rp-reset { border-color: transparent; color: var(--cw-muted); }
-.rp-group { display: inline-flex; flex-wrap: wrap; align-items: center; gap: 4px; }
-.rp-group > span { color: var(--cw-muted); white-space: nowrap; }
-.rp-said { margin: 10px 2px 0; }
-.rp-hint { margin: 8px 2px 0; color: var(--cw-muted); font-size: 12px; }
-`;
-
 const WAYS = ["path", "score"];
 const NAMES = { path: "reparameterization", score: "score function" };
 const COLOURS_OF = { path: PALETTE.latent, score: PALETTE.data };
@@ -166,8 +140,6 @@ function arrangement(width) {
   return { left, across, noise, latent, curve, gradients, bell: 40, hump: 76, total: gradients.sigma.y + 128 };
 }
 
-const limited = (value, low, high) => Math.max(low, Math.min(value, high));
-
 // The next of 1, 2, 5, 10, 20, ... from a number on: an axis that changes seldom.
 function roundUp(value) {
   const power = 10 ** Math.floor(Math.log10(value));
@@ -176,35 +148,9 @@ function roundUp(value) {
 
 // A number with as many decimals as an axis of this half-width deserves.
 function rounded(value, scale) {
-  const decimals = limited(2 - Math.floor(Math.log10(scale)), 0, 8);
+  const decimals = clamp(2 - Math.floor(Math.log10(scale)), 0, 8);
   const text = value.toFixed(decimals);
   return (Number(text) === 0 ? text.replace("-", "") : text).replace("-", "\u2212");
-}
-
-function dot(ctx, x, y, radius, colour, rim) {
-  ctx.beginPath();
-  ctx.arc(x, y, radius, 0, 2 * Math.PI);
-  ctx.fillStyle = colour;
-  ctx.fill();
-  ctx.strokeStyle = rim;
-  ctx.lineWidth = 1;
-  ctx.stroke();
-}
-
-// Words on a ground of their own, so that lines behind them do not cross them out.
-function label(ctx, text, x, y, colour, font, align, theme) {
-  ctx.font = font;
-  const width = ctx.measureText(text).width + 8;
-  ctx.globalAlpha = 0.8;
-  ctx.fillStyle = theme.plot;
-  ctx.fillRect(align === "right" ? x - width + 4 : x - 4, y - 8, width, 16);
-  ctx.globalAlpha = 1;
-  words(ctx, text, x, y, colour, font, align);
-}
-
-function segment(ctx, x0, y0, x1, y1) {
-  ctx.moveTo(x0, y0);
-  ctx.lineTo(x1, y1);
 }
 
 // A bell of this height over the line y, as a path from left to right.
@@ -227,14 +173,6 @@ function filled(ctx, { left, across }, y, colour, alpha) {
   ctx.fillStyle = colour;
   ctx.fill();
   ctx.globalAlpha = 1;
-}
-
-function words(ctx, text, x, y, colour, font, align = "left") {
-  ctx.font = font;
-  ctx.fillStyle = colour;
-  ctx.textAlign = align;
-  ctx.textBaseline = "middle";
-  ctx.fillText(text, x, y);
 }
 
 // One estimate: an arrow from zero, a whisker of one standard error, and ghosts of earlier noise.
@@ -279,19 +217,15 @@ function drawEstimate(ctx, toX, box, y, { value, error }, ghosts, colour, ink) {
   }
 }
 
-// -------------------------------------------------------------------------------------- the widget
+// -------------------------------------------------------------------------------------- the state
 
-function render({ model, el }) {
+function stateOf(model) {
   const values = unpack(model).f.values;
   const [low, high] = model.get("extent");
   const curve = smoothCurve(low, high, values);
-  // ε has the axis of z where that axis reaches far enough, and one of its own elsewhere.
-  const own = low > -3 || high < 3;
-  const reach = own ? [-4, 4] : [low, high];
-
   const { change, send } = throttledChanges(model);
   const moveTo = (mu, sigma) =>
-    change({ mu: limited(mu, low, high), sigma: limited(sigma, ...model.get("sigma_range")) });
+    change({ mu: clamp(mu, low, high), sigma: clamp(sigma, ...model.get("sigma_range")) });
 
   // What is drawn follows from these four numbers alone, and so does all that is computed from them.
   let found = null;
@@ -308,33 +242,45 @@ function render({ model, el }) {
     found = { place, seed, mu, sigma, noise, estimates, exact, ghosts };
     return found;
   };
-
-  // ------------------------------------------------------------------------------------- drawing
-
-  const draw = (ctx, { width }, theme) => {
-    const seen = current();
-    const boxes = arrangement(width);
-    const toX = (z) => boxes.left + ((z - low) / (high - low)) * boxes.across;
-    toX.back = (px) => low + ((px - boxes.left) / boxes.across) * (high - low);
-    drawPath(ctx, boxes, toX, seen, theme);
-    drawCurve(ctx, boxes, toX, seen, theme);
-    for (const name of ["mu", "sigma"]) drawGradient(ctx, boxes.gradients[name], name, seen, theme);
-    place(boxes, toX, seen);
-    write(boxes, seen);
+  const newNoise = () => change({ seed: (model.get("seed") + 1) % 2 ** 32 });
+  // As in training: a step along the estimate, and fresh noise for the next one.
+  const descend = (way) => {
+    const { estimates, mu, sigma } = current();
+    const size = model.get("step_size");
+    moveTo(mu - size * estimates[way].mu.value, sigma - size * estimates[way].sigma.value);
+    newNoise();
   };
+  // The range of f, and the height its bars stand on: zero where zero is in sight.
+  const [lowest, highest] = [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
+  const margin = 0.12 * (highest - lowest) || 1;
+  const ground = lowest <= 0 && highest >= 0 ? 0 : lowest - margin;
+  return {
+    low, high, curve, change, send, moveTo, current, newNoise, descend, ground,
+    bottom: lowest - margin, top: highest + margin
+  };
+}
 
-  function drawPath(ctx, boxes, toX, { noise, mu, sigma }, theme) {
-    const { left, across, noise: top, latent, bell, hump } = boxes;
-    const noiseX = (e) => left + ((e - reach[0]) / (reach[1] - reach[0])) * across;
-    noiseX.back = (px) => reach[0] + ((px - left) / across) * (reach[1] - reach[0]);
-    const font = `600 12px ${theme.font}`;
-    const fine = `11px ${theme.font}`;
-    const many = noise.length > 40;
-    drawPlane(ctx, { x: left, y: 0, width: across, height: latent + 8 }, theme);
-    ctx.save();
-    ctx.beginPath();
-    ctx.rect(left, 0, across, latent + 8);
-    ctx.clip();
+// ------------------------------------------------------------------------------------ the picture
+
+// From z, or ε, to the place on the screen, and back.
+function axisOf({ left, across }, low, high) {
+  const toX = (value) => left + ((value - low) / (high - low)) * across;
+  toX.back = (px) => low + ((px - left) / across) * (high - low);
+  return toX;
+}
+
+function drawPath(ctx, state, boxes, toX, { noise, mu, sigma }, theme) {
+  const { low, high } = state;
+  const { left, across, noise: top, latent, bell, hump } = boxes;
+  // ε has the axis of z where that axis reaches far enough, and one of its own elsewhere.
+  const own = low > -3 || high < 3;
+  const noiseX = own ? axisOf(boxes, -4, 4) : axisOf(boxes, low, high);
+  const font = `600 12px ${theme.font}`;
+  const fine = `11px ${theme.font}`;
+  const many = noise.length > 40;
+  const box = { x: left, y: 0, width: across, height: latent + 8 };
+  drawPlane(ctx, box, theme);
+  inside(ctx, box, () => {
     bellPath(ctx, boxes, noiseX, 0, 1, top, bell);
     filled(ctx, boxes, top, PALETTE.noise, 0.18);
     bellPath(ctx, boxes, toX, mu, sigma, latent, hump);
@@ -348,117 +294,91 @@ function render({ model, el }) {
     ctx.globalAlpha = 1;
     ctx.strokeStyle = theme.line;
     ctx.beginPath();
-    segment(ctx, left, top + 0.5, left + across, top + 0.5);
-    segment(ctx, left, latent + 0.5, left + across, latent + 0.5);
+    for (const y of [top, latent]) segment(ctx, left, y + 0.5, left + across, y + 0.5);
     ctx.stroke();
-    const right = left + across - 8;
     const away = toX(mu) > left + across / 2; // where the density is not
-    const [x, align] = away ? [left + 8, "left"] : [right, "right"];
-    label(ctx, "z = \u03bc + \u03c3 \u03b5", x, latent - 34, PALETTE.latent, font, align, theme);
-    label(ctx, `\u03bc = ${mu.toFixed(2)}   \u03c3 = ${sigma.toFixed(2)}`.replace("-", "\u2212"),
-      x, latent - 18, theme.ink, fine, align, theme);
+    const x = away ? left + 8 : left + across - 8;
+    const align = away ? "left" : "right";
+    groundedWords(ctx, "z = \u03bc + \u03c3 \u03b5", x, latent - 34, theme.words.latent, font, theme, { align });
+    groundedWords(ctx, `\u03bc = ${mu.toFixed(2)}   \u03c3 = ${sigma.toFixed(2)}`.replace("-", "\u2212"),
+      x, latent - 18, theme.ink, fine, theme, { align });
     const radius = many ? 2.5 : 3.5;
     for (const e of noise) dot(ctx, noiseX(e), top, radius, PALETTE.noise, theme.plot);
     for (const e of noise) dot(ctx, toX(mu + sigma * e), latent, radius, PALETTE.latent, theme.plot);
-    ctx.restore();
-    words(ctx, "noise \u03b5 ~ N(0, 1)", left + 8, 13, theme.muted, font);
-    words(ctx, "stays as it is", left + 8, 29, theme.muted, fine);
-    if (own) {
-      for (const e of [-2, 0, 2]) words(ctx, tidy(e), noiseX(e), top + 12, theme.muted, fine, "center");
-    }
-  }
+  });
+  words(ctx, "noise \u03b5 ~ N(0, 1)", left + 8, 13, theme.muted, font);
+  words(ctx, "stays as it is", left + 8, 29, theme.muted, fine);
+  if (own) for (const e of [-2, 0, 2]) words(ctx, tidy(e), noiseX(e), top + 12, theme.muted, fine, "center");
+}
 
-  // The range of f, and the height its bars stand on: zero where zero is in sight.
-  const lowest = values.reduce((a, b) => Math.min(a, b));
-  const highest = values.reduce((a, b) => Math.max(a, b));
-  const margin = 0.12 * (highest - lowest) || 1;
-  const ground = lowest <= 0 && highest >= 0 ? 0 : lowest - margin;
-
-  function drawCurve(ctx, boxes, toX, { noise, mu, sigma }, theme) {
-    const box = boxes.curve;
-    const toY = (f) => box.y + box.height * (1 - (f - lowest + margin) / (highest - lowest + 2 * margin));
-    const many = noise.length > 40;
-    drawPlane(ctx, box, theme);
-    ctx.save();
+function drawCurve(ctx, state, box, toX, { noise, mu, sigma }, theme) {
+  const { curve, ground, bottom, top, low, high } = state;
+  const toY = (f) => box.y + box.height * (1 - (f - bottom) / (top - bottom));
+  const many = noise.length > 40;
+  const spots = noise.map((e) => {
+    const z = mu + sigma * e;
+    const [f, slope] = curve(z);
+    // The slope on the screen: y runs downwards.
+    const rise = (slope * (toY(1) - toY(0))) / (toX(1) - toX(0));
+    const length = 13 / Math.hypot(1, rise);
+    return { x: toX(z), y: toY(f), dx: length, dy: length * rise };
+  });
+  const lines = (colour, width, alpha, each) => {
+    ctx.strokeStyle = colour;
+    ctx.lineWidth = width;
+    ctx.globalAlpha = alpha;
     ctx.beginPath();
-    ctx.rect(box.x, box.y, box.width, box.height);
-    ctx.clip();
-    const samples = noise.map((e) => mu + sigma * e);
-    const spots = samples.map((z) => {
-      const [f, slope] = curve(z);
-      // The slope on the screen: y runs downwards.
-      const rise = (slope * (toY(1) - toY(0))) / (toX(1) - toX(0));
-      return { x: toX(z), y: toY(f), dx: 13 / Math.hypot(1, rise), dy: (13 * rise) / Math.hypot(1, rise) };
-    });
-    ctx.lineWidth = 1;
-    ctx.strokeStyle = theme.line;
-    ctx.beginPath();
-    segment(ctx, box.x, toY(ground), box.x + box.width, toY(ground));
-    ctx.stroke();
-    // The heights, which are all that the score function has.
-    ctx.strokeStyle = PALETTE.data;
-    ctx.globalAlpha = many ? 0.35 : 0.6;
-    ctx.lineWidth = many ? 1 : 1.5;
-    ctx.beginPath();
-    for (const { x, y } of spots) segment(ctx, x, toY(ground), x, y);
+    each();
     ctx.stroke();
     ctx.globalAlpha = 1;
-    ctx.strokeStyle = PALETTE.model;
-    ctx.lineWidth = 2.5;
+  };
+  drawPlane(ctx, box, theme);
+  inside(ctx, box, () => {
     ctx.lineJoin = "round";
-    ctx.beginPath();
-    for (let px = box.x; px <= box.x + box.width; px++) ctx.lineTo(px, toY(curve(toX.back(px))[0]));
-    ctx.stroke();
+    lines(theme.line, 1, 1, () => segment(ctx, box.x, toY(ground), box.x + box.width, toY(ground)));
+    // The heights, which are all that the score function has.
+    lines(PALETTE.data, many ? 1 : 1.5, many ? 0.35 : 0.6, () => {
+      for (const { x, y } of spots) segment(ctx, x, toY(ground), x, y);
+    });
+    lines(PALETTE.model, 2.5, 1, () => {
+      for (let px = box.x; px <= box.x + box.width; px++) ctx.lineTo(px, toY(curve(toX.back(px))[0]));
+    });
     // The slopes, which the reparameterized gradient is made of.
-    ctx.strokeStyle = PALETTE.latent;
-    ctx.lineWidth = 2;
-    ctx.globalAlpha = many ? 0.5 : 1;
-    ctx.beginPath();
-    for (const { x, y, dx, dy } of spots) segment(ctx, x - dx, y - dy, x + dx, y + dy);
-    ctx.stroke();
-    ctx.globalAlpha = 1;
+    lines(PALETTE.latent, 2, many ? 0.5 : 1, () => {
+      for (const { x, y, dx, dy } of spots) segment(ctx, x - dx, y - dy, x + dx, y + dy);
+    });
     for (const { x, y } of spots) dot(ctx, x, y, many ? 2.5 : 3.5, PALETTE.latent, theme.plot);
-    ctx.restore();
-    const floor = box.y + box.height;
-    ctx.strokeStyle = theme.line;
-    ctx.lineWidth = 1;
-    ctx.beginPath();
+  });
+  const floor = box.y + box.height;
+  lines(theme.line, 1, 1, () => {
     segment(ctx, box.x, floor + 0.5, box.x + box.width, floor + 0.5);
     for (const value of ticks(low, high, 8)) {
       const x = Math.round(toX(value)) + 0.5;
       segment(ctx, x, floor, x, floor + 4);
-      words(ctx, tidy(value), limited(x, box.x + 6, box.x + box.width - 6), floor + 13, theme.muted,
+      words(ctx, tidy(value), clamp(x, box.x + 6, box.x + box.width - 6), floor + 13, theme.muted,
         `11px ${theme.font}`, "center");
     }
-    ctx.stroke();
-    legend(ctx, box, theme);
-  }
-
+  });
   // Above the curve: what the colours on it mean.
-  function legend(ctx, box, theme) {
-    const font = `600 12px ${theme.font}`;
-    let x = box.x + 8;
-    for (const [text, colour] of [
-      ["f(z), to be made small", PALETTE.model], ["slopes", PALETTE.latent], ["heights", PALETTE.data]
-    ]) {
-      words(ctx, text, x, box.y - 12, colour, font);
-      x += ctx.measureText(text).width + 16;
-    }
+  const font = `600 12px ${theme.font}`;
+  let x = box.x + 8;
+  for (const [text, role] of [["f(z), to be made small", "model"], ["slopes", "latent"], ["heights", "data"]]) {
+    words(ctx, text, x, box.y - 12, theme.words[role], font);
+    x += ctx.measureText(text).width + 16;
   }
+}
 
-  // Half the width of a gradient's axis. It does not follow the number of samples: that more of them
-  // are surer must be seen.
-  const scaleOf = ({ value, score }) => roundUp(Math.max(0.5 * score, 1.3 * Math.abs(value), 1e-6));
+// Half the width of a gradient's axis. It does not follow the number of samples: that more of them
+// are surer must be seen.
+const scaleOf = ({ value, score }) => roundUp(Math.max(0.5 * score, 1.3 * Math.abs(value), 1e-6));
 
-  function drawGradient(ctx, { x, y, width }, name, { estimates, exact, ghosts }, theme) {
-    const scale = scaleOf(exact[name]);
-    const box = { x, y: y + 20, width, height: 84 };
-    const at = (value) => x + (width * (value + scale)) / (2 * scale);
-    drawPlane(ctx, box, theme);
-    ctx.save();
-    ctx.beginPath();
-    ctx.rect(box.x, box.y, box.width, box.height);
-    ctx.clip();
+function drawGradient(ctx, { x, y, width }, name, { estimates, exact, ghosts }, theme) {
+  const scale = scaleOf(exact[name]);
+  const box = { x, y: y + 20, width, height: 84 };
+  const at = (value) => x + (width * (value + scale)) / (2 * scale);
+  const truth = at(exact[name].value);
+  drawPlane(ctx, box, theme);
+  inside(ctx, box, () => {
     ctx.strokeStyle = theme.line;
     ctx.lineWidth = 1;
     ctx.beginPath();
@@ -472,105 +392,29 @@ function render({ model, el }) {
     ctx.lineWidth = 1.5;
     ctx.setLineDash([4, 3]);
     ctx.beginPath();
-    for (const y of [30, 71]) {
-      segment(ctx, at(exact[name].value), box.y + y - 11, at(exact[name].value), box.y + y + 13);
-    }
+    for (const middle of [30, 71]) segment(ctx, truth, box.y + middle - 11, truth, box.y + middle + 13);
     ctx.stroke();
     ctx.setLineDash([]);
-    ctx.restore();
-    ctx.strokeStyle = theme.line;
-    ctx.lineWidth = 1;
-    ctx.beginPath();
-    const floor = box.y + box.height;
-    for (const value of [-scale, -scale / 2, 0, scale / 2, scale]) {
-      const px = Math.round(at(value)) + 0.5;
-      segment(ctx, px, floor, px, floor + 4);
-      const align = value === -scale ? "left" : value === scale ? "right" : "center";
-      words(ctx, tidy(value), px, floor + 13, theme.muted, `11px ${theme.font}`, align);
-    }
-    segment(ctx, box.x, floor + 0.5, box.x + box.width, floor + 0.5);
-    ctx.stroke();
+  });
+  const floor = box.y + box.height;
+  ctx.strokeStyle = theme.line;
+  ctx.lineWidth = 1;
+  ctx.beginPath();
+  for (const value of [-scale, -scale / 2, 0, scale / 2, scale]) {
+    const px = Math.round(at(value)) + 0.5;
+    segment(ctx, px, floor, px, floor + 4);
+    const align = value === -scale ? "left" : value === scale ? "right" : "center";
+    words(ctx, tidy(value), px, floor + 13, theme.muted, `11px ${theme.font}`, align);
   }
+  segment(ctx, box.x, floor + 0.5, box.x + box.width, floor + 0.5);
+  ctx.stroke();
+}
 
-  const layout = (width) => {
-    // Room for the longest of all sentences, so that nothing below moves while one drags.
-    const text = said.textContent;
-    said.style.minHeight = "";
-    said.textContent = sentence({ mu: { path: 1, score: 30 }, sigma: { path: 0, score: 1 } });
-    said.style.minHeight = `${said.offsetHeight}px`;
-    said.textContent = text;
-    return arrangement(width).total;
-  };
-  const view = outline({ model, el, draw, maxWidth: 720, layout });
-  view.root.prepend(element("style", {}, STYLE));
-
-  // ------------------------------------------------------------------------------- what is dragged
-
-  let drawn = null; // the axis as last drawn
-  let side = 1; // the shoulder that is held: right of the peak, or left where there is no room
-
-  const handle = (name, label, hold) => {
-    const node = element("div", {
-      class: `rp-handle rp-${name}`, role: "slider", tabindex: "0", "aria-label": label
-    });
-    let grip = null;
-    node.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0) return;
-      event.preventDefault(); // no text selection, no scrolling
-      node.focus({ preventScroll: true });
-      node.setPointerCapture(event.pointerId);
-      grip = { x: event.clientX, move: hold() };
-      node.held = true;
-    });
-    node.addEventListener("pointermove", (event) => {
-      if (grip && drawn) grip.move(drawn.back(event.clientX - grip.x) - drawn.back(0));
-    });
-    for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
-      node.addEventListener(end, () => {
-        if (grip) send();
-        grip = null;
-        node.held = false;
-        view.redraw();
-      });
-    }
-    view.stage.append(node);
-    return node;
-  };
-  const handles = {
-    mu: handle("mu", "Mean \u03bc", () => {
-      const mu = model.get("mu");
-      return (by) => moveTo(mu + by, model.get("sigma"));
-    }),
-    sigma: handle("sigma", "Standard deviation \u03c3", () => {
-      const sigma = model.get("sigma");
-      return (by) => moveTo(model.get("mu"), sigma + side * by);
-    })
-  };
-
-  function place(boxes, toX, { mu, sigma }) {
-    drawn = toX;
-    if (!handles.sigma.held) side = mu + sigma <= high ? 1 : -1;
-    const spots = {
-      mu: [toX(mu), boxes.latent - boxes.hump],
-      sigma: [toX(mu + side * sigma), boxes.latent - boxes.hump * Math.exp(-0.5)]
-    };
-    const ranges = { mu: [low, high], sigma: model.get("sigma_range") };
-    for (const [name, value] of [["mu", mu], ["sigma", sigma]]) {
-      const node = handles[name];
-      node.style.left = `${limited(spots[name][0], 2, boxes.left + boxes.across + 8)}px`;
-      node.style.top = `${spots[name][1]}px`;
-      node.setAttribute("aria-valuemin", ranges[name][0].toFixed(2));
-      node.setAttribute("aria-valuemax", ranges[name][1].toFixed(2));
-      node.setAttribute("aria-valuenow", value.toFixed(2));
-      node.setAttribute("aria-valuetext", `${SYMBOLS[name]} ${value.toFixed(2)}`);
-    }
-  }
-
-  // ----------------------------------------------------------------------- what is written beside it
-
+// The numbers of both gradients, on the stage beside their arrows.
+function gradientTexts(stage) {
   const line = (kind, ...parts) => {
     const node = element("div", { class: `rp-text rp-${kind}` }, ...parts);
-    view.stage.append(node);
+    stage.append(node);
     return node;
   };
   const written = {};
@@ -583,62 +427,98 @@ function render({ model, el }) {
     }
     written[name] = lines;
   }
-  const said = element("p", { class: "rp-said" });
-  view.root.insertBefore(said, view.controls);
-
-  const settled = (node, text) => {
-    if (node.textContent !== text) node.textContent = text;
-  };
-  function write(boxes, { estimates, exact }) {
-    for (const name of ["mu", "sigma"]) {
+  return (boxes, { estimates, exact }) => {
+    for (const [name, lines] of Object.entries(written)) {
       const { x, y, width } = boxes.gradients[name];
       const scale = scaleOf(exact[name]);
-      settled(written[name].exact, `exact: ${rounded(exact[name].value, scale)}`);
+      say(lines.exact, `exact: ${rounded(exact[name].value, scale)}`);
       const stand = (node, top, inset) =>
         Object.assign(node.style, { left: `${x + inset}px`, top: `${top}px`, width: `${width - 2 * inset}px` });
-      stand(written[name].head, y, 0);
+      stand(lines.head, y, 0);
       WAYS.forEach((way, k) => {
         const { value, error } = estimates[way][name];
-        settled(written[name][`${way}Value`], `${rounded(value, scale)} \u00b1 ${rounded(error, scale)}`);
-        stand(written[name][way], y + 22 + 41 * k, 6);
+        say(lines[`${way}Value`], `${rounded(value, scale)} \u00b1 ${rounded(error, scale)}`);
+        stand(lines[way], y + 22 + 41 * k, 6);
       });
     }
-    settled(said, sentence(exact));
+  };
+}
+
+// -------------------------------------------------------------------------------------- the widget
+
+function render({ model, el }) {
+  const state = stateOf(model);
+  const { low, high, current, moveTo, change, send } = state;
+  const said = element("p", { class: "rp-said" });
+  let toX = null; // the axis as last drawn
+  let side = 1; // the shoulder that is held: right of the peak, or left where there is no room
+
+  const draw = (ctx, { width }, theme) => {
+    const seen = current();
+    const boxes = arrangement(width);
+    toX = axisOf(boxes, low, high);
+    drawPath(ctx, state, boxes, toX, seen, theme);
+    drawCurve(ctx, state, boxes.curve, toX, seen, theme);
+    for (const name of ["mu", "sigma"]) drawGradient(ctx, boxes.gradients[name], name, seen, theme);
+    place(boxes, seen);
+    write(boxes, seen);
+    say(said, sentence(seen.exact));
+  };
+  const layout = (width) => {
+    // Room for the longest of all sentences, so that nothing below moves while one drags.
+    const text = said.textContent;
+    said.style.minHeight = "";
+    said.textContent = sentence({ mu: { path: 1, score: 30 }, sigma: { path: 0, score: 1 } });
+    said.style.minHeight = `${said.offsetHeight}px`;
+    said.textContent = text;
+    return arrangement(width).total;
+  };
+  const view = outline({ model, el, draw, maxWidth: 720, layout, style: STYLE });
+  const write = gradientTexts(view.stage);
+
+  const letGo = () => {
+    send();
+    view.redraw();
+  };
+  const handleOf = (shape, label, hold) => handle(view, label, {
+    shape, colour: PALETTE.latent, end: letGo,
+    start: ([x]) => {
+      const move = hold();
+      return ([to]) => move(toX.back(to) - toX.back(x));
+    }
+  });
+  const handles = {
+    mu: handleOf("round rp-mu", "Mean \u03bc", () => {
+      const mu = model.get("mu");
+      return (by) => moveTo(mu + by, model.get("sigma"));
+    }),
+    sigma: handleOf("diamond rp-sigma", "Standard deviation \u03c3", () => {
+      const sigma = model.get("sigma");
+      return (by) => moveTo(model.get("mu"), sigma + side * by);
+    })
+  };
+  function place({ left, across, latent, hump }, { mu, sigma }) {
+    if (!handles.sigma.held) side = mu + sigma <= high ? 1 : -1;
+    const spots = {
+      mu: [toX(mu), latent - hump, mu, [low, high]],
+      sigma: [toX(mu + side * sigma), latent - hump * Math.exp(-0.5), sigma, model.get("sigma_range")]
+    };
+    for (const [name, [x, y, value, range]] of Object.entries(spots)) {
+      handles[name].range(range.map((end) => end.toFixed(2)));
+      handles[name].stand(clamp(x, 2, left + across + 8), y, value, `${SYMBOLS[name]} ${value.toFixed(2)}`);
+    }
   }
 
-  // ------------------------------------------------------------------------------ buttons and keys
-
-  const press = (label, title, act) => {
-    const node = element("button", { type: "button", title }, label);
-    node.addEventListener("click", act);
-    return node;
-  };
-  const newNoise = (more = {}) => change({ ...more, seed: (model.get("seed") + 1) % 2 ** 32 });
-  const counts = [8, 24, 96].map((n) => [n, press(String(n), `${n} samples`, () => change({ n_samples: n }))]);
-  // As in training: a step along the estimate, and fresh noise for the next one.
-  const descend = (way) => {
-    const { estimates, mu, sigma } = current();
-    const size = model.get("step_size");
-    moveTo(mu - size * estimates[way].mu.value, sigma - size * estimates[way].sigma.value);
-    newNoise();
-  };
-  const reset = press("Reset", "Bring back the first \u03bc and \u03c3", () => moveTo(...model.get("start")));
-  reset.classList.add("rp-reset");
-  view.controls.classList.add("rp-controls");
+  view.controls.before(said);
+  view.controls.classList.add("cw-row", "rp-controls");
   view.controls.append(
-    press("New noise", "Other samples from the same density", () => newNoise()),
-    element("div", { class: "rp-group" }, element("span", {}, "samples"), ...counts.map(([, node]) => node)),
-    element(
-      "div", { class: "rp-group" }, element("span", {}, "downhill by"),
-      ...WAYS.map((way) =>
-        press(NAMES[way], `Move \u03bc and \u03c3 a little against this gradient, then draw new noise`, () => descend(way)))
-    ),
-    reset
+    button("New noise", state.newNoise, { title: "Other samples from the same density" }),
+    choice(view, "n_samples", "samples", [8, 24, 96].map((n) => [n, String(n), `${n} samples`]), { change }),
+    group("downhill by", ...WAYS.map((way) => button(NAMES[way], () => state.descend(way),
+      { title: "Move \u03bc and \u03c3 a little against this gradient, then draw new noise" }))),
+    button("Reset", () => moveTo(...model.get("start")), { title: "Bring back the first \u03bc and \u03c3", class: "cw-quiet" })
   );
-  const showCounts = () => {
-    for (const [n, node] of counts) node.setAttribute("aria-pressed", String(model.get("n_samples") === n));
-  };
-  view.root.append(element("p", { class: "rp-hint" },
+  view.root.append(hint(
     "Drag the peak to move \u03bc, the shoulder to change \u03c3; or use the arrow keys (with Shift: finer). " +
     "Press New noise again and again: earlier estimates stay as faint marks."));
 
@@ -649,18 +529,11 @@ function render({ model, el }) {
   onKeys(view, {
     ArrowLeft: nudge(-1, 0), ArrowRight: nudge(1, 0), ArrowUp: nudge(0, 1), ArrowDown: nudge(0, -1)
   });
-
-  const refresh = () => {
-    showCounts();
+  view.follow(["mu", "sigma", "seed", "n_samples"], () => {
     current(); // an estimate that no frame has shown counts among the earlier ones, too
     view.redraw();
-  };
-  for (const name of ["mu", "sigma", "seed", "n_samples"]) {
-    model.on(`change:${name}`, refresh);
-    view.onStop(() => model.off(`change:${name}`, refresh));
-  }
+  });
   view.onStop(send);
-  showCounts();
   return view.stop;
 }
 

@@ -220,7 +220,7 @@ def test_it_fits_a_narrow_page_and_the_dark(stored: Locator) -> None:
     page.set_viewport_size({"width": 390, "height": 900})
     settle(stored)
     root = stored.bounding_box()
-    for line in stored.locator(".rp-text, button, .rp-handle").all():
+    for line in stored.locator(".rp-text, button, .cw-handle").all():
         box = line.bounding_box()
         assert box["x"] >= root["x"]
         assert box["x"] + box["width"] <= root["x"] + root["width"] <= 390
