@@ -114,7 +114,7 @@ def test_python_hears_of_it_and_can_say_it(live: Page, twin: SampleTable) -> Non
     wait_for_python(live, told, json.dumps([100, 0.5, 2]))
     check(widget, twin, 2, 2)
     cells(widget)[1][3].click()
-    wait_for_python(live, told, json.dumps([20, 1.0, 1]))
+    wait_for_python(live, told, json.dumps([20, 1, 1]))
     python(live, "table.column = 0")
     check(widget, twin, 1, 0)
     refused = python(live, "table.row = 3")
