@@ -17,6 +17,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 import pytest
+from ipykernel.ipkernel import IPythonKernel
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from nbformat import NotebookNode
 from nbformat.sign import MemorySignatureStore
@@ -254,6 +255,14 @@ def store(folder: Path, notebook: NotebookNode, text: NotebookNode | None = None
 
 def test_a_good_notebook_passes(tmp_path: Path) -> None:
     assert notebook_problems(*store(tmp_path, good_notebook())) == []
+
+
+def test_a_good_notebook_passes_with_what_jupyterlab_adds(tmp_path: Path) -> None:
+    notebook = good_notebook()
+    notebook.metadata["language_info"] = dict(IPythonKernel.language_info)
+    notebook.cells[1].metadata["execution"] = {"iopub.status.busy": "2026-01-01T00:00:00Z"}
+    notebook.cells[1].metadata["trusted"] = True
+    assert notebook_problems(*store(tmp_path, notebook)) == []
 
 
 def printing(text: str) -> Callable[[NotebookNode], None]:
