@@ -4,13 +4,15 @@ Each check raises a ``ValueError`` that names the argument, what was expected an
 any work is done.
 """
 
+import functools
 import math
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 
 __all__ = [
+    "at_the_door",
     "check_bool",
     "check_classes",
     "check_floats",
@@ -235,3 +237,29 @@ def check_classes(name: str, y: torch.Tensor | None, n: int, n_classes: int | No
         raise ValueError(f"{name} must be {wanted}, got {y.dtype} {list(y.shape)}")
     if (stray := (y < 0) | (y >= n_classes)).any():
         raise ValueError(f"{name} must be {wanted}, got {y[stray][0].item()}")
+
+
+def at_the_door(check: Callable[..., None]) -> Callable[[Callable], Callable]:
+    """Let ``check`` look at a function's arguments at each call, so that its body is the formula.
+
+    ``function.inside`` is the function alone, for callers that have looked at them already.
+
+    Example:
+        >>> @at_the_door(lambda n: check_int("n", n, minimum=0))
+        ... def double(n):
+        ...     return 2 * n
+        >>> double(2), double.inside(-2)
+        (4, -4)
+
+    """
+
+    def with_door(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def checked(*args, **options):
+            check(*args, **options)
+            return function(*args, **options)
+
+        checked.inside = function
+        return checked
+
+    return with_door

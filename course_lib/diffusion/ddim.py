@@ -6,42 +6,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from course_lib.checks import check_floats, check_int, check_number, check_one_of
+from course_lib.checks import check_floats, check_number
 from course_lib.diffusion.denoiser import Denoiser
-from course_lib.diffusion.paths import GaussianPath
-from course_lib.diffusion.sampling import check_batch, start
-from course_lib.diffusion.schedule import DiscreteSchedule
+from course_lib.diffusion.sampling import check_sampling, first_state, sampler
 
-__all__ = ["ddim_invert", "ddim_sample", "ddim_step", "ddim_times", "slerp"]
-
-SPACINGS = ("linear", "quadratic")
-
-
-def ddim_times(T: int, steps: int, spacing: str = "linear") -> list[int]:
-    """``steps`` of the times 0 ... T − 1, rising; the last is T − 1, where sampling starts.
-
-    ``"linear"``: evenly spaced, T i / steps for i = 1 ... steps, rounded and counted from 0.
-    ``"quadratic"``: T (i / steps)², which puts more of them near the data; where two would fall
-    on the same time, the next free one is taken.
-
-    Reference:
-        Song, Meng, Ermon 2021, https://arxiv.org/abs/2010.02502, appendix D.2. Theirs start at 0
-        and end short of T − 1; that sampling should start where noising ends: Lin et al. 2024,
-        https://arxiv.org/abs/2305.08891, section 3.3.
-
-    Raises:
-        ValueError: When ``steps`` is not from 1 to ``T``, or ``spacing`` is unknown.
-
-    Example:
-        >>> ddim_times(100, 5), ddim_times(100, 5, "quadratic")
-        ([19, 39, 59, 79, 99], [3, 15, 35, 63, 99])
-
-    """
-    check_int("T", T, minimum=1)
-    check_int("steps", steps, minimum=1, maximum=T)
-    check_one_of("spacing", spacing, SPACINGS)
-    power = 1 if spacing == "linear" else 2
-    return [max(round(T * (i / steps) ** power), i) - 1 for i in range(1, steps + 1)]
+__all__ = ["ddim_invert", "ddim_sample", "ddim_step", "slerp"]
 
 
 def ddim_step(
@@ -90,6 +59,7 @@ def ddim_step(
     return x + sigma * noise if sigma else x
 
 
+@sampler
 def ddim_sample(
     model: Denoiser,
     shape: Sequence[int],
@@ -129,27 +99,15 @@ def ddim_sample(
         PredictionError: On the way, when the network's output is not finite or has another shape.
 
     """
-    times = _times(model, steps, spacing)
+    check_sampling(model, shape, clip=clip, generator=generator)
     check_number("eta", eta, minimum=0)
     if eta > 1:
         raise ValueError(f"eta must be from 0 to 1, got {eta!r}")
-    z = start(model, shape, clip=clip, z=z, generator=generator)
-    return _ddim_states(model, z, times, eta, y, clip, generator)
-
-
-@torch.no_grad()
-def _ddim_states(
-    model: Denoiser,
-    x: Tensor,
-    times: list[int],
-    eta: float,
-    y: Tensor | None,
-    clip: float | None,
-    generator: torch.Generator | None,
-) -> Iterator[Tensor]:
-    points = _points(model.path, times)
+    times = model.path.sampling_times(steps, spacing)
+    points = model.path.points(times)
+    x = first_state(model, shape, z, generator)
     yield x
-    for i in reversed(range(len(times))):
+    for i in reversed(range(steps)):
         x_0 = model.predict_x0(x, times[i], y=y, clip=clip)
         # None is drawn in the last step, as in DDPM: at the data b' is 0, and so is σ.
         noise = model.noise(x.shape, generator) if eta and i else None
@@ -157,6 +115,7 @@ def _ddim_states(
         yield x
 
 
+@sampler
 def ddim_invert(
     model: Denoiser,
     x: Tensor,
@@ -189,17 +148,12 @@ def ddim_invert(
         PredictionError: On the way, when the network's output is not finite or has another shape.
 
     """
-    times = _times(model, steps, spacing)
+    if not isinstance(model, Denoiser):
+        raise ValueError(f"model must be a Denoiser, got {type(model).__name__}")
     check_floats("x", x, None, dtype=model.dtype)
-    check_batch("x's shape", x.shape, model)
-    return _inverted_states(model, x, times, y)
-
-
-@torch.no_grad()
-def _inverted_states(
-    model: Denoiser, x: Tensor, times: list[int], y: Tensor | None
-) -> Iterator[Tensor]:
-    points = _points(model.path, times)
+    check_sampling(model, x.shape, name="x's shape")
+    times = model.path.sampling_times(steps, spacing)
+    points = model.path.points(times)
     yield x
     for i, t in enumerate(times):
         (a, b), (a_then, b_then) = points[i], points[i + 1]
@@ -241,10 +195,15 @@ def slerp(z0: Tensor, z1: Tensor, w: float | Tensor) -> Tensor:
         raise ValueError(f"z0 must have shape [B, *event], got {list(z0.shape)}")
     if not isinstance(w, Tensor | int | float):
         raise ValueError(f"w must be a number or [{len(z0)}] numbers from 0 to 1, got {w!r}")
-    w = torch.as_tensor(w, dtype=torch.float64, device=z0.device)
+    # In double precision, on the CPU: not every device has it.
+    w = (
+        torch.as_tensor(w).cpu().double()
+        if isinstance(w, Tensor)
+        else torch.tensor(float(w), dtype=torch.float64)
+    )
     if w.shape not in ((), (len(z0),)) or not ((w >= 0) & (w <= 1)).all():
         raise ValueError(f"w must be a number or [{len(z0)}] numbers from 0 to 1, got {w.tolist()}")
-    flat0, flat1 = z0.flatten(1).double(), z1.flatten(1).double()
+    flat0, flat1 = z0.flatten(1).cpu().double(), z1.flatten(1).cpu().double()
     lengths = flat0.norm(dim=1), flat1.norm(dim=1)
     if (lengths[0] == 0).any() or (lengths[1] == 0).any():
         raise ValueError("z0 and z1 must have no zero vector among them, got one")
@@ -258,15 +217,3 @@ def slerp(z0: Tensor, z1: Tensor, w: float | Tensor) -> Tensor:
     weight0 = (1 - w) * torch.sinc((1 - w) * turn) / torch.sinc(turn)
     weight1 = w * torch.sinc(w * turn) / torch.sinc(turn)
     return (weight0[:, None] * flat0 + weight1[:, None] * flat1).reshape(z0.shape).to(z0)
-
-
-def _times(model: Denoiser, steps: int, spacing: str) -> list[int]:
-    if not isinstance(model, Denoiser) or not isinstance(model.path, DiscreteSchedule):
-        raise ValueError(f"model must be one on a DiscreteSchedule, got {type(model).__name__}")
-    return ddim_times(len(model.path), steps, spacing)
-
-
-def _points(path: GaussianPath, times: list[int]) -> list[tuple[float, float]]:
-    """(a, b) of the data, (1, 0), and then of each time."""
-    t = torch.tensor(times, dtype=torch.float64)
-    return [(1.0, 0.0), *zip(path.a(t).tolist(), path.b(t).tolist(), strict=True)]

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from course_lib.checks import check_floats, check_generator, check_int, check_one_of
+from course_lib.checks import at_the_door, check_floats, check_generator, check_int, check_one_of
 from course_lib.diffusion.denoiser import Denoiser
-from course_lib.diffusion.sampling import last, start
+from course_lib.diffusion.paths import per_example
+from course_lib.diffusion.sampling import check_sampling, first_state, last, sampler
 from course_lib.diffusion.schedule import DiscreteSchedule
 from course_lib.nn import discretized_gaussian_log_prob, gaussian_log_prob
 
@@ -58,24 +58,19 @@ class DDPM(Denoiser):
         check_one_of("variance", variance, ("posterior", "beta"))
         super().__init__(net, schedule, predicts=predicts)
         self.variance = variance
-        # Of the posterior: what multiplies x_0 and x_t in its mean, and its variance, [T] each.
-        betas, alphas = schedule.betas.double(), 1 - schedule.betas.double()
-        before = F.pad(schedule.log_alpha_bars[:-1], (1, 0))  # log ᾱ a step earlier: first 0
-        noise, noise_before = -schedule.log_alpha_bars.expm1(), -before.expm1()  # 1 − ᾱ
-        self.of_x0 = (before / 2).exp() * betas / noise
-        self.of_x_t = alphas.sqrt() * noise_before / noise
-        self.posterior_variance = betas * noise_before / noise
-        self._weights = {
-            name: torch.stack([self.of_x0, self.of_x_t, variances])
-            for name, variances in (("posterior", self.posterior_variance), ("beta", betas))
-        }
-        self._numbers = {name: weights.T.tolist() for name, weights in self._weights.items()}
 
     @property
     def schedule(self) -> DiscreteSchedule:
         """The path, under DDPM's name for it."""
         return self.path
 
+    def check_posterior(self, x_t: Tensor, x_0: Tensor, t: Tensor | int) -> None:
+        """Require what ``posterior`` wants."""
+        check_floats("x_t", x_t, None, dtype=self.dtype)
+        check_floats("x_0", x_0, x_t.shape, dtype=x_t.dtype)
+        self.path.check_whole_time(t, len(x_t))
+
+    @at_the_door(check_posterior)
     def posterior(self, x_t: Tensor, x_0: Tensor, t: Tensor | int) -> tuple[Tensor, Tensor]:
         """Mean and variance of q(x_{t−1} | x_t, x_0): where the step before came from.
 
@@ -97,10 +92,10 @@ class DDPM(Denoiser):
             ValueError: When an argument is not as described.
 
         """
-        check_floats("x_t", x_t, None, dtype=self.dtype)
-        check_floats("x_0", x_0, x_t.shape, dtype=x_t.dtype)
-        self._whole_times(t, len(x_t))
-        return self._mix(x_t, x_0, t, "posterior")
+        (a_before, b_before), (beta, alpha) = self.path.amounts(t - 1, x_t), self.path.step(t, x_t)
+        b_squared = beta + alpha * b_before**2  # 1 − ᾱ, and at t = 0 exactly β
+        mean = a_before * beta / b_squared * x_0 + alpha**0.5 * b_before**2 / b_squared * x_t
+        return mean, per_example(beta * b_before**2 / b_squared, x_t)
 
     def reverse(
         self,
@@ -115,10 +110,13 @@ class DDPM(Denoiser):
         The mean is that of the posterior at the predicted x_0, cut off at −``clip`` and ``clip``
         where that is given.
         """
-        if not isinstance(t, int):  # a single whole number is looked at by predict_x0
-            self._whole_times(t, len(x_t))
+        self.path.check_whole_time(t, len(x_t))
         x_0 = self.predict_x0(x_t, t, y=y, clip=clip)
-        return self._mix(x_t, x_0, t, self.variance)
+        mean, variance = self.posterior.inside(self, x_t, x_0, t)
+        if self.variance == "beta":
+            beta, _ = self.path.step(t, x_t)
+            variance = per_example(beta, x_t)
+        return mean, variance
 
     def elbo_terms(
         self,
@@ -227,24 +225,8 @@ class DDPM(Denoiser):
             raise ValueError(f"net must have an event_shape, or use ddpm_sample; got {name}")
         return (n, *shape)
 
-    def _mix(
-        self, x_t: Tensor, x_0: Tensor, t: Tensor | int, variance: str
-    ) -> tuple[Tensor, Tensor]:
-        """The posterior's mean, and either variance, unchecked; quick where all have one time."""
-        ones = [1] * (x_t.ndim - 1)
-        if isinstance(t, int):
-            of_x0, of_x_t, number = self._numbers[variance][t]
-            return of_x0 * x_0 + of_x_t * x_t, x_t.new_full((len(x_t), *ones), number)
-        weights = self._weights[variance].to(t.device)[:, t.long()].to(x_t)
-        of_x0, of_x_t, values = weights.reshape(3, -1, *ones).expand(3, len(x_t), *ones)
-        return of_x0 * x_0 + of_x_t * x_t, values
 
-    def _whole_times(self, t: Tensor | int, n: int) -> None:
-        times = self.path.times(t, n)
-        if times.is_floating_point():
-            raise ValueError(f"t must hold whole times, of an integer dtype, got {times.dtype}")
-
-
+@sampler
 def ddpm_sample(
     model: DDPM,
     shape: Sequence[int],
@@ -279,18 +261,8 @@ def ddpm_sample(
     """
     if not isinstance(model, DDPM):
         raise ValueError(f"model must be a DDPM, got {type(model).__name__}")
-    z = start(model, shape, clip=clip, z=z, generator=generator)
-    return _ddpm_states(model, z, y, clip, generator)
-
-
-@torch.no_grad()
-def _ddpm_states(
-    model: DDPM,
-    x: Tensor,
-    y: Tensor | None,
-    clip: float | None,
-    generator: torch.Generator | None,
-) -> Iterator[Tensor]:
+    check_sampling(model, shape, clip=clip, generator=generator)
+    x = first_state(model, shape, z, generator)
     yield x
     for t in reversed(range(len(model.schedule))):
         mean, variance = model.reverse(x, t, y=y, clip=clip)

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from course_lib.checks import check_floats, check_number, check_one_of
 from course_lib.diffusion.paths import PREDICTIONS, GaussianPath, combine, convert
-from course_lib.diffusion.schedule import DiscreteSchedule
 from course_lib.nn import Placed
 
 __all__ = ["Denoiser", "PredictionError"]
@@ -74,12 +73,9 @@ class Denoiser(Placed):
             check_floats("net's output", value, x_t.shape, dtype=x_t.dtype)
         except ValueError as error:
             raise PredictionError(f"{error} (at t = {times.min().item():.6g})") from None
-        if target == self.predicts:
-            return value
-        if isinstance(t, int) and isinstance(self.path, DiscreteSchedule):
-            of_value, of_x_t = self.path.weights(self.predicts, target)[t]
-            return of_value * value + of_x_t * x_t
-        return convert(value, source=self.predicts, target=target, x_t=x_t, t=times, path=self.path)
+        return convert.inside(
+            value, source=self.predicts, target=target, x_t=x_t, t=t, path=self.path
+        )
 
     def predict_x0(
         self,

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.checks import check_floats, check_number
-from course_lib.diffusion.paths import GaussianPath, per_example
+from course_lib.diffusion.paths import GaussianPath
 
 __all__ = ["IdealDenoiser"]
 
@@ -55,8 +55,7 @@ class IdealDenoiser(nn.Module):
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """E[eps | x_t = ``x [B, *event]``] at times ``t [B]``, where b(t) > 0: ``[B, *event]``."""
         check_floats("x", x, (None, *self.event_shape), dtype=self.centres.dtype)
-        t = self.path.times(t, len(x)).double()
-        a, b = per_example(self.path.a(t), x), per_example(self.path.b(t), x)
+        a, b = self.path.amounts(self.path.times(t, len(x)), x)
         variance = (a * self.std) ** 2 + b**2
         # ‖x − a m‖² for every pair, by products: [B, K].
         flat, centres, scale = x.flatten(1), self.centres.flatten(1), a.flatten(1)

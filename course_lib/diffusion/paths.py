@@ -5,15 +5,18 @@ network predicts, and in the way back. Here are the path and the predictions; th
 samplers.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from course_lib.checks import check_floats, check_generator, check_one_of
+from course_lib.checks import at_the_door, check_floats, check_generator, check_int, check_one_of
 
 __all__ = ["PREDICTIONS", "GaussianPath", "combine", "convert", "per_example"]
+
+SPACINGS = ("linear", "quadratic")  # of the times of a sampler
 
 
 class GaussianPath(ABC):
@@ -65,7 +68,20 @@ class GaussianPath(ABC):
         """The log of the signal-to-noise ratio, log a² / b²: it falls along the path."""
         return 2 * (self.a(t).log() - self.b(t).log())
 
-    def noised(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    def amounts(self, t: Tensor | float, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """(a, b) at times ``t``, ``[B]`` or one for all, to be multiplied with ``x [B, *event]``.
+
+        Tensors ``[B, 1, ...]`` in the precision of ``x``, or plain numbers.
+        """
+        t = _exact(t)
+        return per_example(self.a(t), x), per_example(self.b(t), x)
+
+    def slopes(self, t: Tensor | float, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """The derivatives (a', b') at times ``t``, shaped as by ``amounts``."""
+        t = _exact(t)
+        return per_example(self.da(t), x), per_example(self.db(t), x)
+
+    def noised(self, x0: Tensor, t: Tensor | float, eps: Tensor) -> Tensor:
         """Noise ``x0 [B, *event]`` to times ``t``, ``[B]`` or one for all, with ``eps`` like x0.
 
         Raises:
@@ -75,12 +91,35 @@ class GaussianPath(ABC):
         """
         check_floats("x0", x0, None)
         check_floats("eps", eps, x0.shape, dtype=x0.dtype)
-        t = self.times(t, len(x0))
-        return per_example(self.a(t.double()), x0) * x0 + per_example(self.b(t.double()), x0) * eps
+        self.check_time(t, len(x0))
+        a, b = self.amounts(t, x0)
+        return a * x0 + b * eps
 
-    def sample(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    def sample(self, x0: Tensor, t: Tensor | float, eps: Tensor) -> Tensor:
         """``noised`` under its older name; nothing is drawn."""
         return self.noised(x0, t, eps)
+
+    @property
+    def start_std(self) -> float:
+        """Standard deviation of the noise that sampling starts from: b at the end of the path."""
+        return self.b(_exact(self.t_max)).item()
+
+    def sampling_times(self, steps: int, spacing: str = "linear") -> list[float]:
+        """``steps`` times, rising to ``t_max``, where sampling starts; it ends at the data.
+
+        The way from ``t_min`` is parted evenly (``"linear"``), or as i² (``"quadratic"``) with more
+        times near the data; the data stand in the place of ``t_min``, which is not among them.
+        """
+        check_int("steps", steps, minimum=1)
+        check_one_of("spacing", spacing, SPACINGS)
+        power = 1 if spacing == "linear" else 2
+        span = self.t_max - self.t_min
+        return [self.t_max - span * (1 - (i / steps) ** power) for i in range(1, steps + 1)]
+
+    def points(self, times: Sequence[float]) -> list[tuple[float, float]]:
+        """(a, b) of the data, (1, 0), and then of each of the ``times``."""
+        t = torch.tensor(times, dtype=torch.float64)
+        return [(1.0, 0.0), *zip(self.a(t).tolist(), self.b(t).tolist(), strict=True)]
 
     def draw_times(
         self, n: int, *, generator: torch.Generator | None = None, device: torch.device = "cpu"
@@ -89,6 +128,11 @@ class GaussianPath(ABC):
         check_generator(generator, device)
         u = torch.rand(n, generator=generator, device=device)
         return (self.t_min + (self.t_max - self.t_min) * u).clamp(max=self.t_max)
+
+    def check_time(self, t: Tensor | float, n: int) -> None:
+        """Require times of the path, ``[n]`` or one for all (``ValueError``)."""
+        if type(t) not in (int, float) or not self.t_min <= t <= self.t_max:
+            self.times(t, n)
 
     def times(self, t: Tensor | float, n: int) -> Tensor:
         """Require times of the path, ``[n]`` or one for all, and return them as ``[n]``."""
@@ -112,30 +156,50 @@ class GaussianPath(ABC):
             )
 
 
+def _exact(t: Tensor | float) -> Tensor:
+    """Times in double precision, on the CPU: not every device has it."""
+    return t.cpu().double() if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
+
+
 def _slope(function: Callable[[Tensor], Tensor], t: Tensor | float) -> Tensor:
     """The derivative of an elementwise function; whole times are taken as float64."""
     t = torch.as_tensor(t)
-    t = t if t.is_floating_point() else t.double()
+    t = t if t.is_floating_point() else _exact(t)
     with torch.enable_grad():
         t = t.detach().requires_grad_()
         # 0 · t, so that a constant has a gradient as well: 0.
         return torch.autograd.grad((function(t) + 0 * t).sum(), t)[0]
 
 
-# What a network may predict: each is c(t) x_0 + d(t) eps, with these coefficients c and d.
+def _v(path: GaussianPath, t: Tensor | float, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
+    a, b = path.amounts(t, x)
+    return -b, a
+
+
+# What a network may predict: each is c x_0 + d eps, with these numbers c and d at times t, for x_t.
 PREDICTIONS = {
-    "x0": lambda path, t: (torch.ones_like(t), torch.zeros_like(t)),
-    "eps": lambda path, t: (torch.zeros_like(t), torch.ones_like(t)),
+    "x0": lambda path, t, x_t: (1.0, 0.0),
+    "eps": lambda path, t, x_t: (0.0, 1.0),
     # Salimans & Ho 2022, appendix D: the direction at right angles to x_t where a² + b² = 1.
-    "v": lambda path, t: (-path.b(t), path.a(t)),
+    "v": _v,
     # ∇ log q(x_t | x_0), whose average over x_0 given x_t is ∇ log q(x_t): Vincent 2011.
-    "score": lambda path, t: (torch.zeros_like(t), -1 / path.b(t)),
+    "score": lambda path, t, x_t: (0.0, -1 / path.amounts(t, x_t)[1]),
     # dx_t / dt: flow matching, Lipman et al. 2023, https://arxiv.org/abs/2210.02747.
-    "velocity": lambda path, t: (path.da(t), path.db(t)),
+    "velocity": lambda path, t, x_t: path.slopes(t, x_t),
 }
 
 
-def combine(kind: str, x0: Tensor, eps: Tensor, t: Tensor, path: GaussianPath) -> Tensor:
+def _check_combination(
+    kind: str, x0: Tensor, eps: Tensor, t: Tensor | float, path: GaussianPath
+) -> None:
+    check_one_of("kind", kind, PREDICTIONS)
+    check_floats("x0", x0, None)
+    check_floats("eps", eps, x0.shape, dtype=x0.dtype)
+    path.check_time(t, len(x0))
+
+
+@at_the_door(_check_combination)
+def combine(kind: str, x0: Tensor, eps: Tensor, t: Tensor | float, path: GaussianPath) -> Tensor:
     """The quantity ``kind`` of x_t = a x_0 + b eps: c(t) x_0 + d(t) eps, ``[B, *event]``.
 
     Args:
@@ -150,19 +214,23 @@ def combine(kind: str, x0: Tensor, eps: Tensor, t: Tensor, path: GaussianPath) -
         ValueError: When an argument is not as described, or ``kind`` is infinite at such a time.
 
     """
-    check_one_of("kind", kind, PREDICTIONS)
-    check_floats("x0", x0, None)
-    check_floats("eps", eps, x0.shape, dtype=x0.dtype)
-    t = path.times(t, len(x0)).double()
-    c, d = PREDICTIONS[kind](path, t)
-    finite = c.isfinite() & d.isfinite()
-    if not finite.all():
-        raise ValueError(f"t must be a time at which {kind} is finite, got {t[~finite][0].item()}")
-    return per_example(c, x0) * x0 + per_example(d, x0) * eps
+    c, d = mixture(kind, path, t, x0)
+    return c * x0 + d * eps
 
 
+def _check_conversion(
+    value: Tensor, *, source: str, target: str, x_t: Tensor, t: Tensor | float, path: GaussianPath
+) -> None:
+    check_one_of("source", source, PREDICTIONS)
+    check_one_of("target", target, PREDICTIONS)
+    check_floats("x_t", x_t, None)
+    check_floats("value", value, x_t.shape, dtype=x_t.dtype)
+    path.check_time(t, len(x_t))
+
+
+@at_the_door(_check_conversion)
 def convert(
-    value: Tensor, *, source: str, target: str, x_t: Tensor, t: Tensor, path: GaussianPath
+    value: Tensor, *, source: str, target: str, x_t: Tensor, t: Tensor | float, path: GaussianPath
 ) -> Tensor:
     """Say the same prediction in other words: from ``source`` to ``target``, on any path.
 
@@ -190,35 +258,40 @@ def convert(
         tensor([[1., 1.]])
 
     """
-    check_one_of("source", source, PREDICTIONS)
-    check_one_of("target", target, PREDICTIONS)
-    check_floats("x_t", x_t, None)
-    check_floats("value", value, x_t.shape, dtype=x_t.dtype)
-    t = path.times(t, len(x_t)).double()
     if source == target:
         return value
-    x0, eps = _solve(value, source, x_t, t, path)
-    return combine(target, x0, eps, t, path)
-
-
-def _solve(
-    value: Tensor, source: str, x_t: Tensor, t: Tensor, path: GaussianPath
-) -> tuple[Tensor, Tensor]:
-    """The x_0 and eps for which a x_0 + b eps = x_t and c x_0 + d eps = ``value``."""
-    a, b = path.a(t), path.b(t)
-    c, d = PREDICTIONS[source](path, t)
+    (a, b), (c, d) = path.amounts(t, x_t), PREDICTIONS[source](path, t, x_t)
     determinant = a * d - b * c
-    if not determinant.isfinite().all() or (determinant == 0).any():
-        stray = t[(determinant == 0) | ~determinant.isfinite()][0].item()
-        raise ValueError(f"t must be a time at which x_t and {source} determine x_0, got {stray}")
-    x0 = per_example(d / determinant, x_t) * x_t - per_example(b / determinant, x_t) * value
-    eps = per_example(a / determinant, x_t) * value - per_example(c / determinant, x_t) * x_t
-    return x0, eps
+    solvable = (abs(determinant) > 0) & (abs(determinant) < math.inf)
+    _check_times(f"x_t and {source} determine x_0", solvable, t)
+    e, f = mixture(target, path, t, x_t)
+    # a x_0 + b eps = x_t and c x_0 + d eps = value give x_0 = (d x_t − b value) / determinant and
+    # eps = (a value − c x_t) / determinant; these go into e x_0 + f eps.
+    return (e * d - f * c) / determinant * x_t + (f * a - e * b) / determinant * value
 
 
-def per_example(value: Tensor, x: Tensor) -> Tensor:
+def mixture(
+    kind: str, path: GaussianPath, t: Tensor | float, x: Tensor
+) -> tuple[Tensor | float, Tensor | float]:
+    """(c, d) of ``kind`` = c x_0 + d eps at times ``t``, shaped as by ``amounts``."""
+    c, d = PREDICTIONS[kind](path, t, x)
+    _check_times(f"{kind} is finite", (abs(c) < math.inf) & (abs(d) < math.inf), t)
+    return c, d
+
+
+def _check_times(what: str, holds: Tensor | bool, t: Tensor | float) -> None:
+    """Require that something holds at every time, ``[B, 1, ...]`` or one for all."""
+    if not (holds.all() if isinstance(holds, Tensor) else holds):
+        stray = t.flatten()[~holds.flatten()[: t.numel()]][0].item() if isinstance(t, Tensor) else t
+        raise ValueError(f"t must be a time at which {what}, got {stray}")
+
+
+def per_example(value: Tensor | float, x: Tensor) -> Tensor:
     """Numbers ``[B]``, one for each example of ``x [B, *event]``, shaped to be multiplied with x.
 
-    They get the dtype and the device of ``x``.
+    They get the dtype and the device of ``x``. One number stands for all: ``[B, 1, ...]`` as well.
     """
-    return value.to(x).reshape(-1, *[1] * (x.ndim - 1))
+    ones = [1] * (x.ndim - 1)
+    if not isinstance(value, Tensor):
+        return x.new_full((len(x), *ones), value)
+    return value.to(x).reshape(-1, *ones).expand(len(x), *ones)

@@ -1,7 +1,9 @@
 """What all samplers share: how they start, and how to take the last of their states."""
 
+import functools
+import itertools
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -9,37 +11,56 @@ from torch import Tensor
 from course_lib.checks import check_floats, check_generator, check_ints, check_number
 from course_lib.diffusion.denoiser import Denoiser
 
-__all__ = ["check_batch", "last", "start"]
+__all__ = ["check_sampling", "first_state", "last", "sampler"]
 
 
-def start(
+def sampler(states: Callable[..., Iterator[Tensor]]) -> Callable[..., Iterator[Tensor]]:
+    """Make a sampler of a generator function that yields states.
+
+    What stands before its first ``yield`` runs at the call already: arguments are looked at where
+    they are given. No gradients are recorded.
+    """
+    states = torch.no_grad()(states)
+
+    @functools.wraps(states)
+    def begun(*args, **options) -> Iterator[Tensor]:
+        walk = states(*args, **options)
+        return itertools.chain([next(walk)], walk)
+
+    return begun
+
+
+def check_sampling(
     model: Denoiser,
     shape: Sequence[int],
     *,
     clip: float | None = None,
-    z: Tensor | None = None,
     generator: torch.Generator | None = None,
-) -> Tensor:
-    """Check what a sampler is given, and return the noise ``[n, *event]`` that it starts from."""
-    check_ints("shape", shape, minimum=1)
-    check_batch("shape", shape, model)
-    if clip is not None:
-        check_number("clip", clip, above=0)
-    check_generator(generator, model.device)
-    if z is None:
-        return model.noise(shape, generator)
-    check_floats("z", z, shape, dtype=model.dtype)
-    return z
-
-
-def check_batch(name: str, shape: Sequence[int], model: Denoiser) -> None:
-    """Require the shape of a batch of what the model's network takes (``ValueError``)."""
+    name: str = "shape",
+) -> None:
+    """Require a model, the shape of a batch of what its network takes, and fitting options."""
+    if not isinstance(model, Denoiser):
+        raise ValueError(f"model must be a Denoiser, got {type(model).__name__}")
+    check_ints(name, shape, minimum=1)
     if len(shape) < 2:
         raise ValueError(f"{name} must be that of a batch, (n, *event), got {tuple(shape)}")
     event_shape = getattr(model.net, "event_shape", shape[1:])
     if tuple(shape[1:]) != tuple(event_shape):
         wanted = ", ".join(str(size) for size in event_shape)
         raise ValueError(f"{name} must be (n, {wanted}) for this network, got {tuple(shape)}")
+    if clip is not None:
+        check_number("clip", clip, above=0)
+    check_generator(generator, model.device)
+
+
+def first_state(
+    model: Denoiser, shape: Sequence[int], z: Tensor | None, generator: torch.Generator | None
+) -> Tensor:
+    """The state ``[n, *event]`` of a sampler's start: ``z``, or noise as at the path's end."""
+    if z is None:
+        return model.path.start_std * model.noise(shape, generator)
+    check_floats("z", z, shape, dtype=model.dtype)
+    return z
 
 
 def last(states: Iterable[Tensor]) -> Tensor:

@@ -1,16 +1,58 @@
 """The discrete schedules of DDPM: T noising steps, which are a path as well."""
 
 import math
+from collections.abc import Callable
+from functools import cached_property, wraps
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from course_lib.checks import check_floats, check_generator, check_int, check_number
-from course_lib.diffusion.paths import GaussianPath, convert
+from course_lib.checks import check_floats, check_generator, check_int, check_number, check_one_of
+from course_lib.diffusion.paths import SPACINGS, GaussianPath, per_example
 
-__all__ = ["DiscreteSchedule"]
+__all__ = ["DiscreteSchedule", "ddim_times"]
 
 MAX_BETA = 0.999  # Nichol & Dhariwal 2021, section 3.2: no step may wipe out everything
+
+
+def ddim_times(T: int, steps: int, spacing: str = "linear") -> list[int]:
+    """``steps`` of the times 0 ... T − 1, rising; the last is T − 1, where sampling starts.
+
+    ``"linear"``: evenly spaced, T i / steps for i = 1 ... steps, rounded and counted from 0.
+    ``"quadratic"``: T (i / steps)², which puts more of them near the data; where two would fall
+    on the same time, the next free one is taken.
+
+    Reference:
+        Song, Meng, Ermon 2021, https://arxiv.org/abs/2010.02502, appendix D.2. Theirs start at 0
+        and end short of T − 1; that sampling should start where noising ends: Lin et al. 2024,
+        https://arxiv.org/abs/2305.08891, section 3.3.
+
+    Raises:
+        ValueError: When ``steps`` is not from 1 to ``T``, or ``spacing`` is unknown.
+
+    Example:
+        >>> ddim_times(100, 5), ddim_times(100, 5, "quadratic")
+        ([19, 39, 59, 79, 99], [3, 15, 35, 63, 99])
+
+    """
+    check_int("T", T, minimum=1)
+    check_int("steps", steps, minimum=1, maximum=T)
+    check_one_of("spacing", spacing, SPACINGS)
+    power = 1 if spacing == "linear" else 2
+    return [max(round(T * (i / steps) ** power), i) - 1 for i in range(1, steps + 1)]
+
+
+def as_precise_as_t(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Round what a formula gives to the precision of its times; whole ones have that of betas."""
+
+    @wraps(formula)
+    def rounded(self: "DiscreteSchedule", t: Tensor | float) -> Tensor:
+        like = t if isinstance(t, Tensor) and t.is_floating_point() else self.betas
+        device = t.device if isinstance(t, Tensor) else None
+        return formula(self, t).to(device=device, dtype=like.dtype)
+
+    return rounded
 
 
 class DiscreteSchedule(GaussianPath):
@@ -46,12 +88,15 @@ class DiscreteSchedule(GaussianPath):
             raise ValueError(f"betas must lie above 0 and below 1, got values from {span}")
         self.betas = betas.detach().clone()
         self.alphas = 1 - self.betas
-        # Sums of logarithms in double precision: 1 − ᾱ is tiny at first, ᾱ is in the end.
-        self.log_alpha_bars = torch.log1p(-self.betas.double()).cumsum(0)
-        self.alpha_bars = self.log_alpha_bars.exp().to(betas.dtype)
+        exact = self.betas.cpu().double()  # 1 − ᾱ is tiny at first, ᾱ is in the end
+        self.log_alpha_bars = torch.log1p(-exact).cumsum(0)
+        self.alpha_bars = self.log_alpha_bars.exp().to(self.betas)
         self.t_max = len(betas) - 1
         self.t_min = 0
-        self._weights: dict[tuple[str, str], list[tuple[float, float]]] = {}
+        self._step = _Pairs(exact, 1 - exact)
+        t = torch.arange(len(betas), dtype=torch.float64)
+        a, b = F.pad(self.a(t), (1, 0), value=1.0), F.pad(self.b(t), (1, 0))  # the data before
+        self._amounts = _Pairs(a, b)
 
     @classmethod
     def linear(
@@ -97,18 +142,82 @@ class DiscreteSchedule(GaussianPath):
         first, last = self.log_snr(torch.tensor([0, self.t_max])).tolist()
         return f"DiscreteSchedule(T={len(self)}, log-SNR {first:.1f} ... {last:.1f})"
 
+    def alpha_bar(self, t: Tensor | float) -> Tensor:
+        """ᾱ at times ``t``, whole or not, in double precision."""
+        return self.log_alpha_bar(t).exp()
+
+    @as_precise_as_t
     def a(self, t: Tensor | float) -> Tensor:
         """sqrt(ᾱ) at times ``t``, whole or not."""
-        return self._like(t, (self._log_alpha_bar(t) / 2).exp())
+        return self.alpha_bar(t).sqrt()
 
+    @as_precise_as_t
     def b(self, t: Tensor | float) -> Tensor:
         """sqrt(1 − ᾱ) at times ``t``, whole or not."""
-        return self._like(t, (-torch.expm1(self._log_alpha_bar(t))).sqrt())
+        return (1 - self.alpha_bar(t)).sqrt()
 
+    @as_precise_as_t
     def log_snr(self, t: Tensor | float) -> Tensor:
         """Log ᾱ / (1 − ᾱ) at times ``t``."""
-        log_alpha_bar = self._log_alpha_bar(t)
-        return self._like(t, log_alpha_bar - (-torch.expm1(log_alpha_bar)).log())
+        return self.log_alpha_bar(t) - (1 - self.alpha_bar(t)).log()
+
+    def log_alpha_bar(self, t: Tensor | float) -> Tensor:
+        """Log ᾱ at times ``t``, in double precision: between two whole times a straight line."""
+        t = torch.as_tensor(t).cpu()  # not every device has double precision
+        self.check_times(t)
+        before = t.detach().long()
+        if not t.is_floating_point():
+            return self.log_alpha_bars[before]
+        before = before.clamp(max=max(self.t_max - 1, 0))  # the last time ends the last piece
+        after = (before + 1).clamp(max=self.t_max)
+        rise = self.log_alpha_bars[after] - self.log_alpha_bars[before]
+        return self.log_alpha_bars[before] + (t - before).double() * rise
+
+    @property
+    def start_std(self) -> float:
+        """1: sampling starts from DDPM's prior, which is standard normal."""
+        return 1.0
+
+    def amounts(self, t: Tensor | float, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """(a, b) as of any path; before the first step, at t = −1, are clean data: (1, 0)."""
+        if not _whole(t):
+            return super().amounts(t, x)
+        self._check_whole(t, -1)
+        return self._amounts(t + 1, x)
+
+    def slopes(self, t: Tensor | float, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """(a', b') as of any path."""
+        if not _whole(t):
+            return super().slopes(t, x)
+        self._check_whole(t, 0)
+        return self._slopes(t, x)
+
+    def step(self, t: Tensor | int, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """(β, α) of the steps at whole times ``t``, shaped as by ``amounts``."""
+        self._check_whole(t, 0)
+        return self._step(t, x)
+
+    @cached_property
+    def _slopes(self) -> "_Pairs":
+        t = torch.arange(len(self), dtype=torch.float64)
+        return _Pairs(self.da(t), self.db(t))
+
+    def _check_whole(self, t: Tensor | int, first: int) -> None:
+        low, high = (t, t) if isinstance(t, int) else torch.aminmax(t)
+        if low < first or high > self.t_max:
+            stray = int(low if low < first else high)
+            raise ValueError(f"t must lie in [{first}, {self.t_max}], got {stray}")
+
+    def check_whole_time(self, t: Tensor | int, n: int) -> None:
+        """Require whole times of the path, ``[n]`` or one for all (``ValueError``)."""
+        self.check_time(t, n)
+        if not _whole(t):
+            kind = t.dtype if isinstance(t, Tensor) else torch.get_default_dtype()
+            raise ValueError(f"t must hold whole times, of an integer dtype, got {kind}")
+
+    def sampling_times(self, steps: int, spacing: str = "linear") -> list[int]:
+        """The times of ``ddim_times``."""
+        return ddim_times(len(self), steps, spacing)
 
     def draw_times(
         self, n: int, *, generator: torch.Generator | None = None, device: torch.device = "cpu"
@@ -117,33 +226,23 @@ class DiscreteSchedule(GaussianPath):
         check_generator(generator, device)
         return torch.randint(len(self), (n,), generator=generator, device=device)
 
-    def weights(self, source: str, target: str) -> list[tuple[float, float]]:
-        """For each time f and g, so that ``target`` = f · ``source`` + g · x_t, as plain numbers.
 
-        ``convert`` works them out once, for all T times together. That saves a sampler, with one
-        time for its whole batch, most of the work between two calls of its network.
-        """
-        if (source, target) not in self._weights:
-            t = torch.arange(len(self))
-            one = torch.ones(len(self), dtype=torch.float64)
-            kinds = {"source": source, "target": target}
-            f = convert(one, x_t=0 * one, t=t, path=self, **kinds)
-            g = convert(0 * one, x_t=one, t=t, path=self, **kinds)
-            self._weights[source, target] = list(zip(f.tolist(), g.tolist(), strict=True))
-        return self._weights[source, target]
+class _Pairs:
+    """Pairs of numbers, one for each of many indices."""
 
-    def _log_alpha_bar(self, t: Tensor | float) -> Tensor:
-        t = torch.as_tensor(t)
-        self.check_times(t)
-        table = self.log_alpha_bars.to(t.device)
-        before = t.detach().long()
-        if not t.is_floating_point():
-            return table[before]
-        before = before.clamp(max=max(self.t_max - 1, 0))  # the last time ends the last piece
-        after = (before + 1).clamp(max=self.t_max)
-        return table[before] + (t - before).double() * (table[after] - table[before])
+    def __init__(self, *pair: Tensor):
+        self.table, self.numbers = (
+            torch.stack(pair),
+            list(zip(*map(Tensor.tolist, pair), strict=True)),
+        )
 
-    def _like(self, t: Tensor | float, value: Tensor) -> Tensor:
-        """In the precision of ``t``, or of ``betas`` where ``t`` is whole numbers."""
-        floating = isinstance(t, Tensor) and t.is_floating_point()
-        return value.to(t.dtype if floating else self.betas.dtype)
+    def __call__(self, i: Tensor | int, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """As plain numbers for one index; for ``[B]`` of them shaped to be multiplied with x."""
+        if isinstance(i, int):
+            return self.numbers[i]  # a sampler has one time for its whole batch
+        first, second = self.table[:, i.cpu().long()]
+        return per_example(first, x), per_example(second, x)
+
+
+def _whole(t: Tensor | float) -> bool:
+    return isinstance(t, int) or (isinstance(t, Tensor) and not t.is_floating_point())

@@ -20,7 +20,6 @@ from course_lib.diffusion import (
     convert,
     per_example,
 )
-from course_lib.diffusion.paths import _solve
 from course_lib.exercises.attempt import (
     Attempt,
     Mistake,
@@ -577,7 +576,7 @@ def _diagnose_variance(got: Tensor, t: Tensor, betas: Tensor) -> None:
     task="Write `x0_from_eps`: the x_0 that x_t [B, *event] was made of if eps is the noise in it, "
     "with t [B] counted from 0 and alpha_bars [T].",
     signature="x0_from_eps(x_t, eps, t, alpha_bars) -> x_0",
-    solution=[convert, _solve, per_example],
+    solution=convert,
     hints=[
         "Solve x_t = sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps for x_0.",
         "First take the noise away, with its factor; then undo the shrinking.",
@@ -594,7 +593,7 @@ def _check_x0_from_eps(attempt: Attempt, generator: torch.Generator) -> str:
     task="Write `eps_from_x0`: the noise eps that is in x_t [B, *event], if x_0 is the data in it, "
     "with t [B] counted from 0 and alpha_bars [T].",
     signature="eps_from_x0(x_t, x_0, t, alpha_bars) -> eps",
-    solution=[convert, _solve, per_example],
+    solution=convert,
     hints=[
         "Solve x_t = sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps for eps.",
         "First take the data away, with their factor; then undo the scaling of the noise.",

@@ -13,8 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from course_lib.diffusion import DiscreteSchedule, ddim_invert, ddim_step, ddim_times, slerp
-from course_lib.diffusion.ddim import _ddim_states, _inverted_states
+from course_lib.diffusion import (
+    DiscreteSchedule,
+    ddim_invert,
+    ddim_sample,
+    ddim_step,
+    ddim_times,
+    slerp,
+)
 from course_lib.exercises.attempt import (
     Attempt,
     Mistake,
@@ -415,7 +421,7 @@ def _mistakes_of_ddim_step(x: Tensor, eps: Tensor, ab: Tensor, to: Tensor) -> Kn
     task="Write `invert_step`: the way up, from x [B, *event] at alpha_bar (1 for data) to where "
     "the share is alpha_bar_next, which is smaller, with the network's eps.",
     signature="invert_step(x, eps, alpha_bar, alpha_bar_next) -> x",
-    solution=[_inverted_states, ddim_invert],
+    solution=ddim_invert,
     hints=[
         "Nothing is drawn: the same x must come out every time, or it could not be led back.",
         "In the step down, where did you use that it leads down?",
@@ -684,7 +690,7 @@ def _eps(x: Tensor, t: Tensor) -> Tensor:
     task="Write `my_ddim_sample`: from noise z [B, *event] to data by way of `times`, a rising "
     "list of indices, without fresh noise; `net(x, t [B])` says eps.",
     signature="my_ddim_sample(net, z, alpha_bars, times) -> x",
-    solution=[_ddim_states, ddim_step],
+    solution=[ddim_sample, ddim_step],
     hints=[
         "Go through the times from the last to the first; your step does the rest.",
         "At each: ask the network at the time where you *are*, then step to the time before it in "

@@ -532,11 +532,12 @@ print("mean and variance agree with Bayes on a grid, within 1e-6:", worst < 1e-6
 
 # %%
 beta, alpha, alpha_bar = schedule.betas, schedule.alphas, schedule.alpha_bars
+before = torch.cat([torch.ones(1), alpha_bar[:-1]])  # of the step before: 1 for the data
 weights = {
     name: beta**2 / (2 * variance * alpha * (1 - alpha_bar))
     for name, variance in (
         ("σ² = β", beta),
-        ("σ² = posterior variance", model.posterior_variance.float()),
+        ("σ² = posterior variance", (1 - before) / (1 - alpha_bar) * beta),
     )
 }
 figure = Figure(figsize=(5.6, 3))
@@ -673,9 +674,7 @@ show_figure(
 # that you can watch, stop, or keep only the last.
 
 # %%
-from course_lib.diffusion.ddpm import _ddpm_states
-
-show_source(_ddpm_states)
+show_source(ddpm_sample)
 
 # %% [markdown]
 # **Build**, with 2,000 particles. Left the state, right the guess of $x_0$ at that moment. The very first guesses

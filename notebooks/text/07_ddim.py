@@ -351,9 +351,7 @@ VectorField(
 # errs like $1/S$.
 
 # %%
-from course_lib.diffusion.ddim import _inverted_states
-
-show_source(_inverted_states)
+show_source(ddim_invert)
 
 # %%
 digits = to_signed(load_digits("test")[0][:12])

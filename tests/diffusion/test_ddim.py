@@ -338,12 +338,8 @@ def test_inversion_gets_better_in_proportion_to_the_steps(data):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": None}, "model must be one on a DiscreteSchedule, got NoneType"),
-        ({"model": zero}, "model must be one on a DiscreteSchedule, got function"),
-        (
-            {"model": Denoiser(zero, Straight())},
-            "model must be one on a DiscreteSchedule, got Denoiser",
-        ),
+        ({"model": None}, "model must be a Denoiser, got NoneType"),
+        ({"model": zero}, "model must be a Denoiser, got function"),
         ({"steps": 0}, "steps must be an integer from 1 to 50, got 0"),
         ({"steps": 51}, "steps must be an integer from 1 to 50, got 51"),
         ({"steps": 1.0}, "steps must be an integer from 1 to 50, got 1.0"),
@@ -367,7 +363,7 @@ def test_bad_arguments_are_named_at_the_call(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": 3}, "model must be one on a DiscreteSchedule, got int"),
+        ({"model": 3}, "model must be a Denoiser, got int"),
         ({"steps": 0}, "steps must be an integer from 1 to 50, got 0"),
         ({"spacing": "log"}, "spacing must be one of linear, quadratic, got 'log'"),
         (

@@ -66,9 +66,11 @@ def test_the_posterior_at_the_first_step_is_the_data():
 def test_each_form_of_one_time_gives_a_variance_each(t):
     model, x_t, x_0 = ddpm(), randn(3, 2), randn(3, 2, seed=1)
     mean, variance = model.posterior(x_t, x_0, t)
-    expected = model.of_x0[7] * x_0 + model.of_x_t[7] * x_t
-    torch.testing.assert_close(mean, expected)
-    torch.testing.assert_close(variance, model.posterior_variance[7].expand(3, 1))
+    a, b, *_ = coefficients(LINEAR, torch.tensor([6, 7]))
+    beta = LINEAR.betas[7].double()
+    expected = a[0] * beta * x_0 + (1 - beta).sqrt() * b[0] ** 2 * x_t
+    torch.testing.assert_close(mean, expected / b[1] ** 2)
+    torch.testing.assert_close(variance, (beta * b[0] ** 2 / b[1] ** 2).expand(3, 1))
 
 
 @pytest.mark.parametrize("schedule", [LINEAR, DiscreteSchedule.linear(1000)], ids=["40", "1000"])

@@ -9,10 +9,11 @@ import pytest
 @pytest.mark.parametrize(
     ("module", "examples"),
     [
-        ("diffusion.ddim", 2),
+        ("checks", 2),
+        ("diffusion.ddim", 1),
         ("diffusion.ddpm", 3),
         ("diffusion.paths", 9),
-        ("diffusion.schedule", 3),
+        ("diffusion.schedule", 4),
         ("nn.time", 2),
         ("nn.unet", 2),
     ],

@@ -102,7 +102,8 @@ def test_a_step_back_is_bayes_rule(t):
     true = before.cov - root * expected @ before.cov
     variance = model.reverse(torch.zeros(1, 2).double(), t)[1].item()
     assert (torch.linalg.eigvalsh(true) > variance).all()
-    missing = model.of_x0[t] ** 2 * GAUSSIAN.left(a[1], b[1])
+    of_x0 = a[0] * schedule.betas[t].double() / b[1] ** 2
+    missing = of_x0**2 * GAUSSIAN.left(a[1], b[1])
     torch.testing.assert_close(true - variance * EYE, missing, rtol=1e-6, atol=1e-9)
 
 

@@ -526,8 +526,8 @@ def sample_with_clean_table(net, z, alpha_bars, times):
 def library_sample(net, z, alpha_bars, times):
     alphas = alpha_bars / torch.cat([alpha_bars.new_ones(1), alpha_bars[:-1]])
     model = Denoiser(net, DiscreteSchedule(1 - alphas))
-    states = diffusion.ddim._ddim_states(model, z, times, 0.0, None, None, None)
-    return diffusion.last(states)
+    model.path.sampling_times = lambda steps, spacing: times
+    return diffusion.last(diffusion.ddim_sample(model, z.shape, steps=len(times), z=z))
 
 
 def sample_keeping_the_first_eps(net, z, alpha_bars, times):
