@@ -4,7 +4,8 @@ Every check works with tolerances for which a right answer is refused less than 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,17 +14,15 @@ from torch import Tensor, nn
 from course_lib.data import dequantize
 from course_lib.exercises.attempt import (
     Attempt,
+    Given,
     Mistake,
-    check_gradients,
     check_randomness,
-    diagnose,
     fresh_seed,
-    log_abs_det_jacobian,
     same,
-    take_pair,
+    take_number,
     take_tensor,
-    take_whole_number,
 )
+from course_lib.exercises.formula import Wrong, formula, usual
 from course_lib.exercises.registry import exercise
 from course_lib.experiments.dependency import coupling_dependencies
 from course_lib.experiments.discrete_spikes import spiky_log_prob
@@ -40,21 +39,19 @@ from course_lib.metrics import bits_per_dim
 
 __all__: list[str] = []
 
-Known = list[tuple[Tensor, str, str]]
-
-_CASES = [(dim, flip) for dim in (4, 5) for flip in (False, True)]
 _BATCH = 7  # not the number of coordinates, so that swapped axes show
 
 
-class _Shift:
+class _Shift(Given):
     """The shift of a random coupling; says so when it is given the wrong columns."""
 
     def __init__(self, coupling: AdditiveCoupling):
-        self.network = coupling.shift
+        super().__init__("shift", ["kept"], self._shift)
+        self.coupling, self.network = coupling, coupling.shift
         self.n_kept = self.network.layers[0].in_features
         self.weight = self.network.layers[0].weight
 
-    def __call__(self, kept: Any) -> Tensor:
+    def _shift(self, kept: Any) -> Tensor:
         if not isinstance(kept, Tensor):
             raise Mistake(
                 f"You call shift with a {type(kept).__name__}.",
@@ -69,15 +66,6 @@ class _Shift:
         return self.network(kept)
 
 
-def _random_coupling(
-    dim: int, flip: bool, generator: torch.Generator
-) -> tuple[AdditiveCoupling, _Shift, Tensor]:
-    """A coupling with a random shift, that shift alone, and random points ``[B, dim]``."""
-    coupling = _randomize(AdditiveCoupling(dim, [16], flip=flip), generator)
-    x = torch.randn(_BATCH, dim, generator=generator, dtype=torch.float32)
-    return coupling, _Shift(coupling), x
-
-
 def _randomize(module: nn.Module, generator: torch.Generator) -> nn.Module:
     """Give every parameter a random value of a size that keeps all numbers near 1."""
     module = module.float()
@@ -89,24 +77,50 @@ def _randomize(module: nn.Module, generator: torch.Generator) -> nn.Module:
     return module
 
 
-def _put(like: Tensor, moved: slice, values: Tensor) -> Tensor:
-    """``like`` with other values in the columns ``moved``."""
-    out = like.clone()
-    out[:, moved] = values
+# --- Couplings -----------------------------------------------------------------------------------
+
+
+def _draw_couplings(generator: torch.Generator) -> list[tuple[Tensor, _Shift, bool]]:
+    cases = []
+    for dim in (4, 5):
+        for flip in (False, True):
+            coupling = _randomize(AdditiveCoupling(dim, [16], flip=flip), generator)
+            x = torch.randn(_BATCH, dim, generator=generator, dtype=torch.float32)
+            cases.append((x, _Shift(coupling), flip))
+    return cases
+
+
+def _put(x: Tensor, columns: slice, values: Tensor) -> Tensor:
+    """``x`` with other values in some columns."""
+    out = x.clone()
+    out[:, columns] = values
     return out
 
 
-def _coupling_mistakes(x: Tensor, c: AdditiveCoupling, sign: int) -> Known:
-    """What people get in place of x_moved + sign · shift(x_kept), for an even number of columns."""
-    kept, moved = x[:, c.mask.kept], x[:, c.mask.moved]
-    m, half = c.shift, x.shape[1] // 2
-    left, right = x[:, :half], x[:, half:]
-    swapped = _put(x, c.mask.kept, kept + sign * m(moved))
-    new = moved + sign * m(kept)
+def _moved(new: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """An answer that keeps the right half and puts ``new(kept, moved, shift)`` into the other."""
+
+    def answer(x: Tensor, shift: Any, flip: bool) -> Tensor:
+        kept, moved = slice(int(flip), None, 2), slice(1 - flip, None, 2)
+        return _put(x, moved, new(x[:, kept], x[:, moved], shift))
+
+    return answer
+
+
+def _down_the_middle(x: Tensor, shift: Any, flip: bool, sign: int) -> Tensor:
+    left, right = x.chunk(2, 1)
+    moved = [left + sign * shift(right), right] if flip else [left, right + sign * shift(left)]
+    return torch.cat(moved, 1)
+
+
+def _coupling_mistakes(sign: int) -> list[Wrong]:
+    """What people write in place of x_moved + sign · shift(x_kept)."""
     out, into, add, subtract = (
         ("z", "x", "add", "subtract") if sign > 0 else ("x", "z", "subtract", "add")
     )
-    which, other = ("odd", "even") if c.flip else ("even", "odd")
+    couple = _moved(lambda kept, moved, m: moved + sign * m(kept))
+    half = "With flip=False the even coordinates stay and the odd ones move, with flip=True the "
+    half += "odd ones stay."
     halves = (
         "The halves are the even coordinates `0::2` and the odd ones `1::2`: neighbouring pixels "
         "land in different halves."
@@ -115,80 +129,87 @@ def _coupling_mistakes(x: Tensor, c: AdditiveCoupling, sign: int) -> Known:
         "You move both halves.",
         "One half stays as it is; the next coupling of the flow moves it.",
     )
-    order = "Write the moved half back to the columns it came from."
+    beside = (
+        f"Your {out} holds the two halves side by side instead of interleaved.",
+        "Write the moved half back to the columns it came from.",
+    )
+
+    def parts(x: Tensor, shift: Any, flip: bool) -> list[Tensor]:
+        return [couple(x, shift, flip)[:, start::2] for start in (int(flip), 1 - flip)]
+
+    # fmt: off
     return [
-        (
-            _put(x, c.mask.moved, moved - sign * m(kept)),
-            f"You {subtract} the shift; this direction has to {add} it.",
-            "Data to latent adds, latent to data subtracts.",
-        ),
-        (
-            swapped,
-            f"Your {out} keeps the wrong half" + (": you ignore `flip`." if c.flip else "."),
-            f"With flip={c.flip} the {which} coordinates stay and the {other} ones move.",
-        ),
-        (
-            _put(x, c.mask.moved, moved + sign * m(moved)),
-            "Your shift is computed from the half that moves.",
-            f"Compute it from the half that stays, which {out} still holds: only so can it be "
-            "undone.",
-        ),
-        (
-            _put(x, c.mask.moved, m(kept)),
-            "You overwrite the moved half with the shift.",
-            f"{add.capitalize()} it: what was there before must not be lost.",
-        ),
-        (
-            _put(x, c.mask.moved, moved * m(kept)),
-            "You multiply the moved half by the shift.",
-            f"The coupling is additive: {add} the shift.",
-        ),
-        (x, f"Your {out} is {into}, unchanged.", f"Shift the {other} coordinates."),
-        (_put(_put(x, c.mask.moved, new), c.mask.kept, kept + sign * m(new)), *both),
-        (_put(swapped, c.mask.moved, new), *both),
-        (torch.cat([left, right + sign * m(left)], 1), "You split down the middle.", halves),
-        (torch.cat([left + sign * m(right), right], 1), "You split down the middle.", halves),
-        (
-            torch.cat([kept, new], 1),
-            f"Your {out} holds the two halves side by side instead of interleaved.",
-            order,
-        ),
-        (
-            torch.cat([new, kept], 1),
-            f"Your {out} holds the two halves side by side instead of interleaved.",
-            order,
-        ),
+        Wrong(_moved(lambda kept, moved, m: moved - sign * m(kept)),
+              f"You {subtract} the shift; this direction has to {add} it.",
+              "Data to latent adds, latent to data subtracts."),
+        Wrong(lambda x, m, flip: couple(x, m, False),
+              f"Your {out} keeps the wrong half: you ignore `flip`.", half),
+        Wrong(lambda x, m, flip: couple(x, m, not flip), f"Your {out} keeps the wrong half.", half),
+        Wrong(_moved(lambda kept, moved, m: moved + sign * m(moved)),
+              "Your shift is computed from the half that moves.",
+              f"Compute it from the half that stays, which {out} still holds: only so can it be "
+              "undone."),
+        Wrong(_moved(lambda kept, moved, m: m(kept)),
+              "You overwrite the moved half with the shift.",
+              f"{add.capitalize()} it: what was there before must not be lost."),
+        Wrong(_moved(lambda kept, moved, m: moved * m(kept)),
+              "You multiply the moved half by the shift.",
+              f"The coupling is additive: {add} the shift."),
+        Wrong(lambda x, m, flip: x,
+              f"Your {out} is {into}, unchanged.", "Shift the half that moves."),
+        Wrong(lambda x, m, flip: couple(couple(x, m, flip), m, not flip), *both),
+        Wrong(lambda x, m, flip: couple(x, m, flip) + couple(x, m, not flip) - x, *both),
+        Wrong(lambda x, m, flip: _down_the_middle(x, m, flip, sign),
+              "You split down the middle.", halves),
+        Wrong(lambda x, m, flip: _down_the_middle(x, m, not flip, sign),
+              "You split down the middle.", halves),
+        Wrong(lambda x, m, flip: torch.cat(parts(x, m, flip), 1), *beside),
+        Wrong(lambda x, m, flip: torch.cat(parts(x, m, flip)[::-1], 1), *beside),
     ]
+    # fmt: on
 
 
-def _judge_coupling(
-    got: Tensor, right: Tensor, x: Tensor, coupling: AdditiveCoupling, sign: int
-) -> None:
-    """Raise the mistake in ``got``, if any: a half that should stay, or the half that moves."""
-    if same(got, right):
-        return
-    out, into = ("z", "x") if sign > 0 else ("x", "z")
-    step = "add" if sign > 0 else "subtract"
-    which = "odd" if coupling.flip else "even"
-    if same(got[:, coupling.mask.kept], x[:, coupling.mask.kept]):
-        formula = f"{into}_moved {'+' if sign > 0 else '−'} shift({into}_kept)"
-        otherwise = (
-            f"Your {out} keeps the right half, but its other half is not {formula}.",
-            f"One line will do: {step} `shift` of the kept half to the other half.",
-        )
-    else:
-        otherwise = (
+def _not_a_coupling(sign: int) -> Callable[..., tuple[str, str]]:
+    out, into, step = ("z", "x", "add") if sign > 0 else ("x", "z", "subtract")
+
+    def otherwise(
+        got: Tensor, right: Tensor, x: Tensor, shift: _Shift, flip: bool
+    ) -> tuple[str, str]:
+        if same(got[:, int(flip) :: 2], x[:, int(flip) :: 2]):
+            formula = f"{into}_moved {'+' if sign > 0 else '−'} shift({into}_kept)"
+            return (
+                f"Your {out} keeps the right half, but its other half is not {formula}.",
+                f"One line will do: {step} `shift` of the kept half to the other half.",
+            )
+        which = "odd" if flip else "even"
+        return (
             f"Your {out} changes the half that must stay: the {which} coordinates.",
             f"Copy {into} first, then change the other half of the copy only.",
         )
-    known = _coupling_mistakes(x, coupling, sign) if x.shape[1] % 2 == 0 else []
-    diagnose(got, known, otherwise)
+
+    return otherwise
 
 
-@exercise(
+def _with_log_det(log_det: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Any]:
+    """The right z with another log_det, a function of z and of the shifts."""
+
+    def answer(x: Tensor, shift: _Shift, flip: bool) -> tuple[Tensor, Tensor]:
+        z, _ = shift.coupling(x)
+        return z, log_det(z, shift(x[:, int(flip) :: 2]))
+
+    return answer
+
+
+_DET_1 = "∂z/∂x is triangular, with ones on its diagonal: its determinant is 1."
+_SUMMED = (
+    "Your log_det adds up the shifts.",
+    f"A shift moves a point, it does not stretch space. {_DET_1}",
+)
+
+formula(
     "04.additive_coupling",
     task="Write `additive_coupling`: keep half of the coordinates of x [B, D], add "
-    "`shift(kept half)` to the other half, return z [B, D] and log_det [B].",
+    "`shift(kept half)` to the other half, return z [B, D] and log_det [B]. Gradients flow.",
     signature="additive_coupling(x, shift, flip) -> (z, log_det)",
     solution=[AlternatingMask, AdditiveCoupling.forward],
     hints=[
@@ -199,59 +220,38 @@ def _judge_coupling(
         "The Jacobian is triangular with ones on its diagonal, whatever `shift` is. What is the "
         "logarithm of its determinant? Return one such number per point: shape [B].",
     ],
+    right=lambda x, shift, flip: shift.coupling(x),
+    inputs=_draw_couplings,
+    result=["z", "log_det"],
+    axes="[B, D], _, _ -> [B, D], [B]",
+    gradients={"x": None, "the weights of shift": lambda x, shift, flip: shift.weight},
+    gradient_hint="The shift is learned through z: no `detach`, no `.data`, no `no_grad`.",
+    wrong=[
+        *(
+            replace(w, answer=lambda *args, z=w.answer: (z(*args), args[0].new_zeros(_BATCH)))
+            for w in _coupling_mistakes(+1)
+        ),
+        Wrong(
+            _with_log_det(lambda z, m: torch.ones(_BATCH)),
+            "Your log_det is the determinant itself.",
+            "log 1 = 0.",
+        ),
+        Wrong(_with_log_det(lambda z, m: m.sum(1)), *_SUMMED),
+        Wrong(_with_log_det(lambda z, m: -m.sum(1)), *_SUMMED),
+        Wrong(_with_log_det(lambda z, m: m.abs().log().sum(1)), *_SUMMED),
+    ],
+    otherwise={
+        "z": _not_a_coupling(+1),
+        "log_det": ("Your log_det is not the one of the autograd Jacobian of your own z.", _DET_1),
+    },
+    passes="The library's inverse leads your z back to x, your log_det is that of the autograd "
+    "Jacobian, and gradients reach the shift.",
 )
-def _check_additive_coupling(attempt: Attempt, generator: torch.Generator) -> str:
-    for dim, flip in _CASES:
-        coupling, shift, x = _random_coupling(dim, flip, generator)
 
-        def forward(points: Tensor, shift: _Shift = shift, flip: bool = flip) -> Any:
-            return attempt(points, shift, flip)
-
-        z, log_det = take_pair(("z", "log_det"), forward(x))
-        z = take_tensor("z", z, x.shape, dtype=x.dtype)
-        right, _ = coupling(x)
-        _judge_coupling(z, right, x, coupling, sign=1)
-
-        leaf = x.clone().requires_grad_()
-        check_gradients(
-            "z",
-            forward(leaf)[0],
-            coupling(leaf)[0],
-            {"x": leaf, "the weights of shift": shift.weight},
-            "The shift is learned through z: no `detach`, no `.data`, no `no_grad`.",
-        )
-        _judge_log_det(log_det, x, forward, shift(x[:, coupling.mask.kept]))
-    return (
-        "The library's inverse leads your z back to x, your log_det is that of the autograd "
-        "Jacobian, and gradients reach the shift."
-    )
-
-
-def _judge_log_det(log_det: Any, x: Tensor, forward: Any, shift: Tensor) -> None:
-    log_det = take_tensor("log_det", log_det, (len(x),), dtype=x.dtype)
-    jacobian = log_abs_det_jacobian(lambda points: forward(points)[0], x)
-    if same(log_det, jacobian, tolerance=1e-3):
-        return
-    about = "∂z/∂x is triangular, with ones on its diagonal: its determinant is 1."
-    summed = (
-        "Your log_det adds up the shifts.",
-        f"A shift moves a point, it does not stretch space. {about}",
-    )
-    diagnose(
-        log_det,
-        [
-            (torch.ones_like(log_det), "Your log_det is the determinant itself.", "log 1 = 0."),
-            (shift.sum(1), *summed),
-            (-shift.sum(1), *summed),
-            (shift.abs().log().sum(1), *summed),
-        ],
-        ("Your log_det is not the one of the autograd Jacobian of your own z.", about),
-    )
-
-
-@exercise(
+formula(
     "04.additive_coupling_inverse",
-    task="Write `additive_coupling_inverse`: lead z [B, D] of an additive coupling back to x.",
+    task="Write `additive_coupling_inverse`: lead z [B, D] of an additive coupling back to x. "
+    "Gradients flow.",
     signature="additive_coupling_inverse(z, shift, flip) -> x",
     solution=[AlternatingMask, AdditiveCoupling.inverse],
     hints=[
@@ -260,30 +260,107 @@ def _judge_log_det(log_det: Any, x: Tensor, forward: Any, shift: Tensor) -> None
         "Copy z and subtract `shift(kept half)` from the other half. The function `shift` itself "
         "is never inverted.",
     ],
+    right=lambda z, shift, flip: shift.coupling.inverse(z)[0],
+    inputs=_draw_couplings,
+    result="x",
+    axes="[B, D], _, _ -> [B, D]",
+    gradients={"z": None, "the weights of shift": lambda z, shift, flip: shift.weight},
+    gradient_hint="Inpainting and samples need gradients through the inverse: no `detach`, no "
+    "`no_grad`.",
+    wrong=_coupling_mistakes(-1),
+    otherwise=_not_a_coupling(-1),
+    passes="Every point comes back: inverse(forward(x)) = x, for even and odd D, both flips.",
 )
-def _check_additive_coupling_inverse(attempt: Attempt, generator: torch.Generator) -> str:
-    for dim, flip in _CASES:
-        coupling, shift, x = _random_coupling(dim, flip, generator)
-        z = coupling(x)[0].detach()
-        got = take_tensor("x", attempt(z, shift, flip), z.shape, dtype=z.dtype)
-        _judge_coupling(got, x, z, coupling, sign=-1)
-
-        z.requires_grad_()
-        got = attempt(z, shift, flip)
-        check_gradients(
-            "x",
-            got,
-            coupling.inverse(z)[0],
-            {"z": z, "the weights of shift": shift.weight},
-            "Inpainting and samples need gradients through the inverse: no `detach`, no `no_grad`.",
-        )
-    return "Every point comes back: inverse(forward(x)) = x, for even and odd D, both flips."
 
 
-@exercise(
+# --- The change of variables ---------------------------------------------------------------------
+
+
+def _draw_flows(generator: torch.Generator) -> list[tuple[Tensor, list[nn.Module], Any]]:
+    cases = []
+    for dim, layers in (
+        (3, [Planar, DiagonalScaling, Planar]),
+        (4, [Planar, DiagonalScaling, DiagonalScaling, Planar]),
+    ):
+        x = torch.randn(_BATCH, dim, generator=generator, dtype=torch.float32)
+        transforms = [_randomize(layer(dim), generator) for layer in layers]
+        cases.append((x, transforms, StandardLogistic(dim).float().log_prob))
+    return cases
+
+
+def _chain(x: Tensor, transforms: Sequence[nn.Module]) -> tuple[Tensor, list[Tensor]]:
+    """The last z, and the log-determinants of all transforms."""
+    log_dets = []
+    for transform in transforms:
+        x, log_det = transform(x)
+        log_dets.append(log_det)
+    return x, log_dets
+
+
+def _chained(combine: Callable[[Tensor, list[Tensor]], Tensor]) -> Callable[..., Tensor]:
+    """An answer made of the base's log-density at the last z and of all log-determinants."""
+
+    def answer(x: Tensor, transforms: Sequence[nn.Module], base_log_prob: Any) -> Tensor:
+        z, log_dets = _chain(x, transforms)
+        return combine(base_log_prob(z), log_dets)
+
+    return answer
+
+
+def _log_dets_at(x: Tensor, transforms: Sequence[nn.Module]) -> list[Tensor]:
+    return [transform(x)[1] for transform in transforms]
+
+
+_RUN = "Feed each transform with what the one before returned."
+_EVERY = "Every transform stretches space once more: add up all the log-determinants."
+_OWN = "Each point has a log-determinant of its own."
+# fmt: off
+_FLOW_WRONG = [
+    Wrong(_chained(lambda b, d: b), "You forget the log-determinants.",
+          "Where the flow squeezes space, density piles up: add log |det| of every transform."),
+    Wrong(_chained(lambda b, d: b - sum(d)),
+          "Your log-determinants have the sign of the inverse direction.",
+          "The transforms lead from data to latent, so their log_det is added."),
+    Wrong(_chained(lambda b, d: b + sum(d).abs()), "Your log-determinants have lost their sign.",
+          "log |det| is negative where space is squeezed: the bars belong to det."),
+    usual("sign", "Your value is the negative log-density.",
+          "That is the loss; the log-density is asked for."),
+    usual("exp", "Your value is the density, not its logarithm.",
+          "Stay in logarithms: a density in 784 dimensions under- or overflows."),
+    usual("bits", "Your value is in bits.", "Don't divide by log 2."),
+    Wrong(_chained(lambda b, d: b + d[0]),
+          "You add the log_det of the first transform only.", _EVERY),
+    Wrong(_chained(lambda b, d: b + d[-1]),
+          "You add the log_det of the last transform only.", _EVERY),
+    Wrong(lambda x, t, b: _chained(lambda b, d: b + sum(d))(x, t[:1], b),
+          "You apply the first transform only.", _RUN),
+    Wrong(lambda x, t, b: b(x) + sum(_chain(x, t)[1]), "You evaluate the base density at x.",
+          "The base is the density of the latent: evaluate it at the last z."),
+    Wrong(_chained(lambda b, d: sum(d)),
+          "You forget the base density.", "Add `base_log_prob` of the last z."),
+    Wrong(lambda x, t, b: _chained(lambda b, d: b + sum(d))(x, t[::-1], b),
+          "You run through the transforms in reverse.",
+          "From data to latent they come in the order of the list; sampling goes backwards."),
+    Wrong(lambda x, t, b: b(_chain(x, t)[0]) + sum(_log_dets_at(x, t)),
+          "You compute every log_det at x.", _RUN),
+    Wrong(lambda x, t, b: b(t[-1](x)[0]) + sum(_log_dets_at(x, t)),
+          "You feed every transform with x.", _RUN),
+    Wrong(lambda x, t, b: b(t[-1](x)[0]) + t[-1](x)[1], "You feed every transform with x.", _RUN),
+    Wrong(_chained(lambda b, d: b + sum(d).mean()), "You average log_det over the batch.", _OWN),
+    Wrong(_chained(lambda b, d: b + sum(d).sum()), "You sum log_det over the batch.", _OWN),
+    Wrong(_chained(lambda b, d: b + sum(d).exp()), "You add the determinant, not its logarithm.",
+          "The transforms hand you log |det| already."),
+    Wrong(lambda x, t, b: _chained(lambda b, d: b + sum(d))(
+              x, t, StandardGaussian(x.shape[1]).float().log_prob),
+          "You use a Gaussian in place of base_log_prob.",
+          "Call `base_log_prob(z)`, which may be any density."),
+]
+# fmt: on
+
+formula(
     "04.change_of_variables",
     task="Write `flow_log_prob`: the log-density [B], in nats, of x [B, D] under a flow; each "
-    "transform is called as `z, log_det = transform(x)`.",
+    "transform is called as `z, log_det = transform(x)`. Gradients flow.",
     signature="flow_log_prob(x, transforms, base_log_prob) -> [B]",
     solution=[Flow.forward, Flow.log_prob],
     hints=[
@@ -292,139 +369,29 @@ def _check_additive_coupling_inverse(attempt: Attempt, generator: torch.Generato
         "Loop over the transforms. Each gets what the one before returned; add its log_det to a "
         "running sum. At the end add `base_log_prob` of the last z.",
     ],
+    right=lambda x, transforms, log_prob: Flow(transforms, log_prob.__self__).log_prob(x),
+    inputs=_draw_flows,
+    result="log-density",
+    axes="[B, D], _, _ -> [B]",
+    gradients={
+        "x": None,
+        "the scales": lambda x, transforms, log_prob: transforms[1].log_scale,
+        "the last transform": lambda x, transforms, log_prob: transforms[-1].b,
+    },
+    gradient_hint="The flow is trained through log p: no `detach`, no `.item()`, no `no_grad`, and "
+    "log_det needs its gradient, too.",
+    wrong=_FLOW_WRONG,
+    otherwise=(
+        "Your value is not base_log_prob(z) + log |det ∂z/∂x|, with the autograd Jacobian of the "
+        "whole chain.",
+        "Test with a single transform first, then with two.",
+    ),
+    passes="Your log-density is that of the base plus the log-determinant of the autograd Jacobian "
+    "of the whole chain, and gradients reach every transform.",
 )
-def _check_change_of_variables(attempt: Attempt, generator: torch.Generator) -> str:
-    x = torch.randn(_BATCH, 3, generator=generator, dtype=torch.float32)
-    base = StandardLogistic(3).float()
-    layers = _random_layers(x, base, generator)
-    got = take_tensor(
-        "log-density", attempt(x, list(layers), base.log_prob), (len(x),), dtype=x.dtype
-    )
-
-    flow = Flow(layers, base)
-    z = flow(x)[0]
-    right = base.log_prob(z) + log_abs_det_jacobian(lambda points: flow(points)[0], x)
-    if not same(got, right):
-        known = _change_of_variables_mistakes(x, layers, base)
-        diagnose(
-            got,
-            known,
-            (
-                "Your value is not base_log_prob(z) + log |det ∂z/∂x|, with the autograd Jacobian "
-                "of the whole chain.",
-                "Test with a single transform first, then with two.",
-            ),
-        )
-
-    x = x.clone().requires_grad_()
-    got = attempt(x, list(layers), base.log_prob)
-    check_gradients(
-        "log-density",
-        got,
-        flow.log_prob(x),
-        {"x": x, "the scales": layers[1].log_scale, "the last transform": layers[2].b},
-        "The flow is trained through log p: no `detach`, no `.item()`, no `no_grad`, and "
-        "log_det needs its gradient, too.",
-    )
-    return (
-        "Your log-density is that of the base plus the log-determinant of the autograd Jacobian of "
-        "the whole chain, and gradients reach every transform."
-    )
 
 
-def _random_layers(
-    x: Tensor, base: StandardLogistic, generator: torch.Generator
-) -> list[nn.Module]:
-    """Random transforms under which no two known mistakes give the same values at ``x``."""
-    while True:
-        layers = [
-            _randomize(layer(x.shape[1]), generator) for layer in (Planar, DiagonalScaling, Planar)
-        ]
-        known = _change_of_variables_mistakes(x, layers, base)
-        values = torch.stack([Flow(layers, base).log_prob(x), *(value for value, _, _ in known)])
-        apart = (values[:, None] - values).abs() > 1e-3 * (1 + values.abs())  # [K, K, B]
-        alike = int((~apart.any(2)).sum()) > len(values)  # each is like itself
-        # Where space is squeezed to nothing, float32 is not enough to compare with a Jacobian.
-        squeezed = min(layer(x)[1].min() for layer in layers) < -3
-        if not alike and not squeezed:
-            return layers
-
-
-def _change_of_variables_mistakes(x: Tensor, layers: Sequence[nn.Module], base: nn.Module) -> Known:
-    def chain(order: Sequence[nn.Module]) -> tuple[Tensor, list[Tensor]]:
-        point, log_dets = x, []
-        for layer in order:
-            point, log_det = layer(point)
-            log_dets.append(log_det)
-        return point, log_dets
-
-    z, log_dets = chain(layers)
-    back, back_log_dets = chain(layers[::-1])
-    first, _ = layers[0](x)
-    at_x = [layer(x)[1] for layer in layers]
-    total, log_base = sum(log_dets), base.log_prob(z)
-    run = "Feed each transform with what the one before returned."
-    every = "Every transform stretches space once more: add up all the log-determinants."
-    return [
-        (
-            log_base,
-            "You forget the log-determinants.",
-            "Where the flow squeezes space, density piles up: add log |det| of every transform.",
-        ),
-        (
-            log_base - total,
-            "Your log-determinants have the sign of the inverse direction.",
-            "The transforms lead from data to latent, so their log_det is added.",
-        ),
-        (
-            -(log_base + total),
-            "Your value is the negative log-density.",
-            "That is the loss; the log-density is asked for.",
-        ),
-        (
-            (log_base + total).exp(),
-            "Your value is the density, not its logarithm.",
-            "Stay in logarithms: a density in 784 dimensions under- or overflows.",
-        ),
-        ((log_base + total) / math.log(2), "Your value is in bits.", "Don't divide by log 2."),
-        (log_base + log_dets[0], "You add the log_det of the first transform only.", every),
-        (log_base + log_dets[-1], "You add the log_det of the last transform only.", every),
-        (base.log_prob(first) + log_dets[0], "You apply the first transform only.", run),
-        (
-            base.log_prob(x) + total,
-            "You evaluate the base density at x.",
-            "The base is the density of the latent: evaluate it at the last z.",
-        ),
-        (total, "You forget the base density.", "Add `base_log_prob` of the last z."),
-        (
-            base.log_prob(back) + sum(back_log_dets),
-            "You run through the transforms in reverse.",
-            "From data to latent they come in the order of the list; sampling goes backwards.",
-        ),
-        (base.log_prob(z) + sum(at_x), "You compute every log_det at x.", run),
-        (base.log_prob(layers[-1](x)[0]) + sum(at_x), "You feed every transform with x.", run),
-        (base.log_prob(layers[-1](x)[0]) + at_x[-1], "You feed every transform with x.", run),
-        (
-            log_base + total.mean(),
-            "You average log_det over the batch.",
-            "Each point has a log-determinant of its own.",
-        ),
-        (
-            log_base + total.sum(),
-            "You sum log_det over the batch.",
-            "Each point has a log-determinant of its own.",
-        ),
-        (
-            log_base + total.exp(),
-            "You add the determinant, not its logarithm.",
-            "The transforms hand you log |det| already.",
-        ),
-        (
-            StandardGaussian(x.shape[1]).float().log_prob(z) + total,
-            "You use a Gaussian in place of base_log_prob.",
-            "Call `base_log_prob(z)`, which may be any density.",
-        ),
-    ]
+# --- Grey values and bits ------------------------------------------------------------------------
 
 
 @exercise(
@@ -441,7 +408,7 @@ def _change_of_variables_mistakes(x: Tensor, layers: Sequence[nn.Module], base: 
     ],
 )
 def _check_dequantize(attempt: Attempt, generator: torch.Generator) -> str:
-    for levels, rows in ((17, 2000), (2, 100), (256, 20)):
+    for levels, rows in ((17, 2000), (2, 100), (256, 20), (_inexact(generator), 20)):
         k = torch.arange(levels, dtype=torch.float64).repeat(rows, 1)  # one column per grey level
         x = (k / (levels - 1)).float()
         got = attempt(x, levels, torch.Generator().manual_seed(fresh_seed(generator)))
@@ -459,6 +426,15 @@ def _check_dequantize(attempt: Attempt, generator: torch.Generator) -> str:
         "Every value stays in its bin, evenly spread, and all noise comes from the generator: "
         "rounding down gives the image back."
     )
+
+
+def _inexact(generator: torch.Generator) -> int:
+    """A number of levels for which k / (levels − 1) · (levels − 1) is not always k in float32."""
+    while True:
+        levels = int(torch.randint(3, 257, (), generator=generator))
+        k = torch.arange(levels, dtype=torch.float32)
+        if (k / (levels - 1) * (levels - 1) < k).any():
+            return levels
 
 
 def _judge_bins(y: Tensor, x: Tensor, k: Tensor, levels: int) -> None:
@@ -491,6 +467,12 @@ def _judge_bins(y: Tensor, x: Tensor, k: Tensor, levels: int) -> None:
             "u lies in [0, 1), not in [−0.5, 0.5).",
         ),
         (inside(y - k), "Your y is k + u, in [0, levels).", "Divide by levels."),
+        (
+            inside((y * levels - k)[k > (x.float() * (levels - 1)).double().floor()] + 1)
+            and inside((y * levels - k)[k <= (x.float() * (levels - 1)).double().floor()]),
+            "You cut x · (levels − 1) off, which is a little less than k for some k.",
+            "Round to the nearest whole number: `(x * (levels - 1)).round()`.",
+        ),
         (
             inside(y - x),
             "Your noise is as wide as the whole range of greys.",
@@ -539,7 +521,49 @@ def _distance_from_uniform(u: Tensor) -> Tensor:
     return torch.maximum((below + 1 / len(u) - u).abs(), (u - below).abs()).amax(0)
 
 
-@exercise(
+def _draw_log_probs(generator: torch.Generator) -> list[tuple[Tensor, int, int]]:
+    cases = []
+    for dim, levels in ((30, 256), (64, 17), (3, 5)):
+        # Independent pixels with random probabilities: a density that is constant in each bin, and
+        # whose code length is known.
+        p = torch.randn(_BATCH, dim, levels, generator=generator, dtype=torch.float64).softmax(2)
+        k = torch.randint(levels, (_BATCH, dim, 1), generator=generator)
+        cases.append(((p.gather(2, k)[:, :, 0] * levels).log().sum(1).float(), dim, levels))
+    return cases
+
+
+_LN2 = math.log(2)
+_BINS = "Each dimension has `levels` bins of width 1 / levels: add log2(levels)."
+_NATS = "Divide nats by log 2; log2(levels) is in bits already."
+_PER_DIM = "The whole image costs −log2 p; divide by dim. log2(levels) is per dimension."
+# fmt: off
+_BITS_WRONG = [
+    Wrong(lambda p, d, n: -p / d / _LN2, "You forget the size of the bins.", _BINS),
+    Wrong(lambda p, d, n: p / d / _LN2 + math.log2(n), "Your log-density has the wrong sign.",
+          "Less likely must cost more bits: log p enters with a minus."),
+    usual("sign", hint="Less likely must cost more bits: log p enters with a minus."),
+    Wrong(lambda p, d, n: -p / d / _LN2 - math.log2(n),
+          "Your log2(levels) has the wrong sign.", _BINS),
+    usual("nats", "Your result is in nats, not in bits.", _NATS),
+    Wrong(lambda p, d, n: -p / d + math.log2(n), "Your log-density stays in nats.", _NATS),
+    Wrong(lambda p, d, n: -p / d / _LN2 + math.log(n), "You add log(levels) in nats.", _NATS),
+    Wrong(lambda p, d, n: -p / d * _LN2 + math.log2(n),
+          "You multiply by log 2 where you must divide.", _NATS),
+    Wrong(lambda p, d, n: -p / _LN2 + math.log2(n),
+          "You don't divide the log-density by dim.", _PER_DIM),
+    Wrong(lambda p, d, n: -p / _LN2 + d * math.log2(n),
+          "You give bits per image, not per dimension.", _PER_DIM),
+    Wrong(lambda p, d, n: (-p / _LN2 + math.log2(n)) / d,
+          "You divide log2(levels) by dim, too.", _PER_DIM),
+    Wrong(lambda p, d, n: -p / d / _LN2 + math.log2(n - 1), "You count levels − 1 bins.", _BINS),
+    Wrong(lambda p, d, n: -p / d / _LN2 + 8,
+          "Your number of levels is fixed to 256.", "Use `levels`."),
+    Wrong(lambda p, d, n: bits_per_dim(p, 784, n),
+          "Your number of dimensions is fixed to 784.", "Use `dim`."),
+]
+# fmt: on
+
+formula(
     "04.bits_per_dim",
     task="Write `bits_per_dim`: from the log-density [B], in nats, of dequantized data in [0, 1) "
     "to bits per dimension of the image with `levels` grey levels.",
@@ -550,61 +574,28 @@ def _distance_from_uniform(u: Tensor) -> Tensor:
         "log P = log p − dim · log(levels), so −log P = −log p + dim · log(levels).",
         "Divide by dim, and by log 2 to turn nats into bits.",
     ],
-)
-def _check_bits_per_dim(attempt: Attempt, generator: torch.Generator) -> str:
-    for dim, levels in ((30, 256), (64, 17), (3, 5)):
-        # Independent pixels with random probabilities: a density that is constant in each bin, and
-        # whose code length is known.
-        p = torch.randn(_BATCH, dim, levels, generator=generator, dtype=torch.float64).softmax(2)
-        k = torch.randint(levels, (_BATCH, dim, 1), generator=generator)
-        probability = p.gather(2, k).squeeze(2)  # [B, dim]
-        log_prob = (probability * levels).log().sum(1).float()
-        right = -probability.log2().mean(1)
-
-        got = attempt(log_prob, dim, levels)
-        got = take_tensor("result", got, log_prob.shape, dtype=log_prob.dtype).detach().double()
-        if not same(got, right):
-            _diagnose_bits_per_dim(got, log_prob.double(), dim, levels)
-    return (
-        "For independent pixels with known probabilities P, your number is the average of "
-        "−log2 P: the length of the best code."
-    )
-
-
-def _diagnose_bits_per_dim(got: Tensor, log_p: Tensor, dim: int, levels: int) -> None:
-    nats, ln2, log2 = log_p / dim, math.log(2), math.log2(levels)
-    levels_hint = "Each dimension has `levels` bins of width 1 / levels: add log2(levels)."
-    sign = "Less likely must cost more bits: log p enters with a minus."
-    nats_hint = "Divide nats by log 2; log2(levels) is in bits already."
-    dim_hint = "The whole image costs −log2 p; divide by dim. log2(levels) is per dimension."
-    known = [
-        (-nats / ln2, "You forget the size of the bins.", levels_hint),
-        (nats / ln2 + log2, "Your log-density has the wrong sign.", sign),
-        (nats / ln2 - log2, "Your result has the wrong sign.", sign),
-        (-nats / ln2 - log2, "Your log2(levels) has the wrong sign.", levels_hint),
-        (-nats + math.log(levels), "Your result is in nats, not in bits.", nats_hint),
-        (-nats + log2, "Your log-density stays in nats.", nats_hint),
-        (-nats / ln2 + math.log(levels), "You add log(levels) in nats.", nats_hint),
-        (-nats * ln2 + log2, "You multiply by log 2 where you must divide.", nats_hint),
-        (-log_p / ln2 + log2, "You don't divide the log-density by dim.", dim_hint),
-        (-log_p / ln2 + dim * log2, "You give bits per image, not per dimension.", dim_hint),
-        ((-log_p / ln2 + log2) / dim, "You divide log2(levels) by dim, too.", dim_hint),
-        (-nats / ln2 + math.log2(levels - 1), "You count levels − 1 bins.", levels_hint),
-        (-nats / ln2 + 8, "Your number of levels is fixed to 256.", "Use `levels`."),
-        (-log_p / 784 / ln2 + log2, "Your number of dimensions is fixed to 784.", "Use `dim`."),
-    ]
-    otherwise = (
+    right=bits_per_dim,
+    inputs=_draw_log_probs,
+    axes="[B], _, _ -> [B]",
+    wrong=_BITS_WRONG,
+    otherwise=(
         "For independent pixels with known probabilities P, your number is not the average of "
         "−log2 P.",
         "Try log_prob = 0, the uniform density: the result must be log2(levels).",
-    )
-    diagnose(got, known, otherwise)
+    ),
+    passes="For independent pixels with known probabilities P, your number is the average of "
+    "−log2 P: the length of the best code.",
+)
+
+
+# --- A likelihood without bound ------------------------------------------------------------------
 
 
 @exercise(
     "04.break_it",
     task="Break the likelihood: write `spiky_log_prob`, a log-density of x [B] that integrates to "
-    "1 for every width, and on the grey values k / 16 grows without bound as width goes to 0.",
+    "1, made of spikes `width` wide, and on the grey values k / 16 grows without bound as width "
+    "goes to 0.",
     signature="spiky_log_prob(x, width) -> [B]",
     solution=spiky_log_prob,
     hints=[
@@ -649,14 +640,18 @@ def _check_break_it(attempt: Attempt, generator: torch.Generator) -> str:
 
 
 def _judge_integral(log_p: Any, width: float, generator: torch.Generator) -> None:
-    # The grid starts anywhere, so that no edge of a box falls on its points.
+    # The grid starts anywhere, so that no edge of a box falls on its points. Far out, where some
+    # spikes have heavy tails, its steps grow with the distance.
     step = width / 200
     offset = torch.rand((), generator=generator, dtype=torch.float64)
-    x = -0.25 + step * (torch.arange(int(1.5 / step)) + offset)
+    near_x = -0.25 + step * (torch.arange(int(1.5 / step)) + offset)
+    far = torch.arange(-12, 14, 0.01, dtype=torch.float64).exp()
+    x = torch.cat([near_x, near_x[0] - far, near_x[-1] + far])
+    weights = torch.cat([torch.full_like(near_x, step), 0.01 * far, 0.01 * far])
     value = log_p(x, width)
 
     def integral(values: Tensor) -> float:
-        return float(values.sum() * step)
+        return float((values * weights).nan_to_num(posinf=math.inf).sum())
 
     def near(a: float, b: float) -> bool:
         return abs(a - b) < 0.015 * b
@@ -764,7 +759,7 @@ def _diagnose_growth(log_p: Any, width: float, growth: Tensor) -> None:
     ],
 )
 def _check_predict_couplings(attempt: Any, generator: torch.Generator) -> str:
-    attempt = take_whole_number(attempt, 1, "How many couplings does it take?")
+    attempt = take_number(attempt, "How many couplings does it take?", low=1, whole=True)
     dim, needed = 8, 0
     while not coupling_dependencies(needed, dim, generator=generator).all():
         needed += 1

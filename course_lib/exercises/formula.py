@@ -149,9 +149,14 @@ class Formula:
     tolerance: float = 1e-4
     take: Callable[..., Any] | None = None
 
-    def judge(self, attempt: Attempt, generator: torch.Generator) -> str:
-        """The checker: what holds, in a sentence; else ``Mistake`` or ``NotAttempted``."""
-        cases, truths, prints = self._draw(generator)
+    def judge(
+        self, attempt: Attempt, generator: torch.Generator, drawn: tuple | None = None
+    ) -> str:
+        """The checker: what holds, in a sentence; else ``Mistake`` or ``NotAttempted``.
+
+        What ``draw`` gave may be judged on again and again.
+        """
+        cases, truths, prints = self.draw(generator) if drawn is None else drawn
         answers = self._answers(attempt, cases, truths)
         self._judge_values(attempt, cases, truths, prints, answers)
         if self.gradients:
@@ -160,7 +165,7 @@ class Formula:
 
     # --- Drawing ---
 
-    def _draw(self, generator: torch.Generator) -> tuple[list[Case], list, list]:
+    def draw(self, generator: torch.Generator) -> tuple[list[Case], list, list]:
         """Cases on which all mistakes are apart, and the values of right and wrong functions.
 
         Values stand in a list of cases, each a list of results; None is a function that stops.
@@ -213,7 +218,7 @@ class Formula:
         wrong_before = False
         for case, truth in zip(cases, truths, strict=True):
             try:
-                answer = attempt(*case.inputs)
+                answer = attempt(*map(_fresh, case.inputs))
                 if self.take is not None:
                     answer = self.take(answer, *case.inputs)
                 parts = [answer] if len(self.results) == 1 else take_results(self.results, answer)
@@ -257,6 +262,8 @@ class Formula:
         self, answers: list, prints: list, cases: list[Case], truths: list, k: int, first: int
     ) -> Wrong | None:
         """The mistake that explains result ``k`` in all ordinary cases, and most of the others."""
+        if _alike(answers[first][0][k], truths[first][k], self.tolerance):
+            return None  # right but for its type
         best, most = None, 0
         for wrong, values in zip(self.wrong, prints, strict=True):
             score, explains = 0, True
@@ -295,7 +302,7 @@ class Formula:
             infinite=bool(truth[k].isinf().any()),
             about_shape=shapes.hint(k) if self.axes else None,
         )
-        again = attempt(*case.inputs)
+        again = attempt(*map(_fresh, case.inputs))
         if self.take is not None:
             again = self.take(again, *case.inputs)
         again = [again] if len(self.results) == 1 else take_results(self.results, again)
@@ -317,7 +324,7 @@ class Formula:
         if not case.gradients:
             return []
         inputs = [
-            value.detach().clone().requires_grad_() if name in self.gradients else value
+            _fresh(value).requires_grad_() if name in self.gradients else _fresh(value)
             for name, value in zip(self.arguments, case.inputs, strict=True)
         ]
         given = dict(zip(self.arguments, inputs, strict=True))
@@ -481,8 +488,10 @@ def _bind(
 
 
 def _fresh(value: Any) -> Any:
-    """A copy for a wrong function, which may work in place."""
-    return value.clone() if isinstance(value, Tensor) else value
+    """A copy of an input for a function that may work in place."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    return list(value) if isinstance(value, list) else value
 
 
 def _alike(a: Any, b: Any, tolerance: float = 1e-4) -> bool:

@@ -24,7 +24,7 @@ A chapter adds an exercise with the decorator ``exercise`` on a checker::
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,9 +159,12 @@ def _judge(exercise: Exercise, attempt: Any) -> Result:
 def _own_settings() -> Iterator[None]:
     """Judge alike whatever the notebook has set, and leave its settings and randomness alone."""
     dtype = torch.get_default_dtype()
+    # A device set as a context slows every operation down: only where another one is the default.
+    elsewhere = torch.get_default_device().type != "cpu"
+    device = torch.device("cpu") if elsewhere else nullcontext()
     torch.set_default_dtype(torch.float32)
     try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.device("cpu"):
+        with torch.random.fork_rng(devices=[]), torch.enable_grad(), device:
             yield
     finally:
         torch.set_default_dtype(dtype)

@@ -256,22 +256,9 @@ def with_fit(fit):
     return lambda logits, x, mu, v: elbo(logits, x, mu, v, fit=fit(logits, x))
 
 
-def with_cost(cost):
-    return lambda *args: elbo(*args, cost=cost)
-
-
 def naive_fit(logits, x):
     p = logits.sigmoid()
     return (x * p.log() + (1 - x) * (1 - p).log()).sum(1)
-
-
-def clamped_fit(logits, x):
-    return -F.binary_cross_entropy(logits.sigmoid(), x, reduction="none").sum(1)
-
-
-def reversed_kl(logits, x, mu, v):
-    back = ((-v).exp() + mu**2 / v.exp() - 1 + v).sum(1) / 2
-    return bernoulli_log_prob(logits, x) - back
 
 
 ELBO_RIGHT = [elbo, elbo_of_library, elbo_by_cross_entropy, elbo_by_loop]
@@ -329,10 +316,6 @@ def scores_by_jacobian(values, z, mu, sigma):
 
     slopes = torch.autograd.functional.jacobian(log_p, (mu, sigma))
     return tuple(values * slope for slope in slopes)
-
-
-def with_mu(by_mu):
-    return lambda *args: scores(*args, by_mu=by_mu)
 
 
 def with_slope(by_sigma):
