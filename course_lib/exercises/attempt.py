@@ -276,7 +276,8 @@ def take_tensor(
         )
     if list(value.shape) != shape:
         raise Mistake(
-            f"Your {name} has shape {list(value.shape)}; it must have {shape}.",
+            f"Your {name} has shape {list(value.shape)}; it must "
+            + (f"have {shape}." if shape else "be one number."),
             _shape_hint(about_shape, name, list(value.shape), shape),
         )
     if not value.is_floating_point() or (dtype is not None and value.dtype != dtype):
@@ -340,8 +341,8 @@ def _short(dtype: torch.dtype) -> str:
 def _shape_hint(about: Any, name: str, got: list[int], wanted: list[int]) -> str:
     if isinstance(about, str):
         return about
-    if got == [*wanted, 1] or got == [1, *wanted]:
-        return "An axis of length 1 is left over: `squeeze`, or sum without `keepdim`."
+    if len(got) > len(wanted) and [n for n in got if n > 1] == [n for n in wanted if n > 1]:
+        return "Axes of length 1 are left over: `flatten`, or sum without `keepdim`."
     return _about_shape(name, got, wanted) if about is None else about(got)
 
 

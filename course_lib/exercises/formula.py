@@ -28,7 +28,7 @@ function of every table.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -146,7 +146,7 @@ class Formula:
     axes: str = ""
     gradients: Mapping[str, Callable[..., Tensor] | None] = field(default_factory=dict)
     gradient_hint: str = ""
-    tolerance: float = 1e-4
+    tolerance: float | Mapping[str, float] = 1e-4
     take: Callable[..., Any] | None = None
 
     def judge(
@@ -194,20 +194,18 @@ class Formula:
     def _look_alike(self, cases: list[Case], truths: list, prints: list) -> tuple[str, str] | None:
         """Two mistakes (or "the right answer" and a mistake) that no case tells apart, if any."""
         says = ["The right answer.", *(w.says for w in self.wrong)]
-        values = [truths, *prints]
+        functions = [self.right, *(w.answer for w in self.wrong)]
         by_gradient: dict[int, Any] = {}
-        for i in range(len(values)):
-            for j in range(i):
-                if says[i] == says[j] or _apart(values[i], values[j]):
-                    continue
-                if not self.gradients:
-                    return says[j], says[i]
-                for k in (i, j):
-                    if k not in by_gradient:
-                        function = self.wrong[k - 1].answer if k else self.right
-                        by_gradient[k] = [self._gradients(function, case) for case in cases]
-                if not _apart(by_gradient[i], by_gradient[j]):
-                    return says[j], says[i]
+        for i, j in _not_apart([truths, *prints]):
+            if says[i] == says[j]:
+                continue
+            if not self.gradients:
+                return says[j], says[i]
+            for k in (i, j):
+                if k not in by_gradient:
+                    by_gradient[k] = [self._gradients(functions[k], case) for case in cases]
+            if not _apart(by_gradient[i], by_gradient[j]):
+                return says[j], says[i]
         return None
 
     # --- Values ---
@@ -229,17 +227,23 @@ class Formula:
                 break
             answers.append((list(parts), attempt.where))
             wrong_before = wrong_before or not all(
-                self._fits(part, right) for part, right in zip(parts, truth, strict=True)
+                self._fits(k, part, right)
+                for k, (part, right) in enumerate(zip(parts, truth, strict=True))
             )
         return answers
 
-    def _fits(self, part: Any, right: Tensor) -> bool:
+    def _near(self, k: int) -> float:
+        """The tolerance of result ``k``."""
+        by_name = self.tolerance
+        return by_name[self.results[k]] if isinstance(by_name, Mapping) else by_name
+
+    def _fits(self, k: int, part: Any, right: Tensor) -> bool:
         plain = isinstance(part, Tensor) and part.layout == torch.strided
         return (
             plain
             and part.device == right.device
             and part.dtype == right.dtype
-            and _alike(part.detach(), right, self.tolerance)
+            and _alike(part.detach(), right, self._near(k))
         )
 
     def _judge_values(
@@ -248,7 +252,7 @@ class Formula:
         """Raise the mistake in the first result that is wrong anywhere."""
         for k, name in enumerate(self.results):
             for i, (parts, where) in enumerate(answers):
-                if isinstance(parts, Mistake) or self._fits(parts[k], truths[i][k]):
+                if isinstance(parts, Mistake) or self._fits(k, parts[k], truths[i][k]):
                     continue
                 known = self._match(answers, prints, cases, truths, k, i)
                 attempt.where = where
@@ -272,8 +276,8 @@ class Formula:
                     explains = explains and i != first
                     continue
                 hits = [
-                    isinstance(part, Tensor) and _alike(part.detach(), value, self.tolerance)
-                    for part, value in zip(parts, values[i], strict=True)
+                    isinstance(part, Tensor) and _alike(part.detach(), value, self._near(j))
+                    for j, (part, value) in enumerate(zip(parts, values[i], strict=True))
                 ]
                 # On a case of its own kind other slips may be added to this one.
                 explains = explains and (hits[k] or (i != first and cases[i].fails is not None))
@@ -289,7 +293,7 @@ class Formula:
             fails = case.fails
             raise Mistake(*(fails(parts[k], truth[k], *case.inputs) if callable(fails) else fails))
         shapes = _Axes(self.axes, case.inputs)
-        if len(parts) > 1 and all(map(self._fits, parts, reversed(truth))):
+        if len(parts) == 2 and all(map(self._fits, (0, 1), parts, reversed(truth))):
             first, second = self.results
             raise Mistake(
                 f"You swap the two results: {second} comes first.", f"`return {first}, {second}`."
@@ -397,7 +401,7 @@ def formula(
     gradients: Sequence[str] | Mapping[str, Callable[..., Tensor] | None] = (),
     gradient_hint: str = "No `detach`, no `.item()`, no `no_grad`, no NumPy: training needs it.",
     hint: str = "Compare with the formula, term by term.",
-    tolerance: float = 1e-4,
+    tolerance: float | Mapping[str, float] = 1e-4,
     take: Callable[..., Any] | None = None,
 ) -> Formula:
     """Register an exercise that asks for a formula.
@@ -427,7 +431,7 @@ def formula(
             argument of that name.
         gradient_hint: Helps a reader who lost them.
         hint: What is said to mistakes that have no hint of their own.
-        tolerance: Values agree up to this, relative and absolute.
+        tolerance: Values agree up to this, relative and absolute; or this for each result, by name.
         take: Called with the answer and the inputs before values are compared: brings an answer
             into the form that is compared, or raises ``Mistake``.
 
@@ -516,6 +520,32 @@ def _apart(a: Sequence[Any], b: Sequence[Any], tolerance: float = 1e-3) -> bool:
         if ours is not None and theirs is not None
         for x, y in zip(ours, theirs, strict=False)
     )
+
+
+def _not_apart(values: Sequence[Sequence[Any]]) -> Iterator[tuple[int, int]]:
+    """The pairs of functions, by their values in each case, that no case tells apart."""
+    rows = [_row(value) for value in values]
+    for i, row in enumerate(rows):
+        same_shapes = [j for j in range(i) if row and rows[j] and rows[j][0] == row[0]]
+        if same_shapes:  # all of them at once
+            others = torch.stack([rows[j][1] for j in same_shapes])
+            near = torch.isclose(others, row[1], rtol=1e-3, atol=1e-3, equal_nan=True).all(1)
+            yield from (
+                (i, j) for j, alike in zip(same_shapes, near.tolist(), strict=True) if alike
+            )
+        yield from (
+            (i, j) for j in range(i) if j not in same_shapes and not _apart(values[i], values[j])
+        )
+
+
+def _row(values: Sequence[Any]) -> tuple[list[torch.Size], Tensor] | None:
+    """The shapes of all values, and all their numbers in one row; None where there are others."""
+    if any(parts is None for parts in values):
+        return None
+    parts = [part for parts in values for part in parts]
+    if not all(isinstance(part, Tensor) and not part.is_complex() for part in parts):
+        return None
+    return [part.shape for part in parts], torch.cat([part.double().flatten() for part in parts])
 
 
 # --- Shapes in words -----------------------------------------------------------------------------
