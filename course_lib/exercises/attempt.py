@@ -271,8 +271,10 @@ def take_tensor(
         )
     if not isinstance(value, Tensor):
         raise Mistake(
-            f"Your {name} is of type {type(value).__name__}, not a tensor of shape {shape}.",
-            "Stay in PyTorch: `x.new_zeros(n)`, for example, makes a tensor of n zeros.",
+            f"Your {name} is of type {type(value).__name__}, not a tensor"
+            + (f" of shape {shape}." if shape else "."),
+            "Stay in PyTorch: no `.item()`, no `float()`, no NumPy; `x.new_zeros(n)`, for example, "
+            "makes a tensor of n zeros.",
         )
     if list(value.shape) != shape:
         raise Mistake(

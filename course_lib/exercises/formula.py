@@ -237,6 +237,9 @@ class Formula:
         by_name = self.tolerance
         return by_name[self.results[k]] if isinstance(by_name, Mapping) else by_name
 
+    def _loosest(self) -> float:
+        return max(self._near(k) for k in range(len(self.results)))
+
     def _fits(self, k: int, part: Any, right: Tensor) -> bool:
         plain = isinstance(part, Tensor) and part.layout == torch.strided
         return (
@@ -276,9 +279,11 @@ class Formula:
                     explains = explains and i != first
                     continue
                 hits = [
-                    isinstance(part, Tensor) and _alike(part.detach(), value, self._near(j))
-                    for j, (part, value) in enumerate(zip(parts, values[i], strict=True))
+                    isinstance(part, Tensor) and _alike(part.detach(), value, self._loosest())
+                    for part, value in zip(parts, values[i], strict=True)
                 ]
+                if i == first and _alike(values[i][k], truths[i][k]):
+                    explains = False  # it touches another result
                 # On a case of its own kind other slips may be added to this one.
                 explains = explains and (hits[k] or (i != first and cases[i].fails is not None))
                 score += sum(hits)

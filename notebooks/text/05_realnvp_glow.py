@@ -943,7 +943,8 @@ moons_player
 # ## Exercises
 #
 # Each `check` judges your function on fresh random inputs and tells you which property broke. It accepts
-# every correct solution. `hint("05.squeeze")` helps; `solution("05.squeeze")` shows what the library does.
+# every correct solution. A flow is trained through all of them but ActNorm's start: gradients have to flow.
+# `hint("05.squeeze")` helps; `solution("05.squeeze")` shows what the library does.
 #
 # (Exercise 1 was the prediction, further up.)
 #
@@ -1012,8 +1013,8 @@ check("05.actnorm", actnorm_start)
 
 # %% [markdown]
 # **7. The log-determinant of a 1×1 convolution, from LU factors.** `torch.linalg.lu(weight)` returns $P$, $L$
-# and the upper triangular factor. No determinant, please: with some hundred channels it easily leaves the range
-# of float32.
+# and the upper triangular factor. It has to be right also where the determinant itself leaves the range of float32,
+# as it easily does with some hundred channels.
 
 
 # %%
