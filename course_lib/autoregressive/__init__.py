@@ -4,7 +4,13 @@ from course_lib.autoregressive.base import Autoregressive, BinaryAutoregressive
 from course_lib.autoregressive.fvsbn import FVSBN, order_mask
 from course_lib.autoregressive.made import MADE, made_degrees, made_masks
 from course_lib.autoregressive.nade import NADE
-from course_lib.autoregressive.pixelcnn import ImageAutoregressive, NaivePixelCNN, PixelCNN
+from course_lib.autoregressive.pixelcnn import (
+    GatedLayer,
+    ImageAutoregressive,
+    NaivePixelCNN,
+    PixelCNN,
+    gate,
+)
 
 __all__ = [
     "FVSBN",
@@ -12,9 +18,11 @@ __all__ = [
     "NADE",
     "Autoregressive",
     "BinaryAutoregressive",
+    "GatedLayer",
     "ImageAutoregressive",
     "NaivePixelCNN",
     "PixelCNN",
+    "gate",
     "made_degrees",
     "made_masks",
     "order_mask",

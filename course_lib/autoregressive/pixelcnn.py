@@ -21,7 +21,7 @@ from course_lib.checks import (
 from course_lib.nn import MaskedConv2d
 from course_lib.nn.masked import check_odd
 
-__all__ = ["NaivePixelCNN", "PixelCNN"]
+__all__ = ["GatedLayer", "ImageAutoregressive", "NaivePixelCNN", "PixelCNN", "gate"]
 
 
 class ImageAutoregressive(Autoregressive):
@@ -299,38 +299,59 @@ class PixelCNN(ImageAutoregressive):
     def walk(self, x: Tensor, y: Tensor | None = None) -> Iterator[tuple[Any, Tensor]]:
         """Visit the pixels in raster order, computing only what each new pixel changes.
 
-        The vertical stack of a row depends on the rows above alone: it is computed once a row. The
-        horizontal stack of a pixel depends on that and on the pixels left of it: it is computed
-        once a pixel. So the whole walk costs about as much arithmetic as one full pass.
+        The naive walk, with a full pass for each pixel, is ``ImageAutoregressive.walk``. Here the
+        pixel X is about to be written::
+
+            ^ ^ ^ ^ ^ ^   above: what each layer of the vertical stack has been given. It changes
+            ^ ^ ^ ^ ^ ^   only when a row is complete: one step of that stack for each row.
+            < < < X . .   left: what each layer of the horizontal stack has been given in this
+            . . . . . .   row. One more column of it is known with each pixel: one step a pixel.
+
+        So the whole walk costs about as much arithmetic as one full pass.
         """
-        batch, _, height, width = x.shape
-        # What each layer has been given so far, with its zeros beyond the border around it.
+        height, width = x.shape[2:]
+        # Inputs of each layer, with zeros beyond the border around them.
         above = [
-            x.new_zeros(batch, layer.n_in, height + layer.reach, width + 2 * layer.reach)
-            for layer in self.layers
+            layer.blank(x, height + layer.reach, width + 2 * layer.reach) for layer in self.layers
         ]
         for row in range(height):
-            told = []  # what the vertical stack tells the horizontal one in this row, per layer
-            for k, layer in enumerate(self.layers):
-                rows = above[k][:, :, row : row + layer.vertical.kernel_size[0]]
-                v, message = layer.look_up(rows, y)  # (B, C, 1, W), (B, 2 C, 1, W)
-                told.append(message)
-                if k + 1 < len(self.layers):
-                    pad = self.layers[k + 1].reach
-                    above[k + 1][:, :, row + pad, pad : pad + width] = v[:, :, 0]
-            left = [x.new_zeros(batch, layer.n_in, 1, width + layer.reach) for layer in self.layers]
+            told = self.step_up(above, row, y)
+            left = [layer.blank(x, 1, width + layer.reach) for layer in self.layers]
             for column in range(width):
-                here = slice(column, column + 1)
-                for k, layer in enumerate(self.layers):
-                    pixels = left[k][..., column : column + layer.horizontal.kernel_size[1]]
-                    own = left[k][..., column + layer.reach, None]
-                    h = layer.look_left(pixels, told[k][..., here], own)  # (B, C, 1, 1)
-                    if k + 1 < len(self.layers):
-                        left[k + 1][..., column + self.layers[k + 1].reach] = h[..., 0]
+                h = self.step_left(left, told, column)
                 yield (slice(None), 0, row, column), self.head(h)[:, :, 0, 0].softmax(dim=1)
-                seen = self.encode(x[:, :, row : row + 1, here])[:, :, 0, 0]
-                pad = self.layers[0].reach
-                above[0][:, :, row + pad, column + pad] = left[0][:, :, 0, column + pad] = seen
+                written = self.encode(x[:, :, row : row + 1, column : column + 1])[:, :, 0, 0]
+                reach = self.layers[0].reach
+                above[0][:, :, row + reach, column + reach] = written
+                left[0][:, :, 0, column + reach] = written
+
+    def step_up(self, above: list[Tensor], row: int, y: Tensor | None) -> list[Tensor]:
+        """The vertical stack of a row: what each layer tells the horizontal, ``[B, 2 C, 1, W]``.
+
+        It notes the row that each layer gives to the next in ``above``.
+        """
+        told = []
+        for k, layer in enumerate(self.layers):
+            rows = above[k][:, :, row : row + layer.vertical.kernel_size[0]]
+            v, message = layer.look_up(rows, y)  # v: (B, C, 1, W)
+            told.append(message)
+            if k + 1 < len(self.layers):
+                reach = self.layers[k + 1].reach
+                above[k + 1][:, :, row + reach, reach : reach + v.shape[3]] = v[:, :, 0]
+        return told
+
+    def step_left(self, left: list[Tensor], told: list[Tensor], column: int) -> Tensor:
+        """The horizontal stack of a pixel, ``[B, C, 1, 1]``, given what the vertical one tells.
+
+        It notes the pixel that each layer gives to the next in ``left``.
+        """
+        for k, layer in enumerate(self.layers):
+            pixels = left[k][..., column : column + layer.horizontal.kernel_size[1]]
+            own = left[k][..., column + layer.reach, None]
+            h = layer.look_left(pixels, told[k][..., column : column + 1], own)
+            if k + 1 < len(self.layers):
+                left[k + 1][..., column + self.layers[k + 1].reach] = h[..., 0]
+        return h
 
 
 class GatedLayer(nn.Module):
@@ -374,6 +395,10 @@ class GatedLayer(nn.Module):
         reach, crop = self.reach, -int(self.first)
         v, told = self.look_up(F.pad(v, (reach, reach, reach, crop)), y)
         return v, self.look_left(F.pad(h, (reach, crop)), told, h)
+
+    def blank(self, x: Tensor, height: int, width: int) -> Tensor:
+        """Zeros ``[B, n_in, height, width]`` like ``x``: an input of which nothing is known yet."""
+        return x.new_zeros(len(x), self.n_in, height, width)
 
     def look_up(self, rows: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         """The vertical stack from padded rows, and what it tells the horizontal stack."""

@@ -24,7 +24,7 @@ from course_lib.exercises.attempt import (
 from course_lib.exercises.code_capacity import code_bits
 from course_lib.exercises.registry import exercise
 from course_lib.experiments.dead_codes import dead_codebook, train_codebook
-from course_lib.latent import VectorQuantizer, perplexity
+from course_lib.latent import VectorQuantizer, perplexity, straight_through, vq_loss
 
 __all__: list[str] = []
 
@@ -253,7 +253,7 @@ def _diagnose_nearest(got: Tensor, known: list[tuple[Tensor, str, str]], squared
     task="Write `straight_through`: a tensor with the value of e, whose gradient goes to z as if "
     "it were z, and not to e.",
     signature="straight_through(z, e) -> tensor",
-    solution=VectorQuantizer.forward,
+    solution=straight_through,
     hints=[
         "You need an expression that equals e, although its derivative by z is 1.",
         "`t.detach()` has the value of t and no gradient. What is the value of z − z.detach(), and "
@@ -327,7 +327,7 @@ def _gradients(value: Tensor, sources: Sequence[Tensor]) -> list[Tensor]:
     task="Write `vq_loss`: mean (sg[z] − e)² + commitment · mean (z − sg[e])², a scalar, where sg "
     "stops the gradient.",
     signature="vq_loss(z, e, commitment) -> scalar",
-    solution=VectorQuantizer.forward,
+    solution=vq_loss,
     hints=[
         "Both terms have the same value. They differ in who moves.",
         "The first moves the codes e: z stands still, `z.detach()`. The second moves the "
@@ -449,7 +449,7 @@ def _judge_vq_gradients(got: Tensor, z: Tensor, e: Tensor, commitment: float) ->
     task="Write `ema_update`: the codebook [K, d] and its uses [K] after a batch of vectors [N, d] "
     "that chose the codes indices [N]. A code that nobody chose stays where it is.",
     signature="ema_update(codebook, uses, vectors, indices, decay) -> (codebook, uses)",
-    solution=VectorQuantizer._follow,
+    solution=VectorQuantizer.follow,
     hints=[
         "For each code two numbers of this batch: how many vectors chose it, and their sum.",
         "`torch.bincount(indices, minlength=K)` counts; "
@@ -479,7 +479,7 @@ def _check_ema_update(attempt: Attempt, generator: torch.Generator) -> str:
         right = VectorQuantizer(n_codes, dim, decay=decay, dead_below=0.0)
         right.codebook.copy_(codebook)
         right.uses.copy_(uses)
-        right._follow(vectors, indices)
+        right.follow(vectors, indices)
         if not same(new_uses, right.uses):
             _diagnose_uses(new_uses, *inputs)
         if isinstance(first, Tensor) and first.shape == codebook.shape and first[-1].isnan().all():
@@ -712,7 +712,7 @@ def _known_perplexities(indices: Tensor, n_codes: int) -> list[tuple[Tensor, str
     task="Break it: for vectors [N, d] return n_codes codes [n_codes, d] to start from, so that "
     "without revival hardly any is ever used: a perplexity below 2 after training.",
     signature="codebook(vectors, n_codes) -> [n_codes, d]",
-    solution=[dead_codebook, VectorQuantizer._revive],
+    solution=[dead_codebook, VectorQuantizer.revive],
     hints=[
         "Which codes move? Only those that are the nearest to some vector.",
         "A code that is chosen by nobody in the first batch has no reason to be chosen later, if "

@@ -4,7 +4,12 @@ from course_lib.latent.gan import GAN
 from course_lib.latent.gaussian import gaussian_kl, reparameterize
 from course_lib.latent.gradients import reparameterization_gradient, score_function_gradient
 from course_lib.latent.linear import LinearVAE
-from course_lib.latent.quantizer import VectorQuantizer, perplexity
+from course_lib.latent.quantizer import (
+    VectorQuantizer,
+    perplexity,
+    straight_through,
+    vq_loss,
+)
 from course_lib.latent.vae import VAE
 from course_lib.latent.vqvae import VQVAE
 
@@ -19,4 +24,6 @@ __all__ = [
     "reparameterization_gradient",
     "reparameterize",
     "score_function_gradient",
+    "straight_through",
+    "vq_loss",
 ]

@@ -6,17 +6,17 @@ Where the VAE bounds a likelihood, a GAN learns the comparison of two distributi
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from course_lib.checks import check_floats, check_generator, check_int, check_ints
-from course_lib.nn import MLP
+from course_lib.nn import MLP, Placed
 
 __all__ = ["GAN"]
 
 
-class GAN(nn.Module):
+class GAN(Placed):
     """x = g(z) with z ~ N(0, I), and a critic that tells samples of g from data.
 
     The critic D(x) is the logit of "x is from the data". At its best it is
@@ -31,9 +31,6 @@ class GAN(nn.Module):
         dim: Width of x.
         latent_dim: Width of z.
         hidden: Widths of the hidden layers, of both networks.
-
-    Raises:
-        ValueError: When an argument is out of range; the message names it.
 
     Example:
         >>> GAN(2).sample(5).shape
@@ -52,12 +49,12 @@ class GAN(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """g(z) ``[B, dim]`` for ``z [B, latent_dim]``."""
-        check_floats("z", z, (None, self.latent_dim), dtype=self._dtype)
+        check_floats("z", z, (None, self.latent_dim), dtype=self.dtype)
         return self.net(z)
 
     def log_ratio(self, x: Tensor) -> Tensor:
         """D(x) ``[B]`` for ``x [B, dim]``: log p_data(x) / p_g(x), if the critic is right."""
-        check_floats("x", x, (None, self.dim), dtype=self._dtype)
+        check_floats("x", x, (None, self.dim), dtype=self.dtype)
         return self.critic(x)[:, 0]
 
     def loss(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -67,8 +64,8 @@ class GAN(nn.Module):
         generator minimises −E log σ(D(g(z))), with D held fixed. Their sum measures nothing: a
         GAN's loss does not say how good the samples are.
         """
-        check_floats("x", x, (None, self.dim), dtype=self._dtype)
-        fake = self.net(self._draw_latents(len(x), generator))
+        check_floats("x", x, (None, self.dim), dtype=self.dtype)
+        fake = self.net(self.draw_latents(len(x), generator))
         of_data, of_fakes = self.critic(x), self.critic(fake.detach())
         critic_loss = F.softplus(-of_data).mean() + F.softplus(of_fakes).mean()
 
@@ -81,15 +78,11 @@ class GAN(nn.Module):
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """``n`` draws ``[n, dim]``."""
         check_int("n", n, minimum=1)
-        return self.net(self._draw_latents(n, generator))
+        return self.net(self.draw_latents(n, generator))
 
-    def _draw_latents(self, n: int, generator: torch.Generator | None) -> Tensor:
-        weight = self.net.layers[0].weight
-        check_generator(generator, weight.device)
+    def draw_latents(self, n: int, generator: torch.Generator | None) -> Tensor:
+        """Draws ``[n, latent_dim]`` from N(0, I)."""
+        check_generator(generator, self.device)
         return torch.randn(
-            n, self.latent_dim, generator=generator, dtype=weight.dtype, device=weight.device
+            n, self.latent_dim, generator=generator, dtype=self.dtype, device=self.device
         )
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return self.net.layers[0].weight.dtype

@@ -1,35 +1,41 @@
 """Diagonal Gaussians: draws through which a gradient flows, and the divergence between two."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from course_lib.checks import check_floats, check_generator
+from course_lib.checks import check_generator, check_int, check_tensor
 
 __all__ = ["gaussian_kl", "reparameterize"]
 
 
 def reparameterize(
-    mu: Tensor, log_var: Tensor, *, generator: torch.Generator | None = None
+    mu: Tensor,
+    log_var: Tensor,
+    n_samples: int | None = None,
+    *,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """A draw z = μ + σ ε with ε ~ N(0, 1): from N(μ, σ²), and differentiable in μ and σ.
 
     Args:
         mu: Means, of any shape.
         log_var: log σ², of the same shape.
+        n_samples: Number of draws, ``[n_samples, *shape]``; None: one, of the shape of ``mu``.
         generator: Source of ε, on the device of ``mu``; None takes PyTorch's global generator.
 
-    Raises:
-        ValueError: Tensors that are not finite, not of floats, or not of one shape and dtype.
-
-    Source:
+    Reference:
         Kingma and Welling 2014 (arXiv:1312.6114), section 2.4; Rezende, Mohamed and Wierstra 2014
         (arXiv:1401.4082).
 
     """
-    check_floats("mu", mu, None)
-    check_floats("log_var", log_var, mu.shape, dtype=mu.dtype)
+    check_gaussian(mu, log_var)
     check_generator(generator, mu.device)
-    eps = torch.randn(mu.shape, generator=generator, dtype=mu.dtype, device=mu.device)
+    if n_samples is not None:
+        check_int("n_samples", n_samples, minimum=1)
+    shape = mu.shape if n_samples is None else (n_samples, *mu.shape)
+    eps = torch.randn(shape, generator=generator, dtype=mu.dtype, device=mu.device)
     return mu + (0.5 * log_var).exp() * eps
 
 
@@ -49,10 +55,7 @@ def gaussian_kl(
         other_mu: Means m ``[B, d]``; None stands for 0.
         other_log_var: log s² ``[B, d]``; None stands for 0.
 
-    Raises:
-        ValueError: Tensors that are not finite, not of floats, or not of one shape and dtype.
-
-    Source:
+    Reference:
         Kingma and Welling 2014 (arXiv:1312.6114), appendix B.
 
     Example:
@@ -60,14 +63,28 @@ def gaussian_kl(
         tensor([0.5000])
 
     """
-    check_floats("mu", mu, (None, None))
-    check_floats("log_var", log_var, mu.shape, dtype=mu.dtype)
-    difference, log_ratio = mu, log_var  # log_ratio = log σ²/s²
+    check_gaussian(mu, log_var, (None, None))
+    check_gaussian(other_mu, other_log_var, mu.shape, dtype=mu.dtype, prefix="other_")
+    difference, log_ratio = mu, log_var  # (μ − m) / s and log σ²/s², where m = 0 and s = 1
     if other_mu is not None:
-        check_floats("other_mu", other_mu, mu.shape, dtype=mu.dtype)
         difference = mu - other_mu
     if other_log_var is not None:
-        check_floats("other_log_var", other_log_var, mu.shape, dtype=mu.dtype)
         difference = difference * (-0.5 * other_log_var).exp()
         log_ratio = log_var - other_log_var
     return 0.5 * (log_ratio.exp() + difference**2 - 1 - log_ratio).sum(dim=1)
+
+
+def check_gaussian(
+    mu: Tensor | None,
+    log_var: Tensor | None,
+    shape: Sequence[int | None] | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    prefix: str = "",
+) -> None:
+    """Require means and log σ² of one shape and dtype; with a prefix each of them may be None."""
+    if not (prefix and mu is None):
+        check_tensor(f"{prefix}mu", mu, shape, dtype=dtype)
+        shape, dtype = mu.shape, mu.dtype
+    if not (prefix and log_var is None):
+        check_tensor(f"{prefix}log_var", log_var, shape, dtype=dtype)

@@ -26,16 +26,13 @@ def reparameterization_gradient(
     Returns:
         The estimates for μ and for σ, both ``[n, d]``; their means over n estimate the gradient.
 
-    Raises:
-        ValueError: Arguments of other shapes, or not as described.
-
-    Source:
+    Reference:
         Kingma and Welling 2014 (arXiv:1312.6114), section 2.4.
 
     """
-    _check(mu, sigma, eps)
+    check_draws(mu, sigma, eps)
     z = (mu + sigma * eps).detach().requires_grad_()
-    (slope,) = torch.autograd.grad(_values(f, z).sum(), z)
+    (slope,) = torch.autograd.grad(one_value_each(f, z).sum(), z)  # f'(z)
     return slope, slope * eps
 
 
@@ -47,19 +44,20 @@ def score_function_gradient(
     The score is ε / σ for μ and (ε² − 1) / σ for σ. f need not be differentiable, nor even known
     as a formula: its values are enough. Also called REINFORCE, or the likelihood-ratio estimate.
 
-    Args and errors as in ``reparameterization_gradient``.
+    Arguments as in ``reparameterization_gradient``.
 
-    Source:
+    Reference:
         Williams 1992, "Simple statistical gradient-following algorithms".
 
     """
-    _check(mu, sigma, eps)
+    check_draws(mu, sigma, eps)
     with torch.no_grad():
-        value = _values(f, mu + sigma * eps)[:, None]
+        value = one_value_each(f, mu + sigma * eps)[:, None]
     return value * eps / sigma, value * (eps**2 - 1) / sigma
 
 
-def _check(mu: Tensor, sigma: Tensor, eps: Tensor) -> None:
+def check_draws(mu: Tensor, sigma: Tensor, eps: Tensor) -> None:
+    """Require means and positive standard deviations ``[d]``, and noise ``[n, d]``."""
     check_floats("mu", mu, (None,))
     check_floats("sigma", sigma, mu.shape, dtype=mu.dtype)
     if sigma.min() <= 0:
@@ -67,7 +65,8 @@ def _check(mu: Tensor, sigma: Tensor, eps: Tensor) -> None:
     check_floats("eps", eps, (None, len(mu)), dtype=mu.dtype)
 
 
-def _values(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+def one_value_each(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """f(z) ``[n]`` at points ``z [n, d]``; f must return one value for each of them."""
     values = f(z)
     if not isinstance(values, Tensor) or values.shape != z.shape[:1]:
         got = list(values.shape) if isinstance(values, Tensor) else repr(values)

@@ -25,9 +25,6 @@ class LinearVAE(VAE):
         dim: Width of x.
         latent_dim: Width of z.
 
-    Raises:
-        ValueError: When a width is not an integer of at least 1.
-
     Example:
         >>> model = LinearVAE(5, 2)
         >>> x = model.sample(3)
@@ -44,20 +41,19 @@ class LinearVAE(VAE):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log-density ``[B]`` of ``x [B, dim]``, in nats: x ~ N(b, W Wᵀ + σ² I)."""
-        self.check(x, None)
-        W, b = self.decoder.layers[0].weight, self.decoder.layers[0].bias
-        noise = self.log_noise.exp() * torch.eye(len(W), dtype=W.dtype, device=W.device)
-        return MultivariateNormal(b, W @ W.T + noise).log_prob(x)
+        self.check_data(x, None)
+        W, b, noise = self.W, self.b, self.variance
+        return MultivariateNormal(b, W @ W.T + noise * identity(W)).log_prob(x)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean ``[B, d]`` and covariance ``[d, d]`` of the true p(z | x), for ``x [B, dim]``.
 
         With M = Wᵀ W + σ² I they are M⁻¹ Wᵀ (x − b) and σ² M⁻¹.
         """
-        self.check(x, None)
-        W, b = self.decoder.layers[0].weight, self.decoder.layers[0].bias
-        M = self._precision()
-        return (x - b) @ torch.linalg.solve(M, W.T).T, self.log_noise.exp() * torch.linalg.inv(M)
+        self.check_data(x, None)
+        W, b, noise = self.W, self.b, self.variance
+        M = W.T @ W + noise * identity(W.T)
+        return (x - b) @ torch.linalg.solve(M, W.T).T, noise * torch.linalg.inv(M)
 
     @torch.no_grad()
     def encode_exactly(self) -> None:
@@ -68,8 +64,8 @@ class LinearVAE(VAE):
         diagonal of its inverse, for KL(q ‖ p) asks for the posterior's precisions. Where M is
         diagonal, the encoder is then the true posterior.
         """
-        W, b = self.decoder.layers[0].weight, self.decoder.layers[0].bias
-        M, layer = self._precision(), self.encoder.layers[0]
+        W, b, layer = self.W, self.b, self.encoder.layers[0]
+        M = W.T @ W + self.variance * identity(W.T)
         A = torch.linalg.solve(M, W.T)
         layer.weight.copy_(torch.cat([A, torch.zeros_like(A)]))
         layer.bias.copy_(torch.cat([-A @ b, self.log_noise - M.diagonal().log()]))
@@ -105,9 +101,22 @@ class LinearVAE(VAE):
         model.encode_exactly()
         return model
 
-    def _precision(self) -> Tensor:
-        """M = Wᵀ W + σ² I, ``[d, d]``: σ² times the inverse of the posterior's covariance."""
-        W = self.decoder.layers[0].weight
-        return W.T @ W + self.log_noise.exp() * torch.eye(
-            self.latent_dim, dtype=W.dtype, device=W.device
-        )
+    @property
+    def W(self) -> Tensor:
+        """The matrix ``[dim, latent_dim]`` of x = W z + b + noise."""
+        return self.decoder.layers[0].weight
+
+    @property
+    def b(self) -> Tensor:
+        """The mean ``[dim]`` of x."""
+        return self.decoder.layers[0].bias
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance σ² of the noise, a scalar."""
+        return self.log_noise.exp()
+
+
+def identity(A: Tensor) -> Tensor:
+    """The identity with as many rows as ``A``, on its device and in its precision."""
+    return torch.eye(len(A), dtype=A.dtype, device=A.device)

@@ -10,9 +10,10 @@ from course_lib.checks import (
     check_generator,
     check_int,
     check_number,
+    check_tensor,
 )
 
-__all__ = ["VectorQuantizer", "perplexity"]
+__all__ = ["VectorQuantizer", "perplexity", "straight_through", "vq_loss"]
 
 
 class VectorQuantizer(nn.Module):
@@ -40,9 +41,6 @@ class VectorQuantizer(nn.Module):
     Attributes:
         codebook: ``[n_codes, dim]``; a parameter, or with ``ema`` a buffer.
         uses: ``[n_codes]``, the moving average of how often each code was chosen in a batch.
-
-    Raises:
-        ValueError: When an argument is out of range; the message names it.
 
     Example:
         >>> quantizer = VectorQuantizer(16, 4).eval()
@@ -96,30 +94,28 @@ class VectorQuantizer(nn.Module):
             this batch uses.
 
         """
-        self._check(z)
+        self.check_maps(z)
         check_generator(generator, z.device)
         vectors = z.detach().movedim(1, -1).reshape(-1, self.dim)
         if self.training:
-            self._revive(vectors, generator)
+            self.revive(vectors, generator=generator)
         index = self.nearest(vectors)
         indices = index.reshape(z.shape[:1] + z.shape[2:])
         e = self.lookup(indices)
-
-        loss = self.commitment * F.mse_loss(z, e.detach())
-        if not self.ema:
-            loss = loss + F.mse_loss(e, z.detach())
-        # Straight through: the value is e, exactly, and the gradient is that of z.
-        quantized = e.detach() + (z - z.detach())
-
+        if self.ema:  # the codes follow by themselves
+            loss = self.commitment * F.mse_loss(z, e.detach())
+        else:
+            loss = vq_loss(z, e, self.commitment)
         if self.training:
-            self._follow(vectors, index)
-        return quantized, indices, loss, perplexity(index, self.n_codes)
+            self.follow(vectors, index)
+        return straight_through(z, e), indices, loss, perplexity(index, self.n_codes)
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """The index ``[N]`` of the code nearest to each of ``vectors [N, dim]``.
 
         ‖v − e‖² = ‖v‖² − 2 (v·e − ‖e‖² / 2): the nearest code has the largest v·e − ‖e‖² / 2.
         """
+        self.check_rows(vectors)
         centre = self.codebook.detach().mean(dim=0)  # far from it the differences would lose digits
         v, e = vectors - centre, self.codebook.detach() - centre
         return torch.addmm(-0.5 * (e**2).sum(dim=1), v, e.T).argmax(dim=1)
@@ -134,8 +130,9 @@ class VectorQuantizer(nn.Module):
         _check_indices(indices, self.n_codes)
 
     @torch.no_grad()
-    def _revive(self, vectors: Tensor, generator: torch.Generator | None) -> None:
-        """Put dead codes onto random vectors, as if they had been used once in each batch."""
+    def revive(self, vectors: Tensor, *, generator: torch.Generator | None = None) -> None:
+        """Put dead codes onto random ``vectors [N, dim]``, as if used once in each batch."""
+        self.check_rows(vectors)
         dead = (self.uses < self.dead_below).nonzero()[:, 0]
         if len(dead) == 0:
             return
@@ -145,13 +142,15 @@ class VectorQuantizer(nn.Module):
         self.uses[dead] = 1.0
 
     @torch.no_grad()
-    def _follow(self, vectors: Tensor, index: Tensor) -> None:
+    def follow(self, vectors: Tensor, index: Tensor) -> None:
         """Update the moving averages: of the uses N, and with ``ema`` of the codes e.
 
+        ``vectors [N, dim]`` are those of a batch, ``index [N]`` the codes that they chose.
         With the sum s of the vectors that chose a code in this batch, and their number n, the
         averages are N ← γ N + (1 − γ) n and m ← γ m + (1 − γ) s, and the code is e = m / N. So
         m = N e need not be stored.
         """
+        self.check_rows(vectors)
         n = torch.bincount(index, minlength=self.n_codes).to(self.uses.dtype)
         N = self.decay * self.uses + (1 - self.decay) * n
         if self.ema:
@@ -161,7 +160,12 @@ class VectorQuantizer(nn.Module):
             self.codebook[chosen] = m[chosen] / N[chosen, None]
         self.uses.copy_(N)
 
-    def _check(self, z: Tensor) -> None:
+    def check_rows(self, vectors: Tensor) -> None:
+        """Require vectors ``[N, dim]`` of the codebook's dtype."""
+        check_tensor("vectors", vectors, (None, self.dim), dtype=self.codebook.dtype)
+
+    def check_maps(self, z: Tensor) -> None:
+        """Require finite vectors along dimension 1, ``[B, dim, *]``."""
         check_floats("z", z, None, dtype=self.codebook.dtype)
         if z.ndim < 2 or z.shape[1] != self.dim:
             raise ValueError(f"z must have shape [B, {self.dim}, *], got {list(z.shape)}")
@@ -173,13 +177,47 @@ class VectorQuantizer(nn.Module):
         )
 
 
+def straight_through(z: Tensor, quantized: Tensor) -> Tensor:
+    """The value of ``quantized``, exactly, with the gradient of ``z``, as if nothing were between.
+
+    Args:
+        z: A tensor of any shape.
+        quantized: What it became, of the same shape.
+
+    Reference:
+        Bengio, Léonard and Courville 2013, https://arxiv.org/abs/1308.3432.
+
+    """
+    check_tensor("quantized", quantized, z.shape, dtype=z.dtype)
+    return quantized.detach() + (z - z.detach())
+
+
+def vq_loss(z: Tensor, e: Tensor, commitment: float) -> Tensor:
+    """The two losses of a codebook, a scalar: codes go to vectors, and vectors to their codes.
+
+    mean (sg[z] − e)² + commitment · mean (z − sg[e])², where sg stops the gradient.
+
+    Args:
+        z: Vectors, of any shape.
+        e: Their codes, of the same shape.
+        commitment: Weight of the part that pulls vectors to their codes.
+
+    Reference:
+        van den Oord, Vinyals and Kavukcuoglu 2017, https://arxiv.org/abs/1711.00937, equation 3.
+
+    """
+    check_tensor("e", e, z.shape, dtype=z.dtype)
+    return F.mse_loss(e, z.detach()) + commitment * F.mse_loss(z, e.detach())
+
+
 def perplexity(indices: Tensor, n_codes: int) -> Tensor:
     """How many codes are in use: exp of the entropy of their shares in ``indices``, a scalar.
 
     ``n_codes`` where all occur equally often, 1 where only one does. It has no gradient.
 
-    Raises:
-        ValueError: When ``indices`` is not an int64 tensor of codes from 0 to ``n_codes`` − 1.
+    Args:
+        indices: Codes from 0 to ``n_codes`` − 1, int64 of any shape.
+        n_codes: Number of codes.
 
     """
     check_int("n_codes", n_codes, minimum=1)

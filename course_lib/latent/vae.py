@@ -14,12 +14,12 @@ from course_lib.checks import (
     check_generator,
     check_int,
     check_ints,
-    check_levels,
+    check_level_floats,
     check_number,
     check_one_of,
 )
 from course_lib.latent.gaussian import gaussian_kl, reparameterize
-from course_lib.nn import MLP, bernoulli_log_prob, gaussian_log_prob
+from course_lib.nn import MLP, Placed, bernoulli_log_prob, gaussian_log_prob
 
 __all__ = ["VAE"]
 
@@ -27,7 +27,7 @@ LIKELIHOODS = ("bernoulli", "gaussian")
 CHUNK = 100  # draws of z for every x that are decoded at the same time
 
 
-class VAE(nn.Module):
+class VAE(Placed):
     """p(x) = ∫ p(z) p(x | z) dz with p(z) = N(0, I), and an encoder q(z | x) = N(μ(x), σ²(x)).
 
     Encoder and decoder are multilayer perceptrons over the flattened data. The decoder gives the
@@ -53,11 +53,6 @@ class VAE(nn.Module):
         hidden: Widths of the encoder's hidden layers; the decoder has them in reverse.
         importance_samples: Draws of z for every x in ``loss``. With more than one it is the
             importance-weighted bound (IWAE), and ``beta`` must be 1.
-
-    Raises:
-        ValueError: When an argument is out of range; the message names it. All methods raise it for
-            data of the wrong shape or dtype, data outside the likelihood's range, labels where
-            there are no classes, and the other way round.
 
     Example:
         >>> model = VAE((1, 8, 8), 2)
@@ -105,17 +100,17 @@ class VAE(nn.Module):
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean μ and log σ² of q(z | x), both ``[B, latent_dim]``, for ``x [B, *data_shape]``."""
-        self.check(x, y)
-        return self.encoder(self._with_label(x.flatten(1), y)).chunk(2, dim=1)
+        self.check_data(x, y)
+        return self.encoder(self.with_label(x.flatten(1), y)).chunk(2, dim=1)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """The mean of p(x | z), ``[B, *data_shape]``, for ``z [B, latent_dim]``.
 
         For bits it is the probability of a one.
         """
-        check_floats("z", z, (None, self.latent_dim), dtype=self._dtype)
+        check_floats("z", z, (None, self.latent_dim), dtype=self.dtype)
         check_classes("y", y, len(z), self.n_classes)
-        output = self.decoder(self._with_label(z, y))
+        output = self.decoder(self.with_label(z, y))
         mean = output.sigmoid() if self.likelihood == "bernoulli" else output
         return mean.unflatten(1, self.data_shape)
 
@@ -124,17 +119,18 @@ class VAE(nn.Module):
 
         For ``x [B, *data_shape]``, and one or several z for each of them: ``[..., B, latent_dim]``.
         """
-        self.check(x, y)
-        check_floats("z", z, None, dtype=self._dtype)
+        self.check_data(x, y)
+        check_floats("z", z, None, dtype=self.dtype)
         if z.shape[-2:] != (len(x), self.latent_dim):
             wanted = f"[..., {len(x)}, {self.latent_dim}]"
             raise ValueError(f"z must have shape {wanted}, got {list(z.shape)}")
-        return self._log_likelihood(x, z, y)
+        return self.decoder_log_prob(x, z, y)
 
-    def _log_likelihood(self, x: Tensor, z: Tensor, y: Tensor | None) -> Tensor:
+    def decoder_log_prob(self, x: Tensor, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """The same as ``log_likelihood``, for data checked before: no number is looked at."""
         if y is not None:
             y = y.expand(z.shape[:-1])
-        output = self.decoder(self._with_label(z, y))  # (..., B, D)
+        output = self.decoder(self.with_label(z, y))  # (..., B, D)
         if self.likelihood == "bernoulli":
             return bernoulli_log_prob(output, x.flatten(1))
         return gaussian_log_prob(x.flatten(1), output, self.log_noise)
@@ -152,8 +148,9 @@ class VAE(nn.Module):
         The distortion −E log p(x | z) is estimated from ``n_samples`` draws of z for every x, the
         rate is exact.
         """
-        mu, log_var, z = self._encode_and_draw(x, n_samples, y, generator)
-        distortion = -self._log_likelihood(x, z, y).mean(dim=0)
+        mu, log_var = self.encode(x, y)
+        z = reparameterize(mu, log_var, n_samples, generator=generator)  # [n_samples, B, d]
+        distortion = -self.decoder_log_prob(x, z, y).mean(dim=0)
         return gaussian_kl(mu, log_var), distortion
 
     def elbo(
@@ -185,10 +182,11 @@ class VAE(nn.Module):
 
         The weights have the mean p(x), whatever q is.
         """
-        mu, log_var, z = self._encode_and_draw(x, n_samples, y, generator)
+        mu, log_var = self.encode(x, y)
+        z = reparameterize(mu, log_var, n_samples, generator=generator)  # [n_samples, B, d]
         log_prior = gaussian_log_prob(z, torch.zeros_like(mu), torch.zeros_like(mu))
         log_q = gaussian_log_prob(z, mu, log_var)
-        return self._log_likelihood(x, z, y) + log_prior - log_q
+        return self.decoder_log_prob(x, z, y) + log_prior - log_q
 
     def importance_log_prob(
         self,
@@ -208,11 +206,9 @@ class VAE(nn.Module):
 
         """
         check_int("n_samples", n_samples, minimum=1)
-        parts = []
-        for start in range(0, n_samples, CHUNK):
-            n = min(CHUNK, n_samples - start)
-            parts.append(self.log_weights(x, n, y=y, generator=generator).logsumexp(dim=0))
-        return torch.stack(parts).logsumexp(dim=0) - math.log(n_samples)
+        sizes = [min(CHUNK, n_samples - done) for done in range(0, n_samples, CHUNK)]
+        log_w = torch.cat([self.log_weights(x, n, y=y, generator=generator) for n in sizes])
+        return log_w.logsumexp(dim=0) - math.log(n_samples)
 
     def loss(
         self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
@@ -221,7 +217,9 @@ class VAE(nn.Module):
         if self.importance_samples > 1:
             n = self.importance_samples
             return -self.importance_log_prob(x, n, y=y, generator=generator).mean()
-        rate, distortion = self.rate_distortion(x, y=y, generator=generator)
+        mu, log_var = self.encode(x, y)
+        z = reparameterize(mu, log_var, generator=generator)  # one draw for each x
+        rate, distortion = gaussian_kl(mu, log_var), -self.decoder_log_prob(x, z, y)
         return (distortion + self.beta * rate).mean()
 
     @torch.no_grad()
@@ -244,12 +242,11 @@ class VAE(nn.Module):
         """
         check_int("n", n, minimum=1)
         check_bool("mean", mean)
-        parameter = next(self.parameters())
-        device = parameter.device
+        device = self.device
         check_generator(generator, device)
         if self.n_classes is not None and y is None:
             y = torch.randint(self.n_classes, (n,), generator=generator, device=device)
-        z = torch.randn(n, self.latent_dim, generator=generator, dtype=self._dtype, device=device)
+        z = torch.randn(n, self.latent_dim, generator=generator, dtype=self.dtype, device=device)
         x = self.decode(z, y)
         if mean:
             return x
@@ -258,31 +255,16 @@ class VAE(nn.Module):
         eps = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device)
         return x + (0.5 * self.log_noise).exp() * eps
 
-    def _encode_and_draw(
-        self, x: Tensor, n_samples: int, y: Tensor | None, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and log σ² of q(z | x), ``[B, d]``, and draws from it, ``[n_samples, B, d]``."""
-        check_int("n_samples", n_samples, minimum=1)
-        mu, log_var = self.encode(x, y)
-        several = (n_samples, *mu.shape)
-        return (
-            mu,
-            log_var,
-            reparameterize(mu.expand(several), log_var.expand(several), generator=generator),
-        )
-
-    def check(self, x: Tensor, y: Tensor | None) -> None:
+    def check_data(self, x: Tensor, y: Tensor | None) -> None:
         """Require data ``[B, *data_shape]`` that the likelihood can have, and fitting labels."""
-        check_floats("x", x, (None, *self.data_shape), dtype=self._dtype)
+        shape = (None, *self.data_shape)
         if self.likelihood == "bernoulli":
-            check_levels("x", x, 2)
+            check_level_floats("x", x, shape, 2, dtype=self.dtype)
+        else:
+            check_floats("x", x, shape, dtype=self.dtype)
         check_classes("y", y, len(x), self.n_classes)
 
-    @property
-    def _dtype(self) -> torch.dtype:
-        return self.encoder.layers[0].weight.dtype
-
-    def _with_label(self, x: Tensor, y: Tensor | None) -> Tensor:
+    def with_label(self, x: Tensor, y: Tensor | None) -> Tensor:
         """``x [..., n]`` and, where the model has classes, one more number for each of them."""
         if y is None:
             return x

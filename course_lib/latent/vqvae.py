@@ -33,9 +33,6 @@ class VQVAE(nn.Module):
         residual_layers: Number of residual blocks, in the encoder and in the decoder.
         ema, commitment, dead_below: As in ``VectorQuantizer``.
 
-    Raises:
-        ValueError: When an argument is out of range; the message names it.
-
     Example:
         >>> model = VQVAE((1, 8, 8), 32, 8, downsamplings=1).eval()
         >>> indices = model.encode(torch.rand(5, 1, 8, 8))
@@ -98,7 +95,7 @@ class VQVAE(nn.Module):
         """From ``x [B, C, H, W]`` to the decoded image, its codes ``[B, h, w]``, the quantizer's
         loss and its perplexity.
         """
-        self.check(x)
+        self.check_images(x)
         quantized, indices, loss, used = self.quantizer(self.encoder(x), generator=generator)
         return self.decoder(quantized), indices, loss, used
 
@@ -112,7 +109,7 @@ class VQVAE(nn.Module):
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """The codes of ``x [B, C, H, W]``: whole numbers 0 ... K − 1, int64 ``[B, h, w]``."""
-        self.check(x)
+        self.check_images(x)
         z = self.encoder(x)
         index = self.quantizer.nearest(z.movedim(1, -1).reshape(-1, z.shape[1]))
         return index.reshape(len(x), *self.code_shape)
@@ -148,6 +145,12 @@ class VQVAE(nn.Module):
             generator: Source of the draws.
 
         """
+        self.check_prior(prior)
+        codes = prior.sample(n, y=y, generator=generator)  # [n, 1, h, w]
+        return self.decode(codes[:, 0].long())
+
+    def check_prior(self, prior: PixelCNN) -> None:
+        """Require a PixelCNN over maps of this model's codes."""
         if not isinstance(prior, PixelCNN):
             raise ValueError(f"prior must be a PixelCNN, got {type(prior).__name__}")
         if (prior.levels, prior.size) != (self.quantizer.n_codes, self.code_shape):
@@ -155,11 +158,9 @@ class VQVAE(nn.Module):
                 f"prior must have levels={self.quantizer.n_codes} and size={self.code_shape}, "
                 f"got levels={prior.levels} and size={prior.size}"
             )
-        codes = prior.sample(n, y=y, generator=generator)
-        return self.decode(codes[:, 0].long())
 
-    def check(self, x: Tensor) -> None:
-        """Require images of the model's shape with values in [0, 1] (``ValueError``)."""
+    def check_images(self, x: Tensor) -> None:
+        """Require images of the model's shape with values in [0, 1]."""
         check_floats("x", x, (None, *self.data_shape), dtype=self.encoder[0].weight.dtype)
         if (outside := (x < 0) | (x > 1)).any():
             raise ValueError(f"x must lie in [0, 1], got {x[outside][0].item()}")

@@ -172,8 +172,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from course_lib.autoregressive import FVSBN, MADE, NADE, ImageAutoregressive, NaivePixelCNN
-from course_lib.autoregressive import PixelCNN, made_masks
-from course_lib.autoregressive.pixelcnn import GatedLayer
+from course_lib.autoregressive import GatedLayer, PixelCNN, gate, made_masks, order_mask
 from course_lib.data import load_digits
 from course_lib.nn import MaskedLinear, bernoulli_log_prob, raster_mask
 from course_lib.widgets import PALETTE, colour_map, image_grid, show_figure
@@ -184,12 +183,13 @@ show_source([FVSBN.logits, MaskedLinear.forward])
 # and the mask lets $W_{ij}$ through where $j$ comes earlier in the order than $i$:
 
 # %%
-show_source(FVSBN.__init__, start="rank =", end="mask =")
+show_source(order_mask)
 
 # %% [markdown]
-# **The likelihood** adds up the log-probabilities of the values that the pixels really have. With
-# $\log \sigma(a) = -\log(1 + e^{-a})$ for a one and $\log(1 - \sigma(a)) = -\log(1 + e^{a})$ for a zero, both cases are
-# $x_i a_i - \log(1 + e^{a_i})$:
+# **The likelihood** adds up the log-probabilities of the values that the pixels really have. From the
+# logit $a_i$ that is $\log \sigma(a_i)$ for a one and $\log(1 - \sigma(a_i)) = \log \sigma(-a_i)$ for a zero. The sign
+# $s_i = 2 x_i - 1$ says which, and so both cases are $\log \sigma(s_i a_i)$. (As $\log \sigma(a) = -\log(1 + e^{-a}) = a - \log(1 + e^a)$, it is
+# $x_i a_i - \log(1 + e^{a_i})$ as well.)
 
 # %%
 show_source(bernoulli_log_prob)
@@ -568,7 +568,7 @@ ReceptiveField(
 # the other how much. And the horizontal stack adds each layer to what was there before (a residual connection).
 
 # %%
-show_source([GatedLayer.forward, GatedLayer.look_up, GatedLayer.look_left])
+show_source([GatedLayer.forward, GatedLayer.look_up, GatedLayer.look_left, gate])
 
 # %% [markdown]
 # A class label $y$ enters as a bias of every layer, one vector for each class. The network then returns
@@ -604,13 +604,25 @@ print("each pixel sees all pixels before it, and no other:", torch.equal(sees, b
 # ## Sampling without doing everything again
 #
 # The plain way to sample: run the whole network, use one pixel of its answer, write it, run the whole network again.
-# For $n$ pixels that is $n$ full passes, $O(n^2)$ work, and almost all of it was done before. What does a new pixel change?
+
+# %%
+show_source(ImageAutoregressive.walk)
+
+# %% [markdown]
+# Who walks writes each pixel into `x` before asking for the next one. For $n$ pixels that is $n$ full passes, $O(n^2)$ work, and almost all
+# of it was done before. What does a new pixel change?
 #
 # - The vertical stack in row $r$ sees rows above $r$ only. While row $r$ is being written, nothing of it changes:
 #   it is computed **once for each row**.
 # - The horizontal stack at $(r, c)$ sees what is to the left. When $x_{r,c}$ has been written, nothing at or left of
 #   $c$ changes: it is computed **once for each pixel**.
 #
+# PixelCNN's own walk does just that:
+
+# %%
+show_source(PixelCNN.walk)
+
+# %% [markdown]
 # All in all, the walk through an image costs about the arithmetic of *one* full pass. Measured on two
 # laptop-like cores in November 2026 (`python -m benchmarks autoregressive` measures it on yours):
 #
@@ -669,7 +681,7 @@ show_figure(
 # with logarithms: the denominator is a `logsumexp`.
 
 # %%
-show_source(ImageAutoregressive.log_prob)
+show_source([ImageAutoregressive.log_joint, ImageAutoregressive.log_prob])
 
 # %% [markdown]
 # Beside it, what a model that was made for classifying does on black and white pixels: logistic

@@ -204,11 +204,11 @@ print("c = log p_data / p_g minimises the critic's loss:", slope.abs().max().ite
 #
 # Logarithms are natural; their unit is the *nat*, and a nat is $1/\ln 2 \approx 1.44$ bits. $\sigma$ is a standard deviation throughout.
 #
-# Given the code, pixels are independent: $\log p(x \mid z) = \sum_i x_i a_i - \log(1 + e^{a_i})$ with the decoder's logits $a(z)$, as in
+# Given the code, pixels are independent: $\log p(x \mid z) = \sum_i \log \mathrm{sigmoid}\big((2 x_i - 1)\,a_i\big) = \sum_i x_i a_i - \log(1 + e^{a_i})$ with the decoder's logits $a(z)$, as in
 # chapter 01. All that makes a digit hang together must pass through $z$.
 
 # %%
-show_source([VAE._log_likelihood, bernoulli_log_prob])
+show_source([VAE.decoder_log_prob, bernoulli_log_prob])
 
 # %% [markdown]
 # **Why not draw $z$ from the prior and average?** $p(x) = \mathbb E_{z \sim p(z)}\,p(x \mid z)$ is an average that anybody can estimate. The
@@ -308,10 +308,7 @@ show_figure(
 # In code, rate and distortion, and the ELBO as minus their sum:
 
 # %%
-show_source(VAE.rate_distortion, start="mu, log_var")
-
-# %%
-show_source(VAE.elbo, start="rate, distortion")
+show_source([VAE.rate_distortion, VAE.elbo])
 
 # %% [markdown]
 # **Check it** against the truth on the grid. For all 359 test images the ELBO (of 500 draws) lies below the exact $\log p(x)$, and what lies between is
@@ -395,7 +392,7 @@ print(
 # $$R = \frac12 \sum_{j=1}^{d} \big(\sigma_j^2 + \mu_j^2 - 1 - \log \sigma_j^2\big).$$
 
 # %%
-show_source(gaussian_kl, start="difference, log_ratio")
+show_source(gaussian_kl)
 
 # %% [markdown]
 # **Check it** by brute force: a million draws, $\log q - \log p$ averaged.
@@ -442,10 +439,7 @@ print(
 # This one uses the *slope* of $f$: each single draw knows which way is down.
 
 # %%
-show_source(reparameterization_gradient, start="z = ")
-
-# %%
-show_source(score_function_gradient, start="with torch.no_grad")
+show_source([reparameterization_gradient, score_function_gradient])
 
 # %% [markdown]
 # **See it.** $f$ is the distortion of a real test digit along the first latent axis. Drag the peak of the Gaussian, or its shoulder. Both estimates come from the same samples; the whiskers show how far off such an estimate usually is. (On top of a hump the slope is small and its sign uncertain: there the two are nearly alike for μ.) Ask for new noise, and take steps downhill with the one or the other.
@@ -638,10 +632,7 @@ show_figure(
 # The weights of an image are numbers like $e^{-90}$; the average is taken by `logsumexp`, which computes $\log \sum_s e^{a_s}$ without ever forming $e^{a_s}$:
 
 # %%
-show_source(VAE.log_weights, start="mu, log_var")
-
-# %%
-show_source(VAE.importance_log_prob, start="parts = []")
+show_source([VAE.log_weights, VAE.importance_log_prob])
 
 # %% [markdown]
 # **Check it**, again with the truth from the grid:

@@ -120,7 +120,7 @@ check("03.predict_bits", prediction)
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 
-from course_lib.latent import VQVAE, VectorQuantizer, perplexity
+from course_lib.latent import VQVAE, VectorQuantizer, perplexity, straight_through, vq_loss
 from course_lib.widgets import PALETTE, image_grid, show_figure
 
 show_source([VectorQuantizer.nearest, VectorQuantizer.lookup])
@@ -156,7 +156,7 @@ print("index → vector → index is the identity:", torch.equal(round_trip, eve
 # The bracket is exactly 0 and has the derivative 1. In the code:
 
 # %%
-show_source(VectorQuantizer.forward, start="# Straight through", end="quantized =")
+show_source(straight_through)
 
 # %%
 z = torch.randn(4, 16, 3, 3, generator=seeded(1), dtype=torch.float64, requires_grad=True)
@@ -227,7 +227,7 @@ for name, step in [  # steps in units of that distance, on average
 # codebook has an easy task and may run after the encoder. The encoder has the image to care for: with $\beta = \frac14$ it is pulled a little, enough not to grow away from its codes without end.
 
 # %%
-show_source(VectorQuantizer.forward, start="loss = self", end="loss = loss +")
+show_source(vq_loss)
 
 # %% [markdown]
 # ## Codes as moving averages
@@ -244,7 +244,7 @@ show_source(VectorQuantizer.forward, start="loss = self", end="loss = loss +")
 # It needs no optimizer; $\gamma$ plays the part of the learning rate. Most implementations use it in place of the second term, and so does this library (`ema=False` takes the gradient). As $m_k = N_k e_k$, only $N_k$ and $e_k$ are stored:
 
 # %%
-show_source(VectorQuantizer._follow, start="n = ")
+show_source(VectorQuantizer.follow)
 
 # %% [markdown]
 # **Check it:** the first batch of a codebook that has never been used must be one step of k-means, exactly. scikit-learn's `KMeans` does the same step from the same start:
@@ -335,7 +335,7 @@ Voronoi(
 # whose $N_k$ are all 0, is dead as a whole: it starts on vectors of its first batch. That alone prevents most collapses.
 
 # %%
-show_source(VectorQuantizer._revive)
+show_source(VectorQuantizer.revive)
 
 # %% [markdown]
 # How many codes are in use? Count how often each is chosen, as shares $p_k$. The exponential of their entropy, $\exp(-\sum_k p_k \log p_k)$, is called **perplexity**: $K$ if all are used equally, 1 if only one is.
@@ -469,7 +469,7 @@ show_figure(
 # buy is stage two: a prior that is strong enough for so long a code. What is wrong in the images comes from the prior: strokes that don't quite meet, because the map was written cell after cell.
 
 # %%
-show_source(VQVAE.sample, start="codes =")
+show_source(VQVAE.sample)
 
 # %% [markdown]
 # ## Exercises
@@ -494,12 +494,12 @@ check("03.nearest_code", nearest_code)
 
 
 # %%
-def straight_through(z, e):
+def my_straight_through(z, e):
     """z and e, of one shape, to the quantized tensor of that shape."""
     ...
 
 
-check("03.straight_through", straight_through)
+check("03.straight_through", my_straight_through)
 
 # %% [markdown]
 # **4. The two losses**, $\operatorname{mean}\,(\operatorname{sg}[z] - e)^2 + \beta \operatorname{mean}\,(z - \operatorname{sg}[e])^2$, where
@@ -507,12 +507,12 @@ check("03.straight_through", straight_through)
 
 
 # %%
-def vq_loss(z, e, commitment):
+def my_vq_loss(z, e, commitment):
     """z and e, of one shape, and a number to the loss, a scalar."""
     ...
 
 
-check("03.vq_loss", vq_loss)
+check("03.vq_loss", my_vq_loss)
 
 # %% [markdown]
 # **5. The codebook as a moving average.** With the number $n_k$ of vectors that chose code $k$ in this batch and their sum $s_k$:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from course_lib.autoregressive import FVSBN
+from course_lib.autoregressive import FVSBN, order_mask
 from tests.autoregressive.conftest import make
 
 each_order = pytest.mark.parametrize("name", ["fvsbn", "fvsbn shuffled"])
@@ -43,3 +43,14 @@ def test_half_of_the_square_is_used():
 def test_the_order_is_by_name_only():
     with pytest.raises(TypeError):
         FVSBN(2, [1, 0])
+
+
+def test_the_mask_of_an_order():
+    """Visited as 2, 0, 1: coordinate 0 comes after 2, and 1 after both."""
+    assert order_mask([2, 0, 1]).tolist() == [[0, 0, 1], [1, 0, 1], [0, 0, 0]]
+    assert torch.equal(FVSBN(3, order=[2, 0, 1]).mask, order_mask((2, 0, 1)))
+    assert torch.equal(order_mask(range(4)), torch.ones(4, 4).tril(-1))
+    with pytest.raises(ValueError, match=r"^order must hold each of 0 ... 1 once, got \[0, 2\]"):
+        order_mask([0, 2])
+    with pytest.raises(ValueError, match=r"^order must be a sequence of integers, got 3"):
+        order_mask(3)

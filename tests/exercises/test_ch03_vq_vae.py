@@ -283,7 +283,7 @@ def ema(
 def ema_of_library(codebook, uses, vectors, indices, decay):
     quantizer = latent.VectorQuantizer(*codebook.shape, decay=decay)
     quantizer.codebook, quantizer.uses = codebook.clone(), uses.clone()
-    quantizer._follow(vectors, indices)
+    quantizer.follow(vectors, indices)
     return quantizer.codebook, quantizer.uses
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_lib.latent import VectorQuantizer, perplexity
+from course_lib.latent import VectorQuantizer, perplexity, straight_through, vq_loss
 from tests.latent.conftest import randn, refuses, seeded
 
 both_ways = pytest.mark.parametrize("ema", [True, False], ids=["ema", "gradient"])
@@ -439,3 +439,35 @@ def test_the_nearest_code_is_found_far_from_the_origin(generator):
     right = distance.gather(1, again[:, None])[:, 0]
     assert (right < distance.amin(dim=1) + 1e-3).all()
     assert (again == near).float().mean() > 0.99
+
+
+def test_straight_through_has_one_value_and_the_others_gradient(generator):
+    z, e = (t.requires_grad_() for t in randn(2, 4, 3, generator=generator))
+    quantized = straight_through(z, e)
+    assert torch.equal(quantized, e)
+    (quantized**2).sum().backward()
+    assert torch.equal(z.grad, 2 * e.detach())
+    assert e.grad is None
+
+
+def test_the_two_losses_by_hand(generator):
+    """d/de = 2 (e - z) / N, d/dz = 2 c (z - e) / N: each part moves one side alone."""
+    z, e = (t.requires_grad_() for t in randn(2, 4, 3, generator=generator))
+    loss = vq_loss(z, e, 0.3)
+    assert loss.item() == pytest.approx(1.3 * ((z - e) ** 2).sum().item() / 12)
+    loss.backward()
+    torch.testing.assert_close(e.grad, 2 / 12 * (e - z).detach())
+    torch.testing.assert_close(z.grad, 0.3 * 2 / 12 * (z - e).detach())
+
+
+def test_vectors_of_another_shape_are_named():
+    z = torch.zeros(4, 3)
+    for function, name in ((straight_through, "quantized"), (lambda z, e: vq_loss(z, e, 1), "e")):
+        with refuses(f"{name} must have shape [4, 3], got [1, 3]"):
+            function(z, z[:1])
+        with refuses(f"{name} must be torch.float32 like the model, got torch.float64"):
+            function(z, z.double())
+    made = VectorQuantizer(4, 2)
+    for function in (made.nearest, made.revive, lambda z: made.follow(z, torch.zeros(4).long())):
+        with refuses("vectors must have shape [B, 2], got [4, 3]"):
+            function(z)

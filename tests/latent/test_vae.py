@@ -432,7 +432,7 @@ def methods(model, x, y):
         lambda: model.log_weights(x, 1, y=y),
         lambda: model.importance_log_prob(x, 1, y=y),
         lambda: model.loss(x, y),
-        lambda: model.check(x, y),
+        lambda: model.check_data(x, y),
     ]
 
 

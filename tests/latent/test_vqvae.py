@@ -351,13 +351,13 @@ X = torch.ones(2, 1, 4, 4)
 def test_bad_images_are_named_and_move_nothing(x, options, message):
     model = VQVAE((1, 4, 4), 4, 2, channels=3)
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    methods = [model.loss, model] + ([] if options else [model.encode, model.check])
+    methods = [model.loss, model] + ([] if options else [model.encode, model.check_images])
     for method in methods:
         with refuses(message):
             method(x, **options)
     for name, t in model.state_dict().items():
         assert torch.equal(t, before[name]), name
-    model.check(torch.stack([X[0], 0 * X[0]]))
+    model.check_images(torch.stack([X[0], 0 * X[0]]))
 
 
 def test_bad_codes_are_named():
