@@ -4,7 +4,8 @@ Every check works with tolerances for which a right answer is refused less than 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from numbers import Real
 from typing import Any
@@ -28,9 +29,11 @@ from course_lib.exercises.attempt import (
     diagnose,
     fresh_seed,
     same,
-    take_pair,
+    take_number,
+    take_results,
     take_tensor,
 )
+from course_lib.exercises.formula import Advice, Case, Wrong, formula
 from course_lib.exercises.registry import exercise
 from course_lib.experiments.two_clusters import ClusterReport, run_clock
 
@@ -61,7 +64,9 @@ _AXES = (
     ],
 )
 def _check_predict_halfway(attempt: Any, generator: torch.Generator) -> str:
-    got = _take_share(attempt)
+    got = take_number(
+        attempt, "1 would be all of it. Half is 0.5.", low=0, high=1, subject="a share"
+    )
     linear, cosine = DiscreteSchedule.linear(1000), DiscreteSchedule.cosine(1000)
     left, other = float(linear.alpha_bars[499]), float(cosine.alpha_bars[499])
     if abs(got - left) <= 0.03:
@@ -113,20 +118,7 @@ def _check_predict_halfway(attempt: Any, generator: torch.Generator) -> str:
     raise Mistake(f"{got:.4g} is too {'much' if got > left else 'little'}.", product)
 
 
-def _take_share(value: Any) -> float:
-    """A number from 0 to 1, of whatever type."""
-    if isinstance(value, Tensor) and value.numel() == 1:
-        value = value.item()
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if number and 0 <= value <= 1:
-        return float(value)
-    got = f"`{value}`" if number else f"a {type(value).__name__}"
-    raise Mistake(
-        f"You gave {got}; a share is a number from 0 to 1.", "1 would be all of it. Half is 0.5."
-    )
-
-
-# --- Helpers -------------------------------------------------------------------------------------
+# --- Formulas of x, another tensor, times and a table ---------------------------------------------
 
 
 def _random_schedule(generator: torch.Generator, T: int = _T) -> DiscreteSchedule:
@@ -135,104 +127,142 @@ def _random_schedule(generator: torch.Generator, T: int = _T) -> DiscreteSchedul
 
 
 # Batches as large as the last axes first: there a forgotten axis broadcasts without an error.
-_SHAPES = [(6, 6), (6, 1, 6, 6), (7, 2), (4, 3, 2, 5)]
+_SHAPES = [(6, 6), (6, 1, 6, 6), (7, 2), (4, 3, 2, 5), (4, 3, 5), (7,)]
+_FROM = 2  # from this shape on, the first and the last time are among those asked for
 
 
-def _cases(generator: torch.Generator) -> list[tuple[DiscreteSchedule, Tensor, Tensor, Tensor]]:
-    """(schedule, t [B], and two random tensors [B, *event]), inner times first."""
+def _draw_cases(
+    generator: torch.Generator, fails: Callable[..., Advice]
+) -> list[tuple[DiscreteSchedule, Tensor, Case]]:
+    """A schedule, and a case of (x, y, t) without its table; ``fails`` is said of t = 0."""
     cases = []
     for i, shape in enumerate(_SHAPES):
-        apart = False
-        while not apart:
-            schedule = _random_schedule(generator)
-            t = 1 + torch.randperm(_T - 2, generator=generator)[: shape[0]]
-            if i >= 2:
-                t[0], t[-1] = 0, _T - 1
-            # Else nobody could tell the first example's ᾱ from the average.
-            apart = (schedule.alpha_bars[t].mean() - schedule.alpha_bars[t[0]]).abs() > 0.01
+        schedule = _random_schedule(generator)
+        t = 1 + torch.randperm(_T - 2, generator=generator)[: shape[0]]
+        if i >= _FROM:
+            t[0], t[-1] = 0, _T - 1
         first, second = (torch.randn(shape, generator=generator) for _ in range(2))
-        cases.append((schedule, t, first, second))
+        cases.append((schedule, Case((first, second, t), fails=fails if i >= _FROM else None)))
     return cases
 
 
-def _take_like(name: str, value: Any, x: Tensor) -> Tensor:
-    if isinstance(value, Tensor) and value.shape != x.shape:
-        raise Mistake(
-            f"Your {name} has shape {list(value.shape)}; it must have {list(x.shape)}.", _AXES
-        )
-    return take_tensor(name, value, x.shape, dtype=x.dtype).detach()
+# A formula of two tensors and the ᾱ of each example, shaped to multiply them.
+Ratio = Callable[[Tensor, Tensor, Tensor], Tensor]
+# An answer with the arguments (x, y, t, table); ``Reader`` puts them into the exercise's order.
+Answer = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+Reader = Callable[[Answer], Callable[..., Tensor]]
 
 
-def _require_repeatable(name: str, got: Tensor, again: Any, hint: str) -> None:
-    if not torch.equal(got, again):
-        raise Mistake(
-            f"Your {name} is another one when you are asked again: you draw noise of your own.",
-            hint,
-        )
+def _at_t(formula: Ratio) -> Answer:
+    return lambda x, y, t, table: formula(x, y, per_example(table[t], x))
 
 
-# A formula of two tensors and the numbers alpha_bars, as each example has them.
-_Formula = Callable[[Tensor, Tensor, Tensor], Tensor]
+def _table(
+    rows: Sequence[tuple[Any, ...]], formula: Ratio, reader: Reader, shift: str = _COUNTS
+) -> list[Wrong]:
+    """Wrong formulas, and the right one with ᾱ looked up or spread in a wrong way."""
 
+    def looked_up(ab: Callable[[Tensor, Tensor], Tensor]) -> Answer:
+        return lambda x, y, t, table: formula(x, y, per_example(ab(t, table), x))
 
-def _wrong_times(
-    formula: _Formula, x: Tensor, y: Tensor, t: Tensor, schedule: DiscreteSchedule
-) -> Known:
-    """What a right formula gives where alpha_bars were looked up or spread in a wrong way."""
-    table = schedule.alpha_bars
-    last = len(table) - 1
+    def alone(table: Tensor) -> Tensor:
+        return table / torch.cat([table.new_ones(1), table[:-1]])
 
-    def at(ab: Tensor) -> Tensor:
-        return formula(x, y, per_example(ab, x))
-
-    known = [
-        (
-            at(table[(t - 1) % len(table)]),
-            "You look up ᾱ one step too early, at t − 1.",
-            f"The paper counts from 1. {_COUNTS}",
-        ),
-        (at(table[(t - 1).clamp(min=0)]), "You look up ᾱ one step too early, at t − 1.", _COUNTS),
-        (
-            at(table[(t + 1).clamp(max=last)]),
-            "You look up ᾱ one step too late, at t + 1.",
-            _COUNTS,
-        ),
-        (at(table[last - t]), "You count the time backwards.", "t = 0 is the least noisy."),
-        (
-            at(table.cumprod(0)[t]),
-            "You multiply up the ᾱs once more.",
-            "ᾱ is the product of the α already: no `cumprod` is left to do.",
-        ),
-        (
-            at(table[t] / torch.cat([table.new_ones(1), table])[t]),
-            "You use α, which belongs to a single step.",
-            "From the data to x_t in one go it takes ᾱ = α_1 ... α_t: `alpha_bars[t]`.",
-        ),
-        (
-            at(table[t[:1]].expand(len(t))),
-            "You use the first example's time for all.",
-            "`alpha_bars[t]` is a tensor of shape [B]: one number for each example.",
-        ),
-        (
-            at(table[t].mean().expand(len(t))),
-            "You average ᾱ over the batch.",
-            "Each example has a time of its own.",
-        ),
+    # fmt: off
+    usual_rows = [
+        (looked_up(lambda t, ab: ab[t - 1]), "You look up ᾱ one step too early, at t − 1.",
+         f"The paper counts from 1. {shift}"),
+        (looked_up(lambda t, ab: ab[(t + 1) % len(ab)]),
+         "You look up ᾱ one step too late, at t + 1.", shift),
+        (looked_up(lambda t, ab: ab[-1 - t]), "You count the time backwards.",
+         "t = 0 is the least noisy."),
+        (looked_up(lambda t, ab: ab.cumprod(0)[t]), "You multiply up the ᾱs once more.",
+         "ᾱ is the product of the α already: no `cumprod` is left to do."),
+        (looked_up(lambda t, ab: alone(ab)[t]), "You use α, which belongs to a single step.",
+         "From the data to x_t in one go it takes ᾱ = α_1 ... α_t: `alpha_bars[t]`."),
+        (looked_up(lambda t, ab: ab[t[:1]].expand(len(t))),
+         "You use the first example's time for all.",
+         "`alpha_bars[t]` is a tensor of shape [B]: one number for each example."),
+        (looked_up(lambda t, ab: ab[t].mean().expand(len(t))), "You average ᾱ over the batch.",
+         "Each example has a time of its own."),
+        (lambda x, y, t, ab: formula(x, y, ab[t]),
+         "You multiply the columns, not the examples: ᾱ runs along the last axis.", _AXES),
+        (lambda x, y, t, ab: formula(x, y, ab[t][:, None]),
+         "You multiply the rows of the images, not the examples.", _AXES),
     ]
-    ab = table[t]
-    if x.shape[-1] == len(t):
-        columns = "You multiply the columns, not the examples: ᾱ runs along the last axis."
-        known.append((formula(x, y, ab), columns, _AXES))
-    if x.ndim == 4 and x.shape[-2] == len(t):
-        rows = "You multiply the rows of the images, not the examples."
-        known.append((formula(x, y, ab[:, None]), rows, _AXES))
-    return known
+    # fmt: on
+    return [Wrong(reader(_at_t(f)), *words) for f, *words in rows] + [
+        Wrong(reader(f), *words) for f, *words in usual_rows
+    ]
 
+
+def _wrong_at_0(name: str, otherwise: Advice) -> Callable[..., Advice]:
+    """What to say where all is well but at t = 0; the last argument but one is t."""
+
+    def fails(got: Any, right: Tensor, *inputs: Any) -> Advice:
+        t = next(value for value in inputs if value.dtype == torch.int64)
+        late = t > 0
+        if isinstance(got, Tensor) and got.shape == right.shape and same(got[late], right[late]):
+            return (
+                f"Your {name} is right for t ≥ 1 and wrong at t = 0.",
+                f"The first step needs no case of its own. {_COUNTS}",
+            )
+        return otherwise
+
+    return fails
+
+
+_ROOTS = "ᾱ and 1 − ᾱ are variances: what multiplies x_0 and eps are their roots."
 
 # --- Closed-form noising -------------------------------------------------------------------------
 
 
-@exercise(
+def _noised(x0: Tensor, eps: Tensor, ab: Tensor) -> Tensor:
+    return ab.sqrt() * x0 + (1 - ab).sqrt() * eps
+
+
+def _noising(answer: Answer) -> Callable[..., Tensor]:
+    return lambda x0, t, eps, alpha_bars: answer(x0, eps, t, alpha_bars)
+
+
+_NOT_NOISED = (
+    "Your x_t is not sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps.",
+    "Try eps = 0: x_t must be x_0 times sqrt(ᾱ_t). Then x0 = 0.",
+)
+
+
+def _draw_noising(generator: torch.Generator) -> list[Case]:
+    cases = _draw_cases(generator, _wrong_at_0("x_t", _NOT_NOISED))
+    return [
+        replace(case, inputs=(x0, t, eps, schedule.alpha_bars))
+        for schedule, case in cases
+        for x0, eps, t in [case.inputs]
+    ]
+
+
+# fmt: off
+_NOISING_WRONG = [
+    (lambda x, e, ab: ab * x + (1 - ab) * e, "You forget both square roots.", _ROOTS),
+    (lambda x, e, ab: ab * x + (1 - ab).sqrt() * e,
+     "You multiply the data by ᾱ, without the square root.", _ROOTS),
+    (lambda x, e, ab: ab.sqrt() * x + (1 - ab) * e,
+     "You multiply the noise by its variance 1 − ᾱ, without the square root.", _ROOTS),
+    (lambda x, e, ab: ab.sqrt() * x + (1 - ab.sqrt()) * e, "You multiply the noise by 1 − sqrt(ᾱ).",
+     "The squares of both factors add up to 1, so that variance 1 stays 1: sqrt(1 − ᾱ)."),
+    (lambda x, e, ab: (1 - ab).sqrt() * x + ab.sqrt() * e,
+     "You swap the two factors: ᾱ belongs to the data.",
+     "ᾱ starts near 1 and ends near 0, like what is left of the data."),
+    (lambda x, e, ab: ab.sqrt() * x - (1 - ab).sqrt() * e, "You subtract the noise.", "Add."),
+    (lambda x, e, ab: x + (1 - ab).sqrt() * e, "You don't shrink the data.",
+     "Without sqrt(ᾱ) the variance grows step by step. (Such paths exist: chapter 08.)"),
+    (lambda x, e, ab: ab.sqrt() * x + e, "You don't scale the noise.", _ROOTS),
+    (lambda x, e, ab: ab.sqrt() * x, "You add no noise.", "+ sqrt(1 − ᾱ_t) eps."),
+    (lambda x, e, ab: ab.sqrt() * (x + e), "You scale the noise like the data.", _ROOTS),
+    (lambda x, e, ab: x + 0 * e, "Your x_t is x_0, unchanged.", "Scale it, and add noise."),
+]
+# fmt: on
+
+formula(
     "06.noise_to",
     task="Write `noise_to`: x_t for data x0 [B, *event] of any shape, times t [B] (int64, counted "
     "from 0), noise eps like x0, and alpha_bars [T].",
@@ -245,133 +275,26 @@ def _wrong_times(
         "[B, C, H, W]? Which against [B, 2]?",
         "`alpha_bars[t].reshape(-1, *[1] * (x0.ndim - 1))` has the shape [B, 1, ..., 1].",
     ],
-)
-def _check_noise_to(attempt: Attempt, generator: torch.Generator) -> str:
-    for schedule, t, x0, eps in _cases(generator):
-        table = schedule.alpha_bars
-        got = _take_like("x_t", attempt(x0, t, eps, table), x0)
-        right = schedule.noised(x0, t, eps)
-        if same(got, right):
-            continue
-        again = attempt(x0, t, eps, table)
-        _require_repeatable("x_t", got, again, "The noise is given: use `eps`.")
-        first = t == 0
-        if first.any() and same(got[~first], right[~first]):
-            _diagnose_first_step(got[first], x0[first])
-        known = [
-            (formula(x0, eps, per_example(table[t], x0)), reason, hint)
-            for formula, reason, hint in _noising_mistakes()
-        ]
-        known += _wrong_times(_noised, x0, eps, t, schedule)
-        otherwise = (
-            "Your x_t is not sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps.",
-            "Try eps = 0: x_t must be x_0 times sqrt(ᾱ_t). Then x0 = 0.",
-        )
-        diagnose(got, known, otherwise)
-    return (
-        "Your x_t has the mean sqrt(ᾱ_t) x_0 and the variance 1 − ᾱ_t that T single steps would "
-        "give, for points and for images, and with another time for each example."
-    )
-
-
-def _noised(x0: Tensor, eps: Tensor, ab: Tensor) -> Tensor:
-    return ab.sqrt() * x0 + (1 - ab).sqrt() * eps
-
-
-def _noising_mistakes() -> list[tuple[_Formula, str, str]]:
-    roots = "ᾱ and 1 − ᾱ are variances: what multiplies x_0 and eps are their roots."
-    return [
-        (lambda x, e, ab: ab * x + (1 - ab) * e, "You forget both square roots.", roots),
-        (
-            lambda x, e, ab: ab * x + (1 - ab).sqrt() * e,
-            "You multiply the data by ᾱ, without the square root.",
-            roots,
-        ),
-        (
-            lambda x, e, ab: ab.sqrt() * x + (1 - ab) * e,
-            "You multiply the noise by its variance 1 − ᾱ, without the square root.",
-            roots,
-        ),
-        (
-            lambda x, e, ab: ab.sqrt() * x + (1 - ab.sqrt()) * e,
-            "You multiply the noise by 1 − sqrt(ᾱ).",
-            "The squares of both factors add up to 1, so that variance 1 stays 1: sqrt(1 − ᾱ).",
-        ),
-        (
-            lambda x, e, ab: (1 - ab).sqrt() * x + ab.sqrt() * e,
-            "You swap the two factors: ᾱ belongs to the data.",
-            "ᾱ starts near 1 and ends near 0, like what is left of the data.",
-        ),
-        (lambda x, e, ab: ab.sqrt() * x - (1 - ab).sqrt() * e, "You subtract the noise.", "Add."),
-        (
-            lambda x, e, ab: x + (1 - ab).sqrt() * e,
-            "You don't shrink the data.",
-            "Without sqrt(ᾱ) the variance grows step by step. (Such paths exist: chapter 08.)",
-        ),
-        (lambda x, e, ab: ab.sqrt() * x + e, "You don't scale the noise.", roots),
-        (lambda x, e, ab: ab.sqrt() * x, "You add no noise.", "+ sqrt(1 − ᾱ_t) eps."),
-        (lambda x, e, ab: ab.sqrt() * (x + e), "You scale the noise like the data.", roots),
-        (lambda x, e, ab: x + 0 * e, "Your x_t is x_0, unchanged.", "Scale it, and add noise."),
-    ]
-
-
-def _diagnose_first_step(got: Tensor, x0: Tensor) -> None:
-    """All is well but at t = 0."""
-    if same(got, x0):
-        raise Mistake(
+    right=_noising(_at_t(_noised)),
+    inputs=_draw_noising,
+    result="x_t",
+    wrong=[
+        *_table(_NOISING_WRONG, _noised, _noising),
+        Wrong(
+            lambda x, t, e, ab: torch.where(
+                per_example(t == 0, x) > 0, x, _noised(x, e, per_example(ab[t], x))
+            ),
             "At t = 0 you return the data without noise.",
             "In code t = 0 is the first noising step, the paper's t = 1: clean data lie before it.",
-        )
-    raise Mistake(
-        "Your x_t is right for t ≥ 1 and wrong at t = 0.",
-        f"The first step needs no case of its own. {_COUNTS}",
-    )
+        ),
+    ],
+    otherwise=_NOT_NOISED,
+    passes="Your x_t has the mean sqrt(ᾱ_t) x_0 and the variance 1 − ᾱ_t that T single steps would "
+    "give, for points and for images, and with another time for each example.",
+)
 
 
 # --- The posterior -------------------------------------------------------------------------------
-
-
-@exercise(
-    "06.posterior",
-    task="Write `posterior`: mean and variance of q(x_{t−1} | x_t, x_0), for x_t, x_0 [B, *event], "
-    "times t [B] counted from 0, and betas [T]. At t = 0 they are x_0 and 0.",
-    signature="posterior(x_t, x_0, t, betas) -> (mean, variance)",
-    solution=[DDPM.__init__, DDPM.posterior],
-    hints=[
-        "Bayes: q(x_{t−1} | x_t, x_0) ∝ q(x_t | x_{t−1}) q(x_{t−1} | x_0), Gaussians in x_{t−1}.",
-        "Precisions add up: 1 / variance = α_t / β_t + 1 / (1 − ᾱ_{t−1}). In the mean each of the "
-        "two counts as much as it is precise.",
-        "mean = [sqrt(ᾱ_{t−1}) β_t x_0 + sqrt(α_t) (1 − ᾱ_{t−1}) x_t] / (1 − ᾱ_t), variance = "
-        "β_t (1 − ᾱ_{t−1}) / (1 − ᾱ_t).",
-        "Put a 1 before the ᾱs: `before = torch.cat([betas.new_ones(1), alpha_bars[:-1]])`. Then "
-        "`before[t]` is ᾱ_{t−1} at every t, and at t = 0 the formula gives x_0 and 0 by itself.",
-    ],
-)
-def _check_posterior(attempt: Attempt, generator: torch.Generator) -> str:
-    for schedule, t, x_0, noise in _cases(generator):
-        x_t = schedule.noised(x_0, t, noise) + 0.5  # any x_t will do: the two need not fit
-        answer = take_pair(("mean", "variance"), attempt(x_t, x_0, t, schedule.betas))
-        mean, variance = _take_gaussian(*answer, x_t, t)
-        betas = schedule.betas.double()
-        right_mean, right_variance = _bayes(x_t.double(), x_0.double(), t, betas)
-        first = t == 0
-        if first.any() and same(mean[~first], right_mean[~first]):
-            _judge_first_step(mean[first], variance[first], x_0[first], betas)
-        if not same(mean, right_mean):
-            known = _mean_mistakes(x_t.double(), x_0.double(), t, betas)
-            otherwise = (
-                "Your mean is not where the product of the two Gaussians, q(x_t | x_{t−1}) and "
-                "q(x_{t−1} | x_0), is highest.",
-                "Try x_0 = 0, and then x_t = 0: that shows the two coefficients, one at a time.",
-            )
-            diagnose(mean, known, otherwise)
-        if not same(variance, right_variance.expand_as(variance)):
-            _diagnose_variance(variance, t, betas)
-    return (
-        "Your Gaussian is what Bayes gives: its precision is the sum of those of q(x_t | x_{t−1}) "
-        "and q(x_{t−1} | x_0), and its mean lies between what the two say. At t = 0 it is x_0 "
-        "itself."
-    )
 
 
 def _coefficients(t: Tensor, betas: Tensor, x: Tensor) -> tuple[Tensor, ...]:
@@ -383,15 +306,16 @@ def _coefficients(t: Tensor, betas: Tensor, x: Tensor) -> tuple[Tensor, ...]:
 
 def _bayes(x_t: Tensor, x_0: Tensor, t: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
     """The product of the two Gaussians, by their precisions."""
-    beta, alpha, _, before = _coefficients(t, betas, x_t)
+    beta, alpha, _, before = _coefficients(t, betas.double(), x_t.double())
     from_x_t, from_x_0 = alpha / beta, 1 / (1 - before)  # infinite at t = 0
     variance = 1 / (from_x_t + from_x_0)
     mean = from_x_t * x_t / alpha.sqrt() + from_x_0 * before.sqrt() * x_0
-    first = before == 1
-    return torch.where(first, x_0, variance * mean), variance
+    return torch.where(before == 1, x_0, variance * mean).float(), variance.float()
 
 
-def _take_gaussian(mean: Any, variance: Any, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+def _take_gaussian(answer: Any, x: Tensor, x_0: Tensor, t: Tensor, betas: Tensor) -> Any:
+    """Mean and variance, the latter as [B], [B, 1, ...] or like x, brought to the shape of x."""
+    mean, variance = take_results(["mean", "variance"], answer)
     both = isinstance(mean, Tensor) and isinstance(variance, Tensor)
     if both and mean.shape != x.shape and variance.shape == x.shape:
         raise Mistake("You return the variance first.", "First mean, then variance.")
@@ -402,7 +326,7 @@ def _take_gaussian(mean: Any, variance: Any, x: Tensor, t: Tensor) -> tuple[Tens
                 "by an infinite precision.",
                 "Use the form whose only denominator is 1 − ᾱ_t, or treat t = 0 by itself.",
             )
-    mean = _take_like("mean", mean, x)
+    mean = take_tensor("mean", mean, x.shape, dtype=x.dtype, about_shape=_AXES).detach()
     if not isinstance(variance, Tensor):
         take_tensor("variance", variance, (len(x),))
     shape = tuple(variance.shape)
@@ -417,195 +341,204 @@ def _take_gaussian(mean: Any, variance: Any, x: Tensor, t: Tensor) -> tuple[Tens
     return mean, (per_example(variance, x) if shape == (len(x),) else variance).expand(x.shape)
 
 
-def _judge_first_step(mean: Tensor, variance: Tensor, x_0: Tensor, betas: Tensor) -> None:
-    """Require x_0 and 0 at t = 0, where all else is well with the mean."""
-    before = (
-        "Before the first step lie the data: there ᾱ = 1. Put a 1 before the ᾱs, "
-        "`torch.cat([betas.new_ones(1), alpha_bars[:-1]])`."
-    )
-    if not same(mean, x_0):
-        raise Mistake(
+def _draw_posteriors(generator: torch.Generator) -> list[Case]:
+    cases = []
+    for schedule, case in _draw_cases(generator, _wrong_posterior_at_0):
+        x_0, noise, t = case.inputs
+        x_t = schedule.noised(x_0, t, noise) + 0.5  # any x_t will do: the two need not fit
+        cases.append(replace(case, inputs=(x_t, x_0, t, schedule.betas)))
+    return cases
+
+
+_BEFORE = (
+    "Before the first step lie the data: there ᾱ = 1. Put a 1 before the ᾱs, "
+    "`torch.cat([betas.new_ones(1), alpha_bars[:-1]])`."
+)
+
+
+def _wrong_posterior_at_0(
+    got: Tensor, right: Tensor, x_t: Tensor, x_0: Tensor, t: Tensor, betas: Tensor
+) -> Advice:
+    late, is_mean = t > 0, same(right[t == 0], x_0[t == 0])
+    if not same(got[late], right[late]):
+        return _NOT_BAYES if is_mean else _NOT_ITS_VARIANCE
+    if is_mean:
+        return (
             "Your mean is right for t ≥ 1, but at t = 0 it is not x_0: index −1 of a tensor is its "
             "last number.",
-            before,
+            _BEFORE,
         )
-    if not same(variance, torch.zeros_like(variance)):
-        if same(variance, betas[0].expand_as(variance)):
-            raise Mistake(
-                "At t = 0 your variance is β, not 0.",
-                f"Given x_0, the step before is known. {before}",
-            )
-        raise Mistake("At t = 0 your variance is not 0: given x_0, nothing is left open.", before)
+    return "At t = 0 your variance is not 0: given x_0, nothing is left open.", _BEFORE
 
 
-def _mean_mistakes(x_t: Tensor, x_0: Tensor, t: Tensor, betas: Tensor) -> Known:
-    def at(index: Tensor) -> Tensor:
-        return (
-            of_x_0(*_coefficients(index, betas, x_t)) * x_0
-            + of_x_t(*_coefficients(index, betas, x_t)) * x_t
-        )
-
-    def of_x_0(beta: Tensor, alpha: Tensor, now: Tensor, before: Tensor) -> Tensor:
-        return before.sqrt() * beta / (1 - now)
-
-    def of_x_t(beta: Tensor, alpha: Tensor, now: Tensor, before: Tensor) -> Tensor:
-        return alpha.sqrt() * (1 - before) / (1 - now)
-
-    c = beta, alpha, now, before = _coefficients(t, betas, x_t)
-    u, v = of_x_0(*c), of_x_t(*c)
-    last = len(betas) - 1
-    far = "ᾱ_{t−1} goes with x_0, since q(x_{t−1} | x_0) has mean sqrt(ᾱ_{t−1}) x_0."
-    near = "α_t, of this single step, goes with x_t."
-    weights = "Near the data (1 − ᾱ_{t−1} small) x_0 says more; early steps back rely on x_t."
-    known = [
-        (v * x_0 + u * x_t, "You swap the two coefficients.", weights),
-        (
-            now.sqrt() * beta / (1 - now) * x_0 + v * x_t,
-            "In the coefficient of x_0 you use ᾱ_t in place of ᾱ_{t−1}.",
-            far,
-        ),
-        (
-            alpha.sqrt() * beta / (1 - now) * x_0 + v * x_t,
-            "In the coefficient of x_0 you use α_t in place of ᾱ_{t−1}.",
-            far,
-        ),
-        (before * beta / (1 - now) * x_0 + v * x_t, "You forget the root of ᾱ_{t−1}.", far),
-        (u * x_0 + alpha * (1 - before) / (1 - now) * x_t, "You forget the root of α_t.", near),
-        (
-            before * beta / (1 - now) * x_0 + alpha * (1 - before) / (1 - now) * x_t,
-            "You forget both square roots.",
-            f"{far} {near}",
-        ),
-        (
-            u * x_0 + now.sqrt() * (1 - before) / (1 - now) * x_t,
-            "In the coefficient of x_t you use ᾱ_t in place of α_t.",
-            near,
-        ),
-        (
-            before.sqrt() * beta / (1 - before) * x_0
-            + alpha.sqrt() * (1 - now) / (1 - before) * x_t,
-            "You swap 1 − ᾱ_t and 1 − ᾱ_{t−1}.",
-            "What is divided by is the variance of x_t given x_0: 1 − ᾱ_t.",
-        ),
-        (
-            u * x_0 + alpha.sqrt() * x_t,
-            "You forget the factor (1 − ᾱ_{t−1}) / (1 − ᾱ_t) of x_t.",
-            weights,
-        ),
-        ((1 - now) * (u * x_0 + v * x_t), "You forget to divide by 1 − ᾱ_t.", weights),
-        (u * x_0 - v * x_t, "A sign is wrong: both coefficients are positive.", weights),
-        (v * x_t - u * x_0, "A sign is wrong: both coefficients are positive.", weights),
-        (x_0, "Your mean is x_0.", "x_t knows something, too. " + weights),
-        (
-            before.sqrt() * x_0 + 0 * x_t,
-            "Your mean is that of q(x_{t−1} | x_0): you leave out what x_t says.",
-            "Bayes: multiply by the likelihood q(x_t | x_{t−1}).",
-        ),
-        (
-            x_t / alpha.sqrt() + 0 * x_0,
-            "Your mean undoes the shrinking of x_t, and leaves out x_0.",
-            "That is where the likelihood q(x_t | x_{t−1}) is highest. Multiply by the prior.",
-        ),
-        (
-            x_t / alpha.sqrt() * alpha / beta + before.sqrt() * x_0 / (1 - before),
-            "You forget to divide by the sum of the precisions.",
-            "A weighted mean: divide by the sum of the weights.",
-        ),
-        (u * x_0, "You leave out x_t.", weights),
-        (v * x_t, "You leave out x_0.", weights),
-        (at((t - 1).clamp(min=0)), "You take everything one step too early.", _COUNTS),
-        (at((t + 1).clamp(max=last)), "You take everything one step too late.", _COUNTS),
-        (at(last - t), "You count the time backwards.", "t = 0 is the least noisy."),
-        (
-            at(t[:1].expand(len(t))),
-            "You use the first example's time for all.",
-            "`betas[t]` is a tensor of shape [B]: one number for each example.",
-        ),
-    ]
-    if x_t.shape[-1] == len(t):
-        b, a, n, p = (value.flatten() for value in c)
-        columns = "You multiply the columns, not the examples: β runs along the last axis."
-        both = of_x_0(b, a, n, p) * x_0 + of_x_t(b, a, n, p) * x_t
-        known.append((both, columns, _AXES))
-    if x_t.ndim == 4 and x_t.shape[-2] == len(t):
-        b, a, n, p = (value.flatten()[:, None] for value in c)
-        rows = "You multiply the rows of the images, not the examples."
-        both = of_x_0(b, a, n, p) * x_0 + of_x_t(b, a, n, p) * x_t
-        known.append((both, rows, _AXES))
-    return known
+_NOT_BAYES = (
+    "Your mean is not where the product of the two Gaussians, q(x_t | x_{t−1}) and "
+    "q(x_{t−1} | x_0), is highest.",
+    "Try x_0 = 0, and then x_t = 0: that shows the two coefficients, one at a time.",
+)
+_NOT_ITS_VARIANCE = (
+    "Your variance is not that of the product of the two Gaussians.",
+    "1 / variance = α_t / β_t + 1 / (1 − ᾱ_{t−1}).",
+)
 
 
-def _diagnose_variance(got: Tensor, t: Tensor, betas: Tensor) -> None:
-    beta, alpha, now, before = _coefficients(t, betas, got)
-    right = beta * (1 - before) / (1 - now)
-    formula = "β_t (1 − ᾱ_{t−1}) / (1 − ᾱ_t): smaller than β_t, for x_0 is known."
-    known = [
-        (beta, "Your variance is β_t, that of the step forward.", formula),
-        (right.sqrt(), "You return the standard deviation.", "Its square is asked for."),
-        (right.log(), "You return the logarithm of the variance.", "The variance itself, please."),
-        (right.square(), "You square the variance.", formula),
-        (1 / right, "You return the precision.", "The variance is one divided by it."),
-        (beta * (1 - now) / (1 - before), "Your fraction is upside down.", formula),
-        (beta.sqrt() * (1 - before) / (1 - now), "You take the root of β.", formula),
-        (
-            beta * ((1 - before) / (1 - now)).sqrt(),
-            "You take the root of the fraction.",
-            "Roots are for standard deviations; this is a variance.",
-        ),
-        ((1 - before) / (1 - now), "You forget the factor β_t.", formula),
-        (1 - before, "Your variance is that of q(x_{t−1} | x_0): x_t is left out.", formula),
-        (1 - now, "Your variance is that of q(x_t | x_0).", formula),
-        (beta / (1 - now), "You forget the factor 1 − ᾱ_{t−1}.", formula),
-        (beta * (1 - before), "You forget to divide by 1 − ᾱ_t.", formula),
-        (beta / alpha, "Your variance is that of the likelihood alone, β_t / α_t.", formula),
-        (alpha * (1 - before) / (1 - now), "You write α_t for β_t.", formula),
-        (torch.zeros_like(right), "Your variance is 0 at all times, not only at t = 0.", formula),
-    ]
-    otherwise = (
-        "Your variance is not that of the product of the two Gaussians.",
-        "1 / variance = α_t / β_t + 1 / (1 − ᾱ_{t−1}).",
-    )
-    diagnose(got, [(value.expand_as(got), *words) for value, *words in known], otherwise)
+def _mean(formula: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """An answer with another mean: of x_t, x_0, β, α, ᾱ and the ᾱ before."""
+
+    def answer(x: Tensor, d: Tensor, t: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
+        b, a, n, p = _coefficients(t, betas, x)
+        return formula(x, d, b, a, n, p) + 0 * x + 0 * d, b * (1 - p) / (1 - n)
+
+    return answer
+
+
+def _variance(formula: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """An answer with another variance: of β, α, ᾱ and the ᾱ before."""
+
+    def answer(x: Tensor, d: Tensor, t: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
+        b, a, n, p = _coefficients(t, betas, x)
+        return (p.sqrt() * b * d + a.sqrt() * (1 - p) * x) / (1 - n), formula(b, a, n, p)
+
+    return answer
+
+
+def _at_time(index: Callable[[Tensor, int], Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
+    return lambda x, d, t, betas: _bayes(x, d, index(t, len(betas)), betas)
+
+
+def _along(*axes: int) -> Callable[..., tuple[Tensor, Tensor]]:
+    """An answer whose mean has its coefficients along other axes than the first."""
+
+    def answer(x: Tensor, d: Tensor, t: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
+        b, a, n, p = (c.reshape(-1, *axes) for c in _coefficients(t, betas, x))
+        mean = (p.sqrt() * b * d + a.sqrt() * (1 - p) * x) / (1 - n)
+        return mean, _bayes(x, d, t, betas)[1]
+
+    return answer
+
+
+_FAR = "ᾱ_{t−1} goes with x_0, since q(x_{t−1} | x_0) has mean sqrt(ᾱ_{t−1}) x_0."
+_NEAR = "α_t, of this single step, goes with x_t."
+_WEIGHTS = "Near the data (1 − ᾱ_{t−1} small) x_0 says more; early steps back rely on x_t."
+_SMALLER = "β_t (1 − ᾱ_{t−1}) / (1 − ᾱ_t): smaller than β_t, for x_0 is known."
+_SIGN = "A sign is wrong: both coefficients are positive."
+
+# fmt: off
+# x: x_t, d: x_0 (the data), b: β, a: α, n: ᾱ now, p: ᾱ a step before (its past).
+_POSTERIOR_WRONG = [
+    Wrong(_mean(lambda x, d, b, a, n, p: (a.sqrt() * (1 - p) * d + p.sqrt() * b * x) / (1 - n)),
+          "You swap the two coefficients.", _WEIGHTS),
+    Wrong(_mean(lambda x, d, b, a, n, p: (n.sqrt() * b * d + a.sqrt() * (1 - p) * x) / (1 - n)),
+          "In the coefficient of x_0 you use ᾱ_t in place of ᾱ_{t−1}.", _FAR),
+    Wrong(_mean(lambda x, d, b, a, n, p: (a.sqrt() * b * d + a.sqrt() * (1 - p) * x) / (1 - n)),
+          "In the coefficient of x_0 you use α_t in place of ᾱ_{t−1}.", _FAR),
+    Wrong(_mean(lambda x, d, b, a, n, p: (p * b * d + a.sqrt() * (1 - p) * x) / (1 - n)),
+          "You forget the root of ᾱ_{t−1}.", _FAR),
+    Wrong(_mean(lambda x, d, b, a, n, p: (p.sqrt() * b * d + a * (1 - p) * x) / (1 - n)),
+          "You forget the root of α_t.", _NEAR),
+    Wrong(_mean(lambda x, d, b, a, n, p: (p * b * d + a * (1 - p) * x) / (1 - n)),
+          "You forget both square roots.", f"{_FAR} {_NEAR}"),
+    Wrong(_mean(lambda x, d, b, a, n, p: (p.sqrt() * b * d + n.sqrt() * (1 - p) * x) / (1 - n)),
+          "In the coefficient of x_t you use ᾱ_t in place of α_t.", _NEAR),
+    Wrong(_mean(lambda x, d, b, a, n, p: (p.sqrt() * b * d + a.sqrt() * (1 - n) * x) / (1 - p)),
+          "You swap 1 − ᾱ_t and 1 − ᾱ_{t−1}.",
+          "What is divided by is the variance of x_t given x_0: 1 − ᾱ_t."),
+    Wrong(_mean(lambda x, d, b, a, n, p: p.sqrt() * b / (1 - n) * d + a.sqrt() * x),
+          "You forget the factor (1 − ᾱ_{t−1}) / (1 − ᾱ_t) of x_t.", _WEIGHTS),
+    Wrong(_mean(lambda x, d, b, a, n, p: p.sqrt() * b * d + a.sqrt() * (1 - p) * x),
+          "You forget to divide by 1 − ᾱ_t.", _WEIGHTS),
+    Wrong(_mean(lambda x, d, b, a, n, p: (p.sqrt() * b * d - a.sqrt() * (1 - p) * x) / (1 - n)),
+          _SIGN, _WEIGHTS),
+    Wrong(_mean(lambda x, d, b, a, n, p: (a.sqrt() * (1 - p) * x - p.sqrt() * b * d) / (1 - n)),
+          _SIGN, _WEIGHTS),
+    Wrong(_mean(lambda x, d, b, a, n, p: d), "Your mean is x_0.",
+          "x_t knows something, too. " + _WEIGHTS),
+    Wrong(_mean(lambda x, d, b, a, n, p: p.sqrt() * d),
+          "Your mean is that of q(x_{t−1} | x_0): you leave out what x_t says.",
+          "Bayes: multiply by the likelihood q(x_t | x_{t−1})."),
+    Wrong(_mean(lambda x, d, b, a, n, p: x / a.sqrt()),
+          "Your mean undoes the shrinking of x_t, and leaves out x_0.",
+          "That is where the likelihood q(x_t | x_{t−1}) is highest. Multiply by the prior."),
+    Wrong(_mean(lambda x, d, b, a, n, p: a.sqrt() / b * x + p.sqrt() / (1 - p) * d),
+          "You forget to divide by the sum of the precisions.",
+          "A weighted mean: divide by the sum of the weights."),
+    Wrong(_mean(lambda x, d, b, a, n, p: p.sqrt() * b / (1 - n) * d), "You leave out x_t.",
+          _WEIGHTS),
+    Wrong(_mean(lambda x, d, b, a, n, p: a.sqrt() * (1 - p) / (1 - n) * x), "You leave out x_0.",
+          _WEIGHTS),
+    Wrong(_at_time(lambda t, T: (t - 1).clamp(min=0)), "You take everything one step too early.",
+          _COUNTS),
+    Wrong(_at_time(lambda t, T: (t + 1).clamp(max=T - 1)),
+          "You take everything one step too late.", _COUNTS),
+    Wrong(_at_time(lambda t, T: T - 1 - t), "You count the time backwards.",
+          "t = 0 is the least noisy."),
+    Wrong(_at_time(lambda t, T: t[:1].expand(len(t))), "You use the first example's time for all.",
+          "`betas[t]` is a tensor of shape [B]: one number for each example."),
+    Wrong(_along(), "You multiply the columns, not the examples: β runs along the last axis.",
+          _AXES),
+    Wrong(_along(1), "You multiply the rows of the images, not the examples.", _AXES),
+    Wrong(_variance(lambda b, a, n, p: b), "Your variance is β_t, that of the step forward.",
+          _SMALLER),
+    Wrong(_variance(lambda b, a, n, p: (b * (1 - p) / (1 - n)).sqrt()),
+          "You return the standard deviation.", "Its square is asked for."),
+    Wrong(_variance(lambda b, a, n, p: (b * (1 - p) / (1 - n)).clamp(1e-20).log()),
+          "You return the logarithm of the variance.", "The variance itself, please."),
+    Wrong(_variance(lambda b, a, n, p: (b * (1 - p) / (1 - n)).square()),
+          "You square the variance.", _SMALLER),
+    Wrong(_variance(lambda b, a, n, p: (1 - n) / (b * (1 - p)).clamp(1e-20)),
+          "You return the precision.", "The variance is one divided by it."),
+    Wrong(_variance(lambda b, a, n, p: b * (1 - n) / (1 - p).clamp(1e-20)),
+          "Your fraction is upside down.", _SMALLER),
+    Wrong(_variance(lambda b, a, n, p: b.sqrt() * (1 - p) / (1 - n)), "You take the root of β.",
+          _SMALLER),
+    Wrong(_variance(lambda b, a, n, p: b * ((1 - p) / (1 - n)).sqrt()),
+          "You take the root of the fraction.",
+          "Roots are for standard deviations; this is a variance."),
+    Wrong(_variance(lambda b, a, n, p: (1 - p) / (1 - n)), "You forget the factor β_t.", _SMALLER),
+    Wrong(_variance(lambda b, a, n, p: 1 - p),
+          "Your variance is that of q(x_{t−1} | x_0): x_t is left out.", _SMALLER),
+    Wrong(_variance(lambda b, a, n, p: 1 - n), "Your variance is that of q(x_t | x_0).", _SMALLER),
+    Wrong(_variance(lambda b, a, n, p: b / (1 - n)), "You forget the factor 1 − ᾱ_{t−1}.",
+          _SMALLER),
+    Wrong(_variance(lambda b, a, n, p: b * (1 - p)), "You forget to divide by 1 − ᾱ_t.", _SMALLER),
+    Wrong(_variance(lambda b, a, n, p: b / a),
+          "Your variance is that of the likelihood alone, β_t / α_t.", _SMALLER),
+    Wrong(_variance(lambda b, a, n, p: a * (1 - p) / (1 - n)), "You write α_t for β_t.", _SMALLER),
+    Wrong(_variance(lambda b, a, n, p: 0 * b),
+          "Your variance is 0 at all times, not only at t = 0.", _SMALLER),
+    Wrong(_variance(lambda b, a, n, p: torch.where(p == 1, b, b * (1 - p) / (1 - n))),
+          "At t = 0 your variance is β, not 0.", f"Given x_0, the step before is known. {_BEFORE}"),
+]
+# fmt: on
+
+formula(
+    "06.posterior",
+    task="Write `posterior`: mean and variance of q(x_{t−1} | x_t, x_0), for x_t, x_0 [B, *event], "
+    "times t [B] counted from 0, and betas [T]. At t = 0 they are x_0 and 0.",
+    signature="posterior(x_t, x_0, t, betas) -> (mean, variance)",
+    solution=DDPM.posterior,
+    hints=[
+        "Bayes: q(x_{t−1} | x_t, x_0) ∝ q(x_t | x_{t−1}) q(x_{t−1} | x_0), Gaussians in x_{t−1}.",
+        "Precisions add up: 1 / variance = α_t / β_t + 1 / (1 − ᾱ_{t−1}). In the mean each of the "
+        "two counts as much as it is precise.",
+        "mean = [sqrt(ᾱ_{t−1}) β_t x_0 + sqrt(α_t) (1 − ᾱ_{t−1}) x_t] / (1 − ᾱ_t), variance = "
+        "β_t (1 − ᾱ_{t−1}) / (1 − ᾱ_t).",
+        "Put a 1 before the ᾱs: `before = torch.cat([betas.new_ones(1), alpha_bars[:-1]])`. Then "
+        "`before[t]` is ᾱ_{t−1} at every t, and at t = 0 the formula gives x_0 and 0 by itself.",
+    ],
+    right=_bayes,
+    inputs=_draw_posteriors,
+    result=["mean", "variance"],
+    take=_take_gaussian,
+    wrong=_POSTERIOR_WRONG,
+    otherwise={"mean": _NOT_BAYES, "variance": _NOT_ITS_VARIANCE},
+    passes="Your Gaussian is what Bayes gives: its precision is the sum of those of q(x_t | "
+    "x_{t−1}) and q(x_{t−1} | x_0), and its mean lies between what the two say. At t = 0 it is x_0 "
+    "itself.",
+)
 
 
 # --- eps and x_0 ---------------------------------------------------------------------------------
-
-
-@exercise(
-    "06.x0_from_eps",
-    task="Write `x0_from_eps`: the x_0 that x_t [B, *event] was made of if eps is the noise in it, "
-    "with t [B] counted from 0 and alpha_bars [T].",
-    signature="x0_from_eps(x_t, eps, t, alpha_bars) -> x_0",
-    solution=convert,
-    hints=[
-        "Solve x_t = sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps for x_0.",
-        "First take the noise away, with its factor; then undo the shrinking.",
-        "x_0 = (x_t − sqrt(1 − ᾱ_t) eps) / sqrt(ᾱ_t). Mind the axes of `alpha_bars[t]`.",
-    ],
-)
-def _check_x0_from_eps(attempt: Attempt, generator: torch.Generator) -> str:
-    _judge_inverse(attempt, generator, "x_0", _x0_from_eps, _x0_mistakes())
-    return "Noise your x_0 with the same eps, and x_t comes back: for points and for images."
-
-
-@exercise(
-    "06.eps_from_x0",
-    task="Write `eps_from_x0`: the noise eps that is in x_t [B, *event], if x_0 is the data in it, "
-    "with t [B] counted from 0 and alpha_bars [T].",
-    signature="eps_from_x0(x_t, x_0, t, alpha_bars) -> eps",
-    solution=convert,
-    hints=[
-        "Solve x_t = sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps for eps.",
-        "First take the data away, with their factor; then undo the scaling of the noise.",
-        "eps = (x_t − sqrt(ᾱ_t) x_0) / sqrt(1 − ᾱ_t). Mind the axes of `alpha_bars[t]`.",
-    ],
-)
-def _check_eps_from_x0(attempt: Attempt, generator: torch.Generator) -> str:
-    _judge_inverse(attempt, generator, "eps", _eps_from_x0, _eps_mistakes())
-    return (
-        "Put your eps back beside x_0, and x_t comes out. So a guess of the one is a guess of the "
-        "other: a network may predict either."
-    )
 
 
 def _x0_from_eps(x: Tensor, eps: Tensor, ab: Tensor) -> Tensor:
@@ -616,144 +549,110 @@ def _eps_from_x0(x: Tensor, x_0: Tensor, ab: Tensor) -> Tensor:
     return (x - ab.sqrt() * x_0) / (1 - ab).sqrt()
 
 
-def _judge_inverse(
-    attempt: Attempt,
-    generator: torch.Generator,
-    name: str,
-    formula: _Formula,
-    mistakes: list[tuple[_Formula, str, str]],
-) -> None:
-    """Require that what is made of x_t and ``given`` gives x_t back when it is noised."""
-    for schedule, t, x_t, given in _cases(generator):
-        table = schedule.alpha_bars
-        got = _take_like(name, attempt(x_t, given, t, table), x_t)
-        parts = (got, given) if name == "x_0" else (given, got)
-        if same(_noised(*parts, per_example(table[t], x_t)), x_t):
-            continue
-        _require_repeatable(
-            name, got, attempt(x_t, given, t, table), "Nothing is drawn here: x_t is given."
-        )
-        first = t == 0
-        right = formula(x_t, given, per_example(table[t], x_t))
-        if first.any() and same(got[~first], right[~first]):
-            raise Mistake(
-                f"Your {name} is right for t ≥ 1 and wrong at t = 0.",
-                f"The first step needs no case of its own. {_COUNTS}",
-            )
-        known = [
-            (wrong(x_t, given, per_example(table[t], x_t)), reason, hint)
-            for wrong, reason, hint in mistakes
-        ]
-        known += _wrong_times(formula, x_t, given, t, schedule)
-        otherwise = (
-            f"Put your {name} into sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps, and x_t does not come back.",
-            f"Solve that equation for {name}, one operation at a time.",
-        )
-        diagnose(got, known, otherwise)
+def _inverse(name: str, formula_: Ratio, rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    """What the two directions have in common; ``name`` is what comes out."""
+    otherwise = (
+        f"Put your {name} into sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps, and x_t does not come back.",
+        f"Solve that equation for {name}, one operation at a time.",
+    )
+
+    def draw(generator: torch.Generator) -> list[Case]:
+        cases = _draw_cases(generator, _wrong_at_0(name, otherwise))
+        return [replace(c, inputs=(*c.inputs, schedule.alpha_bars)) for schedule, c in cases]
+
+    return {
+        "right": _at_t(formula_),
+        "inputs": draw,
+        "result": name,
+        "wrong": _table(rows, formula_, lambda answer: answer),
+        "otherwise": otherwise,
+    }
 
 
-def _x0_mistakes() -> list[tuple[_Formula, str, str]]:
-    roots = "ᾱ and 1 − ᾱ are variances: what multiplies x_0 and eps are their roots."
-    divide = "x_0 was shrunk by sqrt(ᾱ_t): divide by it."
-    noise = "The noise in x_t is sqrt(1 − ᾱ_t) eps: take that away before you divide."
-    return [
-        (
-            lambda x, e, ab: (x + (1 - ab).sqrt() * e) / ab.sqrt(),
-            "You add the noise once more.",
-            noise,
-        ),
-        (lambda x, e, ab: x - (1 - ab).sqrt() * e, "You forget to divide by sqrt(ᾱ_t).", divide),
-        (
-            lambda x, e, ab: (x - (1 - ab).sqrt() * e) * ab.sqrt(),
-            "You multiply by sqrt(ᾱ_t) where you must divide.",
-            divide,
-        ),
-        (
-            lambda x, e, ab: (x - (1 - ab).sqrt() * e) / ab,
-            "You divide by ᾱ_t, without the root.",
-            roots,
-        ),
-        (
-            lambda x, e, ab: (x - (1 - ab) * e) / ab.sqrt(),
-            "You take away (1 − ᾱ_t) eps, without the root.",
-            roots,
-        ),
-        (lambda x, e, ab: (x - (1 - ab) * e) / ab, "You forget both square roots.", roots),
-        (
-            lambda x, e, ab: (x - (1 - ab.sqrt()) * e) / ab.sqrt(),
-            "You take away (1 − sqrt(ᾱ_t)) eps.",
-            "The 1 belongs under the root: sqrt(1 − ᾱ_t).",
-        ),
-        (lambda x, e, ab: (x - e) / ab.sqrt(), "You take away all of eps.", noise),
-        (lambda x, e, ab: x - e, "You take away all of eps, and don't rescale.", noise),
-        (lambda x, e, ab: x / ab.sqrt() - (1 - ab).sqrt() * e, "You divide x_t alone.", noise),
-        (lambda x, e, ab: x / ab.sqrt() + 0 * e, "You leave the noise in.", noise),
-        (
-            lambda x, e, ab: (x - ab.sqrt() * e) / (1 - ab).sqrt(),
-            "You swap the two factors: that would be eps, if you had been given x_0.",
-            noise,
-        ),
-        (lambda x, e, ab: _noised(x, e, ab), "You add noise to x_t.", noise),
-        (
-            lambda x, e, ab: ((1 - ab).sqrt() * e - x) / ab.sqrt(),
-            "Your x_0 has the wrong sign.",
-            noise,
-        ),
-    ]
+_SHRUNK = "x_0 was shrunk by sqrt(ᾱ_t): divide by it."
+_ITS_NOISE = "The noise in x_t is sqrt(1 − ᾱ_t) eps: take that away before you divide."
+_ONE_UNDER = "The 1 belongs under the root: sqrt(1 − ᾱ_t)."
+_ROOT = "The noise in x_t is sqrt(1 − ᾱ_t) eps: divide by that root."
+_DATA = "The data in x_t are sqrt(ᾱ_t) x_0: take those away before you divide."
 
+# fmt: off
+_X0_WRONG = [
+    (lambda x, e, ab: (x + (1 - ab).sqrt() * e) / ab.sqrt(), "You add the noise once more.",
+     _ITS_NOISE),
+    (lambda x, e, ab: x - (1 - ab).sqrt() * e, "You forget to divide by sqrt(ᾱ_t).", _SHRUNK),
+    (lambda x, e, ab: (x - (1 - ab).sqrt() * e) * ab.sqrt(),
+     "You multiply by sqrt(ᾱ_t) where you must divide.", _SHRUNK),
+    (lambda x, e, ab: (x - (1 - ab).sqrt() * e) / ab, "You divide by ᾱ_t, without the root.",
+     _ROOTS),
+    (lambda x, e, ab: (x - (1 - ab) * e) / ab.sqrt(),
+     "You take away (1 − ᾱ_t) eps, without the root.", _ROOTS),
+    (lambda x, e, ab: (x - (1 - ab) * e) / ab, "You forget both square roots.", _ROOTS),
+    (lambda x, e, ab: (x - (1 - ab.sqrt()) * e) / ab.sqrt(), "You take away (1 − sqrt(ᾱ_t)) eps.",
+     _ONE_UNDER),
+    (lambda x, e, ab: (x - e) / ab.sqrt(), "You take away all of eps.", _ITS_NOISE),
+    (lambda x, e, ab: x - e, "You take away all of eps, and don't rescale.", _ITS_NOISE),
+    (lambda x, e, ab: x / ab.sqrt() - (1 - ab).sqrt() * e, "You divide x_t alone.", _ITS_NOISE),
+    (lambda x, e, ab: x / ab.sqrt() + 0 * e, "You leave the noise in.", _ITS_NOISE),
+    (lambda x, e, ab: (x - ab.sqrt() * e) / (1 - ab).sqrt(),
+     "You swap the two factors: that would be eps, if you had been given x_0.", _ITS_NOISE),
+    (_noised, "You add noise to x_t.", _ITS_NOISE),
+    (lambda x, e, ab: ((1 - ab).sqrt() * e - x) / ab.sqrt(), "Your x_0 has the wrong sign.",
+     _ITS_NOISE),
+]
+_EPS_WRONG = [
+    (lambda x, d, ab: (x + ab.sqrt() * d) / (1 - ab).sqrt(), "You add the data once more.", _DATA),
+    (lambda x, d, ab: (ab.sqrt() * d - x) / (1 - ab).sqrt(), "Your eps has the wrong sign.",
+     "x_t minus the data is the noise, not the other way round."),
+    (lambda x, d, ab: x - ab.sqrt() * d, "You forget to divide by sqrt(1 − ᾱ_t).", _ROOT),
+    (lambda x, d, ab: (x - ab.sqrt() * d) * (1 - ab).sqrt(),
+     "You multiply by sqrt(1 − ᾱ_t) where you must divide.", _ROOT),
+    (lambda x, d, ab: (x - ab.sqrt() * d) / (1 - ab), "You divide by 1 − ᾱ_t, without the root.",
+     f"{_ROOTS} (What you have is minus the score.)"),
+    (lambda x, d, ab: (ab.sqrt() * d - x) / (1 - ab), "That is the score, −eps / sqrt(1 − ᾱ_t).",
+     _ROOT),
+    (lambda x, d, ab: (x - ab * d) / (1 - ab).sqrt(), "You take away ᾱ_t x_0, without the root.",
+     _ROOTS),
+    (lambda x, d, ab: (x - ab * d) / (1 - ab), "You forget both square roots.", _ROOTS),
+    (lambda x, d, ab: (x - ab.sqrt() * d) / (1 - ab.sqrt()), "You divide by 1 − sqrt(ᾱ_t).",
+     _ONE_UNDER),
+    (lambda x, d, ab: (x - d) / (1 - ab).sqrt(), "You take away all of x_0.", _DATA),
+    (lambda x, d, ab: x - d, "Your eps is x_t − x_0: no factor is there.", _DATA),
+    (lambda x, d, ab: (x - (1 - ab).sqrt() * d) / ab.sqrt(),
+     "You swap the two factors: that would be x_0, if you had been given eps.", _DATA),
+    (lambda x, d, ab: x / (1 - ab).sqrt() + 0 * d, "You leave the data in.", _DATA),
+    (_noised, "You add something to x_t.", _DATA),
+]
+# fmt: on
 
-def _eps_mistakes() -> list[tuple[_Formula, str, str]]:
-    roots = "ᾱ and 1 − ᾱ are variances: what multiplies x_0 and eps are their roots."
-    divide = "The noise in x_t is sqrt(1 − ᾱ_t) eps: divide by that root."
-    data = "The data in x_t are sqrt(ᾱ_t) x_0: take those away before you divide."
-    return [
-        (
-            lambda x, d, ab: (x + ab.sqrt() * d) / (1 - ab).sqrt(),
-            "You add the data once more.",
-            data,
-        ),
-        (
-            lambda x, d, ab: (ab.sqrt() * d - x) / (1 - ab).sqrt(),
-            "Your eps has the wrong sign.",
-            "x_t minus the data is the noise, not the other way round.",
-        ),
-        (lambda x, d, ab: x - ab.sqrt() * d, "You forget to divide by sqrt(1 − ᾱ_t).", divide),
-        (
-            lambda x, d, ab: (x - ab.sqrt() * d) * (1 - ab).sqrt(),
-            "You multiply by sqrt(1 − ᾱ_t) where you must divide.",
-            divide,
-        ),
-        (
-            lambda x, d, ab: (x - ab.sqrt() * d) / (1 - ab),
-            "You divide by 1 − ᾱ_t, without the root.",
-            f"{roots} (What you have is minus the score.)",
-        ),
-        (
-            lambda x, d, ab: (ab.sqrt() * d - x) / (1 - ab),
-            "That is the score, −eps / sqrt(1 − ᾱ_t).",
-            divide,
-        ),
-        (
-            lambda x, d, ab: (x - ab * d) / (1 - ab).sqrt(),
-            "You take away ᾱ_t x_0, without the root.",
-            roots,
-        ),
-        (lambda x, d, ab: (x - ab * d) / (1 - ab), "You forget both square roots.", roots),
-        (
-            lambda x, d, ab: (x - ab.sqrt() * d) / (1 - ab.sqrt()),
-            "You divide by 1 − sqrt(ᾱ_t).",
-            "The 1 belongs under the root: sqrt(1 − ᾱ_t).",
-        ),
-        (lambda x, d, ab: (x - d) / (1 - ab).sqrt(), "You take away all of x_0.", data),
-        (lambda x, d, ab: x - d, "Your eps is x_t − x_0: no factor is there.", data),
-        (
-            lambda x, d, ab: (x - (1 - ab).sqrt() * d) / ab.sqrt(),
-            "You swap the two factors: that would be x_0, if you had been given eps.",
-            data,
-        ),
-        (lambda x, d, ab: x / (1 - ab).sqrt() + 0 * d, "You leave the data in.", data),
-        (lambda x, d, ab: _noised(x, d, ab), "You add something to x_t.", data),
-    ]
+formula(
+    "06.x0_from_eps",
+    task="Write `x0_from_eps`: the x_0 that x_t [B, *event] was made of if eps is the noise in it, "
+    "with t [B] counted from 0 and alpha_bars [T].",
+    signature="x0_from_eps(x_t, eps, t, alpha_bars) -> x_0",
+    solution=convert,
+    hints=[
+        "Solve x_t = sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps for x_0.",
+        "First take the noise away, with its factor; then undo the shrinking.",
+        "x_0 = (x_t − sqrt(1 − ᾱ_t) eps) / sqrt(ᾱ_t). Mind the axes of `alpha_bars[t]`.",
+    ],
+    passes="Noise your x_0 with the same eps, and x_t comes back: for points and for images.",
+    **_inverse("x_0", _x0_from_eps, _X0_WRONG),
+)
+formula(
+    "06.eps_from_x0",
+    task="Write `eps_from_x0`: the noise eps that is in x_t [B, *event], if x_0 is the data in it, "
+    "with t [B] counted from 0 and alpha_bars [T].",
+    signature="eps_from_x0(x_t, x_0, t, alpha_bars) -> eps",
+    solution=convert,
+    hints=[
+        "Solve x_t = sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps for eps.",
+        "First take the data away, with their factor; then undo the scaling of the noise.",
+        "eps = (x_t − sqrt(ᾱ_t) x_0) / sqrt(1 − ᾱ_t). Mind the axes of `alpha_bars[t]`.",
+    ],
+    passes="Put your eps back beside x_0, and x_t comes out. So a guess of the one is a guess of "
+    "the other: a network may predict either.",
+    **_inverse("eps", _eps_from_x0, _EPS_WRONG),
+)
 
 
 # --- The loss ------------------------------------------------------------------------------------
