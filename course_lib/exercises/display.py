@@ -164,36 +164,33 @@ class Source(Shown):
 def show_source(
     obj: Callable[..., Any] | Sequence[Callable[..., Any]],
     *,
-    start: str | None = None,
-    end: str | None = None,
     docstring: bool = False,
 ) -> Source:
     """Show the source of a function, a method or a class, so that a formula and its line stay one.
 
     Args:
         obj: What to show; several, in a list or tuple, are shown one below the other.
-        start: Show only from the first line that holds this text ...
-        end: ... to the first line from there on that holds this text, both included. To show one
-            line, give its text twice.
         docstring: Whether to keep docstrings.
 
     Raises:
-        ValueError: When ``obj`` has no Python source, or a line that was asked for isn't there.
+        ValueError: When ``obj`` has no Python source, or there is nothing to show.
 
     Example:
         >>> from course_lib.flows import Flow
-        >>> show_source(Flow.log_prob, start="return", end="return")
+        >>> show_source(Flow.log_prob)
         # course_lib.flows.flow: Flow.log_prob
-        return self.base.log_prob(z) + log_det
+        def log_prob(self, x: Tensor) -> Tensor:
+            z, log_det = self(x)
+            return self.base.log_prob(z) + log_det
 
     """
     objects = list(obj) if isinstance(obj, list | tuple) else [obj]
     if not objects:
         raise ValueError("obj must hold at least one function, method or class, got none")
-    return Source([_piece(each, start, end, docstring) for each in objects])
+    return Source([_piece(each, docstring) for each in objects])
 
 
-def _piece(obj: Any, start: str | None, end: str | None, docstring: bool) -> tuple[str, str, str]:
+def _piece(obj: Any, docstring: bool) -> tuple[str, str, str]:
     if isinstance(obj, property):
         obj = obj.fget
     try:
@@ -205,17 +202,7 @@ def _piece(obj: Any, start: str | None, end: str | None, docstring: bool) -> tup
         ) from None
     if not docstring:
         code = _without_docstrings(code)
-    lines = code.splitlines()
-    first = 0 if start is None else _find("start", start, lines, 0, name)
-    last = len(lines) - 1 if end is None else _find("end", end, lines, first, name)
-    return module, name, textwrap.dedent("\n".join(lines[first : last + 1]))
-
-
-def _find(argument: str, fragment: str, lines: Sequence[str], first: int, name: str) -> int:
-    for i in range(first, len(lines)):
-        if isinstance(fragment, str) and fragment and fragment in lines[i]:
-            return i
-    raise ValueError(f"{argument} must be text from a line of {name}, got {fragment!r}")
+    return module, name, code
 
 
 def _without_docstrings(code: str) -> str:

@@ -292,6 +292,15 @@ def test_an_overflow_on_the_way_back_is_the_flows(verb, i):
         getattr(overflowing(i, -200.0), verb)(torch.ones(2, 4) if verb == "inverse" else 2)
 
 
+@pytest.mark.parametrize("i", range(3))
+def test_an_overflow_in_a_network_is_its_couplings(i):
+    model = NICE(4, couplings=3, hidden=(4,))
+    model.transforms[i].shift.layers[-1].bias.data.fill_(3e38)
+    message = rf"^the flow must keep x finite, got .* from transforms\[{i}\] \(AdditiveCoupling\)$"
+    with pytest.raises(ValueError, match=message):
+        model(torch.full((2, 4), 2e38))
+
+
 def test_an_infinite_volume_is_the_flows():
     model = NICE(4)
     model.transforms[-1].log_scale.data = torch.tensor([-3e38, -3e38, 0.0, 0.0])

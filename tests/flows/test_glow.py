@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 
+from course_lib import checks
 from course_lib.flows import (
     ActNorm,
     AffineCoupling,
@@ -109,6 +110,21 @@ def test_log_det_is_the_jacobians_at_every_depth(shape, levels, depth, lu, gener
     torch.testing.assert_close(
         back_log_det, log_abs_det_jacobian(lambda p: model.inverse(p)[0], z), rtol=0, atol=1e-9
     )
+
+
+def test_few_looks_at_the_numbers_are_enough(generator, monkeypatch):
+    """At the door and before the base's density: not again in each of 59 parts."""
+    model = Glow((1, 8, 8), 2, 4, 8, logit=0.05)
+    x = torch.rand(5, 1, 8, 8, generator=generator)
+    model.loss(x)
+    looks = []
+    look = checks._all_finite
+    monkeypatch.setattr(checks, "_all_finite", lambda x: looks.append(x.shape) or look(x))
+    model.log_prob(x)
+    assert looks == [x.shape, x.shape]
+    looks.clear()
+    model.sample(5, generator=generator)
+    assert looks == [x.shape]
 
 
 def test_the_first_batch_comes_out_standard_before_every_convolution(generator):

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from course_lib.flows import (
     AdditiveCoupling,
-    Coupling,
     DiagonalScaling,
     Flow,
     Permutation,
@@ -168,7 +167,7 @@ def test_a_transform_looks_at_no_number(name, generator):
             flow(bad)
         with pytest.raises(ValueError, match=r"^z must be finite, got NaN or infinite values$"):
             flow.inverse(bad)
-    if not isinstance(transform, Flow | Coupling):
+    if not isinstance(transform, Flow):
         bad = torch.full((2, *shape), math.nan).double()
         assert transform(bad)[0].isnan().any()
         assert transform.inverse(torch.full_like(transform(bad)[0], math.nan))[0].isnan().any()
