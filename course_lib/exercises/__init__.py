@@ -9,10 +9,7 @@ from course_lib.exercises import (
     ch06_ddpm,
     ch07_ddim,
 )
-from course_lib.exercises.bayes import log_posterior
-from course_lib.exercises.code_capacity import code_bits
 from course_lib.exercises.display import Hints, Result, Source, show_source
-from course_lib.exercises.history_tables import table_size
 from course_lib.exercises.registry import check, exercise, exercises, hint, solution
 
 __all__ = [
@@ -27,12 +24,9 @@ __all__ = [
     "ch06_ddpm",
     "ch07_ddim",
     "check",
-    "code_bits",
     "exercise",
     "exercises",
     "hint",
-    "log_posterior",
     "show_source",
     "solution",
-    "table_size",
 ]

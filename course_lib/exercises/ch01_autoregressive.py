@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from course_lib.autoregressive import FVSBN, NADE, made_degrees, made_masks
+from course_lib.autoregressive import (
+    FVSBN,
+    NADE,
+    log_posterior,
+    made_degrees,
+    made_masks,
+    table_size,
+)
 from course_lib.autoregressive.base import Autoregressive, BinaryAutoregressive
 from course_lib.exercises.attempt import (
     Attempt,
@@ -25,8 +32,6 @@ from course_lib.exercises.attempt import (
     take_tensor,
     take_whole_number,
 )
-from course_lib.exercises.bayes import log_posterior
-from course_lib.exercises.history_tables import table_size
 from course_lib.exercises.registry import exercise
 from course_lib.experiments.dependency import dependencies
 from course_lib.experiments.leak import fit_coins, leaky_masks

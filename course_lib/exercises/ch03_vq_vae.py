@@ -21,10 +21,9 @@ from course_lib.exercises.attempt import (
     take_tensor,
     take_whole_number,
 )
-from course_lib.exercises.code_capacity import code_bits
 from course_lib.exercises.registry import exercise
 from course_lib.experiments.dead_codes import dead_codebook, train_codebook
-from course_lib.latent import VectorQuantizer, perplexity, straight_through, vq_loss
+from course_lib.latent import VectorQuantizer, code_bits, perplexity, straight_through, vq_loss
 
 __all__: list[str] = []
 

@@ -1,5 +1,6 @@
 """Models with a latent code: VAE and VQ-VAE, and a GAN to compare with."""
 
+from course_lib.latent.code_capacity import code_bits
 from course_lib.latent.gan import GAN
 from course_lib.latent.gaussian import gaussian_kl, reparameterize
 from course_lib.latent.gradients import reparameterization_gradient, score_function_gradient
@@ -19,6 +20,7 @@ __all__ = [
     "VQVAE",
     "LinearVAE",
     "VectorQuantizer",
+    "code_bits",
     "gaussian_kl",
     "perplexity",
     "reparameterization_gradient",

@@ -9,7 +9,9 @@ import pytest
 @pytest.mark.parametrize(
     ("module", "examples"),
     [
-        ("course_lib.autoregressive.fvsbn", 2),
+        ("course_lib.autoregressive.bayes", 3),
+        ("course_lib.autoregressive.history_tables", 1),
+        ("course_lib.autoregressive.fvsbn", 3),
         ("course_lib.autoregressive.nade", 2),
         ("course_lib.autoregressive.made", 2),
         ("course_lib.autoregressive.pixelcnn", 3),

@@ -1,18 +1,15 @@
 """Chapter 01: right answers, written differently, pass; known mistakes are named."""
 
-import doctest
-import importlib
 import itertools
 import math
 
 import numpy as np
-import pytest
 import torch
 from torch.nn import functional as F
 
 from course_lib import autoregressive, nn
-from course_lib.autoregressive import FVSBN, NADE
-from course_lib.exercises import check, log_posterior, table_size
+from course_lib.autoregressive import FVSBN, NADE, log_posterior
+from course_lib.exercises import check
 from course_lib.experiments import leaky_masks
 from tests.exercises.laws import ExerciseLaws, is_prediction
 
@@ -1130,32 +1127,3 @@ def test_breaking_the_order_shows_what_it_does():
 
 
 # --- What the exercises are made of --------------------------------------------------------------
-
-
-@pytest.mark.parametrize("module", ["bayes", "history_tables"])
-def test_the_examples_hold(module):
-    failed, attempted = doctest.testmod(importlib.import_module(f"course_lib.exercises.{module}"))
-    assert failed == 0
-    assert attempted > 0
-
-
-def test_table_size():
-    assert [table_size(n) for n in range(1, 30)] == [2**n - 1 for n in range(1, 30)]
-    for n in (1, 3, 5):  # one number for each history that there is
-        histories = [h for i in range(n) for h in itertools.product((0, 1), repeat=i)]
-        assert table_size(n) == len(histories)
-    with pytest.raises(ValueError, match="dim must be an integer of at least 1, got 0"):
-        table_size(0)
-
-
-def test_log_posterior():
-    generator = torch.Generator().manual_seed(0)
-    ll = -20 * torch.rand(6, 4, generator=generator, dtype=torch.float64)
-    lp = torch.randn(4, generator=generator, dtype=torch.float64).log_softmax(0)
-    joint = ll.exp() * lp.exp()
-    assert torch.allclose(log_posterior(ll, lp).exp(), joint / joint.sum(1, keepdim=True))
-    assert torch.allclose(log_posterior(ll - 5000, lp), log_posterior(ll, lp))
-    with pytest.raises(ValueError, match="log_prior must"):
-        log_posterior(ll, lp[:3])
-    with pytest.raises(ValueError, match="log_likelihood must"):
-        log_posterior(ll[0], lp)

@@ -1,15 +1,13 @@
 """Chapter 03: right answers, written differently, pass; known mistakes are named."""
 
-import doctest
 import math
 
 import numpy as np
-import pytest
 import torch
 from torch.nn import functional as F
 
 from course_lib import latent
-from course_lib.exercises import check, code_bits, code_capacity
+from course_lib.exercises import check
 from course_lib.experiments import dead_codebook
 from tests.exercises.laws import ExerciseLaws
 
@@ -589,17 +587,3 @@ def test_breaking_the_codebook_shows_both_trainings():
 
 
 # --- What the exercises are made of --------------------------------------------------------------
-
-
-def test_the_example_holds():
-    failed, attempted = doctest.testmod(code_capacity)
-    assert failed == 0
-    assert attempted > 0
-
-
-def test_code_bits():
-    for height, width, n_codes in ((1, 1, 2), (2, 2, 4), (1, 3, 5)):
-        maps = n_codes ** (height * width)  # one name for each: that many bits
-        assert math.isclose(2 ** code_bits(height, width, n_codes), maps)
-    with pytest.raises(ValueError, match="width must be an integer of at least 1, got 0"):
-        code_bits(7, 0, 64)

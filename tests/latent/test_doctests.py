@@ -8,7 +8,15 @@ import pytest
 
 @pytest.mark.parametrize(
     ("module", "examples"),
-    [("gan", 1), ("gaussian", 1), ("linear", 3), ("quantizer", 3), ("vae", 3), ("vqvae", 3)],
+    [
+        ("code_capacity", 1),
+        ("gan", 1),
+        ("gaussian", 1),
+        ("linear", 3),
+        ("quantizer", 3),
+        ("vae", 3),
+        ("vqvae", 3),
+    ],
 )
 def test_examples(module, examples):
     found = importlib.import_module(f"course_lib.latent.{module}")

@@ -21,9 +21,6 @@ def log_posterior(log_likelihood: Tensor, log_prior: Tensor) -> Tensor:
     Returns:
         log p(y|x), ``[B, K]``, in nats.
 
-    Raises:
-        ValueError: When an argument is not of this form; the message names it.
-
     Example:
         >>> import math, torch
         >>> prior = torch.tensor([0.5, 0.5]).log()

@@ -13,9 +13,6 @@ def code_bits(height: int, width: int, n_codes: int) -> float:
     There are K^(h w) maps, and log2 of that is h w log2 K: the most that the map can say. It says
     less where some codes are rarer than others, or can be guessed from their neighbours.
 
-    Raises:
-        ValueError: When an argument is not an integer of at least 1.
-
     Example:
         >>> code_bits(2, 3, 256)
         48.0

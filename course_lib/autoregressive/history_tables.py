@@ -15,9 +15,6 @@ def table_size(dim: int) -> int:
     Args:
         dim: Number n of pixels, at least 1.
 
-    Raises:
-        ValueError: When ``dim`` is not an integer of at least 1.
-
     Example:
         >>> [table_size(n) for n in (1, 2, 3)]
         [1, 3, 7]
