@@ -3,7 +3,7 @@
 # Both build .venv first, from constraints.txt, and do nothing twice.
 # PYTHON=/path/to/python3.12   which Python builds .venv (3.11 or newer)
 # LAB_ARGS="--no-browser"      is passed on to JupyterLab
-# TEST_ARGS="-k flows -x"      is passed on to pytest
+# TEST_ARGS="-k flows -x"      is passed on to pytest (-n 0: one process; --durations=20: the slowest)
 
 SHELL := /bin/sh
 BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
@@ -22,7 +22,8 @@ LAB_URL := /lab$(if $(NOTEBOOKS),/tree/$(firstword $(NOTEBOOKS)))
 # JupyterLab refuses an option that is given twice.
 LAB_IP = $(if $(findstring ip=,$(LAB_ARGS)),,--ServerApp.ip=localhost)
 LAB_ROOT_USER = $(if $(filter 0,$(shell id -u)),--allow-root)
-PYTEST = $(PY) -m pytest --timeout=600
+# Two processes share the tests; conftest.py says what stays together, tests/conftest.py the order.
+PYTEST = $(PY) -m pytest --timeout=600 -n 2
 SANITIZE := $(firstword $(wildcard *sanitize* tests/*sanitize* tests/notebooks/*sanitize*))
 NBVAL = --nbval --nbval-cell-timeout=300 $(if $(SANITIZE),--nbval-sanitize-with $(SANITIZE))
 

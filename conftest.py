@@ -19,3 +19,25 @@ def pytest_configure(config: pytest.Config) -> None:
     """Tell nbval, where it is installed, what it must not compare."""
     if getattr(config.option, "nbval_sanitize_with", "no nbval") is None:
         config.option.nbval_sanitize_with = str(SANITIZE)
+
+
+def together(nodeid: str) -> str:
+    """What one process runs as a whole: all browser tests, for they share a server; else a file."""
+    file = nodeid.partition("::")[0]
+    return "tests/browser" if file.startswith("tests/browser/") else file
+
+
+@pytest.hookimpl(optionalhook=True)  # without pytest-xdist nobody asks
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Deal out whole files in the order in which they stand, so that a notebook keeps its kernel.
+
+    ``--dist loadgroup`` would do the same, but pytest-xdist 3.8 loses its groups under pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class WholeFiles(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return together(nodeid)
+
+    config.option.loadscopereorder = False
+    return WholeFiles(config, log)

@@ -5,17 +5,23 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
+TREE, UNITS, BROWSER, NOTEBOOKS = range(4)
 
 
 def rank(path: Path) -> int:
-    """0: the tree and what is stored; 1: units; 2: the browser; 3: running the notebooks."""
+    """What tells most in little time comes first: the tree and what is stored; units; the rest."""
     if path.suffix == ".ipynb":
-        return 3
+        return NOTEBOOKS
     if path.is_relative_to(HERE / "browser"):
-        return 2
-    return 0 if path.parent in {HERE, HERE / "notebooks"} else 1
+        return BROWSER
+    return TREE if path.parent in {HERE, HERE / "notebooks"} else UNITS
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort by rank; within a rank (and so within a notebook) the order stays."""
-    items.sort(key=lambda item: rank(item.path))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Sort by rank; within a rank (and so within a notebook) the order stays.
+
+    Where two processes share the tests (`pytest -n 2`), those of the browser come first: they take
+    long and wait much. One process is theirs, the other goes through the rest in the usual order.
+    """
+    first = {BROWSER: -1} if hasattr(config, "workerinput") else {}
+    items.sort(key=lambda item: first.get(rank(item.path), rank(item.path)))

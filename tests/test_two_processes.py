@@ -1,0 +1,50 @@
+"""How two processes share the suite: whole files, the browser's tests by one of them."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def settings(path: str):
+    spec = importlib.util.spec_from_file_location("settings", ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "whole"),
+    [
+        ("tests/nn/test_time.py::test_defaults", "tests/nn/test_time.py"),
+        ("tests/nn/test_time.py::Laws::test_x[tests/browser/a::b]", "tests/nn/test_time.py"),
+        ("tests/browser/test_inpaint.py::test_x[1.0]", "tests/browser"),
+        ("tests/browser/test_players.py::test_y", "tests/browser"),
+        ("notebooks/03_vq_vae::ipynb::Cell 12", "notebooks/03_vq_vae"),
+    ],
+)
+def test_what_stays_together(nodeid, whole):
+    assert settings("conftest.py").together(nodeid) == whole
+
+
+class Item:
+    def __init__(self, name):
+        self.path = ROOT / name
+
+
+@pytest.mark.parametrize("worker", [False, True])
+def test_the_order(worker):
+    """A worker meets the browser first, for that takes longest; nothing else changes its place."""
+    names = ["notebooks/01_a.ipynb", "tests/browser/test_b.py", "tests/nn/test_c.py"]
+    names += ["tests/notebooks/test_pairs.py", "tests/test_environment.py", "tests/data/test_d.py"]
+    wanted = ["tests/notebooks/test_pairs.py", "tests/test_environment.py"]
+    wanted += ["tests/nn/test_c.py", "tests/data/test_d.py"]
+    browser = ["tests/browser/test_b.py"]
+    wanted = [*browser, *wanted] if worker else [*wanted, *browser]
+    config = type("Config", (), {"workerinput": {}} if worker else {})()
+    items = [Item(name) for name in names]
+    settings("tests/conftest.py").pytest_collection_modifyitems(config, items)
+    found = [item.path.relative_to(ROOT).as_posix() for item in items]
+    assert found == [*wanted, "notebooks/01_a.ipynb"]
