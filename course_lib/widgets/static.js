@@ -39,8 +39,17 @@ widget.render({ model: standInModel(state), el: place });
 // From here on the widget is alive: the still picture and its words before the iframe step aside.
 const frame = window.frameElement;
 if (frame) {
-  const picture = frame.previousElementSibling;
-  if (picture) picture.style.display = "none";
+  const still = frame.previousElementSibling; // the picture and its words
+  const show = (alive) => {
+    still.style.display = alive ? "none" : "";
+    frame.style.display = alive ? "block" : "none";
+  };
+  still.querySelector("small")?.remove();
+  show(true);
+  // On paper the picture stands again: it is whole on a page of any width.
+  const page = frame.ownerDocument.defaultView;
+  page.addEventListener("beforeprint", () => show(false));
+  page.addEventListener("afterprint", () => show(true));
   const fit = () => {
     // Zero means that the page hides us for a moment (JupyterLab does while it turns its theme).
     if (place.offsetHeight) frame.style.height = `${place.offsetHeight}px`;

@@ -28,6 +28,19 @@ def test_it_is_alive_and_its_picture_gone(show: Callable[..., Locator]) -> None:
     assert frame["height"] >= player.bounding_box()["height"] > 300
 
 
+def test_on_paper_the_picture_stands_again(show: Callable[..., Locator]) -> None:
+    player = show(plain(), width=700)
+    height = player.page.locator("iframe").bounding_box()["height"]
+    words = player.page.locator("body").inner_text().strip()
+    player.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert player.page.locator("img").is_visible()
+    assert player.page.locator("iframe").is_hidden()
+    assert player.page.locator("body").inner_text().strip() == words  # nobody is told to run a cell
+    player.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert player.page.locator("img").is_hidden()
+    assert player.page.locator("iframe").bounding_box()["height"] == height
+
+
 def test_the_page_background_decides_the_theme(show: Callable[..., Locator]) -> None:
     ink = "root => getComputedStyle(root).color"
     assert show(plain(), style="background: white").evaluate(ink) == "rgb(31, 35, 40)"
