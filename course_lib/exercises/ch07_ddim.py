@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -21,31 +21,12 @@ from course_lib.diffusion import (
     ddim_times,
     slerp,
 )
-from course_lib.exercises.attempt import (
-    Attempt,
-    Mistake,
-    all_apart,
-    diagnose,
-    same,
-    take_tensor,
-)
+from course_lib.exercises.attempt import Attempt, Given, Mistake, same, take_number
+from course_lib.exercises.formula import Advice, Case, Wrong, formula
 from course_lib.exercises.registry import exercise
 from course_lib.experiments.two_clusters import ClusterReport, run_times
 
 __all__: list[str] = []
-
-Known = list[tuple[Tensor, str, str]]
-
-
-def _take_number(value: Any, question: str) -> float:
-    """A finite real number, of whatever type."""
-    if isinstance(value, Tensor) and value.numel() == 1:
-        value = value.item()
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if number and math.isfinite(value):
-        return float(value)
-    got = f"`{value}`" if number else f"a {type(value).__name__}"
-    raise Mistake(f"You gave {got}; the answer is a single number.", question)
 
 
 def _random(*shape: int, generator: torch.Generator) -> Tensor:
@@ -54,10 +35,6 @@ def _random(*shape: int, generator: torch.Generator) -> Tensor:
 
 def _between(low: float, high: float, generator: torch.Generator) -> Tensor:
     return low + (high - low) * torch.rand((), generator=generator)
-
-
-def _take_like(name: str, value: Any, x: Tensor) -> Tensor:
-    return take_tensor(name, value, x.shape, dtype=x.dtype).detach()
 
 
 # --- One step ------------------------------------------------------------------------------------
@@ -82,7 +59,7 @@ def _check_predict_one_step(attempt: Any, generator: torch.Generator) -> str:
             "You gave two numbers: that is where the data are, and where many steps lead.",
             "What is the best guess of x_0 from pure noise, if the error counts squared?",
         )
-    got = _take_number(attempt, question)
+    got = take_number(attempt, question)
     one, two, ten = (run_times(ddim_times(1000, steps)) for steps in (1, 2, 10))
     if abs(got) <= 0.1:
         return (
@@ -228,143 +205,110 @@ _WAY = (
 )
 
 
+def _by(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A step by a formula of x, eps, a and b here, and a' and b' there."""
+    return lambda x, e, ab, to: formula(
+        x, e, ab.sqrt(), (1 - ab).sqrt(), to.sqrt(), (1 - to).sqrt()
+    )
+
+
 def _step(x: Tensor, eps: Tensor, ab: Tensor, to: Tensor) -> Tensor:
     """The library's step, told ᾱ here and there."""
     a, b = ab.double().sqrt(), (1 - ab.double()).sqrt()
     now, then = (float(a), float(b)), (math.sqrt(float(to)), math.sqrt(1 - float(to)))
     x_0 = (x.double() - b * eps.double()) / a
     if float(b) == 0:  # at the data; ddim_step would divide by it
-        return then[0] * x_0 + then[1] * eps.double()
-    return ddim_step(x.double(), x_0, now=now, then=then)
+        return (then[0] * x_0 + then[1] * eps.double()).float()
+    return ddim_step(x.double(), x_0, now=now, then=then).float()
 
 
-def _step_mistakes(x: Tensor, eps: Tensor, ab: Tensor, to: Tensor) -> Known:
-    """What people get in place of a step from ᾱ to ᾱ', in either direction."""
-    x, eps, ab, to = (value.double() for value in (x, eps, ab, to))
-    a, b, a_to, b_to = ab.sqrt(), (1 - ab).sqrt(), to.sqrt(), (1 - to).sqrt()
-    guess = (x - b * eps) / a
-    proportions = "Put guess and noise together again in the proportions of the new time, ᾱ'."
-    divide = "x_0 was shrunk by sqrt(ᾱ): divide by it."
-    return [
-        (guess, "You stop at the guess of x_0.", proportions),
-        (a_to * guess, "You put no noise back.", proportions),
-        (
-            a_to * guess + b * eps,
-            "You put as much noise back as there was.",
-            "At the new time it is sqrt(1 − ᾱ') eps.",
-        ),
-        (
-            a * guess + b_to * eps,
-            "You shrink the guess as before.",
-            "At the new time it is sqrt(ᾱ') x_0.",
-        ),
-        (guess + b_to * eps, "You don't shrink the guess of x_0.", proportions),
-        (guess + b * eps, "You don't shrink the guess, and put the old noise back.", proportions),
-        (
-            a_to * x + b_to * eps,
-            "You noise x_t itself, as if it were clean data.",
-            _WAY,
-        ),
-        (x, "Your x is x_t, unchanged.", _WAY),
-        (x - b * eps, "You take the noise away, and do no more.", _WAY),
-        (
-            a_to * (x - b * eps) + b_to * eps,
-            "You forget to divide by sqrt(ᾱ).",
-            divide,
-        ),
-        (
-            a_to * (x - b * eps) * a + b_to * eps,
-            "You multiply by sqrt(ᾱ) where you must divide.",
-            divide,
-        ),
-        (
-            a_to * (x - b * eps) / ab + b_to * eps,
-            "You divide by ᾱ, without the root.",
-            _ROOTS,
-        ),
-        (
-            a_to * (x - (1 - ab) * eps) / a + b_to * eps,
-            "You take away (1 − ᾱ) eps, without the root.",
-            _ROOTS,
-        ),
-        (to * guess + b_to * eps, "You multiply the guess by ᾱ', without the root.", _ROOTS),
-        (a_to * guess + (1 - to) * eps, "You put (1 − ᾱ') eps back, without the root.", _ROOTS),
-        (to * guess + (1 - to) * eps, "You forget both roots in the new proportions.", _ROOTS),
-        (
-            to * (x - (1 - ab) * eps) / ab + (1 - to) * eps,
-            "You forget all the square roots.",
-            _ROOTS,
-        ),
-        (
-            a * (x - b_to * eps) / a_to + b * eps,
-            "You swap now and next: that is the step from ᾱ' to ᾱ.",
-            "`alpha_bar` belongs to the x_t that you are given.",
-        ),
-        (
-            a_to * (x + b * eps) / a + b_to * eps,
-            "You add the noise to x_t, where the guess of x_0 takes it away.",
-            _WAY,
-        ),
-        (
-            a_to * guess - b_to * eps,
-            "You subtract the noise where you must put it back.",
-            proportions,
-        ),
-        (
-            b_to * guess + a_to * eps,
-            "You swap the factors of the guess and the noise.",
-            "ᾱ' belongs to the data.",
-        ),
-    ]
+_PROPORTIONS = "Put guess and noise together again in the proportions of the new time, ᾱ'."
+_DIVIDE = "x_0 was shrunk by sqrt(ᾱ): divide by it."
+
+# fmt: off
+# What people write for a step from ᾱ to ᾱ' in either direction; c, d: a' and b'.
+_STEP_WRONG = [
+    Wrong(_by(lambda x, e, a, b, c, d: (x - b * e) / a), "You stop at the guess of x_0.",
+          _PROPORTIONS),
+    Wrong(_by(lambda x, e, a, b, c, d: c * (x - b * e) / a), "You put no noise back.",
+          _PROPORTIONS),
+    Wrong(_by(lambda x, e, a, b, c, d: c * (x - b * e) / a + b * e),
+          "You put as much noise back as there was.", "At the new time it is sqrt(1 − ᾱ') eps."),
+    Wrong(_by(lambda x, e, a, b, c, d: (x - b * e) + d * e), "You shrink the guess as before.",
+          "At the new time it is sqrt(ᾱ') x_0."),
+    Wrong(_by(lambda x, e, a, b, c, d: (x - b * e) / a + d * e),
+          "You don't shrink the guess of x_0.", _PROPORTIONS),
+    Wrong(_by(lambda x, e, a, b, c, d: (x - b * e) / a + b * e),
+          "You don't shrink the guess, and put the old noise back.", _PROPORTIONS),
+    Wrong(_by(lambda x, e, a, b, c, d: c * x + d * e),
+          "You noise x_t itself, as if it were clean data.", _WAY),
+    Wrong(_by(lambda x, e, a, b, c, d: x), "Your x is x_t, unchanged.", _WAY),
+    Wrong(_by(lambda x, e, a, b, c, d: x - b * e), "You take the noise away, and do no more.",
+          _WAY),
+    Wrong(_by(lambda x, e, a, b, c, d: c * (x - b * e) + d * e),
+          "You forget to divide by sqrt(ᾱ).", _DIVIDE),
+    Wrong(_by(lambda x, e, a, b, c, d: c * (x - b * e) * a + d * e),
+          "You multiply by sqrt(ᾱ) where you must divide.", _DIVIDE),
+    Wrong(_by(lambda x, e, a, b, c, d: c * (x - b * e) / a**2 + d * e),
+          "You divide by ᾱ, without the root.", _ROOTS),
+    Wrong(_by(lambda x, e, a, b, c, d: c * (x - b**2 * e) / a + d * e),
+          "You take away (1 − ᾱ) eps, without the root.", _ROOTS),
+    Wrong(_by(lambda x, e, a, b, c, d: c**2 * (x - b * e) / a + d * e),
+          "You multiply the guess by ᾱ', without the root.", _ROOTS),
+    Wrong(_by(lambda x, e, a, b, c, d: c * (x - b * e) / a + d**2 * e),
+          "You put (1 − ᾱ') eps back, without the root.", _ROOTS),
+    Wrong(_by(lambda x, e, a, b, c, d: c**2 * (x - b * e) / a + d**2 * e),
+          "You forget both roots in the new proportions.", _ROOTS),
+    Wrong(_by(lambda x, e, a, b, c, d: c**2 * (x - b**2 * e) / a**2 + d**2 * e),
+          "You forget all the square roots.", _ROOTS),
+    Wrong(_by(lambda x, e, a, b, c, d: a * (x - d * e) / c + b * e),
+          "You swap now and next: that is the step from ᾱ' to ᾱ.",
+          "`alpha_bar` belongs to the x_t that you are given."),
+    Wrong(_by(lambda x, e, a, b, c, d: c * (x + b * e) / a + d * e),
+          "You add the noise to x_t, where the guess of x_0 takes it away.", _WAY),
+    Wrong(_by(lambda x, e, a, b, c, d: c * (x - b * e) / a - d * e),
+          "You subtract the noise where you must put it back.", _PROPORTIONS),
+    Wrong(_by(lambda x, e, a, b, c, d: d * (x - b * e) / a + c * e),
+          "You swap the factors of the guess and the noise.", "ᾱ' belongs to the data."),
+]
+_DOWN_WRONG = [
+    # α = ᾱ / ᾱ' of the whole step, as a single step of DDPM.
+    Wrong(lambda x, e, ab, to: (x - (1 - ab / to) / (1 - ab).sqrt() * e) / (ab / to).sqrt(),
+          "You take DDPM's mean, which leaves room for the fresh noise that is added to it.",
+          "Without fresh noise all of sqrt(1 − ᾱ') has to come from eps. " + _WAY),
+    Wrong(lambda x, e, ab, to: (x - (1 - ab / to).sqrt() * e) / (ab / to).sqrt(),
+          "You undo a single noising step as if its fresh noise had been eps.",
+          "eps is the noise between x_0 and x_t, of all steps together. " + _WAY),
+]
+_UP_WRONG = [
+    Wrong(lambda x, e, ab, to: (to / ab).sqrt() * x + (1 - to / ab).sqrt() * e,
+          "You add noise to x as DDPM does, as if eps were fresh.",
+          "eps is in x already. Take out what is there, then put in what shall be there."),
+    Wrong(lambda x, e, ab, to: (to / ab).sqrt() * x + (1 - to).sqrt() * e,
+          "You put the new noise on top of the old.",
+          "Take the noise out of x first, then put in sqrt(1 − ᾱ') eps."),
+]
+# fmt: on
 
 
-def _judge_step(
-    attempt: Attempt,
-    generator: torch.Generator,
-    more: Callable[..., Known],
-    pairs: list[tuple[tuple[float, float], tuple[float, float]]],
-) -> None:
-    """Require the library's step between random ᾱ of these ranges."""
-    shapes = [(7, 2), (3, 1, 4, 4), (4, 5)]
-    for shape, (here, there) in zip(shapes, pairs, strict=True):
-        while True:
+def _draw_steps(
+    *ranges: tuple[tuple[float, float], tuple[float, float]], end: Advice
+) -> Callable[[torch.Generator], list[Case]]:
+    """Steps between ᾱ and ᾱ' of these ranges; ``end`` is said of the last, which is at the data."""
+
+    def draw(generator: torch.Generator) -> list[Case]:
+        cases = []
+        for shape, (here, there) in zip(((7, 2), (3, 2, 4, 4), (4, 5)), ranges, strict=True):
             x, eps = _random(*shape, generator=generator), _random(*shape, generator=generator)
             ab, to = _between(*here, generator), _between(*there, generator)
-            right = _step(x, eps, ab, to)
-            known = more(x, eps, ab, to) + _step_mistakes(x, eps, ab, to)
-            # The first case names a mistake; at the ends, where ᾱ is 1, several are the same.
-            if shape != shapes[0] or all_apart(right, known):
-                break
-        answer = attempt(x, eps, ab, to)
-        _about_nan(answer, ab, to)
-        got = _take_like("x", answer, x)
-        if same(got, right):
-            continue
-        again = attempt(x, eps, ab, to)
-        if not same(got, _take_like("x", again, x)):
-            raise Mistake(
-                "Your x is another one when you are asked again: you draw noise.",
-                "This step draws none: the noise that goes back in is eps, the network's own.",
-            )
-        if float(to) == 1.0:
-            raise Mistake(
-                "Your step to the data, ᾱ' = 1, does not end at the guess of x_0.",
-                "There sqrt(1 − ᾱ') is 0: no case of its own is needed.",
-            )
-        if float(ab) == 1.0:
-            raise Mistake(
-                "Your first step, from the data at ᾱ = 1, is not sqrt(ᾱ') x + sqrt(1 − ᾱ') eps.",
-                "There the guess of x_0 is x itself: no case of its own is needed.",
-            )
-        diagnose(
-            got,
-            known,
-            ("Your x is not sqrt(ᾱ') x_0 + sqrt(1 − ᾱ') eps with the guess of x_0.", _WAY),
-        )
+            cases.append(Case((x, eps, ab, to), fails=end if shape == (4, 5) else None))
+        return cases
+
+    return draw
 
 
-def _about_nan(answer: Any, ab: Tensor, to: Tensor) -> None:
-    if isinstance(answer, Tensor) and not answer.isfinite().all():
+def _take_finite(answer: Any, x: Tensor, eps: Tensor, ab: Tensor, to: Tensor) -> Any:
+    if isinstance(answer, Tensor) and not answer.is_meta and not answer.isfinite().all():
         if float(ab) == 1.0:
             raise Mistake(
                 "At the data, ᾱ = 1, your x is not finite: you divide by sqrt(1 − ᾱ) = 0.",
@@ -375,9 +319,15 @@ def _about_nan(answer: Any, ab: Tensor, to: Tensor) -> None:
                 "Your x is not finite: is a number under a root negative?",
                 "Here ᾱ' > ᾱ. 1 − ᾱ' and 1 − ᾱ are what belongs under the roots.",
             )
+    return answer
 
 
-@exercise(
+_NOT_A_STEP = (
+    "Your x is not sqrt(ᾱ') x_0 + sqrt(1 − ᾱ') eps with the guess of x_0.",
+    _WAY,
+)
+
+formula(
     "07.ddim_step",
     task="Write `my_ddim_step`: from x_t [B, *event] at alpha_bar to where the share is "
     "alpha_bar_next (larger, and 1 for the data), with the network's eps and no fresh noise.",
@@ -388,35 +338,24 @@ def _about_nan(answer: Any, ab: Tensor, to: Tensor) -> None:
         "Guess and noise are put together again, in the proportions of the new time.",
         _WAY,
     ],
+    right=_step,
+    inputs=_draw_steps(
+        ((0.1, 0.4), (0.6, 0.9)),
+        ((0.4, 0.5), (0.55, 0.6)),
+        ((0.1, 0.9), (1.0, 1.0)),
+        end=(
+            "Your step to the data, ᾱ' = 1, does not end at the guess of x_0.",
+            "There sqrt(1 − ᾱ') is 0: no case of its own is needed.",
+        ),
+    ),
+    result="x",
+    take=_take_finite,
+    wrong=_DOWN_WRONG + _STEP_WRONG,
+    otherwise=_NOT_A_STEP,
+    passes="If eps is true, your step stays on the path: sqrt(ᾱ) x_0 + sqrt(1 − ᾱ) eps becomes "
+    "sqrt(ᾱ') x_0 + sqrt(1 − ᾱ') eps, however long the step is; and at ᾱ' = 1 it ends in x_0.",
 )
-def _check_ddim_step(attempt: Attempt, generator: torch.Generator) -> str:
-    pairs = [((0.1, 0.4), (0.6, 0.9)), ((0.4, 0.5), (0.55, 0.6)), ((0.1, 0.9), (1.0, 1.0))]
-    _judge_step(attempt, generator, _mistakes_of_ddim_step, pairs)
-    return (
-        "If eps is true, your step stays on the path: sqrt(ᾱ) x_0 + sqrt(1 − ᾱ) eps becomes "
-        "sqrt(ᾱ') x_0 + sqrt(1 − ᾱ') eps, however long the step is; and at ᾱ' = 1 it ends in x_0."
-    )
-
-
-def _mistakes_of_ddim_step(x: Tensor, eps: Tensor, ab: Tensor, to: Tensor) -> Known:
-    x, eps, ab, to = (value.double() for value in (x, eps, ab, to))
-    alpha = ab / to  # of the whole step, as a single step of DDPM
-    mean = (x - (1 - alpha) / (1 - ab).sqrt() * eps) / alpha.sqrt()
-    return [
-        (
-            mean,
-            "You take DDPM's mean, which leaves room for the fresh noise that is added to it.",
-            "Without fresh noise all of sqrt(1 − ᾱ') has to come from eps. " + _WAY,
-        ),
-        (
-            (x - (1 - alpha).sqrt() * eps) / alpha.sqrt(),
-            "You undo a single noising step as if its fresh noise had been eps.",
-            "eps is the noise between x_0 and x_t, of all steps together. " + _WAY,
-        ),
-    ]
-
-
-@exercise(
+formula(
     "07.invert_step",
     task="Write `invert_step`: the way up, from x [B, *event] at alpha_bar (1 for data) to where "
     "the share is alpha_bar_next, which is smaller, with the network's eps.",
@@ -428,37 +367,101 @@ def _mistakes_of_ddim_step(x: Tensor, eps: Tensor, ab: Tensor, to: Tensor) -> Kn
         "Nowhere. The same two lines: the guess x_0 = (x − sqrt(1 − ᾱ) eps) / sqrt(ᾱ), then "
         "sqrt(ᾱ') x_0 + sqrt(1 − ᾱ') eps.",
     ],
+    right=_step,
+    inputs=_draw_steps(
+        ((0.6, 0.9), (0.1, 0.4)),
+        ((0.55, 0.6), (0.4, 0.5)),
+        ((1.0, 1.0), (0.1, 0.9)),
+        end=(
+            "Your first step, from the data at ᾱ = 1, is not sqrt(ᾱ') x + sqrt(1 − ᾱ') eps.",
+            "There the guess of x_0 is x itself: no case of its own is needed.",
+        ),
+    ),
+    result="x",
+    take=_take_finite,
+    wrong=_UP_WRONG + _STEP_WRONG,
+    otherwise=_NOT_A_STEP,
+    passes="DDIM's step with the same eps leads your x back. It is the same formula in both "
+    "directions; what makes inversion inexact is that the network is asked at the wrong end.",
 )
-def _check_invert_step(attempt: Attempt, generator: torch.Generator) -> str:
-    pairs = [((0.6, 0.9), (0.1, 0.4)), ((0.55, 0.6), (0.4, 0.5)), ((1.0, 1.0), (0.1, 0.9))]
-    _judge_step(attempt, generator, _mistakes_of_invert_step, pairs)
-    return (
-        "DDIM's step with the same eps leads your x back. It is the same formula in both "
-        "directions; what makes inversion inexact is that the network is asked at the wrong end."
-    )
-
-
-def _mistakes_of_invert_step(x: Tensor, eps: Tensor, ab: Tensor, to: Tensor) -> Known:
-    x, eps, ab, to = (value.double() for value in (x, eps, ab, to))
-    alpha = to / ab
-    return [
-        (
-            alpha.sqrt() * x + (1 - alpha).sqrt() * eps,
-            "You add noise to x as DDPM does, as if eps were fresh.",
-            "eps is in x already. Take out what is there, then put in what shall be there.",
-        ),
-        (
-            alpha.sqrt() * x + (1 - to).sqrt() * eps,
-            "You put the new noise on top of the old.",
-            "Take the noise out of x first, then put in sqrt(1 − ᾱ') eps.",
-        ),
-    ]
 
 
 # --- How much fresh noise ------------------------------------------------------------------------
 
 
-@exercise(
+def _sigma(ab: Tensor, to: Tensor, eta: float) -> Tensor:
+    """From DDPM's posterior variance, of the one step whose α is ᾱ / ᾱ'."""
+    ab, to = ab.double(), to.double()
+    precision = (ab / to) / (1 - ab / to) + 1 / (1 - to)
+    return (eta / precision.sqrt()).float()
+
+
+def _draw_sigmas(generator: torch.Generator) -> list[Any]:
+    cases: list[Any] = []
+    for low, high in ((0.3, 0.7), (1.0, 1.0), (0.0, 0.0)):
+        ab = 0.05 + 0.4 * torch.rand(8, generator=generator)
+        to = ab + (0.97 - ab) * (0.1 + 0.9 * torch.rand(8, generator=generator))
+        cases.append((ab, to, float(_between(low, high, generator))))
+    at_data = to.clone()
+    at_data[-1] = 1.0
+    open_ = (
+        "In a step to the data, ᾱ' = 1, your σ is not 0.",
+        "There 1 − ᾱ' = 0: nothing is open.",
+    )
+    return [*cases, Case((ab, at_data, 0.5), fails=open_)]
+
+
+def _take_sigma(answer: Any, ab: Tensor, to: Tensor, eta: float) -> Any:
+    if isinstance(answer, Tensor) and answer.isnan().any():
+        raise Mistake(
+            "Your σ is NaN: a number under a root is negative.",
+            "Here ᾱ' > ᾱ, so that 1 − ᾱ / ᾱ' lies between 0 and 1.",
+        )
+    return answer
+
+
+_STD = "σ is a standard deviation: the root of a variance."
+_SHARE = "eta multiplies σ, not σ²."
+_BETA = "The α of the whole step is ᾱ / ᾱ', so its β is 1 − ᾱ / ᾱ'."
+
+
+def _of(formula_: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """σ by a formula of the fraction (1 − ᾱ') / (1 − ᾱ), of β and of eta."""
+    return lambda ab, to, eta: formula_((1 - to) / (1 - ab), 1 - ab / to, eta)
+
+
+# fmt: off
+_SIGMA_WRONG = [
+    Wrong(_of(lambda f, b, eta: eta * f * b), "You give the variance, times eta.", _STD),
+    Wrong(_of(lambda f, b, eta: eta**2 * f * b), "You give the variance, σ².", _STD),
+    Wrong(_of(lambda f, b, eta: (f * b).sqrt()), "You ignore eta.", _SHARE),
+    Wrong(_of(lambda f, b, eta: f * b), "You ignore eta, and give the variance.", _STD),
+    Wrong(_of(lambda f, b, eta: eta**2 * (f * b).sqrt()), "You square eta.", _SHARE),
+    Wrong(_of(lambda f, b, eta: math.sqrt(eta) * (f * b).sqrt()), "You take the root of eta, too.",
+          _SHARE),
+    Wrong(_of(lambda f, b, eta: eta * (b / f).sqrt()),
+          "Your fraction (1 − ᾱ') / (1 − ᾱ) is upside down.",
+          "σ goes to 0 at the data, where ᾱ' = 1."),
+    Wrong(_of(lambda f, b, eta: eta * f.sqrt()), "You forget the factor sqrt(1 − ᾱ / ᾱ').", _BETA),
+    Wrong(_of(lambda f, b, eta: eta * b.sqrt()),
+          "You take the root of β: the larger of DDPM's two choices.",
+          "The posterior's: times sqrt((1 − ᾱ') / (1 − ᾱ))."),
+    Wrong(_of(lambda f, b, eta: eta * f * b.sqrt()), "You forget the root of the fraction.", _STD),
+    Wrong(_of(lambda f, b, eta: eta * f.sqrt() * b), "You forget the root of 1 − ᾱ / ᾱ'.", _STD),
+    Wrong(_of(lambda f, b, eta: eta * (f * (1 - (1 - b).sqrt())).sqrt()),
+          "You take the root of ᾱ / ᾱ' where the fraction itself belongs.", _BETA),
+    Wrong(lambda ab, to, eta: eta * ((1 - to) / (1 - ab) * (to - ab)).sqrt(),
+          "You write ᾱ' − ᾱ for 1 − ᾱ / ᾱ'.", _BETA),
+    Wrong(_of(lambda f, b, eta: eta * (f * (1 - b)).sqrt()),
+          "You write α for β: ᾱ / ᾱ' for 1 − ᾱ / ᾱ'.", _BETA),
+    Wrong(lambda ab, to, eta: eta * (1 - to).sqrt(), "Your σ is all of the noise at the new time.",
+          "Part of it comes from eps, even at eta = 1."),
+    Wrong(_of(lambda f, b, eta: -eta * (f * b).sqrt()), "Your σ is negative.", _STD),
+    Wrong(_of(lambda f, b, eta: 0 * b), "Your σ is 0.", _SHARE),
+]
+# fmt: on
+
+formula(
     "07.ddim_sigma",
     task="Write `ddim_sigma`: the standard deviation [N] of the fresh noise in N steps from "
     "alpha_bar [N] to alpha_bar_next [N] (larger), eta times that of DDPM.",
@@ -470,85 +473,93 @@ def _mistakes_of_invert_step(x: Tensor, eps: Tensor, ab: Tensor, to: Tensor) -> 
         "The α of that single step is ᾱ / ᾱ', and its β is 1 − ᾱ / ᾱ'.",
         "σ = eta · sqrt((1 − ᾱ') / (1 − ᾱ)) · sqrt(1 − ᾱ / ᾱ')",
     ],
-)
-def _check_ddim_sigma(attempt: Attempt, generator: torch.Generator) -> str:
-    for low, high in ((0.3, 0.7), (1.0, 1.0), (0.0, 0.0)):
-        eta = float(_between(low, high, generator))
-        ab = 0.05 + 0.4 * torch.rand(8, generator=generator)
-        to = ab + (0.97 - ab) * (0.1 + 0.9 * torch.rand(8, generator=generator))
-        answer = attempt(ab, to, eta)
-        if isinstance(answer, Tensor) and answer.isnan().any():
-            raise Mistake(
-                "Your σ is NaN: a number under a root is negative.",
-                "Here ᾱ' > ᾱ, so that 1 − ᾱ / ᾱ' lies between 0 and 1.",
-            )
-        got = _take_like("σ", answer, ab)
-        # DDPM's posterior variance, of the one step whose α is ᾱ / ᾱ'.
-        ab64, to64 = ab.double(), to.double()
-        precision = (ab64 / to64) / (1 - ab64 / to64) + 1 / (1 - to64)
-        right = eta / precision.sqrt()
-        if not same(got, right):
-            _diagnose_sigma(got, ab64, to64, eta)
-    to[-1] = 1.0
-    if not same(_take_like("σ", attempt(ab, to, 0.5), ab)[-1:], torch.zeros(1)):
-        raise Mistake(
-            "In a step to the data, ᾱ' = 1, your σ is not 0.", "There 1 − ᾱ' = 0: nothing is open."
-        )
-    return (
-        "At eta = 1 your σ² is the variance of DDPM's posterior, for steps of any length; at eta = "
-        "0 nothing is drawn, and in between σ is in proportion to eta."
-    )
-
-
-def _diagnose_sigma(got: Tensor, ab: Tensor, to: Tensor, eta: float) -> None:
-    left, beta = (1 - to) / (1 - ab), 1 - ab / to
-    right = eta * (left * beta).sqrt()
-    std = "σ is a standard deviation: the root of a variance."
-    share = "eta multiplies σ, not σ²."
-    beta_hint = "The α of the whole step is ᾱ / ᾱ', so its β is 1 − ᾱ / ᾱ'."
-    known = [
-        (eta * left * beta, "You give the variance, times eta.", std),
-        (right.square(), "You give the variance, σ².", std),
-        ((left * beta).sqrt(), "You ignore eta.", share),
-        (left * beta, "You ignore eta, and give the variance.", std),
-        (eta**2 * (left * beta).sqrt(), "You square eta.", share),
-        (math.sqrt(eta) * (left * beta).sqrt(), "You take the root of eta, too.", share),
-        (
-            eta * (beta / left).sqrt(),
-            "Your fraction (1 − ᾱ') / (1 − ᾱ) is upside down.",
-            "σ goes to 0 at the data, where ᾱ' = 1.",
-        ),
-        (eta * left.sqrt(), "You forget the factor sqrt(1 − ᾱ / ᾱ').", beta_hint),
-        (
-            eta * beta.sqrt(),
-            "You take the root of β: the larger of DDPM's two choices.",
-            "The posterior's: times sqrt((1 − ᾱ') / (1 − ᾱ)).",
-        ),
-        (eta * left * beta.sqrt(), "You forget the root of the fraction.", std),
-        (eta * left.sqrt() * beta, "You forget the root of 1 − ᾱ / ᾱ'.", std),
-        (
-            eta * (left * (1 - (ab / to).sqrt())).sqrt(),
-            "You take the root of ᾱ / ᾱ' where the fraction itself belongs.",
-            beta_hint,
-        ),
-        (eta * (left * (to - ab)).sqrt(), "You write ᾱ' − ᾱ for 1 − ᾱ / ᾱ'.", beta_hint),
-        (eta * (left * ab / to).sqrt(), "You write α for β: ᾱ / ᾱ' for 1 − ᾱ / ᾱ'.", beta_hint),
-        (
-            eta * (1 - to).sqrt(),
-            "Your σ is all of the noise at the new time.",
-            "Part of it comes from eps, even at eta = 1.",
-        ),
-        (-right, "Your σ is negative.", std),
-        (torch.zeros_like(right), "Your σ is 0.", share),
-    ]
-    otherwise = (
+    right=_sigma,
+    inputs=_draw_sigmas,
+    result="σ",
+    axes="[N], [N], _ -> [N]",
+    take=_take_sigma,
+    wrong=_SIGMA_WRONG,
+    otherwise=lambda got, right, ab, to, eta: (
         f"At eta = {eta:.2g} your σ² is not eta² times the variance of DDPM's posterior.",
         "σ = eta · sqrt((1 − ᾱ') / (1 − ᾱ)) · sqrt(1 − ᾱ / ᾱ')",
-    )
-    diagnose(got, known, otherwise)
+    ),
+    passes="At eta = 1 your σ² is the variance of DDPM's posterior, for steps of any length; at "
+    "eta = 0 nothing is drawn, and in between σ is in proportion to eta.",
+)
 
 
-@exercise(
+def _noisy(x: Tensor, eps: Tensor, ab: Tensor, to: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+    guess = (x - (1 - ab).sqrt() * eps) / ab.sqrt()
+    return to.sqrt() * guess + (1 - to - sigma.square()).sqrt() * eps + sigma * noise
+
+
+def _draw_noisy(generator: torch.Generator) -> list[Case]:
+    cases = []
+    shapes = (((7, 2), (0.3, 0.8)), ((3, 2, 4, 4), (0.3, 0.9)), ((4, 5), (0.0, 0.0)))
+    for shape, share in shapes:
+        x, eps, noise = (_random(*shape, generator=generator) for _ in range(3))
+        ab, to = _between(0.1, 0.4, generator), _between(0.5, 0.8, generator)
+        sigma = _between(*share, generator) * (1 - to)
+        fails = ("At sigma = 0 your step is not the one without noise.", _WAY)
+        cases.append(Case((x, eps, ab, to, sigma, noise), fails=fails if sigma == 0 else None))
+    return cases
+
+
+def _with(formula_: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A step by a formula of the guess, eps, 1 − ᾱ' and sigma, noise; it adds to sqrt(ᾱ') x_0."""
+
+    def answer(x: Tensor, e: Tensor, ab: Tensor, to: Tensor, s: Tensor, n: Tensor) -> Tensor:
+        return to.sqrt() * (x - (1 - ab).sqrt() * e) / ab.sqrt() + formula_(e, 1 - to, s, n)
+
+    return answer
+
+
+_TOGETHER = "Variances add up: sqrt(1 − ᾱ' − σ²) eps and σ noise make 1 − ᾱ' together."
+_SIGMA_IS_STD = "sigma is a standard deviation already: σ · noise."
+
+# fmt: off
+_NOISY_WRONG = [
+    Wrong(_with(lambda e, v, s, n: v.sqrt() * e + s * n),
+          "You add fresh noise, and leave all of eps: together they are too much.", _TOGETHER),
+    Wrong(_with(lambda e, v, s, n: (v.sqrt() - s) * e + s * n),
+          "You subtract standard deviations, sqrt(1 − ᾱ') − σ.", _TOGETHER),
+    Wrong(_with(lambda e, v, s, n: (v - s).clamp(min=0).sqrt() * e + s * n),
+          "Under the root you subtract σ, not σ².", _TOGETHER),
+    Wrong(_with(lambda e, v, s, n: (v + s**2).sqrt() * e + s * n), "Under the root you add σ².",
+          _TOGETHER),
+    Wrong(_with(lambda e, v, s, n: (v - s**2) * e + s * n),
+          "You forget the root in the factor of eps.", _TOGETHER),
+    Wrong(_with(lambda e, v, s, n: (v - s**2).sqrt() * e + s**2 * n),
+          "You multiply the noise by σ².", _SIGMA_IS_STD),
+    Wrong(_with(lambda e, v, s, n: (v - s**2).sqrt() * e + s.sqrt() * n),
+          "You multiply the noise by sqrt(σ).", _SIGMA_IS_STD),
+    Wrong(_with(lambda e, v, s, n: (v - s**2).sqrt() * e + n),
+          "You add all of the noise, without σ.", _SIGMA_IS_STD),
+    Wrong(_with(lambda e, v, s, n: (v - s**2).sqrt() * e), "You add no fresh noise.", _TOGETHER),
+    Wrong(_with(lambda e, v, s, n: s * n), "You put nothing of eps back.", _TOGETHER),
+    Wrong(_with(lambda e, v, s, n: v.sqrt() * e),
+          "You ignore sigma: that is the step without noise.", _TOGETHER),
+    Wrong(_with(lambda e, v, s, n: v.sqrt() * n), "You replace all of eps by fresh noise.",
+          _TOGETHER),
+    Wrong(_with(lambda e, v, s, n: s * e + (v - s**2).sqrt() * n),
+          "You swap eps and the fresh noise.", _TOGETHER),
+    Wrong(_with(lambda e, v, s, n: (v - s**2).sqrt() * e - s * n), "You subtract the fresh noise.",
+          "Add it."),
+    Wrong(_with(lambda e, v, s, n: (v - s**2).sqrt() * e + s * e),
+          "You use eps where the fresh noise belongs.", _TOGETHER),
+    Wrong(_with(lambda e, v, s, n: (v - s**2).sqrt() * n + s * n),
+          "You use the noise where eps belongs.", _TOGETHER),
+    Wrong(lambda x, e, ab, to, s, n: (
+              (x - (1 - ab).sqrt() * e) / ab.sqrt() + (1 - to - s**2).sqrt() * e + s * n),
+          "You don't shrink the guess of x_0.", "At the new time it is sqrt(ᾱ') x_0."),
+    Wrong(lambda x, e, ab, to, s, n: (1 - to - s**2).sqrt() * e + s * n,
+          "You leave out the guess of x_0.", "+ sqrt(ᾱ') x_0."),
+    Wrong(lambda x, e, ab, to, s, n: _noisy(x, e, to, ab, s, n), "You swap now and next.",
+          "`alpha_bar` belongs to the x_t that you are given."),
+]
+# fmt: on
+
+formula(
     "07.ddim_step_eta",
     task="Write `noisy_ddim_step`: as the step without noise, but with fresh noise of standard "
     "deviation sigma in place of a part of eps, so that the variance stays that of the path.",
@@ -559,133 +570,119 @@ def _diagnose_sigma(got: Tensor, ab: Tensor, to: Tensor, eta: float) -> None:
         "Independent variances add up: σ² of it is fresh. How much is left for eps?",
         "x = sqrt(ᾱ') x_0 + sqrt(1 − ᾱ' − σ²) eps + σ noise, with the same guess x_0 as before.",
     ],
+    right=_noisy,
+    inputs=_draw_noisy,
+    result="x",
+    wrong=_NOISY_WRONG,
+    otherwise=(
+        "Your x is not sqrt(ᾱ') x_0 + sqrt(1 − ᾱ' − σ²) eps + σ noise.",
+        "Try sigma = 0 first: that must be your step without noise.",
+    ),
+    passes="The squares of the factors of eps and of the fresh noise add up to 1 − ᾱ': whatever σ "
+    "is, x has the distribution that the path has at the new time.",
 )
-def _check_ddim_step_eta(attempt: Attempt, generator: torch.Generator) -> str:
-    for shape, share in (((7, 2), (0.3, 0.8)), ((3, 1, 4, 4), (0.3, 0.9)), ((4, 5), (0.0, 0.0))):
-        while True:
-            x, eps, noise = (_random(*shape, generator=generator) for _ in range(3))
-            ab, to = _between(0.1, 0.4, generator), _between(0.5, 0.8, generator)
-            sigma = _between(*share, generator) * (1 - to)
-            known = _noisy_mistakes(x, eps, ab, to, sigma, noise)
-            right = _noisy(x, eps, ab, to, sigma, noise)
-            if shape != (7, 2) or all_apart(right, known):  # the first case names a mistake
-                break
-        got = _take_like("x", attempt(x, eps, ab, to, sigma, noise), x)
-        if same(got, right):
-            continue
-        again = attempt(x, eps, ab, to, sigma, noise)
-        if not same(got, _take_like("x", again, x)):
-            raise Mistake(
-                "Your x is another one when you are asked again: you draw noise of your own.",
-                "It is given: use `noise`.",
-            )
-        if float(sigma) == 0:
-            raise Mistake("At sigma = 0 your step is not the one without noise.", _WAY)
-        otherwise = (
-            "Your x is not sqrt(ᾱ') x_0 + sqrt(1 − ᾱ' − σ²) eps + σ noise.",
-            "Try sigma = 0 first: that must be your step without noise.",
-        )
-        diagnose(got, known, otherwise)
-    return (
-        "The squares of the factors of eps and of the fresh noise add up to 1 − ᾱ': whatever σ is, "
-        "x has the distribution that the path has at the new time."
-    )
-
-
-def _noisy(x: Tensor, eps: Tensor, ab: Tensor, to: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
-    x, eps, ab, to, sigma, noise = (v.double() for v in (x, eps, ab, to, sigma, noise))
-    guess = (x - (1 - ab).sqrt() * eps) / ab.sqrt()
-    return to.sqrt() * guess + (1 - to - sigma.square()).sqrt() * eps + sigma * noise
-
-
-def _noisy_mistakes(
-    x: Tensor, eps: Tensor, ab: Tensor, to: Tensor, sigma: Tensor, noise: Tensor
-) -> Known:
-    right = _noisy(x, eps, ab, to, sigma, noise)
-    x, eps, ab, to, sigma, noise = (v.double() for v in (x, eps, ab, to, sigma, noise))
-    b_to, room = (1 - to).sqrt(), (1 - to - sigma.square()).sqrt()
-    guess = (x - (1 - ab).sqrt() * eps) / ab.sqrt()
-    base = to.sqrt() * guess
-    together = "Variances add up: sqrt(1 − ᾱ' − σ²) eps and σ noise make 1 − ᾱ' together."
-    std = "sigma is a standard deviation already: σ · noise."
-    known = [
-        (
-            base + b_to * eps + sigma * noise,
-            "You add fresh noise, and leave all of eps: together they are too much.",
-            together,
-        ),
-        (
-            base + (b_to - sigma) * eps + sigma * noise,
-            "You subtract standard deviations, sqrt(1 − ᾱ') − σ.",
-            together,
-        ),
-        (
-            base + (1 - to - sigma).clamp(min=0).sqrt() * eps + sigma * noise,
-            "Under the root you subtract σ, not σ².",
-            together,
-        ),
-        (
-            base + (1 - to + sigma.square()).sqrt() * eps + sigma * noise,
-            "Under the root you add σ².",
-            together,
-        ),
-        (
-            base + (1 - to - sigma.square()) * eps + sigma * noise,
-            "You forget the root in the factor of eps.",
-            together,
-        ),
-        (base + room * eps + sigma.square() * noise, "You multiply the noise by σ².", std),
-        (base + room * eps + sigma.sqrt() * noise, "You multiply the noise by sqrt(σ).", std),
-        (base + room * eps + noise, "You add all of the noise, without σ.", std),
-        (base + room * eps, "You add no fresh noise.", together),
-        (base + sigma * noise, "You put nothing of eps back.", together),
-        (base + b_to * eps, "You ignore sigma: that is the step without noise.", together),
-        (base + b_to * noise, "You replace all of eps by fresh noise.", together),
-        (base + sigma * eps + room * noise, "You swap eps and the fresh noise.", together),
-        (base + room * eps - sigma * noise, "You subtract the fresh noise.", "Add it."),
-        (base + room * eps + sigma * eps, "You use eps where the fresh noise belongs.", together),
-        (base + room * noise + sigma * noise, "You use the noise where eps belongs.", together),
-        (
-            right - base + guess,
-            "You don't shrink the guess of x_0.",
-            "At the new time it is sqrt(ᾱ') x_0.",
-        ),
-        (right - base, "You leave out the guess of x_0.", "+ sqrt(ᾱ') x_0."),
-        (
-            _noisy(x, eps, to, ab, sigma, noise),
-            "You swap now and next.",
-            "`alpha_bar` belongs to the x_t that you are given.",
-        ),
-    ]
-    return known
 
 
 # --- All steps -----------------------------------------------------------------------------------
 
 
-class _Network:
-    """A network that says when it is asked in the wrong way."""
-
-    def __call__(self, *inputs: Any) -> Tensor:
-        if len(inputs) != 2 or not isinstance(inputs[0], Tensor):
-            kinds = ", ".join(type(value).__name__ for value in inputs)
-            raise Mistake(f"You call net({kinds}).", "`net(x, t)`, with one time per example.")
-        x, t = inputs
-        if not isinstance(t, Tensor) or t.shape != (len(x),):
-            kind = f"shape {list(t.shape)}" if isinstance(t, Tensor) else type(t).__name__
-            raise Mistake(
-                f"You tell the network a time of {kind}.",
-                f"One for each of {len(x)} examples: `torch.full((len(x),), t)`.",
-            )
-        return _eps(x, t)
-
-
-def _eps(x: Tensor, t: Tensor) -> Tensor:
+def _say_eps(x: Any, t: Any) -> Tensor:
+    """The network's answer; it says when it is asked in the wrong way."""
+    if not isinstance(x, Tensor) or not isinstance(t, Tensor) or t.shape != (len(x),):
+        kind = f"shape {list(t.shape)}" if isinstance(t, Tensor) else type(t).__name__
+        raise Mistake(
+            f"You tell the network a time of {kind}.",
+            "One for each example of x: `torch.full((len(x),), t)`.",
+        )
     wave = (0.9 * t.double() + 1).cos().to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
     return torch.tanh(x + wave)
 
 
-@exercise(
+def _sampler(
+    *,
+    told: Callable[..., int] = lambda times, i: times[i],
+    here: Callable[..., Any] = lambda table, times, i: table[times[i]],
+    there: Callable[..., Any] = lambda table, times, i: table[times[i - 1]] if i else 1.0,
+    order: Callable[[int], Any] = lambda n: reversed(range(n)),
+    chosen: Callable[..., Sequence[int]] = lambda times, T: times,
+) -> Callable[..., Tensor]:
+    """The right sampler, of which a mistake replaces a part."""
+
+    def answer(net: Any, z: Tensor, table: Tensor, times: Sequence[int]) -> Tensor:
+        times, x = chosen(times, len(table)), z
+        for i in order(len(times)):
+            eps = net(x, torch.full((len(x),), told(times, i)))
+            ab, to = here(table, times, i), there(table, times, i)
+            x = _step(x, eps, torch.as_tensor(ab), torch.as_tensor(to))
+        return x
+
+    return answer
+
+
+def _draw_samplings(generator: torch.Generator) -> list[Case]:
+    T, cases = 30, []
+    table = DiscreteSchedule(0.02 + 0.08 * torch.rand(T, generator=generator)).alpha_bars
+    middle = (3 + torch.randperm(T - 6, generator=generator)[:4]).sort().values.tolist()
+    alone = (
+        "With a single time, T − 1, your x is not the guess of x_0 from z.",
+        "The step from the first of the times goes to the data, ᾱ' = 1.",
+    )
+    for times in ([2, *middle, T - 1], [0, *middle, T - 1], [T - 1]):
+        net = Given("net", ["x", "t"], _say_eps)
+        inputs = (net, _random(4, 3, generator=generator), table, times)
+        cases.append(Case(inputs, fails=alone if len(times) == 1 else None))
+    return cases
+
+
+_ASK = "Ask the network where you are: x_t belongs to the time t that you tell it."
+_THEN_DATA = "After the first of the times come the data, at ᾱ' = 1."
+_GOES_TO = "You tell the network the time that you go to."
+
+# fmt: off
+_SAMPLE_WRONG = [
+    Wrong(_sampler(told=lambda times, i: times[max(i - 1, 0)]), _GOES_TO, _ASK),
+    Wrong(_sampler(told=lambda times, i: times[i - 1] if i else -1), _GOES_TO, _ASK),
+    Wrong(_sampler(told=lambda times, i: times[i - 1]), _GOES_TO, _ASK),
+    Wrong(_sampler(told=lambda times, i: i),
+          "You tell the network the number of the step, not its time.",
+          "times[i] is the time of step i."),
+    Wrong(_sampler(told=lambda times, i: times[i] + 1), "You tell the network t + 1.",
+          "In code t counts from 0, and so does the network."),
+    Wrong(_sampler(told=lambda times, i: 29 - times[i]),
+          "You tell the network the time backwards.", _ASK),
+    Wrong(_sampler(order=lambda n: range(n - 1, 0, -1)), "You stop at the first of the times.",
+          _THEN_DATA),
+    Wrong(_sampler(there=lambda table, times, i: table[times[i - 1]] if i else table[0]),
+          "Your last step ends at ᾱ' = `alpha_bars[0]`: that still has the first noise.",
+          _THEN_DATA),
+    Wrong(_sampler(there=lambda table, times, i: table[times[i - 1]]),
+          "Your last step goes back to the end of the table: index −1 is its last number.",
+          _THEN_DATA),
+    Wrong(_sampler(there=lambda table, times, i: table[times[i] - 1] if times[i] else 1.0),
+          "You step to t − 1, not to the next of the times.",
+          "A step may be long: from times[i] to times[i - 1]."),
+    Wrong(_sampler(there=lambda table, times, i: 1.0), "Every step of yours goes to the data.",
+          "Only the last one does; the others go to the next of the times."),
+    Wrong(_sampler(here=lambda table, times, i: table[times[i - 1]] if i else 1.0,
+                   there=lambda table, times, i: table[times[i]]),
+          "You swap ᾱ and ᾱ' in every step.", "ᾱ belongs to where you are, and grows on the way."),
+    Wrong(_sampler(order=range), "You go through the times from the first to the last.",
+          "Sampling starts with noise, at the last of them: `reversed(...)`."),
+    Wrong(_sampler(chosen=lambda times, T: range(T)), "You take all T steps.",
+          "`times` are the ones to take."),
+    Wrong(_sampler(chosen=lambda times, T: times[1:]), "You leave out the first of the times.",
+          "Each of the times is a step, times[0] as well."),
+    Wrong(_sampler(chosen=lambda times, T: times[:-1]), "You leave out the last of the times.",
+          "z is the noise at times[-1]: start there."),
+    Wrong(_sampler(order=lambda n: []), "Your x is z, unchanged.", _ASK),
+    Wrong(_sampler(chosen=lambda times, T: times[-1:]),
+          "Your x is the guess of x_0 from z: a single step, or the network's first answer in "
+          "all of them, which comes to the same.",
+          "Ask the network anew at each of the times, where you are then."),
+]
+# fmt: on
+
+formula(
     "07.ddim_sample",
     task="Write `my_ddim_sample`: from noise z [B, *event] to data by way of `times`, a rising "
     "list of indices, without fresh noise; `net(x, t [B])` says eps.",
@@ -697,157 +694,18 @@ def _eps(x: Tensor, t: Tensor) -> Tensor:
         "the list.",
         "After times[0] come the data: there ᾱ' is 1, which is not in `alpha_bars`.",
     ],
+    right=_sampler(),
+    inputs=_draw_samplings,
+    result="x",
+    tolerance=1e-3,
+    wrong=_SAMPLE_WRONG,
+    otherwise=(
+        "Your x is not what DDIM's steps make of z.",
+        "Print ᾱ and ᾱ' in every step: each ᾱ' is the ᾱ of the next, and the last is 1.",
+    ),
+    passes="At every step the network is asked where you are, each step starts where the last one "
+    "ended, and the last ends in the data.",
 )
-def _check_ddim_sample(attempt: Attempt, generator: torch.Generator) -> str:
-    T, net = 30, _Network()
-    betas = 0.02 + 0.08 * torch.rand(T, generator=generator)
-    table = DiscreteSchedule(betas).alpha_bars
-    middle = (3 + torch.randperm(T - 6, generator=generator)[:4]).sort().values.tolist()
-    for times in ([2, *middle, T - 1], [0, *middle, T - 1], [T - 1]):
-        z = _random(4, 3, generator=generator)
-        right = _walk(z, table, times)
-        got = _take_like("x", attempt(net, z, table, list(times)), z)
-        if same(got, right, tolerance=1e-3):
-            continue
-        again = _take_like("x", attempt(net, z, table, list(times)), z)
-        if not same(got, again):
-            raise Mistake(
-                "Your samples are others when you are asked again: you draw noise.",
-                "Without fresh noise the samples are a function of z.",
-            )
-        if len(times) == 1:
-            raise Mistake(
-                "With a single time, T − 1, your x is not the guess of x_0 from z.",
-                "The step from the first of the times goes to the data, ᾱ' = 1.",
-            )
-        for wrong, reason, hint in _walk_mistakes(z, table, times):
-            if same(got, wrong, tolerance=1e-3):
-                raise Mistake(reason, hint)
-        raise Mistake(
-            "Your x is not what DDIM's steps make of z.",
-            "Print ᾱ and ᾱ' in every step: each ᾱ' is the ᾱ of the next, and the last is 1.",
-        )
-    return (
-        "At every step the network is asked where you are, each step starts where the last one "
-        f"ended, and the last ends in the data. You called it once for each of the times: {T} "
-        "would be all."
-    )
-
-
-def _walk(
-    z: Tensor,
-    table: Tensor,
-    times: Sequence[int],
-    *,
-    told: Callable[[int], int] | None = None,
-    here: Callable[[int], float] | None = None,
-    there: Callable[[int], float] | None = None,
-    order: Sequence[int] | None = None,
-) -> Tensor:
-    """The library's steps. A mistake tells the network, or takes for ᾱ or ᾱ' of step i, another."""
-    points = [1.0, *table[list(times)].tolist()]
-    x = z.double()
-    for i in reversed(range(len(times))) if order is None else order:
-        t = times[i] if told is None else told(i)
-        ab = points[i + 1] if here is None else here(i)
-        to = points[i] if there is None else there(i)
-        eps = _eps(x, torch.full((len(x),), t))
-        x = _step(x, eps, torch.tensor(ab), torch.tensor(to))
-    return x
-
-
-def _walk_mistakes(z: Tensor, table: Tensor, times: Sequence[int]) -> Known:
-    n, T = len(times), len(table)
-    down = list(reversed(range(n)))
-    points = [1.0, *table[list(times)].tolist()]
-    ask = "Ask the network where you are: x_t belongs to the time t that you tell it."
-    data = "After the first of the times come the data, at ᾱ' = 1."
-    known = [
-        (
-            _walk(z, table, times, told=lambda i: times[max(i - 1, 0)]),
-            "You tell the network the time that you go to.",
-            ask,
-        ),
-        (
-            _walk(z, table, times, told=lambda i: times[i - 1] if i else -1),
-            "You tell the network the time that you go to.",
-            ask,
-        ),
-        (
-            _walk(z, table, times, told=lambda i: times[i - 1]),
-            "You tell the network the time that you go to.",
-            ask,
-        ),
-        (
-            _walk(z, table, times, told=lambda i: i),
-            "You tell the network the number of the step, not its time.",
-            "times[i] is the time of step i.",
-        ),
-        (
-            _walk(z, table, times, told=lambda i: times[i] + 1),
-            "You tell the network t + 1.",
-            "In code t counts from 0, and so does the network.",
-        ),
-        (
-            _walk(z, table, times, told=lambda i: T - 1 - times[i]),
-            "You tell the network the time backwards.",
-            ask,
-        ),
-        (_walk(z, table, times, order=down[:-1]), "You stop at the first of the times.", data),
-        (
-            _walk(z, table, times, there=lambda i: points[i] if i else float(table[0])),
-            "Your last step ends at ᾱ' = `alpha_bars[0]`: that still has the first noise.",
-            data,
-        ),
-        (
-            _walk(z, table, times, there=lambda i: points[i] if i else float(table[-1])),
-            "Your last step goes back to the end of the table: index −1 is its last number.",
-            data,
-        ),
-        (
-            _walk(z, table, times, there=lambda i: float(table[times[i] - 1]) if times[i] else 1.0),
-            "You step to t − 1, not to the next of the times.",
-            "A step may be long: from times[i] to times[i - 1].",
-        ),
-        (
-            _walk(z, table, times, there=lambda i: 1.0),
-            "Every step of yours goes to the data.",
-            "Only the last one does; the others go to the next of the times.",
-        ),
-        (
-            _walk(z, table, times, here=lambda i: points[i], there=lambda i: points[i + 1]),
-            "You swap ᾱ and ᾱ' in every step.",
-            "ᾱ belongs to where you are, and grows on the way.",
-        ),
-        (
-            _walk(z, table, times, order=range(n)),
-            "You go through the times from the first to the last.",
-            "Sampling starts with noise, at the last of them: `reversed(...)`.",
-        ),
-        (
-            _walk(z, table, range(T)),
-            "You take all T steps.",
-            "`times` are the ones to take.",
-        ),
-        (
-            _walk(z, table, times[1:]),
-            "You leave out the first of the times.",
-            "Each of the times is a step, times[0] as well.",
-        ),
-        (
-            _walk(z, table, times[:-1]),
-            "You leave out the last of the times.",
-            "z is the noise at times[-1]: start there.",
-        ),
-        (z.double(), "Your x is z, unchanged.", ask),
-        (
-            _walk(z, table, times[-1:]),
-            "Your x is the guess of x_0 from z: a single step, or the network's first answer in "
-            "all of them, which comes to the same.",
-            "Ask the network anew at each of the times, where you are then.",
-        ),
-    ]
-    return known
 
 
 # --- Between two noises --------------------------------------------------------------------------
@@ -865,7 +723,7 @@ def _walk_mistakes(z: Tensor, table: Tensor, times: Sequence[int]) -> Known:
     ],
 )
 def _check_predict_midpoint(attempt: Any, generator: torch.Generator) -> str:
-    got = _take_number(attempt, "1 would be as long as the two themselves.")
+    got = take_number(attempt, "1 would be as long as the two themselves.")
     z0, z1 = _random(2, 1000, 784, generator=generator)
     length, right = z0.norm(dim=1), math.sqrt(0.5)
     share = ((z0 + z1) / 2).norm(dim=1) / length
@@ -898,54 +756,6 @@ def _check_predict_midpoint(attempt: Any, generator: torch.Generator) -> str:
     raise Mistake(f"{got:.4g} is too {'long' if got > right else 'short'}.", add)
 
 
-@exercise(
-    "07.slerp",
-    task="Write `my_slerp`: from z0 to z1, both [B, *event], along the arc between them, for a "
-    "number w from 0 (z0) to 1 (z1); each pair of the batch has an angle of its own.",
-    signature="my_slerp(z0, z1, w) -> z",
-    solution=slerp,
-    hints=[
-        "sin((1 − w) θ) / sin(θ) · z0 + sin(w θ) / sin(θ) · z1, with θ the angle between the two.",
-        "cos(θ) is the inner product of the two, divided by both lengths.",
-        "Flatten each example, `z.flatten(1)`, for inner products and lengths: one θ for each of B "
-        "pairs, which then needs the axes of z again.",
-    ],
-)
-def _check_slerp(attempt: Attempt, generator: torch.Generator) -> str:
-    for shape in ((5, 3), (4, 1, 2, 3), (3, 2)):
-        while True:
-            z0, z1 = _random(*shape, generator=generator), _random(*shape, generator=generator)
-            w = float(_between(0.15, 0.4, generator))
-            right, angle = slerp(z0, z1, w), _angles(z0, z1)
-            known = _slerp_mistakes(z0, z1, w)
-            # For nearly the same or opposite directions sin θ is small, and mistakes are alike. The
-            # other two sines are divisors in known mistakes, which rounding would blur.
-            fair = angle.min() > 0.4 and angle.max() < 2.6 and angle.cos().abs().min() > 0.05
-            fair = fair and angle.rad2deg().sin().abs().min() > 0.5
-            if fair and all_apart(right, known):
-                break
-        answer = attempt(z0, z1, w)
-        if isinstance(answer, Tensor) and answer.isnan().any():
-            raise Mistake(
-                "Your z is NaN: `acos` of a number above 1, perhaps.",
-                "cos(θ) is the inner product divided by *both* lengths.",
-            )
-        got = _take_like("z", answer, z0)
-        if not same(got, right) and not same(got, _turn(z0, z1, w)):
-            otherwise = (
-                "Your z is not on the arc from z0 to z1, at the share w of its angle.",
-                "Try z0 = [[1, 0]] and z1 = [[0, 1]]: at w = 0.5 both numbers are 0.707.",
-            )
-            diagnose(got, known, otherwise)
-        for end, z in ((0.0, z0), (1.0, z1)):
-            if not same(_take_like("z", attempt(z0, z1, end), z0), z):
-                raise Mistake(f"At w = {end:.0f} your z is not z{end:.0f}.", "The arc ends there.")
-    return (
-        "Your z lies in the plane of the two, at the share w of the angle between them. Two noises "
-        "of equal length have all of the arc at that length."
-    )
-
-
 def _angles(z0: Tensor, z1: Tensor) -> Tensor:
     cosine = torch.cosine_similarity(z0.double().flatten(1), z1.double().flatten(1))
     return cosine.clamp(-1, 1).acos()
@@ -957,90 +767,146 @@ def _arc(z0: Tensor, z1: Tensor, w: float, angle: Tensor) -> Tensor:
     return (((1 - w) * angle).sin() * z0 + (w * angle).sin() * z1) / angle.sin()
 
 
+def _lengths(z: Tensor) -> Tensor:
+    return z.flatten(1).norm(dim=1).reshape(-1, *[1] * (z.ndim - 1))
+
+
 def _turn(z0: Tensor, z1: Tensor, w: float) -> Tensor:
     """The other custom: turn the direction by w θ, and let the length go straight."""
     l0, l1 = (_lengths(z) for z in (z0.double(), z1.double()))
     return ((1 - w) * l0 + w * l1) * _arc(z0 / l0, z1 / l1, w, _angles(z0, z1))
 
 
-def _lengths(z: Tensor) -> Tensor:
-    return z.flatten(1).norm(dim=1).reshape(-1, *[1] * (z.ndim - 1))
+def _draw_pairs(generator: torch.Generator) -> list[Any]:
+    cases: list[Any] = []
+    for shape in ((5, 3), (4, 2, 2, 3), (3, 2)):
+        fair = False
+        while not fair:
+            z0, z1 = _random(*shape, generator=generator), _random(*shape, generator=generator)
+            angle = _angles(z0, z1)
+            # For nearly the same or opposite directions sin θ is small. The other two sines are
+            # divisors in known mistakes, which rounding would blur.
+            fair = angle.min() > 0.4 and angle.max() < 2.6 and angle.cos().abs().min() > 0.05
+            fair = fair and angle.rad2deg().sin().abs().min() > 0.5
+        cases.append((z0, z1, float(_between(0.15, 0.4, generator))))
+    for end in (0, 1):
+        fails = (f"At w = {end} your z is not z{end}.", "The arc ends there.")
+        cases.append(Case((z0, z1, float(end)), fails=fails))
+    return cases
 
 
-def _slerp_mistakes(z0: Tensor, z1: Tensor, w: float) -> Known:
-    z0, z1 = z0.double(), z1.double()
-    theta = _angles(z0, z1)
-    wide = theta.reshape(-1, *[1] * (z0.ndim - 1))
-    batch = torch.cosine_similarity(z0.flatten(), z1.flatten(), dim=0).acos().expand(len(z0))
-    units = z0 / _lengths(z0), z1 / _lengths(z1)
-    arc = _arc(z0, z1, w, theta)
-    line = (1 - w) * z0 + w * z1
-    quarter = math.pi / 2
-    straight = (
-        "Your z is on the straight line.",
-        "That is lerp, which cuts the corner. Weights: sin((1 − w) θ) / sin(θ), sin(w θ) / sin(θ).",
-    )
-    unit = (
-        "Your z has length 1.",
-        "Unit vectors are for the angle alone: what is mixed are z0 and z1 themselves.",
-    )
-    every = "Each pair of the batch has its own θ: `flatten(1)`, and sum over axis 1."
-    return [
-        (line, *straight),
-        (_arc(z1, z0, w, theta), "You swap z0 and z1, or w and 1 − w.", "w = 0 is z0."),
-        (
-            _arc(z0, z1, w, batch),
-            "You take one angle for the whole batch.",
-            every,
-        ),
-        (
-            _arc(z0, z1, w, torch.full_like(theta, quarter)),
-            "You take every angle for a right one.",
-            "Noises in many dimensions are nearly at right angles, but these are not.",
-        ),
-        (_arc(*units, w, theta), *unit),
-        (arc / _lengths(arc), *unit),
-        (line / _lengths(line), *unit),
-        (arc * wide.sin(), "You forget to divide by sin(θ).", "At w = 0 it must be z0 itself."),
-        (
-            ((1 - w) * wide).sin() * z0 / wide.sin() + (w * wide).sin() * z1,
-            "You divide one of the two by sin(θ), not both.",
-            "Both weights have the denominator sin(θ).",
-        ),
-        (
-            (((1 - w) * wide).cos() * z0 + (w * wide).cos() * z1) / wide.sin(),
-            "You write cos for sin in the weights.",
-            "At w = 0 the weight of z1 must be 0: sin(0).",
-        ),
-        (
-            ((w * wide).sin() * z0 + ((1 - w) * wide).sin() * z1) / wide.sin(),
-            "You swap z0 and z1, or w and 1 − w.",
-            "w = 0 is z0.",
-        ),
-        (
-            ((1 - w) * wide.sin() * z0 + w * wide.sin() * z1),
-            "You multiply sin(θ) by w, where w belongs inside: sin(w θ).",
-            "sin((1 − w) θ) and sin(w θ).",
-        ),
-        (
-            _arc(z0, z1, w, torch.rad2deg(theta)),
-            "Your angle is in degrees.",
-            "`sin` wants it as `acos` gives it, in radians.",
-        ),
-        (
-            _arc(z0, z1, w, theta.cos()),
-            "You take cos(θ) for the angle.",
-            "`acos` makes an angle of it.",
-        ),
-        (
-            line * (((1 - w) * _lengths(z0) + w * _lengths(z1)) / _lengths(line)),
-            "You stretch the straight line to the right length: its direction is not at the share "
-            "w of the angle.",
-            straight[1],
-        ),
-        (z0, "Your z is z0.", "It has to move to z1 as w grows."),
-        (z1, "Your z is z1.", "At w = 0 it must be z0."),
-    ]
+def _take_on_arc(answer: Any, z0: Tensor, z1: Tensor, w: float) -> Any:
+    """Either custom for unequal lengths, as the library's."""
+    if isinstance(answer, Tensor) and answer.is_floating_point() and answer.layout == torch.strided:
+        if answer.is_meta:
+            return answer
+        if answer.isnan().any():
+            raise Mistake(
+                "Your z is NaN: `acos` of a number above 1, perhaps.",
+                "cos(θ) is the inner product divided by *both* lengths.",
+            )
+        if answer.dtype == z0.dtype and same(answer, _turn(z0, z1, w)):
+            return slerp(z0, z1, w)
+    return answer
+
+
+def _weights(
+    weights: Callable[..., tuple[Any, Any]], angle: Callable[..., Tensor] = _angles
+) -> Callable[..., Tensor]:
+    """An answer by two weights, of θ [B, 1, ...] and w."""
+
+    def answer(z0: Tensor, z1: Tensor, w: float) -> Tensor:
+        theta = angle(z0, z1).reshape(-1, *[1] * (z0.ndim - 1))
+        first, second = weights(theta, w)
+        return first * z0 + second * z1
+
+    return answer
+
+
+def _of_one_batch(z0: Tensor, z1: Tensor) -> Tensor:
+    return torch.cosine_similarity(z0.flatten(), z1.flatten(), dim=0).acos().expand(len(z0))
+
+
+def _lerp(z0: Tensor, z1: Tensor, w: float) -> Tensor:
+    return (1 - w) * z0 + w * z1
+
+
+def _unit(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda z0, z1, w: function(z0, z1, w) / _lengths(function(z0, z1, w))
+
+
+_NO_LERP = (
+    "That is lerp, which cuts the corner. Weights: sin((1 − w) θ) / sin(θ), sin(w θ) / sin(θ)."
+)
+_NOT_UNIT = "Unit vectors are for the angle alone: what is mixed are z0 and z1 themselves."
+_SWAPPED = "You swap z0 and z1, or w and 1 − w."
+
+# fmt: off
+_SLERP_WRONG = [
+    Wrong(_lerp, "Your z is on the straight line.", _NO_LERP),
+    Wrong(lambda z0, z1, w: slerp(z1, z0, w), _SWAPPED, "w = 0 is z0."),
+    Wrong(_weights(lambda t, w: (((1 - w) * t).sin() / t.sin(), (w * t).sin() / t.sin()),
+          _of_one_batch),
+          "You take one angle for the whole batch.",
+          "Each pair of the batch has its own θ: `flatten(1)`, and sum over axis 1."),
+    Wrong(_weights(lambda t, w: (math.cos(w * math.pi / 2), math.sin(w * math.pi / 2))),
+          "You take every angle for a right one.",
+          "Noises in many dimensions are nearly at right angles, but these are not."),
+    Wrong(lambda z0, z1, w: slerp(z0 / _lengths(z0), z1 / _lengths(z1), w), "Your z has length 1.",
+          _NOT_UNIT),
+    Wrong(_unit(slerp), "Your z has length 1.", _NOT_UNIT),
+    Wrong(_unit(_lerp), "Your z has length 1.", _NOT_UNIT),
+    Wrong(_weights(lambda t, w: (((1 - w) * t).sin(), (w * t).sin())),
+          "You forget to divide by sin(θ).", "At w = 0 it must be z0 itself."),
+    Wrong(_weights(lambda t, w: (((1 - w) * t).sin() / t.sin(), (w * t).sin())),
+          "You divide one of the two by sin(θ), not both.",
+          "Both weights have the denominator sin(θ)."),
+    Wrong(_weights(lambda t, w: (((1 - w) * t).cos() / t.sin(), (w * t).cos() / t.sin())),
+          "You write cos for sin in the weights.", "At w = 0 the weight of z1 must be 0: sin(0)."),
+    Wrong(_weights(lambda t, w: ((1 - w) * t.sin(), w * t.sin())),
+          "You multiply sin(θ) by w, where w belongs inside: sin(w θ).",
+          "sin((1 − w) θ) and sin(w θ)."),
+    Wrong(lambda z0, z1, w: _arc(z0, z1, w, _angles(z0, z1).rad2deg()), "Your angle is in degrees.",
+          "`sin` wants it as `acos` gives it, in radians."),
+    Wrong(lambda z0, z1, w: _arc(z0, z1, w, _angles(z0, z1).cos()),
+          "You take cos(θ) for the angle.",
+          "`acos` makes an angle of it."),
+    Wrong(lambda z0, z1, w: _arc(z0, z1, w, _angles(z0, z1).mean().expand(len(z0))),
+          "You take the mean of all angles.", "Each pair of the batch has its own θ."),
+    Wrong(lambda z0, z1, w: _unit(_lerp)(z0, z1, w) * _lerp(_lengths(z0), _lengths(z1), w),
+          "You stretch the straight line to the right length: its direction is not at the share "
+          "w of the angle.", _NO_LERP),
+    Wrong(lambda z0, z1, w: z0, "Your z is z0.", "It has to move to z1 as w grows."),
+    Wrong(lambda z0, z1, w: z1, "Your z is z1.", "At w = 0 it must be z0."),
+]
+# fmt: on
+
+formula(
+    "07.slerp",
+    task="Write `my_slerp`: from z0 to z1, both [B, *event], along the arc between them, for a "
+    "number w from 0 (z0) to 1 (z1); each pair of the batch has an angle of its own.",
+    signature="my_slerp(z0, z1, w) -> z",
+    solution=slerp,
+    hints=[
+        "sin((1 − w) θ) / sin(θ) · z0 + sin(w θ) / sin(θ) · z1, with θ the angle between the two.",
+        "cos(θ) is the inner product of the two, divided by both lengths.",
+        "Flatten each example, `z.flatten(1)`, for inner products and lengths: one θ for each of B "
+        "pairs, which then needs the axes of z again.",
+    ],
+    right=slerp,
+    inputs=_draw_pairs,
+    result="z",
+    take=_take_on_arc,
+    wrong=_SLERP_WRONG,
+    otherwise=(
+        "Your z is not on the arc from z0 to z1.",
+        "Try z0 = [[1, 0]] and z1 = [[0, 1]]: at w = 0.5 both numbers are 0.707. (For unequal "
+        "lengths the formula of the hints is taken, or the direction turned by w θ with the "
+        "lengths mixed along a straight line.)",
+    ),
+    passes="Your z lies in the plane of the two, between them. For two of equal length, as noises "
+    "nearly are, all of the arc has that length, and w is the share of the angle.",
+)
 
 
 # --- The wrong times -----------------------------------------------------------------------------

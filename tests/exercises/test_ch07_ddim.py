@@ -157,66 +157,7 @@ def step_in_place(x_t, eps, alpha_bar, alpha_bar_next):
 
 
 STEP_MISTAKES = {
-    "guess": (by(lambda x, e, a, b, c, d: (x - b * e) / a), "You stop at the guess of x_0"),
-    "no noise": (by(lambda x, e, a, b, c, d: c * (x - b * e) / a), "You put no noise back"),
-    "old noise": (
-        by(lambda x, e, a, b, c, d: c * (x - b * e) / a + b * e),
-        "as much noise back as there was",
-    ),
-    "old shrinking": (by(lambda x, e, a, b, c, d: (x - b * e) + d * e), "shrink the guess as befo"),
-    "not shrunk": (
-        by(lambda x, e, a, b, c, d: (x - b * e) / a + d * e),
-        "don't shrink the guess of",
-    ),
-    "not shrunk, old noise": (
-        by(lambda x, e, a, b, c, d: (x - b * e) / a + b * e),
-        "and put the old noise back",
-    ),
-    "noised": (by(lambda x, e, a, b, c, d: c * x + d * e), "You noise x_t itself"),
-    "nothing": (lambda x, e, ab, to: x.clone(), "x_t, unchanged"),
-    "noise away": (by(lambda x, e, a, b, c, d: x - b * e), "take the noise away, and do no more"),
-    "not divided": (
-        by(lambda x, e, a, b, c, d: c * (x - b * e) + d * e),
-        "forget to divide by sqrt(ᾱ)",
-    ),
-    "multiplied": (
-        by(lambda x, e, a, b, c, d: c * a * (x - b * e) + d * e),
-        "multiply by sqrt(ᾱ) ",
-    ),
-    "by ᾱ": (by(lambda x, e, a, b, c, d: c * (x - b * e) / a**2 + d * e), "divide by ᾱ, without"),
-    "1 - ᾱ": (
-        by(lambda x, e, a, b, c, d: c * (x - b**2 * e) / a + d * e),
-        "take away (1 − ᾱ) eps, without",
-    ),
-    "ᾱ' x_0": (
-        by(lambda x, e, a, b, c, d: c**2 * (x - b * e) / a + d * e),
-        "the guess by ᾱ', with",
-    ),
-    "1 - ᾱ'": (
-        by(lambda x, e, a, b, c, d: c * (x - b * e) / a + d**2 * e),
-        "put (1 − ᾱ') eps back, without",
-    ),
-    "no new roots": (
-        by(lambda x, e, a, b, c, d: c**2 * (x - b * e) / a + d**2 * e),
-        "both roots in the new proportions",
-    ),
-    "no roots": (
-        by(lambda x, e, a, b, c, d: c**2 * (x - b**2 * e) / a**2 + d**2 * e),
-        "You forget all the square roots",
-    ),
-    "sign": (
-        by(lambda x, e, a, b, c, d: c * (x + b * e) / a + d * e),
-        "You add the noise to x_t, where",
-    ),
-    "sign of the new": (
-        by(lambda x, e, a, b, c, d: c * (x - b * e) / a - d * e),
-        "You subtract the noise where",
-    ),
-    "factors swapped": (
-        by(lambda x, e, a, b, c, d: d * (x - b * e) / a + c * e),
-        "You swap the factors of the guess",
-    ),
-    "drawing": (step_drawing, "you draw noise"),
+    "drawing": (step_drawing, "it is drawn at random"),
     "odd": (lambda *inputs: my_ddim_step(*inputs) + 1, "with the guess of x_0"),
     "in place": (step_in_place, "Your function changes its input"),
     "double": (lambda *inputs: my_ddim_step(*inputs).double(), "dtype float64"),
@@ -226,36 +167,15 @@ STEP_MISTAKES = {
 STEP_RIGHT = [my_ddim_step, step_by_floats, step_scaled, step_by_angle, library_step]
 
 
-def ddpm_mean(x, eps, ab, to):
-    alpha = ab / to
-    return (x - (1 - alpha) / (1 - ab).sqrt() * eps) / alpha.sqrt()
-
-
-def undone(x, eps, ab, to):
-    alpha = ab / to
-    return (x - (1 - alpha).sqrt() * eps) / alpha.sqrt()
-
-
 DDIM_WRONG = {
     **STEP_MISTAKES,
     "swapped": (lambda x, e, ab, to: my_ddim_step(x, e, to, ab), "You swap now and next"),
-    "DDPM's mean": (ddpm_mean, "You take DDPM's mean"),
-    "undone": (undone, "undo a single noising step"),
     "inverse data": (
         lambda x, e, ab, to: x / ab.sqrt() if to == 1 else my_ddim_step(x, e, ab, to),
         "Your step to the data, ᾱ' = 1",
     ),
     "NaN": (by(lambda x, e, a, b, c, d: (a**2 - c**2).sqrt() * x), "is a number under a root neg"),
 }
-
-
-def forward_noising(x, eps, ab, to):
-    alpha = to / ab
-    return alpha.sqrt() * x + (1 - alpha).sqrt() * eps
-
-
-def noise_on_noise(x, eps, ab, to):
-    return (to / ab).sqrt() * x + (1 - to).sqrt() * eps
 
 
 def by_level(x, eps, ab, to):
@@ -267,10 +187,7 @@ def by_level(x, eps, ab, to):
 
 INVERT_WRONG = {
     **STEP_MISTAKES,
-    # From nearer the data ᾱ' to ᾱ: that is the sampler's step.
     "swapped": (lambda x, e, ab, to: my_ddim_step(x, e, to, ab), "You swap now and next"),
-    "forward": (forward_noising, "You add noise to x as DDPM does"),
-    "on top": (noise_on_noise, "the new noise on top of the old"),
     "divides by b": (by_level, "you divide by sqrt(1 − ᾱ) = 0"),
     "data as they are": (
         lambda x, e, ab, to: x.clone() if ab == 1 else my_ddim_step(x, e, ab, to),
@@ -311,48 +228,7 @@ def sigma_in_place(ab, to, eta):
 
 SIGMA_RIGHT = [ddim_sigma, sigma_of_posterior, sigma_each, sigma_by_levels, sigma_or_nothing]
 SIGMA_WRONG = {
-    "variance": (lambda m, n, eta: ddim_sigma(m, n, eta) ** 2, "You give the variance, σ²"),
-    "eta variance": (
-        lambda m, n, eta: eta * ddim_sigma(m, n, 1) ** 2,
-        "You give the variance, times eta",
-    ),
-    "no eta": (lambda m, n, eta: ddim_sigma(m, n, 1), "You ignore eta"),
-    "no eta, variance": (
-        lambda m, n, eta: ddim_sigma(m, n, 1) ** 2,
-        "ignore eta, and give the var",
-    ),
-    "eta²": (lambda m, n, eta: eta * ddim_sigma(m, n, eta), "You square eta"),
-    "root of eta": (lambda m, n, eta: ddim_sigma(m, n, math.sqrt(eta)), "the root of eta"),
-    "upside down": (
-        lambda m, n, eta: eta * ((1 - m) / (1 - n) * (1 - m / n)).sqrt(),
-        "is upside down",
-    ),
     "swapped": (lambda m, n, eta: ddim_sigma(n, m, eta), "Your σ is NaN"),
-    "first factor": (lambda m, n, eta: eta * ((1 - n) / (1 - m)).sqrt(), "You forget the factor"),
-    "β": (lambda m, n, eta: eta * (1 - m / n).sqrt(), "You take the root of β"),
-    "no first root": (
-        lambda m, n, eta: eta * (1 - n) / (1 - m) * (1 - m / n).sqrt(),
-        "forget the root of the fraction",
-    ),
-    "no second root": (
-        lambda m, n, eta: eta * ((1 - n) / (1 - m)).sqrt() * (1 - m / n),
-        "forget the root of 1 − ᾱ / ᾱ'",
-    ),
-    "root of α": (
-        lambda m, n, eta: eta * ((1 - n) / (1 - m) * (1 - (m / n).sqrt())).sqrt(),
-        "You take the root of ᾱ / ᾱ'",
-    ),
-    "difference": (
-        lambda m, n, eta: eta * ((1 - n) / (1 - m) * (n - m)).sqrt(),
-        "You write ᾱ' − ᾱ",
-    ),
-    "α for β": (
-        lambda m, n, eta: eta * ((1 - n) / (1 - m) * (m / n)).sqrt(),
-        "You write α for β",
-    ),
-    "all": (lambda m, n, eta: eta * (1 - n).sqrt(), "all of the noise at the new time"),
-    "negative": (lambda m, n, eta: -ddim_sigma(m, n, eta), "Your σ is negative"),
-    "zero": (lambda m, n, eta: 0 * m, "Your σ is 0"),
     "at 0": (
         lambda m, n, eta: ddim_sigma(m, n, eta) + (eta == 0) * 0.1,
         "At eta = 0 your σ² is not eta² times",
@@ -418,43 +294,10 @@ def noisy_in_place(x_t, eps, ab, to, sigma, noise):
 
 NOISY_RIGHT = [noisy_ddim_step, noisy_step_mixed, noisy_step_by_floats, library_noisy_step]
 NOISY_WRONG = {
-    "too much": (noisy_by(lambda e, n, s, v: v.sqrt() * e + s * n), "and leave all of eps"),
-    "deviations": (
-        noisy_by(lambda e, n, s, v: (v.sqrt() - s) * e + s * n),
-        "You subtract standard deviations",
-    ),
-    "σ": (noisy_by(lambda e, n, s, v: (v - s).sqrt() * e + s * n), "you subtract σ, not σ²"),
-    "plus": (noisy_by(lambda e, n, s, v: (v + s**2).sqrt() * e + s * n), "you add σ²"),
-    "no root": (noisy_by(lambda e, n, s, v: (v - s**2) * e + s * n), "forget the root in the fac"),
-    "σ² noise": (noisy_by(lambda e, n, s, v: room(s, v) * e + s**2 * n), "the noise by σ²"),
-    "√σ noise": (noisy_by(lambda e, n, s, v: room(s, v) * e + s.sqrt() * n), "by sqrt(σ)"),
-    "all noise": (noisy_by(lambda e, n, s, v: room(s, v) * e + n), "all of the noise, without σ"),
-    "no noise": (noisy_by(lambda e, n, s, v: room(s, v) * e), "You add no fresh noise"),
-    "no eps": (noisy_by(lambda e, n, s, v: s * n), "You put nothing of eps back"),
-    "no sigma": (noisy_by(lambda e, n, s, v: v.sqrt() * e), "You ignore sigma"),
-    "all fresh": (noisy_by(lambda e, n, s, v: v.sqrt() * n), "replace all of eps"),
     "swapped": (noisy_by(lambda e, n, s, v: s * e + room(s, v) * n), "You swap eps and the fresh"),
-    "minus": (noisy_by(lambda e, n, s, v: room(s, v) * e - s * n), "You subtract the fresh noise"),
-    "eps twice": (noisy_by(lambda e, n, s, v: (room(s, v) + s) * e), "eps where the fresh noise"),
-    "noise twice": (noisy_by(lambda e, n, s, v: (room(s, v) + s) * n), "the noise where eps"),
-    "not shrunk": (
-        noisy_by(
-            lambda e, n, s, v: room(s, v) * e + s * n,
-            guess=lambda x, e, ab, to: (x - (1 - ab).sqrt() * e) / ab.sqrt() / to.sqrt(),
-        ),
-        "You don't shrink the guess",
-    ),
-    "no guess": (
-        noisy_by(lambda e, n, s, v: room(s, v) * e + s * n, guess=lambda x, e, ab, to: 0 * x),
-        "You leave out the guess",
-    ),
-    "times swapped": (
-        lambda x, e, ab, to, s, n: noisy_ddim_step(x, e, to, ab, s, n),
-        "You swap now and next",
-    ),
     "own noise": (
         lambda x, e, ab, to, s, n: noisy_ddim_step(x, e, ab, to, s, torch.randn_like(x)),
-        "you draw noise of your own",
+        "it is drawn at random",
     ),
     "at 0": (
         lambda x, e, ab, to, s, n: noisy_ddim_step(x, e, ab, to, s, n) + (s == 0),
@@ -561,49 +404,10 @@ SAMPLE_RIGHT = [
     library_sample,
 ]
 SAMPLE_WRONG = {
-    "told the next": (
-        sampler(told=lambda times, i: times[max(i - 1, 0)]),
-        "You tell the network the time that you go to",
-    ),
-    "told the next, wrapped": (
-        sampler(told=lambda times, i: times[i - 1]),
-        "You tell the network the time that you go to",
-    ),
-    "told the step": (sampler(told=lambda times, i: i), "the number of the step, not its time"),
-    "told t + 1": (sampler(told=lambda times, i: times[i] + 1), "You tell the network t + 1"),
-    "told backwards": (
-        sampler(told=lambda times, i: 29 - times[i]),
-        "You tell the network the time backwards",
-    ),
     "stops": (
         sampler(order=lambda n: range(n - 1, 0, -1) if n > 1 else [0]),
         "You stop at the first of the times",
     ),
-    "ends at the first noise": (
-        sampler(there=lambda table, times, i: table[times[i - 1]] if i else table[0]),
-        "Your last step ends at ᾱ' = `alpha_bars[0]`",
-    ),
-    "index -1": (
-        sampler(there=lambda table, times, i: table[times[i - 1]]),
-        "index −1 is its last number",
-    ),
-    "t - 1": (
-        sampler(there=lambda table, t, i: table[t[i] - 1] if t[i] else torch.ones(())),
-        "You step to t − 1",
-    ),
-    "to the data": (
-        sampler(there=lambda table, times, i: torch.ones(())),
-        "Every step of yours goes to the data",
-    ),
-    "now and next": (
-        sampler(
-            here=lambda table, times, i: table[times[i - 1]] if i else torch.ones(()),
-            there=lambda table, times, i: table[times[i]],
-        ),
-        "You swap ᾱ and ᾱ' in every step",
-    ),
-    "rising": (sampler(order=range), "from the first to the last"),
-    "all": (sampler(chosen=lambda times, T: list(range(T))), "You take all T steps"),
     "without the first": (
         sampler(chosen=lambda times, T: times[1:] or times),
         "You leave out the first of the times",
@@ -611,11 +415,6 @@ SAMPLE_WRONG = {
     "without the last": (
         sampler(chosen=lambda times, T: times[:-1] or times),
         "You leave out the last of the times",
-    ),
-    "nothing": (lambda net, z, table, times: z.clone(), "Your x is z, unchanged"),
-    "one step": (
-        sampler(chosen=lambda times, T: times[-1:]),
-        "Your x is the guess of x_0 from z",
     ),
     "one eps": (sample_keeping_the_first_eps, "or the network's first answer in all of them"),
     "odd": (
@@ -628,9 +427,9 @@ SAMPLE_WRONG = {
         ),
         "With a single time, T − 1",
     ),
-    "drawing": (sample_drawing, "you draw noise"),
+    "drawing": (sample_drawing, "it is drawn at random"),
     "plain times": (sample_with_plain_times, "a time of int"),
-    "one input": (lambda net, z, table, times: net(z), "You call net(Tensor)"),
+    "one input": (lambda net, z, table, times: net(z), "You call `net(…)`"),
     "states": (sample_all_states, "is a list of 2, not a tensor"),
     "eats its list": (sample_eating_its_list, "changes its input `times` in place"),
     "in place": (
@@ -714,29 +513,12 @@ def length(z):
     return wide(z.flatten(1).norm(dim=1), z)
 
 
-def of_unit_length(function):
-    return lambda z0, z1, w: function(z0, z1, w) / length(function(z0, z1, w))
-
-
-def lerp(z0, z1, w):
-    return (1 - w) * z0 + w * z1
-
-
-def whole_angle(z0, z1):
-    return (torch.sum(z0 * z1) / (z0.norm() * z1.norm())).acos()
-
-
 def unbounded_angle(z0, z1):
     return wide((3 + (z0 * z1).flatten(1).sum(1).abs()).acos(), z0)
 
 
 def usual(t, w):
     return ((1 - w) * t).sin() / t.sin(), (w * t).sin() / t.sin()
-
-
-def slerp_stretched(z0, z1, w):
-    line = lerp(z0, z1, w)
-    return line * lerp(length(z0), length(z1), w) / length(line)
 
 
 def slerp_in_place(z0, z1, w):
@@ -747,39 +529,8 @@ def slerp_in_place(z0, z1, w):
 
 SLERP_RIGHT = [my_slerp, slerp_each, slerp_by_cosine_similarity, slerp_by_turning, library_slerp]
 SLERP_WRONG = {
-    "lerp": (lerp, "on the straight line"),
-    "swapped": (lambda z0, z1, w: my_slerp(z1, z0, w), "You swap z0 and z1"),
     "1 - w": (lambda z0, z1, w: my_slerp(z0, z1, 1 - w), "You swap z0 and z1"),
-    "one angle": (arc_with(usual, whole_angle), "one angle for the whole batch"),
-    "right angle": (
-        arc_with(lambda t, w: (math.cos(w * math.pi / 2), math.sin(w * math.pi / 2))),
-        "every angle for a right one",
-    ),
-    "units": (lambda z0, z1, w: my_slerp(z0 / length(z0), z1 / length(z1), w), "has length 1"),
-    "unit arc": (of_unit_length(my_slerp), "Your z has length 1"),
-    "unit line": (of_unit_length(lerp), "Your z has length 1"),
-    "not divided": (
-        arc_with(lambda t, w: (((1 - w) * t).sin(), (w * t).sin())),
-        "forget to divide by sin(θ)",
-    ),
-    "one divided": (
-        arc_with(lambda t, w: (((1 - w) * t).sin() / t.sin(), (w * t).sin())),
-        "You divide one of the two by sin(θ)",
-    ),
-    "cos": (
-        arc_with(lambda t, w: (((1 - w) * t).cos() / t.sin(), (w * t).cos() / t.sin())),
-        "You write cos for sin",
-    ),
-    "w outside": (
-        arc_with(lambda t, w: ((1 - w) * t.sin(), w * t.sin())),
-        "where w belongs inside",
-    ),
-    "degrees": (arc_with(lambda t, w: usual(t.rad2deg(), w)), "Your angle is in degrees"),
-    "cosine": (arc_with(lambda t, w: usual(t.cos(), w)), "You take cos(θ) for the angle"),
-    "stretched": (slerp_stretched, "You stretch the straight line"),
     "NaN": (arc_with(usual, unbounded_angle), "Your z is NaN"),
-    "z0": (lambda z0, z1, w: z0.clone(), "Your z is z0"),
-    "z1": (lambda z0, z1, w: z1.clone(), "Your z is z1"),
     "odd": (lambda z0, z1, w: 2 * my_slerp(z0, z1, w), "is not on the arc"),
     "at 0": (lambda z0, z1, w: my_slerp(z0, z1, w) + (w == 0), "At w = 0 your z is not z0"),
     "at 1": (lambda z0, z1, w: my_slerp(z0, z1, w) + (w == 1), "At w = 1 your z is not z1"),
