@@ -344,7 +344,7 @@ def _shape_hint(about: Any, name: str, got: list[int], wanted: list[int]) -> str
     if isinstance(about, str):
         return about
     if len(got) > len(wanted) and [n for n in got if n > 1] == [n for n in wanted if n > 1]:
-        return "Axes of length 1 are left over: `flatten`, or sum without `keepdim`."
+        return "Axes of length 1 are left over: `squeeze`, or sum without `keepdim`."
     return _about_shape(name, got, wanted) if about is None else about(got)
 
 

@@ -24,14 +24,13 @@ from course_lib.autoregressive.base import Autoregressive, BinaryAutoregressive
 from course_lib.exercises.attempt import (
     Attempt,
     Mistake,
-    check_gradients,
     check_randomness,
-    diagnose,
     fresh_seed,
     same,
+    take_number,
     take_tensor,
-    take_whole_number,
 )
+from course_lib.exercises.formula import Case, Wrong, formula, usual
 from course_lib.exercises.registry import exercise
 from course_lib.experiments.dependency import dependencies
 from course_lib.experiments.leak import fit_coins, leaky_masks
@@ -41,8 +40,6 @@ from course_lib.nn import bernoulli_log_prob, raster_mask
 
 __all__: list[str] = []
 
-Known = list[tuple[Tensor, str, str]]
-
 _BATCH = 7  # not the number of coordinates, so that swapped axes show
 
 
@@ -50,13 +47,6 @@ def _states(dim: int) -> Tensor:
     """All binary vectors ``[2^dim, dim]``; the first coordinate is the lowest bit of the index."""
     index = torch.arange(2**dim)[:, None]
     return (index // 2 ** torch.arange(dim) % 2).float()
-
-
-def _randomize(model: BinaryAutoregressive, scale: float, generator: torch.Generator) -> None:
-    """Give every parameter a random value of about ``scale``."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
 
 
 # --- The chain rule as a table -------------------------------------------------------------------
@@ -76,7 +66,7 @@ def _randomize(model: BinaryAutoregressive, scale: float, generator: torch.Gener
 def _check_predict_tables(attempt: Any, generator: torch.Generator) -> str:
     n = 10
     question = "How many histories does each pixel have, and how many in all?"
-    got, right = take_whole_number(attempt, 1, question), table_size(n)
+    got, right = take_number(attempt, question, low=1, whole=True), table_size(n)
     if got == right:
         return (
             f"1 + 2 + 4 + ... + {2 ** (n - 1)} = {right:,}. For the 64 pixels of a small digit it "
@@ -136,11 +126,108 @@ def _check_predict_tables(attempt: Any, generator: torch.Generator) -> str:
 # --- FVSBN ---------------------------------------------------------------------------------------
 
 
-@exercise(
+def _draw_fvsbn(generator: torch.Generator) -> list[Any]:
+    cases: list[Any] = []
+    for dim in (5, 3, 1):
+        x = _states(dim)[torch.randperm(2**dim, generator=generator)]
+        cases.append((x, *_normal(generator, (dim, dim), (dim,))))
+    b = torch.tensor([200.0, -200.0, 300.0, -250.0, 220.0])
+    W = 200 * torch.randn(5, 5, generator=generator)
+    return [*cases, Case((_states(5), W, b), fails=_LARGE)]
+
+
+def _normal(generator: torch.Generator, *shapes: Sequence[int]) -> list[Tensor]:
+    return [torch.randn(*shape, generator=generator) for shape in shapes]
+
+
+_LARGE = (
+    "Your log-probability is right for small logits, and wrong or not finite for logits in the "
+    "hundreds: σ(−200) is 0 in float32, and its logarithm is lost.",
+    "Never take the logarithm of a sigmoid: `F.logsigmoid(a)`, "
+    "`F.binary_cross_entropy_with_logits`, or x a − softplus(a).",
+)
+
+
+def _masked(mask: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """The log-probability with another part of W."""
+    return lambda x, W, b: bernoulli_log_prob(x @ mask(W).T + b, x)
+
+
+def _of_logits(log_p: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """Another function of x and of the right logits."""
+    return lambda x, W, b: log_p(x, x @ W.tril(-1).T + b)
+
+
+def _chosen(x: Tensor, logits: Tensor) -> Tensor:
+    return (x * logits.sigmoid() + (1 - x) * (-logits).sigmoid()).sum(1)
+
+
+def _not_fvsbn(got: Tensor, *_: Any) -> tuple[str, str]:
+    total = float(got.exp().sum())
+    reason = f"Your “probabilities” of all {len(got)} images add up to {total:.3g}, not to 1."
+    if abs(total - 1) < 1e-3:
+        reason = "Your probabilities add up to 1, but they are not those of W and b."
+    return reason, "Compute the conditionals of one image by hand, one by one."
+
+
+_BELOW = "Keep what is strictly below the diagonal, j < i: `W.tril(-1)`."
+_SUMS = "Your “probabilities” of all images don't add up to 1"
+# fmt: off
+_FVSBN_WRONG = [
+    Wrong(_masked(lambda W: W),
+          f"{_SUMS}: you use all of W, so pixels see themselves and later ones.", _BELOW),
+    Wrong(_masked(lambda W: W.tril()),
+          f"{_SUMS}: you keep the diagonal, so every pixel sees itself.", _BELOW),
+    Wrong(_masked(lambda W: W.triu(1)),
+          "You use the part above the diagonal: pixels depend on those after them.", _BELOW),
+    Wrong(_masked(lambda W: W.triu()),
+          f"{_SUMS}: you use the part above, with the diagonal.", _BELOW),
+    Wrong(_masked(lambda W: W.tril(-1).T),
+          "Your W is transposed: pixel i gets Σ_j W_ji x_j.",
+          "Row i of W belongs to output i: `x @ W.T`."),
+    Wrong(_masked(lambda W: W.T.tril(-1)),
+          "Your W is transposed before it is masked: pixel i gets W_ji in place of W_ij.",
+          "Row i of W belongs to output i: mask first, then `x @ masked.T`."),
+    Wrong(_masked(lambda W: W.T), f"{_SUMS}: W is transposed, and not masked.", _BELOW),
+    Wrong(lambda x, W, b: bernoulli_log_prob(x @ W.tril(-1).T, x),
+          "You forget b.", "Even a pixel without any history has a logit, b_i."),
+    Wrong(_masked(lambda W: 0 * W),
+          "You ignore W: all pixels are independent.", "Add Σ_{j<i} W_ij x_j."),
+    usual("sign", "Your value is the negative log-probability.", "That is the loss."),
+    usual("exp", "Your value is the probability, not its logarithm.",
+          "Stay in logarithms: the product of 784 probabilities is 0 in float32."),
+    usual("bits", "Your value is in bits."),
+    Wrong(_of_logits(lambda x, a: (x * F.logsigmoid(a)).sum(1)),
+          "You count only the pixels that are 1.",
+          "A pixel that is 0 contributes log(1 − σ(a))."),
+    Wrong(_of_logits(lambda x, a: F.logsigmoid(a).sum(1)),
+          "You add up log p(x_i = 1 | x_<i), whatever x_i is.",
+          "A pixel that is 0 contributes log(1 − σ(a))."),
+    Wrong(_of_logits(lambda x, a: bernoulli_log_prob(-a, x)),
+          "You swap zeros and ones.", "σ(a) is the probability of a 1."),
+    Wrong(_of_logits(lambda x, a: bernoulli_log_prob(a, x) / x.shape[1]),
+          "You average over the pixels.",
+          "The chain rule is a product over pixels: their logarithms are added."),
+    Wrong(_of_logits(lambda x, a: bernoulli_log_prob(a[:, 1:], x[:, 1:])),
+          "Your first pixel is left out.", "It has no history, and still a logit: b_0."),
+    Wrong(_of_logits(lambda x, a: bernoulli_log_prob(a[:, :-1], x[:, :-1])),
+          "Your last pixel is left out.", "The sum runs over all n pixels."),
+    Wrong(_of_logits(_chosen),
+          "You add up probabilities.", "Take the logarithm of each conditional first."),
+    Wrong(_of_logits(lambda x, a: _chosen(x, a).log()),
+          "You take the logarithm of a sum of probabilities.",
+          "Take the logarithm of each conditional first, then add them up."),
+    Wrong(_of_logits(lambda x, a: (x * a).sum(1)),
+          "You add up logits: the normalization is missing.",
+          "log p(x_i | x_<i) = x_i a_i − softplus(a_i)."),
+]
+# fmt: on
+
+formula(
     "01.fvsbn_log_prob",
     task="Write `fvsbn_log_prob`: the log-probability [B], in nats, of x [B, n] where "
     "p(x_i = 1 | x_<i) = σ(b_i + Σ_{j<i} W_ij x_j). Use of W [n, n] only the part below the "
-    "diagonal, and survive a logit of 200.",
+    "diagonal, and survive a logit of 200. Gradients flow.",
     signature="fvsbn_log_prob(x, W, b) -> [B]",
     solution=[FVSBN.__init__, FVSBN.logits, bernoulli_log_prob],
     hints=[
@@ -153,186 +240,125 @@ def _check_predict_tables(attempt: Any, generator: torch.Generator) -> str:
         "`F.logsigmoid(a)` doesn't underflow, log(σ(a)) does. Both cases in one: "
         "x a − softplus(a).",
     ],
+    right=_masked(lambda W: W.tril(-1)),
+    inputs=_draw_fvsbn,
+    result="log-probability",
+    axes="[B, n], [n, n], [n] -> [B]",
+    gradients=["W", "b"],
+    gradient_hint="W and b are learned through log p: no `detach`, no `.data`, no `.item()`.",
+    wrong=_FVSBN_WRONG,
+    otherwise=_not_fvsbn,
+    passes="The probabilities of all 2^5 images are right, and so add up to 1; gradients reach W "
+    "and b, and logits in the hundreds do no harm.",
 )
-def _check_fvsbn_log_prob(attempt: Attempt, generator: torch.Generator) -> str:
-    for dim in (5, 3, 1):
-        model = FVSBN(dim)
-        _randomize(model, 1.0, generator)
-        x = _states(dim)[torch.randperm(2**dim, generator=generator)]
-        W, b = model.linear.weight.detach(), model.linear.bias.detach()
-        got = take_tensor("log-probability", attempt(x, W, b), (len(x),), dtype=x.dtype)
-        if not same(got, model.log_prob(x)):
-            _diagnose_fvsbn(got.detach(), x, W, b)
-
-        W, b = model.linear.weight, model.linear.bias
-        sources = {"b": b} if dim == 1 else {"W": W, "b": b}
-        check_gradients(
-            "log-probability",
-            attempt(x, W, b),
-            model.log_prob(x),
-            sources,
-            "W and b are learned through log p: no `detach`, no `.data`, no `.item()`.",
-        )
-    _judge_large_logits(attempt, generator)
-    return (
-        "The probabilities of all 2^5 images are right, and so add up to 1; gradients reach W and "
-        "b, and logits in the hundreds do no harm."
-    )
-
-
-def _judge_large_logits(attempt: Attempt, generator: torch.Generator) -> None:
-    model, x = FVSBN(5), _states(5)
-    _randomize(model, 200.0, generator)
-    with torch.no_grad():
-        model.linear.bias.copy_(torch.tensor([200.0, -200.0, 300.0, -250.0, 220.0]))
-    W, b = model.linear.weight.detach(), model.linear.bias.detach()
-    got = attempt(x, W, b)
-    if isinstance(got, Tensor) and got.shape == (32,) and same(got, model.log_prob(x)):
-        return
-    raise Mistake(
-        "Your log-probability is right for small logits, and wrong or not finite for logits in the "
-        "hundreds: σ(−200) is 0 in float32, and its logarithm is lost.",
-        "Never take the logarithm of a sigmoid: `F.logsigmoid(a)`, "
-        "`F.binary_cross_entropy_with_logits`, or x a − softplus(a).",
-    )
-
-
-def _diagnose_fvsbn(got: Tensor, x: Tensor, W: Tensor, b: Tensor) -> None:
-    logits = x @ W.tril(-1).T + b
-    right = bernoulli_log_prob(logits, x)
-    below = "Keep what is strictly below the diagonal, j < i: `W.tril(-1)`."
-
-    def with_weights(W: Tensor) -> Tensor:
-        return bernoulli_log_prob(x @ W.T + b, x)
-
-    chosen = (x * logits.sigmoid() + (1 - x) * (-logits).sigmoid()).sum(1)
-    total = float(got.exp().sum())
-    sums = f"Your “probabilities” of all {len(x)} images add up to {total:.3g}, not to 1"
-    known = [
-        (
-            with_weights(W),
-            f"{sums}: you use all of W, so pixels see themselves and later ones.",
-            below,
-        ),
-        (
-            with_weights(W.tril()),
-            f"{sums}: you keep the diagonal, so every pixel sees itself.",
-            below,
-        ),
-        (
-            with_weights(W.triu(1)),
-            "You use the part above the diagonal: pixels depend on those after them.",
-            below,
-        ),
-        (with_weights(W.triu()), f"{sums}: you use the part above, with the diagonal.", below),
-        (
-            bernoulli_log_prob(x @ W.tril(-1) + b, x),
-            "Your W is transposed: pixel i gets Σ_j W_ji x_j.",
-            "Row i of W belongs to output i: `x @ W.T`.",
-        ),
-        (
-            with_weights(W.T.tril(-1)),
-            "Your W is transposed before it is masked: pixel i gets W_ji in place of W_ij.",
-            "Row i of W belongs to output i: mask first, then `x @ masked.T`.",
-        ),
-        (bernoulli_log_prob(x @ W + b, x), f"{sums}: W is transposed, and not masked.", below),
-        (
-            bernoulli_log_prob(logits - b, x),
-            "You forget b.",
-            "Even a pixel without any history has a logit, b_i.",
-        ),
-        (with_weights(0 * W), "You ignore W: all pixels are independent.", "Add Σ_{j<i} W_ij x_j."),
-        (-right, "Your value is the negative log-probability.", "That is the loss."),
-        (
-            right.exp(),
-            "Your value is the probability, not its logarithm.",
-            "Stay in logarithms: the product of 784 probabilities is 0 in float32.",
-        ),
-        (right / math.log(2), "Your value is in bits.", "Use the natural logarithm."),
-        (
-            (x * F.logsigmoid(logits)).sum(1),
-            "You count only the pixels that are 1.",
-            "A pixel that is 0 contributes log(1 − σ(a)).",
-        ),
-        (
-            F.logsigmoid(logits).sum(1),
-            "You add up log p(x_i = 1 | x_<i), whatever x_i is.",
-            "A pixel that is 0 contributes log(1 − σ(a)).",
-        ),
-        (
-            bernoulli_log_prob(-logits, x),
-            "You swap zeros and ones.",
-            "σ(a) is the probability of a 1.",
-        ),
-        (
-            right / x.shape[1],
-            "You average over the pixels.",
-            "The chain rule is a product over pixels: their logarithms are added.",
-        ),
-        (chosen, "You add up probabilities.", "Take the logarithm of each conditional first."),
-        (
-            chosen.log(),
-            "You take the logarithm of a sum of probabilities.",
-            "Take the logarithm of each conditional first, then add them up.",
-        ),
-        (
-            (x * logits).sum(1),
-            "You add up logits: the normalization is missing.",
-            "log p(x_i | x_<i) = x_i a_i − softplus(a_i).",
-        ),
-    ]
-    if abs(total - 1) < 1e-3:
-        otherwise = "Your probabilities add up to 1, but they are not those of W and b."
-    else:
-        otherwise = f"{sums}."
-    diagnose(got, known, (otherwise, "Compute the conditionals of one image by hand, one by one."))
 
 
 # --- NADE ----------------------------------------------------------------------------------------
 
 
-def _random_nade(dim: int, hidden: int, generator: torch.Generator) -> NADE:
-    model = NADE(dim, hidden)
-    _randomize(model, 1.0, generator)
-    return model
-
-
-@exercise(
-    "01.nade_logits",
-    task="Write `nade_logits`: the logits [B, n] b_i + V_i · σ(c + Σ_{j<i} x_j W_j) of x [B, n], "
-    "where W and V are [n, d], b is [n] and c is [d], at a cost of O(n d).",
-    signature="nade_logits(x, W, V, b, c) -> [B, n]",
-    solution=[NADE.logits, NADE.walk],
-    hints=[
-        "First write down what pixel 0 gets, then pixel 1. Which part can pixel 1 reuse?",
-        "The sum for pixel i + 1 is the sum for pixel i, plus x_i W_i. Start with a = c, the sum "
-        "for pixel 0.",
-        "In a loop: use a for pixel i first, and only then add x_i W_i to it (`a = a + ...`).",
-        "Without a loop: `torch.cumsum` of the terms x_j W_j over the pixels, shifted by one.",
-    ],
-)
-def _check_nade_logits(attempt: Attempt, generator: torch.Generator) -> str:
+def _draw_nade(generator: torch.Generator) -> list[tuple[Tensor, ...]]:
+    cases = []
     for dim, hidden in ((6, 4), (4, 5), (1, 3)):
-        model = _random_nade(dim, hidden, generator)
-        with torch.no_grad():  # of both signs, so that a ReLU shows
-            model.c.abs_()[0] *= -1
         x = torch.randint(2, (_BATCH, dim), generator=generator).float()
-        x[0], x[1] = 1, 0  # so that every term counts somewhere
-        parameters = [p.detach() for p in (model.W, model.V, model.b, model.c)]
-        got = take_tensor("result", attempt(x, *parameters), x.shape, dtype=x.dtype)
-        if not same(got, model.logits(x)):
-            _diagnose_nade(got.detach(), x, *parameters, attempt)
+        x[0, -1] = 1  # so that who adds to c in place, for the first image, changes it
+        shapes = (dim, hidden), (dim, hidden), (dim,), (hidden,)
+        cases.append((x, *_normal(generator, *shapes)))
+    return cases
 
-        names = {"W": model.W, "V": model.V, "b": model.b, "c": model.c}
-        if dim == 1:
-            del names["W"]  # nobody sees the only pixel
-        check_gradients(
-            "result",
-            attempt(x, model.W, model.V, model.b, model.c),
-            model.logits(x),
-            names,
-            "W, V, b and c are learned through the logits: no `detach`, no `.data`, no NumPy.",
-        )
+
+def _hidden(
+    sums: Callable[[Tensor, Tensor], Tensor], act: Callable[[Tensor], Tensor] = torch.sigmoid
+) -> Callable[..., Tensor]:
+    """Logits with other sums in the hidden layer, of the terms x_j W_j [B, n, d] and of c [d]."""
+    return lambda x, W, V, b, c: b + (V * act(sums(x[:, :, None] * W, c))).sum(2)
+
+
+def _before(terms: Tensor, by: int = 1) -> Tensor:
+    """Σ_{j ≤ i − by} of the terms, for each pixel i."""
+    return F.pad(terms, (0, 0, by, 0))[:, : terms.shape[1]].cumsum(1)
+
+
+def _places(terms: Tensor) -> Tensor:
+    return torch.arange(terms.shape[1])[:, None]
+
+
+_nade = _hidden(lambda t, c: c + _before(t))
+
+
+def _not_nade(
+    got: Tensor, right: Tensor, x: Tensor, *parameters: Tensor, attempt: Attempt
+) -> tuple[str, str]:
+    if leak := _find_leak(lambda points: attempt(points, *parameters), x):
+        return leak, _SHIFT
+    return (
+        "Your logits are not b_i + V_i · σ(c + Σ_{j<i} x_j W_j).",
+        "Take n = 2 and compute both logits by hand.",
+    )
+
+
+_SHIFT = "Use the running sum for pixel i first, and add x_i W_i after that."
+_HISTORY = "Σ_{j<i} x_j W_j: the pixels before i, all of them, and no others."
+_SIGMOID = "h_i = σ(c + Σ_{j<i} x_j W_j)."
+_START = "Start the running sum at c, then add nothing but x_i W_i."
+# fmt: off
+_NADE_WRONG = [
+    Wrong(_hidden(lambda t, c: c + t.cumsum(1)),
+          "Your sum for pixel i holds pixel i itself: it sees the answer.", _SHIFT),
+    Wrong(_hidden(lambda t, c: c + t.sum(1, keepdim=True)),
+          "Your sum runs over all pixels, whichever is to be predicted.", _HISTORY),
+    Wrong(_hidden(lambda t, c: c + t.sum(1, keepdim=True) - t.cumsum(1)),
+          "Your sum runs over the pixels after i.", _HISTORY),
+    Wrong(_hidden(lambda t, c: c + t.sum(1, keepdim=True) - _before(t)),
+          "Your sum runs over pixel i and those after it.", _HISTORY),
+    Wrong(_hidden(lambda t, c: c + t.sum(1, keepdim=True) - t),
+          "Your sum leaves out only pixel i itself.", _HISTORY),
+    Wrong(_hidden(lambda t, c: c + _before(t, 2)),
+          "Your sum stops one pixel too early, at i − 2.", _SHIFT),
+    Wrong(_hidden(lambda t, c: c + F.pad(t, (0, 0, 1, 0))[:, :-1]),
+          "Your sum holds only the pixel just before: nothing is carried on.",
+          "Add to the sum, and keep the result: `a = a + ...`."),
+    Wrong(_hidden(lambda t, c: c + t),
+          "Your hidden layer i sees pixel i, and nothing else.", _HISTORY),
+    Wrong(_hidden(lambda t, c: c + 0 * t),
+          "Your sum never grows: every hidden layer is σ(c).",
+          "`a.add(...)` returns a new tensor: keep it, `a = a + ...`."),
+    Wrong(_hidden(lambda t, c: _before(t)), "You forget c.", _SIGMOID),
+    Wrong(_hidden(lambda t, c: _before(t) + c * (_places(t) > 0)),
+          "Pixel 0 gets no c.", "The running sum starts at c, not at 0."),
+    Wrong(_hidden(lambda t, c: _before(t) + c * (_places(t) == 0)),
+          "Only pixel 0 gets c.", "Start the sum at c; keep it."),
+    Wrong(_hidden(lambda t, c: _before(t) + c * _places(t)),
+          "c is added with every pixel.", _START),
+    Wrong(_hidden(lambda t, c: _before(t) + c * (_places(t) + 1)),
+          "c is added with every pixel.", _START),
+    Wrong(lambda x, W, V, b, c: _nade(torch.ones_like(x), W, V, b, c),
+          "Your sum adds the rows of W, whatever x is.",
+          "A row counts where its pixel is 1: x_j W_j."),
+    usual("first", hint="Each example has sums of its own: they are [B, d]."),
+    Wrong(lambda x, W, V, b, c: _nade(x, V, W, b, c), "You swap W and V.",
+          "W_j is added where pixel j is 1; V_i multiplies the hidden layer."),
+    Wrong(lambda x, W, V, b, c: _nade(x, W, V, 0 * b, c), "You forget b.", "Add b_i to V_i · h_i."),
+    Wrong(_hidden(lambda t, c: c + _before(t), lambda a: a),
+          "The sigmoid of the hidden layer is missing.", _SIGMOID),
+    Wrong(_hidden(lambda t, c: c + _before(t), torch.relu),
+          "You use a ReLU in place of the sigmoid.", _SIGMOID),
+    Wrong(_hidden(lambda t, c: c + _before(t), torch.tanh),
+          "You use tanh in place of the sigmoid.", _SIGMOID),
+    Wrong(lambda x, W, V, b, c: _nade(x, W, torch.ones_like(V), b, c),
+          "You forget V.", "The logit is b_i + V_i · h_i, a product with row i of V."),
+    Wrong(lambda x, W, V, b, c: _nade(x, W, V, b.flip(0), c),
+          "Your b comes in reverse order.", "b_i belongs to pixel i."),
+    Wrong(lambda x, W, V, b, c: _nade(x, W, V / V.shape[1], b, c),
+          "You average over the hidden units.", "V_i · h_i is a sum."),
+    Wrong(lambda *inputs: _nade(*inputs).sigmoid(),
+          "Your result is the probabilities, not their logits.",
+          "Leave the last sigmoid out: the loss takes logits."),
+    usual("sign", "Your logits have the wrong sign.", "σ(logit) is p(x_i = 1)."),
+]
+# fmt: on
+
+
+def _praise_nade(attempt: Attempt, generator: torch.Generator) -> str:
     growth = _judge_cost(attempt, generator)
     return (
         f"Right, autoregressive, and cheap: with 4 times as many pixels you touch {growth:.1f} "
@@ -344,10 +370,10 @@ def _judge_cost(attempt: Attempt, generator: torch.Generator) -> float:
     """How many times the numbers touched grow for 4 times the pixels; O(n d): 4, O(n² d): 16."""
     counts, hidden = [], 64
     for dim in (32, 128):
-        model = _random_nade(dim, hidden, generator)
         x = torch.randint(2, (2, dim), generator=generator).float()
+        parameters = _normal(generator, (dim, hidden), (dim, hidden), (dim,), (hidden,))
         with torch.no_grad(), OperationCounter() as counter:
-            attempt(x, model.W, model.V, model.b, model.c)
+            attempt(x, *parameters)
         counts.append(counter.count)
     growth = counts[1] / counts[0]
     if growth < 8:
@@ -370,111 +396,6 @@ def _judge_cost(attempt: Attempt, generator: torch.Generator) -> float:
     )
 
 
-def _diagnose_nade(
-    got: Tensor, x: Tensor, W: Tensor, V: Tensor, b: Tensor, c: Tensor, attempt: Attempt
-) -> None:
-    terms = x[:, :, None] * W  # (B, n, d)
-    total = terms.cumsum(1)
-    before = total - terms
-    places = torch.arange(x.shape[1])[:, None]
-
-    def logits(sums: Tensor, act: Callable[[Tensor], Tensor] = torch.sigmoid) -> Tensor:
-        return b + (V * act(sums)).sum(2)
-
-    shift = "Use the running sum for pixel i first, and add x_i W_i after that."
-    history = "Σ_{j<i} x_j W_j: the pixels before i, all of them, and no others."
-    sigmoid = "h_i = σ(c + Σ_{j<i} x_j W_j)."
-    last = F.pad(terms[:, :-1], (0, 0, 1, 0))  # (B, n, d), the term of the pixel before alone
-    known = [
-        (
-            logits(c + total),
-            "Your sum for pixel i holds pixel i itself: it sees the answer.",
-            shift,
-        ),
-        (
-            logits(c + total[:, -1:].expand_as(total)),
-            "Your sum runs over all pixels, whichever is to be predicted.",
-            history,
-        ),
-        (
-            logits(c + total[:, -1:] - total),
-            "Your sum runs over the pixels after i.",
-            history,
-        ),
-        (
-            logits(c + total[:, -1:] - before),
-            "Your sum runs over pixel i and those after it.",
-            history,
-        ),
-        (logits(c + total[:, -1:] - terms), "Your sum leaves out only pixel i itself.", history),
-        (logits(c + before - last), "Your sum stops one pixel too early, at i − 2.", shift),
-        (
-            logits(c + last),
-            "Your sum holds only the pixel just before: nothing is carried on.",
-            "Add to the sum, don't replace it: `a = a + ...`.",
-        ),
-        (logits(c + terms), "Your hidden layer i sees pixel i, and nothing else.", history),
-        (logits(before), "You forget c.", sigmoid),
-        (
-            logits(before + c * (places > 0)),
-            "Pixel 0 gets no c.",
-            "The running sum starts at c, not at 0.",
-        ),
-        (
-            logits(before + c * (places == 0)),
-            "Only pixel 0 gets c.",
-            "Start the sum at c; keep it.",
-        ),
-        (
-            logits(before + c * places),
-            "c is added with every pixel.",
-            "Start the running sum at c, then add nothing but x_i W_i.",
-        ),
-        (
-            logits(before + c * (places + 1)),
-            "c is added with every pixel.",
-            "Start the running sum at c, then add nothing but x_i W_i.",
-        ),
-        (
-            logits(c + W.cumsum(0)[None] - W + 0 * terms),
-            "Your sum adds the rows of W, whatever x is.",
-            "A row counts where its pixel is 1: x_j W_j.",
-        ),
-        (logits(c + before) - b, "You forget b.", "Add b_i to V_i · h_i."),
-        (logits(c + before, lambda a: a), "The sigmoid of the hidden layer is missing.", sigmoid),
-        (logits(c + before, torch.relu), "You use a ReLU in place of the sigmoid.", sigmoid),
-        (logits(c + before, torch.tanh), "You use tanh in place of the sigmoid.", sigmoid),
-        (
-            b + (c + before).sigmoid().sum(2),
-            "You forget V.",
-            "The logit is b_i + V_i · h_i, a product with row i of V.",
-        ),
-        (
-            logits(c + before) - b + b.flip(0),
-            "Your b comes in reverse order.",
-            "b_i belongs to pixel i.",
-        ),
-        (
-            b + (V * (c + before).sigmoid()).mean(2),
-            "You average over the hidden units.",
-            "V_i · h_i is a sum.",
-        ),
-        (
-            logits(c + before).sigmoid(),
-            "Your result is the probabilities, not their logits.",
-            "Leave the last sigmoid out: the loss takes logits.",
-        ),
-        (-logits(c + before), "Your logits have the wrong sign.", "σ(logit) is p(x_i = 1)."),
-    ]
-    otherwise = (
-        "Your logits are not b_i + V_i · σ(c + Σ_{j<i} x_j W_j).",
-        "Take n = 2 and compute both logits by hand.",
-    )
-    if leak := _find_leak(lambda points: attempt(points, W, V, b, c), x):
-        otherwise = (leak, shift)
-    diagnose(got, known, otherwise)
-
-
 def _find_leak(function: Callable[[Tensor], Tensor], x: Tensor) -> str:
     """Name an output that depends on its own input or on a later one; empty if there is none."""
     try:
@@ -483,6 +404,31 @@ def _find_leak(function: Callable[[Tensor], Tensor], x: Tensor) -> str:
         return ""
     leaks = pattern.triu().nonzero().tolist()
     return f"Your logit {leaks[0][0]} depends on pixel {leaks[0][1]}." if leaks else ""
+
+
+formula(
+    "01.nade_logits",
+    task="Write `nade_logits`: the logits [B, n] b_i + V_i · σ(c + Σ_{j<i} x_j W_j) of x [B, n], "
+    "where W and V are [n, d], b is [n] and c is [d], at a cost of O(n d). Gradients flow.",
+    signature="nade_logits(x, W, V, b, c) -> [B, n]",
+    solution=[NADE.logits, NADE.walk],
+    hints=[
+        "First write down what pixel 0 gets, then pixel 1. Which part can pixel 1 reuse?",
+        "The sum for pixel i + 1 is the sum for pixel i, plus x_i W_i. Start with a = c, the sum "
+        "for pixel 0.",
+        "In a loop: use a for pixel i first, and only then add x_i W_i to it (`a = a + ...`).",
+        "Without a loop: `torch.cumsum` of the terms x_j W_j over the pixels, shifted by one.",
+    ],
+    right=_nade,
+    inputs=_draw_nade,
+    axes="[B, n], [n, d], [n, d], [n], [d] -> [B, n]",
+    gradients=["W", "V", "b", "c"],
+    gradient_hint="W, V, b and c are learned through the logits: no `detach`, no `.data`, no "
+    "NumPy.",
+    wrong=_NADE_WRONG,
+    otherwise=_not_nade,
+    passes=_praise_nade,
+)
 
 
 # --- MADE ----------------------------------------------------------------------------------------
@@ -533,22 +479,41 @@ def _take_masks(value: Any, degrees: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _flat(masks: Sequence[Tensor]) -> Tensor:
-    return torch.cat([mask.flatten() for mask in masks])
+    return torch.cat([mask.flatten().float() for mask in masks])
 
 
-def _compare(
-    degrees: Sequence[Tensor],
+def _take_flat(value: Any, degrees: Sequence[Tensor]) -> Tensor:
+    """The entries of all masks in a row."""
+    return _flat(_take_masks(value, degrees))
+
+
+def _unflat(flat: Tensor, degrees: Sequence[Tensor]) -> list[Tensor]:
+    """The masks that ``_take_flat`` made a row of."""
+    right = made_masks(degrees)
+    parts = flat.split([mask.numel() for mask in right])
+    return [part.reshape(mask.shape) for part, mask in zip(parts, right, strict=True)]
+
+
+def _compared(
     hidden: Callable[[Tensor, Tensor], Tensor],
     output: Callable[[Tensor, Tensor], Tensor],
     *,
-    outputs: Tensor | None = None,
-    below_outputs: Tensor | None = None,
-) -> list[Tensor]:
-    """Masks by two comparisons, ``compare(above [n_out, 1], below [1, n_in])``."""
-    outputs = degrees[0] if outputs is None else outputs
-    below_outputs = degrees[-1] if below_outputs is None else below_outputs
-    masks = [hidden(above[:, None], below[None, :]) for below, above in pairwise(degrees)]
-    return [mask.float() for mask in [*masks, output(outputs[:, None], below_outputs[None, :])]]
+    natural_inputs: bool = False,
+    natural_outputs: bool = False,
+) -> Callable[..., list[Tensor]]:
+    """Masks by two comparisons, ``compare(above [n_out, 1], below [1, n_in])``.
+
+    Inputs and outputs have the degrees 0, 1, 2, ... on request.
+    """
+
+    def answer(degrees: Sequence[Tensor]) -> list[Tensor]:
+        natural = torch.arange(len(degrees[0]))
+        layers = [natural if natural_inputs else degrees[0], *degrees[1:]]
+        outputs = natural if natural_outputs else degrees[0]
+        masks = [hidden(above[:, None], below[None, :]) for below, above in pairwise(layers)]
+        return [*masks, output(outputs[:, None], layers[-1][None, :])]
+
+    return answer
 
 
 def _all(above: Tensor, below: Tensor) -> Tensor:
@@ -560,102 +525,68 @@ _HIDDEN = "A hidden unit of degree m may see all units of degree m or less: ≥.
 _OUTPUT = "Output i must not see pixel i: strictly greater."
 
 
-def _made_mistakes(degrees: Sequence[Tensor]) -> list[tuple[list[Tensor], str, str]]:
-    natural = torch.arange(len(degrees[0]))
-    ge, gt, le, lt = torch.ge, torch.gt, torch.le, torch.lt
-    both = [natural, *degrees[1:]]
-    wrong_layer = "Your output layer compares with the degrees of the wrong layer."
-    last = "The outputs see the last hidden layer: `degrees[0]` against `degrees[-1]`."
-    reverse = "Your inequality points the wrong way: units see degrees above their own."
-    return [
-        (
-            _compare(degrees, gt, ge),
-            "You swap > and ≥: > is in the hidden layers, ≥ in the last.",
-            "It happens to be autoregressive, but with two hidden layers you lose connections. "
-            + _HIDDEN,
-        ),
-        (
-            _compare(degrees, ge, ge),
-            "Your last layer lets output i see pixel i: you use ≥ there.",
-            _OUTPUT,
-        ),
-        (_compare(degrees, gt, gt), "Your hidden layers use >, which loses connections.", _HIDDEN),
-        (
-            _compare(degrees, ge, lambda a, b: a > b + 1),
-            "Your output layer loses degrees.",
-            _OUTPUT,
-        ),
-        (_compare(degrees, le, lt), reverse, "Above ≥ below."),
-        (_compare(degrees, lt, lt), reverse, "Above ≥ below."),
-        (_compare(degrees, ge, lt), reverse, "Outputs: above > below."),
-        (_compare(degrees, le, gt), reverse, "Hidden units: above ≥ below."),
-        (
-            _compare(degrees, ge, gt, below_outputs=degrees[0]),
-            wrong_layer,
-            last,
-        ),
-        (_compare(degrees, ge, gt, below_outputs=degrees[1]), wrong_layer, last),
-        (
-            _compare(degrees, ge, gt, outputs=degrees[1]),
-            wrong_layer,
-            last,
-        ),
-        (
-            _compare(both, ge, gt),
-            "You ignore the degrees of the inputs: your inputs and outputs count 0, 1, 2, ...",
-            _ROLES,
-        ),
-        (
-            _compare(degrees, ge, gt, outputs=natural),
-            "Your outputs have degrees 0, 1, 2, ... in place of `degrees[0]`.",
-            _ROLES,
-        ),
-        (
-            [_compare(both, ge, gt)[0], *made_masks(degrees)[1:]],
-            "Your inputs have degrees 0, 1, 2, ... in place of `degrees[0]`.",
-            _ROLES,
-        ),
-        (_compare(degrees, _all, gt), "Your hidden layers see everything.", _HIDDEN),
-        (_compare(degrees, ge, _all), "Your output layer sees everything.", _OUTPUT),
-        (_compare(degrees, _all, _all), "Your masks hide nothing.", _HIDDEN),
-        (
-            [mask.T for mask in made_masks(degrees)],
-            "Your masks are transposed.",
-            "Rows are the units above: `above[:, None] >= below[None, :]`.",
-        ),
-        ([1 - mask for mask in made_masks(degrees)], "Your masks are inverted.", "1 lets through."),
-    ]
+_REVERSE = "Your inequality points the wrong way: units see degrees above their own."
+_IGNORED = "You ignore the degrees of the inputs: your inputs and outputs count 0, 1, 2, ..."
+# fmt: off
+_MADE_WRONG = [
+    Wrong(_compared(torch.gt, torch.ge),
+          "You swap > and ≥: > is in the hidden layers, ≥ in the last.",
+          "It happens to be autoregressive, but with two hidden layers you lose connections. "
+          + _HIDDEN),
+    Wrong(_compared(torch.ge, torch.ge),
+          "Your last layer lets output i see pixel i: you use ≥ there.", _OUTPUT),
+    Wrong(_compared(torch.gt, torch.gt),
+          "Your hidden layers use >, which loses connections.", _HIDDEN),
+    Wrong(_compared(torch.ge, lambda a, b: a > b + 1), "Your output layer loses degrees.", _OUTPUT),
+    Wrong(_compared(torch.le, torch.lt), _REVERSE, "Above ≥ below."),
+    Wrong(_compared(torch.lt, torch.lt), _REVERSE, "Above ≥ below."),
+    Wrong(_compared(torch.ge, torch.lt), _REVERSE, "Outputs: above > below."),
+    Wrong(_compared(torch.le, torch.gt), _REVERSE, "Hidden units: above ≥ below."),
+    Wrong(_compared(torch.ge, torch.gt, natural_inputs=True, natural_outputs=True),
+          _IGNORED, _ROLES),
+    Wrong(_compared(torch.ge, torch.gt, natural_outputs=True),
+          "Your outputs have degrees 0, 1, 2, ... in place of `degrees[0]`.", _ROLES),
+    Wrong(_compared(torch.ge, torch.gt, natural_inputs=True),
+          "Your inputs have degrees 0, 1, 2, ... in place of `degrees[0]`.", _ROLES),
+    Wrong(_compared(_all, torch.gt), "Your hidden layers see everything.", _HIDDEN),
+    Wrong(_compared(torch.ge, _all), "Your output layer sees everything.", _OUTPUT),
+    Wrong(_compared(_all, _all), "Your masks hide nothing.", _HIDDEN),
+    Wrong(lambda degrees: [1 - mask for mask in made_masks(degrees)],
+          "Your masks are inverted.", "1 lets through."),
+]
+# fmt: on
 
 
-def _same_shapes(
-    mistakes: list[tuple[list[Tensor], str, str]], right: Sequence[Tensor]
-) -> list[tuple[Tensor, str, str]]:
-    """Of the mistakes those that no check of shapes would have noticed, flattened."""
-    shapes = [mask.shape for mask in right]
-    return [(_flat(m), *said) for m, *said in mistakes if [mask.shape for mask in m] == shapes]
-
-
-def _random_degrees(
-    dim: int,
-    hidden: Sequence[int],
-    mistakes: Callable[[Sequence[Tensor]], Any],
-    right: Callable[[Sequence[Tensor]], list[Tensor]],
-    generator: torch.Generator,
-) -> list[Tensor]:
-    """Random degrees for which the right masks and all known mistakes differ from each other."""
-    for _ in range(1000):
+def _draw_degrees(generator: torch.Generator) -> list[tuple[list[Tensor]]]:
+    cases = []
+    for dim, hidden in ((6, [8, 7]), (6, [6, 6]), (4, [5]), (5, [9, 4, 8]), (2, [1])):
         order = torch.randperm(dim, generator=generator).tolist()
-        degrees = made_degrees(order, hidden, generator=generator)
-        known = {}
-        for value, reason, _ in _same_shapes(mistakes(degrees), right(degrees)):
-            known.setdefault(tuple(value.tolist()), set()).add(reason)
-        named_apart = all(len(reasons) == 1 for reasons in known.values())
-        if named_apart and tuple(_flat(right(degrees)).tolist()) not in known:
-            return degrees
-    raise RuntimeError("no degrees tell the right masks from the known mistakes")
+        for first in range(dim):  # each input comes first once: then every hidden unit sees it
+            turned = [*order[first:], *order[:first]]
+            cases.append((made_degrees(turned, hidden, generator=generator),))
+    return cases
 
 
-@exercise(
+def _not_made(got: Tensor, right: Tensor, degrees: list[Tensor]) -> tuple[str, str]:
+    masks, right_masks = _unflat(got, degrees), made_masks(degrees)
+    pattern = torch.linalg.multi_dot(masks[::-1]) > 0
+    leaks = pattern & (degrees[0][:, None] <= degrees[0][None, :])
+    if leaks.any():
+        i, j = leaks.nonzero()[0].tolist()
+        return (
+            f"Output {i}, of degree {int(degrees[0][i])}, is reached by input {j}, of degree "
+            f"{int(degrees[0][j])}.",
+            "Hidden units: above ≥ below. Outputs: above > below.",
+        )
+    layer = next(k for k in range(len(masks)) if not torch.equal(masks[k], right_masks[k]))
+    return (
+        f"Your masks are autoregressive, but mask {layer} has {int(masks[layer].sum())} ones "
+        f"where {int(right_masks[layer].sum())} are due.",
+        "Hidden units: above ≥ below. Outputs: above > below. All that is allowed is let through.",
+    )
+
+
+formula(
     "01.made_masks",
     task="Write `made_masks`: from `degrees`, a list with one integer tensor for the inputs and "
     "one for each hidden layer, the list of masks [n_out, n_in] of zeros and ones, that of the "
@@ -670,48 +601,80 @@ def _random_degrees(
         "`itertools.pairwise(degrees)` walks through neighbouring layers.",
         "The last mask compares `degrees[0]` with `degrees[-1]`, by >.",
     ],
+    right=made_masks,
+    inputs=_draw_degrees,
+    take=_take_flat,
+    result="masks",
+    wrong=_MADE_WRONG,
+    otherwise=_not_made,
+    passes="Whatever the order, products of your masks lead from input j to output i only if j "
+    "comes before i, and no connection is lost that could be kept.",
 )
-def _check_made_masks(attempt: Attempt, generator: torch.Generator) -> str:
-    for dim, hidden in ((6, [8, 7]), (6, [6, 6])):
-        degrees = _random_degrees(dim, hidden, _made_mistakes, made_masks, generator)
-        _judge_masks(attempt, degrees)
-    for dim, hidden in ((4, [5]), (5, [9, 4, 8]), (2, [1])):
-        order = torch.randperm(dim, generator=generator).tolist()
-        for first in range(dim):  # each input comes first once: then every hidden unit sees it
-            turned = [*order[first:], *order[:first]]
-            _judge_masks(attempt, made_degrees(turned, hidden, generator=generator))
+
+
+_ONLY = "Change the comparison of the output layer, and nothing else."
+_LAST = "The outputs compare `degrees[0]` with `degrees[-1]`, by ≥."
+# fmt: off
+_LEAKY_WRONG = [
+    Wrong(made_masks, "These masks are sound: no output sees its own input.",
+          "Use ≥ in place of > in the last layer."),
+    Wrong(_compared(torch.gt, torch.ge),
+          "You use ≥ in the last layer and > in the hidden ones: that is autoregressive again.",
+          "Keep ≥ in the hidden layers."),
+    Wrong(_compared(torch.gt, torch.gt),
+          "You made the hidden layers stricter: nothing leaks.", _ONLY),
+    Wrong(_compared(torch.ge, _all),
+          "Your last layer sees everything: outputs see later pixels, too.",
+          "Only the own pixel is to leak: ≥ in the last layer."),
+    Wrong(_compared(_all, _all), "Your masks hide nothing.", _ONLY),
+    Wrong(_compared(_all, torch.gt), "Your hidden layers see everything.", _ONLY),
+    Wrong(_compared(_all, torch.ge), "Your hidden layers see everything.", _ONLY),
+    Wrong(_compared(torch.ge, torch.eq),
+          "Your outputs see hidden units of their own degree only.", _LAST),
+    Wrong(_compared(torch.ge, torch.le), "Your outputs see the degrees above theirs.", _LAST),
+    Wrong(_compared(torch.ge, torch.lt), "Your outputs see the degrees above theirs.", _LAST),
+    Wrong(_compared(torch.ge, torch.ge, natural_inputs=True, natural_outputs=True),
+          _IGNORED, _ROLES),
+    Wrong(_compared(torch.ge, lambda a, b: a + 1 >= b), "Your outputs see one degree too many.",
+          "Only the own pixel is to leak: ≥ in the last layer."),
+]
+# fmt: on
+
+
+def _not_leaky(got: Tensor, right: Tensor, degrees: list[Tensor]) -> tuple[str, str]:
+    hidden = len(right) - len(degrees[0]) * len(degrees[-1])
+    which = "last mask is" if torch.equal(got[:hidden], right[:hidden]) else "hidden masks are"
     return (
-        "Whatever the order, products of your masks lead from input j to output i only if j comes "
-        "before i, and no connection is lost that could be kept."
+        f"Your {which} not the one to expect.",
+        "Hidden units: above ≥ below, as before. Outputs: above ≥ below, where it was >.",
     )
 
 
-def _judge_masks(attempt: Attempt, degrees: list[Tensor]) -> None:
-    masks, right = _take_masks(attempt(degrees), degrees), made_masks(degrees)
-    got = _flat(masks)
-    if torch.equal(got, _flat(right)):
-        return
-    pattern = torch.linalg.multi_dot(masks[::-1]) > 0
-    leaks = pattern & (degrees[0][:, None] <= degrees[0][None, :])
-    if leaks.any():
-        i, j = leaks.nonzero()[0].tolist()
-        otherwise = (
-            f"Output {i}, of degree {int(degrees[0][i])}, is reached by input {j}, of degree "
-            f"{int(degrees[0][j])}.",
-            "Hidden units: above ≥ below. Outputs: above > below.",
-        )
-    else:
-        layer = next(k for k in range(len(masks)) if not torch.equal(masks[k], right[k]))
-        otherwise = (
-            f"Your masks are autoregressive, but mask {layer} has {int(masks[layer].sum())} ones "
-            f"where {int(right[layer].sum())} are due.",
-            "Hidden units: above ≥ below. Outputs: above > below. All that is allowed is let "
-            "through.",
-        )
-    diagnose(got, _same_shapes(_made_mistakes(degrees), right), otherwise)
+def _every_degree(generator: torch.Generator, dim: int = 6) -> list[Tensor]:
+    """Degrees with hidden units of every degree, so that its own input reaches every output.
+
+    ``made_degrees`` leaves the highest out: its units would be of no use to an honest MADE.
+    """
+    return [torch.randperm(dim, generator=generator), torch.arange(dim).repeat(4)]
 
 
-@exercise(
+def _praise_leak(attempt: Attempt, generator: torch.Generator) -> str:
+    degrees = _every_degree(generator)
+    masks = _take_masks(attempt(degrees), degrees)
+    own = (masks[1] @ masks[0]).diagonal()
+    p = fit_coins(masks)
+    return (
+        f"Broken: all {int((own > 0).sum())} outputs now see their own pixel. A small MADE with "
+        f"your masks was just fitted to fair coins, all {len(p)} images of {len(own)} pixels. Each "
+        f"should get probability 1/{len(p)}; it claims about {p.mean():.2f} for each, and all "
+        f"together add up to {p.sum():.1f} instead of 1. Its loss looks wonderful, and means "
+        "nothing: what it calls p(x_i | x_<i) is p(x_i | x_<i, x_i), and to predict x_i it copies "
+        "x_i. Only conditionals on the past multiply to a distribution. When it samples, x_i is "
+        "not there yet."
+    )
+
+
+formula(
     "01.break_the_order",
     task="Break the order: write `leaky_masks(degrees)`, like `made_masks`, but with ≥ in place "
     "of > in the last layer, so that outputs see their own inputs.",
@@ -722,101 +685,106 @@ def _judge_masks(attempt: Attempt, degrees: list[Tensor]) -> None:
         "The hidden layers stay as they are: above ≥ below.",
         "The last mask compares `degrees[0][:, None] >= degrees[-1][None, :]`.",
     ],
+    right=leaky_masks,
+    inputs=lambda generator: [*_draw_degrees(generator)[:12], (_every_degree(generator),)],
+    take=_take_flat,
+    result="masks",
+    wrong=_LEAKY_WRONG,
+    otherwise=_not_leaky,
+    passes=_praise_leak,
 )
-def _check_break_the_order(attempt: Attempt, generator: torch.Generator) -> str:
-    for dim, hidden in ((6, [8, 7]), (6, [6, 6])):
-        degrees = _random_degrees(dim, hidden, _leaky_mistakes, leaky_masks, generator)
-        _judge_leak(attempt, degrees)
-    # Hidden units of every degree, the highest included, which made_degrees leaves out: its units
-    # would be of no use to an honest MADE. So every output is reached by its own input.
-    order, every = torch.randperm(dim, generator=generator), torch.arange(dim)
-    masks = _judge_leak(attempt, [order, every.repeat(4)])
-    own = (masks[1] @ masks[0]).diagonal()
-    p = fit_coins(masks)
-    return (
-        f"Broken: all {int((own > 0).sum())} outputs now see their own pixel. A small MADE with "
-        f"your masks was just fitted to fair coins, all {len(p)} images of {dim} pixels. Each "
-        f"should get probability 1/{len(p)}; it claims about {p.mean():.2f} for each, and all "
-        f"together add up to {p.sum():.1f} instead of 1. Its loss looks wonderful, and means "
-        "nothing: what it calls p(x_i | x_<i) is p(x_i | x_<i, x_i), and to predict x_i it copies "
-        "x_i. Only conditionals on the past multiply to a distribution. When it samples, x_i is "
-        "not there yet."
-    )
-
-
-def _leaky_mistakes(degrees: Sequence[Tensor]) -> list[tuple[list[Tensor], str, str]]:
-    natural = torch.arange(len(degrees[0]))
-    ge, gt, le, lt, eq = torch.ge, torch.gt, torch.le, torch.lt, torch.eq
-    only = "Change the comparison of the output layer, and nothing else."
-    last = "The outputs compare `degrees[0]` with `degrees[-1]`, by ≥."
-    return [
-        (
-            made_masks(degrees),
-            "These masks are sound: no output sees its own input.",
-            "Use ≥ in place of > in the last layer.",
-        ),
-        (
-            _compare(degrees, gt, ge),
-            "You use ≥ in the last layer and > in the hidden ones: that is autoregressive again.",
-            "Keep ≥ in the hidden layers.",
-        ),
-        (_compare(degrees, gt, gt), "You made the hidden layers stricter: nothing leaks.", only),
-        (
-            _compare(degrees, ge, _all),
-            "Your last layer sees everything: outputs see later pixels, too.",
-            "Only the own pixel is to leak: ≥ in the last layer.",
-        ),
-        (_compare(degrees, _all, _all), "Your masks hide nothing.", only),
-        (_compare(degrees, _all, gt), "Your hidden layers see everything.", only),
-        (_compare(degrees, _all, ge), "Your hidden layers see everything.", only),
-        (
-            _compare(degrees, ge, eq),
-            "Your outputs see hidden units of their own degree only.",
-            last,
-        ),
-        (_compare(degrees, ge, le), "Your outputs see the degrees above theirs.", last),
-        (_compare(degrees, ge, lt), "Your outputs see the degrees above theirs.", last),
-        (
-            _compare([natural, *degrees[1:]], ge, ge),
-            "You ignore the degrees of the inputs: your inputs and outputs count 0, 1, 2, ...",
-            _ROLES,
-        ),
-        (
-            _compare(degrees, ge, ge, below_outputs=degrees[1]),
-            "You compare outputs with the wrong layer.",
-            last,
-        ),
-        (
-            _compare(degrees, ge, ge, below_outputs=degrees[0]),
-            "You compare outputs with the wrong layer.",
-            last,
-        ),
-        (
-            _compare(degrees, ge, lambda a, b: a + 1 >= b),
-            "Your outputs see one degree too many.",
-            "Only the own pixel is to leak: ≥ in the last layer.",
-        ),
-    ]
-
-
-def _judge_leak(attempt: Attempt, degrees: list[Tensor]) -> list[Tensor]:
-    masks, right = _take_masks(attempt(degrees), degrees), leaky_masks(degrees)
-    got = _flat(masks)
-    if torch.equal(got, _flat(right)):
-        return masks
-    hidden_right = torch.equal(_flat(masks[:-1]), _flat(right[:-1]))
-    otherwise = (
-        f"Your {'last mask is' if hidden_right else 'hidden masks are'} not the one to expect.",
-        "Hidden units: above ≥ below, as before. Outputs: above ≥ below, where it was >.",
-    )
-    diagnose(got, _same_shapes(_leaky_mistakes(degrees), right), otherwise)
-    raise AssertionError  # diagnose always raises
 
 
 # --- PixelCNN ------------------------------------------------------------------------------------
 
 
-@exercise(
+def _shown(seen: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A mask that shows where ``seen(rows, columns, b)`` holds; b is 1 for mask B, 0 for A.
+
+    Rows and columns are counted from the centre.
+    """
+
+    def answer(size: int, mask: str) -> Tensor:
+        places = torch.arange(size) - size // 2
+        rows, columns = torch.meshgrid(places, places, indexing="ij")
+        return seen(rows, columns, int(mask == "B")).float()
+
+    return answer
+
+
+def _take_raster(value: Any, size: int, mask: str) -> Tensor:
+    hint = f"`torch.zeros(kernel_size, kernel_size)` is {size} × {size} zeros to start from."
+    return _take_mask("mask", value, (size, size), hint)
+
+
+def _not_raster(got: Tensor, right: Tensor, size: int, mask: str) -> tuple[str, str]:
+    i, j = (got != right).nonzero()[0].tolist()
+    return (
+        f"Your mask {mask} has a {int(got[i, j])} at row {i}, column {j} of the {size} × {size} "
+        f"kernel, where the centre is at {size // 2}, {size // 2}.",
+        "Does that pixel come before the centre? " + _RASTER,
+    )
+
+
+_RASTER = "Raster order goes row by row, and in a row from left to right."
+_FULL = "Every row above the centre comes before it, also right of it."
+_SHOWS = (
+    "Your mask A shows the centre; mask A hides it.",
+    "Mask A is for the first layer, whose input holds the pixel to predict.",
+)
+_HIDES = (
+    "Your mask B hides the centre; mask B shows it.",
+    "Mask B is for later layers, whose centre has not seen the pixel to predict.",
+)
+_ROW = ("Your mask shows all of the centre's row.", _RASTER)
+_NEIGHBOUR = ("Your mask shows the pixel right of the centre.", _RASTER)
+_LATER = ("Your mask shows later pixels.", _RASTER)
+_TRIANGLE = (
+    "Your mask is a triangle, as for a matrix of pixels against pixels.",
+    "Rows and columns are here the rows and columns of an image.",
+)
+# fmt: off
+_RASTER_WRONG = [
+    Wrong(lambda k, mask: raster_mask(k, "AB"[mask == "A"]), *_SHOWS),
+    Wrong(lambda k, mask: raster_mask(k, "B"), *_SHOWS),
+    Wrong(_shown(lambda r, c, b: (r < 0) | (r == 0) & (c <= b)), *_SHOWS),
+    Wrong(lambda k, mask: raster_mask(k, "A"), *_HIDES),
+    Wrong(lambda k, mask: raster_mask(k, mask).T, "Your mask goes column by column.", _RASTER),
+    Wrong(lambda k, mask: raster_mask(k, "AB"[mask == "A"]).T,
+          "Your mask goes column by column, and A and B are swapped.", _RASTER),
+    Wrong(lambda k, mask: raster_mask(k, mask).flip(0),
+          "Your mask shows the rows below the centre, not those above.", _RASTER),
+    Wrong(lambda k, mask: raster_mask(k, mask).flip(1),
+          "Your mask shows what is right of the centre in its row.", _RASTER),
+    Wrong(lambda k, mask: raster_mask(k, mask).flip(0, 1),
+          "Your mask shows what comes after the centre, not before.", _RASTER),
+    Wrong(lambda k, mask: 1 - raster_mask(k, mask),
+          "Your mask is inverted: it hides what comes before.", "1 lets through."),
+    Wrong(_shown(lambda r, c, b: (r == 0) & (c < b)),
+          "Your mask shows nothing of the rows above.", _FULL),
+    Wrong(_shown(lambda r, c, b: (r <= 0) & (c < 0) | (r == 0) & (c < b)),
+          "Of the rows above, your mask shows only what is left of the centre.", _FULL),
+    Wrong(_shown(lambda r, c, b: (r < 0) & (c <= 0) | (r == 0) & (c < b)),
+          "Of the rows above, your mask shows nothing right of the centre.", _FULL),
+    Wrong(_shown(lambda r, c, b: (r < 0) | (r == 0) & (c == 0) & (b > 0)),
+          "Your mask shows nothing left of the centre in its own row.",
+          "Pixels to the left come before it, too."),
+    Wrong(_shown(lambda r, c, b: r <= 0), *_ROW),
+    Wrong(_shown(lambda r, c, b: (r <= 0) & ((r != 0) | (c != 0) | (b > 0))), *_ROW),
+    Wrong(_shown(lambda r, c, b: (r < 0) | (r == 0) & ((c < b) | (c == 1))), *_NEIGHBOUR),
+    Wrong(_shown(lambda r, c, b: (r < 0) | (r == 0) & (c < 2 * b)), *_NEIGHBOUR),
+    Wrong(_shown(lambda r, c, b: r == r), *_LATER),
+    Wrong(_shown(lambda r, c, b: (r != 0) | (c != 0) | (b > 0)), *_LATER),
+    Wrong(_shown(lambda r, c, b: r > c - b), *_TRIANGLE),
+    Wrong(_shown(lambda r, c, b: r < c + b), *_TRIANGLE),
+    Wrong(_shown(lambda r, c, b: r >= c), *_TRIANGLE),
+    Wrong(_shown(lambda r, c, b: r <= c), *_TRIANGLE),
+    Wrong(_shown(lambda r, c, b: r != r),
+          "Your mask hides everything.", "Show the rows above the centre."),
+]
+# fmt: on
+
+formula(
     "01.raster_mask",
     task='Write `raster_mask`: the mask [k, k] of zeros and ones for a k × k kernel (k odd); "A" '
     'shows the pixels that come before the centre in raster order, "B" the centre as well.',
@@ -827,86 +795,15 @@ def _judge_leak(attempt: Attempt, degrees: list[Tensor]) -> list[Tensor]:
         "All rows above the centre are ones, in full width. The rows below are zeros.",
         "With c = k // 2: row c has ones in the columns before c, and for mask B in column c, too.",
     ],
+    right=raster_mask,
+    inputs=lambda generator: [(size, mask) for size in (5, 3, 7) for mask in ("A", "B")],
+    take=_take_raster,
+    result="mask",
+    wrong=_RASTER_WRONG,
+    otherwise=_not_raster,
+    passes="For every size your kernel sees the rows above and, in its own row, what is left of "
+    "it; B adds the centre.",
 )
-def _check_raster_mask(attempt: Attempt, generator: torch.Generator) -> str:
-    for size in (5, 3, 7):  # in 3 × 3 some mistakes look alike
-        for mask in ("A", "B"):
-            hint = (
-                f"`torch.zeros(kernel_size, kernel_size)` is {size} × {size} zeros to start from."
-            )
-            got = _take_mask("mask", attempt(size, mask), (size, size), hint)
-            right = raster_mask(size, mask)
-            if not torch.equal(got, right):
-                _diagnose_raster(got, right, size, mask)
-    return (
-        "For every size your kernel sees the rows above and, in its own row, what is left of it; "
-        "B adds the centre."
-    )
-
-
-def _diagnose_raster(got: Tensor, right: Tensor, size: int, mask: str) -> None:
-    centre = size // 2
-    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-    above, row, left = rows < centre, rows == centre, columns < centre
-    middle = row & (columns == centre)
-    shown = middle & (mask == "B")  # the centre, where the mask shows it
-    swapped = raster_mask(size, "A" if mask == "B" else "B")
-    shows, hides = ("shows", "hides") if mask == "A" else ("hides", "shows")
-    about = (
-        "Mask A is for the first layer, whose input holds the pixel to predict."
-        if mask == "A"
-        else "Mask B is for later layers, whose centre has not seen the pixel to predict."
-    )
-    order = "Raster order goes row by row, and in a row from left to right."
-    full = "Every row above the centre comes before it, also right of it."
-    no_right = "Of the rows above, your mask shows nothing right of the centre."
-    triangle = (
-        "Your mask is a triangle, as for a matrix of pixels against pixels.",
-        "Rows and columns are here the rows and columns of an image.",
-    )
-    known = [
-        (swapped, f"Your mask {mask} {shows} the centre; mask {mask} {hides} it.", about),
-        (right.T, "Your mask goes column by column.", order),
-        (swapped.T, "Your mask goes column by column, and A and B are swapped.", order),
-        (right.flip(0), "Your mask shows the rows below the centre, not those above.", order),
-        (right.flip(1), "Your mask shows what is right of the centre in its row.", order),
-        (right.flip(0, 1), "Your mask shows what comes after the centre, not before.", order),
-        (1 - right, "Your mask is inverted: it hides what comes before.", "1 lets through."),
-        (row & left | shown, "Your mask shows nothing of the rows above.", full),
-        (
-            (above | row) & left | shown,
-            "Of the rows above, your mask shows only what is left of the centre.",
-            full,
-        ),
-        ((above & (columns <= centre)) | (row & left) | shown, no_right, full),
-        (
-            above | shown,
-            "Your mask shows nothing left of the centre in its own row.",
-            "Pixels to the left come before it, too.",
-        ),
-        (above | row, "Your mask shows all of the centre's row.", order),
-        ((above | row) & (~middle | shown), "Your mask shows all of the centre's row.", order),
-        (
-            above | (row & (left | (columns == centre + 1))) | shown,
-            "Your mask shows the pixel right of the centre.",
-            order,
-        ),
-        (torch.ones(size, size), "Your mask shows later pixels.", order),
-        (~middle | shown, "Your mask shows later pixels.", order),
-        (rows > columns if mask == "A" else rows >= columns, *triangle),
-        (rows < columns if mask == "A" else rows <= columns, *triangle),
-        (rows >= columns, *triangle),
-        (rows <= columns, *triangle),
-        (torch.zeros(size, size), "Your mask hides everything.", "Show the rows above the centre."),
-    ]
-    known = [(value.float(), reason, hint) for value, reason, hint in known]
-    i, j = (got != right).nonzero()[0].tolist()
-    where = f"at row {i}, column {j} of the {size} × {size} kernel, where the centre is at {centre}"
-    otherwise = (
-        f"Your mask {mask} has a {int(got[i, j])} {where}, {centre}.",
-        "Does that pixel come before the centre? " + order,
-    )
-    diagnose(got, known, otherwise)
 
 
 @exercise(
@@ -924,7 +821,7 @@ def _diagnose_raster(got: Tensor, right: Tensor, size: int, mask: str) -> None:
     ],
 )
 def _check_blind_spot(attempt: Any, generator: torch.Generator) -> str:
-    got = take_whole_number(attempt, 0, "How many of the 24 pixels are never seen?")
+    got = take_number(attempt, "How many of the 24 are never seen?", low=0, whole=True)
     by_layers = {layers: int(blind_spot(layers=layers).sum()) for layers in range(1, 9)}
     before, right = 24, by_layers[8]
     if got == right:
@@ -1216,7 +1113,88 @@ def _diagnose_sample(
 # --- Bayes' rule ---------------------------------------------------------------------------------
 
 
-@exercise(
+def _draw_evidence(generator: torch.Generator) -> list[Any]:
+    classes = 5
+    log_prior = torch.randn(classes, generator=generator).mul(1.5).log_softmax(0)
+    cases: list[Any] = [(-3 * torch.rand(_BATCH, classes, generator=generator), log_prior)]
+    for low, high, width in ((-700, -50, 8.0), (-3000, -1000, 8.0), (-700, -50, 200.0)):
+        level = low + width + (high - low - width) * torch.rand(_BATCH, 1, generator=generator)
+        level[0], level[1] = low + width, high
+        log_likelihood = level - width * torch.rand(_BATCH, classes, generator=generator)
+        cases.append(Case((log_likelihood, log_prior), fails=_tiny))
+    return cases
+
+
+def _tiny(got: Any, right: Tensor, log_likelihood: Tensor, log_prior: Tensor) -> tuple[str, str]:
+    reason = (
+        "Right for log-likelihoods near 0, but where they are "
+        f"{log_likelihood.min():.0f} ... {log_likelihood.max():.0f} your result "
+    )
+    hint = (
+        "Subtract the largest number of each row before you take exponentials: `torch.logsumexp` "
+        "and `log_softmax` do."
+    )
+    if isinstance(got, Tensor) and not got.isfinite().all():
+        return f"{reason}is not finite: their exponentials are 0 in float32.", hint
+    return f"{reason}is off.", f"Do you clip something, or add a small number to save a log? {hint}"
+
+
+def _joint(change: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """An answer made of log p(x, y) [B, K]."""
+    return lambda likelihood, prior: change(likelihood + prior)
+
+
+def _not_a_posterior(got: Tensor, *_: Any) -> tuple[str, str]:
+    totals = got.exp().sum(1)
+    reason = f"The probabilities of your row 0 add up to {totals[0]:.3g}, not to 1."
+    if same(totals, torch.ones_like(totals), tolerance=1e-3):
+        reason = "Your rows are normalized, but ratios are not those of likelihood times prior."
+    return reason, "log p(y|x) = log p(x|y) + log p(y) − log p(x)."
+
+
+_EVIDENCE = "Subtract log p(x) = log Σ_y p(x|y) p(y), one number for each row."
+_PRIOR = "Add log p(y): a rare class needs stronger evidence."
+# fmt: off
+_BAYES_WRONG = [
+    Wrong(_joint(lambda j: j), "Your result is log p(x, y): the rows are not normalized.",
+          _EVIDENCE),
+    Wrong(lambda q, p: q, "Your result is the log-likelihood itself.", _PRIOR + " " + _EVIDENCE),
+    Wrong(lambda q, p: q.log_softmax(1), "You forget the prior.", _PRIOR),
+    Wrong(lambda q, p: q.log_softmax(1) + p, "Your log p(x) has no prior in it.", _EVIDENCE),
+    Wrong(lambda q, p: (q + 2 * p).log_softmax(1), "The prior counts twice.",
+          "Add log p(y) once, before you normalize."),
+    Wrong(lambda q, p: (q + p).log_softmax(1) + p, "The prior counts twice.",
+          "Add log p(y) once, before you normalize."),
+    Wrong(lambda q, p: (q - p).log_softmax(1), "Your prior has the wrong sign.",
+          "Bayes' rule multiplies with p(y): add its logarithm."),
+    Wrong(lambda q, p: (q + p.exp()).log_softmax(1), "You add the prior itself, not its logarithm.",
+          "`log_prior` is a logarithm already: add it as it is."),
+    Wrong(lambda q, p: (q * p).log_softmax(1), "You multiply logarithms.",
+          "Probabilities are multiplied, their logarithms are added."),
+    Wrong(_joint(lambda j: j.log_softmax(0)), "You normalize over the batch.",
+          "For one image the probabilities of all classes add up to 1: sum over axis 1."),
+    Wrong(_joint(lambda j: j - j.logsumexp((0, 1))),
+          "You normalize over batch and classes together.",
+          "Every image has a log p(x) of its own: `dim=1, keepdim=True`."),
+    usual("exp", "Your result is probabilities, not their logarithms.", "Stay in logarithms."),
+    usual("sign", hint="The logarithm of a probability is ≤ 0."),
+    usual("bits"),
+    Wrong(_joint(lambda j: j - j.amax(1, keepdim=True)),
+          "You subtract the largest joint, not log p(x).", _EVIDENCE),
+    Wrong(_joint(lambda j: j - j.sum(1, keepdim=True)),
+          "You subtract a sum of logarithms.", _EVIDENCE),
+    Wrong(_joint(lambda j: j - j.mean(1, keepdim=True)),
+          "You subtract a mean of logarithms.", _EVIDENCE),
+    Wrong(_joint(lambda j: j + j.logsumexp(1, keepdim=True)), "You add log p(x).",
+          "Bayes' rule divides by p(x): subtract."),
+    Wrong(_joint(lambda j: j - j.exp().sum(1, keepdim=True)),
+          "You subtract p(x) itself, not its logarithm.", _EVIDENCE),
+    Wrong(_joint(lambda j: j / j.sum(1, keepdim=True)), "You divide logarithms.",
+          "Division of probabilities is subtraction of logarithms."),
+]
+# fmt: on
+
+formula(
     "01.bayes_classifier",
     task="Write `log_posterior`: from log p(x|y) [B, K] and log p(y) [K], in nats, to log p(y|x) "
     "[B, K]. Log-likelihoods of images are numbers such as −700.",
@@ -1227,112 +1205,12 @@ def _diagnose_sample(
         "p(x) = Σ_y p(x|y) p(y): a sum of exponentials, one number for each row.",
         "exp(−700) is 0 in float32. `torch.logsumexp` subtracts the largest logarithm first.",
     ],
+    right=lambda likelihood, prior: log_posterior(likelihood.double(), prior.double()).float(),
+    inputs=_draw_evidence,
+    axes="[B, K], [K] -> [B, K]",
+    wrong=_BAYES_WRONG,
+    otherwise=_not_a_posterior,
+    tolerance=3e-3,  # float32 at −3000
+    passes="In every row the probabilities add up to 1, and ratios are those of likelihood times "
+    "prior, also where p(x|y) is far too small for float32.",
 )
-def _check_bayes_classifier(attempt: Attempt, generator: torch.Generator) -> str:
-    classes = 5
-    log_prior = torch.randn(classes, generator=generator).mul(1.5).log_softmax(0)
-    log_likelihood = -3 * torch.rand(_BATCH, classes, generator=generator)
-    got = attempt(log_likelihood, log_prior)
-    got = take_tensor("result", got, log_likelihood.shape, dtype=log_prior.dtype).detach()
-    if not same(got, log_posterior(log_likelihood.double(), log_prior.double())):
-        _diagnose_posterior(got, log_likelihood, log_prior)
-
-    for low, high, spread in ((-700, -50, 8.0), (-3000, -1000, 8.0), (-700, -50, 200.0)):
-        level = low + spread + (high - low - spread) * torch.rand(_BATCH, 1, generator=generator)
-        level[0], level[1] = low + spread, high
-        log_likelihood = level - spread * torch.rand(_BATCH, classes, generator=generator)
-        got = attempt(log_likelihood, log_prior)
-        right = log_posterior(log_likelihood.double(), log_prior.double())
-        if isinstance(got, Tensor) and same(got, right, tolerance=3e-3):
-            continue
-        bad = isinstance(got, Tensor) and not got.isfinite().all()
-        raise Mistake(
-            "Right for log-likelihoods near 0, but where they are "
-            f"{log_likelihood.min():.0f} ... {log_likelihood.max():.0f} your result "
-            f"{'is not finite' if bad else 'is off'}: their exponentials are 0 in float32.",
-            "Subtract the largest number of each row before you take exponentials: "
-            "`torch.logsumexp` and `log_softmax` do.",
-        )
-    return (
-        "In every row the probabilities add up to 1, and ratios are those of likelihood times "
-        "prior, also where p(x|y) is far too small for float32."
-    )
-
-
-def _diagnose_posterior(got: Tensor, log_likelihood: Tensor, log_prior: Tensor) -> None:
-    joint = log_likelihood + log_prior
-    right = joint.log_softmax(1)
-    evidence = "Subtract log p(x) = log Σ_y p(x|y) p(y), one number for each row."
-    prior = "Add log p(y): a rare class needs stronger evidence."
-    known = [
-        (joint, "Your result is log p(x, y): the rows are not normalized.", evidence),
-        (log_likelihood, "Your result is the log-likelihood itself.", prior + " " + evidence),
-        (log_likelihood.log_softmax(1), "You forget the prior.", prior),
-        (
-            log_likelihood.log_softmax(1) + log_prior,
-            "Your log p(x) has no prior in it.",
-            evidence,
-        ),
-        (
-            (joint + log_prior).log_softmax(1),
-            "The prior counts twice.",
-            "Add log p(y) once, before you normalize.",
-        ),
-        (right + log_prior, "The prior counts twice.", "Add log p(y) once, before normalizing."),
-        (
-            (log_likelihood - log_prior).log_softmax(1),
-            "Your prior has the wrong sign.",
-            "Bayes' rule multiplies with p(y): add its logarithm.",
-        ),
-        (
-            (log_likelihood + log_prior.exp()).log_softmax(1),
-            "You add the prior itself, not its logarithm.",
-            "`log_prior` is a logarithm already: add it as it is.",
-        ),
-        (
-            (log_likelihood * log_prior).log_softmax(1),
-            "You multiply logarithms.",
-            "Probabilities are multiplied, their logarithms are added.",
-        ),
-        (
-            joint.log_softmax(0),
-            "You normalize over the batch.",
-            "For one image the probabilities of all classes add up to 1: sum over axis 1.",
-        ),
-        (
-            joint - joint.logsumexp((0, 1)),
-            "You normalize over batch and classes together.",
-            "Every image has a log p(x) of its own: `dim=1, keepdim=True`.",
-        ),
-        (right.exp(), "Your result is probabilities, not their logarithms.", "Stay in logarithms."),
-        (-right, "Your result has the wrong sign.", "The logarithm of a probability is ≤ 0."),
-        (right / math.log(2), "Your result is in bits.", "Use the natural logarithm."),
-        (
-            joint - joint.amax(1, keepdim=True),
-            "You subtract the largest joint, not log p(x).",
-            evidence,
-        ),
-        (joint - joint.sum(1, keepdim=True), "You subtract a sum of logarithms.", evidence),
-        (joint - joint.mean(1, keepdim=True), "You subtract a mean of logarithms.", evidence),
-        (
-            joint + joint.logsumexp(1, keepdim=True),
-            "You add log p(x).",
-            "Bayes' rule divides by p(x): subtract.",
-        ),
-        (
-            joint - joint.exp().sum(1, keepdim=True),
-            "You subtract p(x) itself, not its logarithm.",
-            evidence,
-        ),
-        (
-            joint / joint.sum(1, keepdim=True),
-            "You divide logarithms.",
-            "Division of probabilities is subtraction of logarithms.",
-        ),
-    ]
-    totals = got.exp().sum(1)
-    if same(totals, torch.ones_like(totals), tolerance=1e-3):
-        otherwise = "Your rows are normalized, but ratios are not those of likelihood times prior."
-    else:
-        otherwise = f"The probabilities of your row 0 add up to {totals[0]:.3g}, not to 1."
-    diagnose(got, known, (otherwise, "log p(y|x) = log p(x|y) + log p(y) − log p(x)."))

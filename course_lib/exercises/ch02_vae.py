@@ -349,7 +349,7 @@ def _check_reparameterize(attempt: Attempt, generator: torch.Generator) -> str:
     def draw(mu: Tensor, log_var: Tensor, fresh: torch.Generator) -> Tensor:
         return take_tensor("z", attempt(mu, log_var, fresh), mu.shape, dtype=mu.dtype)
 
-    for shape in ((_REPARAMETERIZE_ROWS, 3), (2, 3, 5)):
+    for shape in ((_REPARAMETERIZE_ROWS, 3), (8, 2500, 3)):
         mu = _random(*shape, generator=generator, scale=2.0).requires_grad_()
         # |log σ²| of 1 to 3, so that σ is neither σ² nor 1.
         log_var = 1 + 2 * torch.rand(shape, generator=generator)
@@ -358,8 +358,8 @@ def _check_reparameterize(attempt: Attempt, generator: torch.Generator) -> str:
         z = draw(mu, log_var, torch.Generator().manual_seed(fresh_seed(generator)))
         sigma = (0.5 * log_var).exp()
         eps = ((z - mu) / sigma).detach()
-        if len(shape) == 2:
-            _judge_gaussian(z.detach(), mu.detach(), log_var.detach(), eps)
+        rows = [t.detach().movedim(-2, 0).flatten(1) for t in (z, mu, log_var, eps)]
+        _judge_gaussian(*rows)
         check_gradients(
             "z",
             z,
@@ -393,6 +393,15 @@ def _judge_gaussian(z: Tensor, mu: Tensor, log_var: Tensor, eps: Tensor) -> None
         far = (torch.corrcoef(eps.T) - torch.eye(eps.shape[1])).abs().max()
         if far > 7 / math.sqrt(len(eps)):
             raise Mistake("The coordinates of your z are correlated.", shared)
+        half = len(eps) // 2
+        for first, second in (
+            (eps[:half], eps[half:]),
+            (eps[::2], eps[1::2]),
+            (eps[:half], eps[half:].flip(0)),
+        ):
+            # A mean of products of independent draws, again with 7 deviations.
+            if (first * second).mean().abs() > 7 / math.sqrt(first.numel()):
+                raise Mistake("Two rows share a draw of ε, up to its sign.", shared)
         return
     sigma, from_zero = (0.5 * log_var).exp(), z - mu
     half = "`log_var` is log σ²: σ = exp(log_var / 2)."
@@ -523,6 +532,10 @@ _ELBO_WRONG = [
           "You swap zeros and ones.", "σ(a) is the probability of a 1."),
     Wrong(_fit(lambda a, x: (x * F.logsigmoid(a)).sum(1)),
           "You count only the bits that are 1.", "A bit that is 0 contributes log(1 − σ(a))."),
+    Wrong(_fit(lambda a, x: bernoulli_log_prob(a[:, 1:], x[:, 1:])),
+          "Your first pixel is left out.", "The sum runs over all D pixels."),
+    Wrong(_fit(lambda a, x: bernoulli_log_prob(a[:, :-1], x[:, :-1])),
+          "Your last pixel is left out.", "The sum runs over all D pixels."),
     Wrong(_fit(lambda a, x: (x * a).sum(1)), "The normalization of your bits is missing.", _BIT),
     Wrong(_fit(lambda a, x: -((a.sigmoid() - x) ** 2).sum(1)), _SQUARED, _BIT),
     Wrong(_fit(lambda a, x: -0.5 * ((a.sigmoid() - x) ** 2).sum(1)), _SQUARED, _BIT),

@@ -27,6 +27,7 @@ names the mistake that gives what the attempt gives. ``tests/exercises/laws.py``
 function of every table.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -196,7 +197,7 @@ class Formula:
         says = ["The right answer.", *(w.says for w in self.wrong)]
         functions = [self.right, *(w.answer for w in self.wrong)]
         by_gradient: dict[int, Any] = {}
-        for i, j in _not_apart([truths, *prints]):
+        for i, j in _not_apart([truths, *prints], max(1e-3, 3 * self.tolerance)):
             if says[i] == says[j]:
                 continue
             if not self.gradients:
@@ -325,7 +326,8 @@ class Formula:
             )
         advice = self.otherwise[name] if isinstance(self.otherwise, Mapping) else self.otherwise
         if callable(advice):
-            advice = advice(got.detach(), truth[k], *case.inputs)
+            own = {"attempt": attempt} if "attempt" in inspect.signature(advice).parameters else {}
+            advice = advice(got.detach(), truth[k], *map(_fresh, case.inputs), **own)
         raise Mistake(*advice)
 
     # --- Gradients ---
@@ -425,8 +427,8 @@ def formula(
         wrong: The table of mistakes. Mistakes that say the same may look alike, and of two that
             explain an answer equally well the first is named.
         otherwise: Reason and hint when nothing explains the values, or a function of ``(got,
-            right, *inputs)`` that gives them; where there are several results, one for each, under
-            its name.
+            right, *inputs)`` that gives them (and that may ask for ``attempt=``); where there are
+            several results, one for each, under its name.
         passes: What holds, in a sentence; or a function of ``(attempt, generator)`` that gives it,
             and may look further and raise ``Mistake``.
         result: What the messages call the result, or several in their order.
@@ -502,7 +504,7 @@ def _fresh(value: Any) -> Any:
     """A copy of an input for a function that may work in place."""
     if isinstance(value, Tensor):
         return value.detach().clone()
-    return list(value) if isinstance(value, list) else value
+    return [_fresh(item) for item in value] if isinstance(value, list) else value
 
 
 def _alike(a: Any, b: Any, tolerance: float = 1e-4) -> bool:
@@ -529,19 +531,21 @@ def _apart(a: Sequence[Any], b: Sequence[Any], tolerance: float = 1e-3) -> bool:
     )
 
 
-def _not_apart(values: Sequence[Sequence[Any]]) -> Iterator[tuple[int, int]]:
-    """The pairs of functions, by their values in each case, that no case tells apart."""
+def _not_apart(values: Sequence[Sequence[Any]], far: float) -> Iterator[tuple[int, int]]:
+    """The pairs of functions, by their values in each case, that no case sets so far apart."""
     rows = [_row(value) for value in values]
     for i, row in enumerate(rows):
         same_shapes = [j for j in range(i) if row and rows[j] and rows[j][0] == row[0]]
         if same_shapes:  # all of them at once
             others = torch.stack([rows[j][1] for j in same_shapes])
-            near = torch.isclose(others, row[1], rtol=1e-3, atol=1e-3, equal_nan=True).all(1)
+            near = torch.isclose(others, row[1], rtol=far, atol=far, equal_nan=True).all(1)
             yield from (
                 (i, j) for j, alike in zip(same_shapes, near.tolist(), strict=True) if alike
             )
         yield from (
-            (i, j) for j in range(i) if j not in same_shapes and not _apart(values[i], values[j])
+            (i, j)
+            for j in range(i)
+            if j not in same_shapes and not _apart(values[i], values[j], far)
         )
 
 

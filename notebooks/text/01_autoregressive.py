@@ -811,7 +811,7 @@ Markdown(
 # ## Exercises
 #
 # Each `check` judges your function on fresh random inputs and tells you which property broke. It accepts
-# every correct solution. `hint("01.made_masks")` helps; `solution("01.made_masks")` shows what
+# every correct solution; where models are trained through it, gradients must flow. `hint("01.made_masks")` helps; `solution("01.made_masks")` shows what
 # the library itself does. (Exercises 1 and 2, the two predictions, stand further up.)
 #
 # **3. The chain rule with logistic conditionals.** `W` is a full square; use only the part below the diagonal.

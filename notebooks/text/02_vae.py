@@ -675,7 +675,7 @@ show_figure(
 # ## Exercises
 #
 # Each `check` judges your function on fresh random inputs and tells you which property broke. It accepts every correct
-# solution. `hint("02.gaussian_kl")` helps; `solution("02.gaussian_kl")` shows what the library itself does. (Exercise 1 was the
+# solution; all but the score function are trained through, so gradients must flow. `hint("02.gaussian_kl")` helps; `solution("02.gaussian_kl")` shows what the library itself does. (Exercise 1 was the
 # prediction, further up.)
 #
 # **2. The divergence of two Gaussians**, $D_\mathrm{KL}(\mathcal{N}(\mu, \sigma^2) \,\|\, \mathcal{N}(m, s^2))$ in nats.

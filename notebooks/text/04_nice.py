@@ -772,7 +772,7 @@ Inpaint(
 # ## Exercises
 #
 # Each `check` judges your function on fresh random inputs and tells you which property broke. It accepts
-# every correct solution. `hint("04.additive_coupling")` helps; `solution("04.additive_coupling")` shows what
+# every correct solution; where models are trained through it, gradients must flow. `hint("04.additive_coupling")` helps; `solution("04.additive_coupling")` shows what
 # the library does.
 #
 # (Exercise 1 was the prediction, further up.)
@@ -838,8 +838,8 @@ def my_bits_per_dim(log_prob, dim, levels):
 check("04.bits_per_dim", my_bits_per_dim)
 
 # %% [markdown]
-# **7. Break it on purpose.** Write a density that integrates to 1 and is as likely as you please on the raw
-# grey values $k/16$. Then say in one sentence what is wrong with the claim "our model reaches 10,000 nats".
+# **7. Break it on purpose.** Write a density that integrates to 1 and, with spikes that are `width` wide, is as likely as you
+# please on the raw grey values $k/16$. Then say in one sentence what is wrong with the claim "our model reaches 10,000 nats".
 
 
 # %%

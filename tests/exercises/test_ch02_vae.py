@@ -128,6 +128,11 @@ def with_eps(eps):
     return lambda mu, log_var, g: mu + (log_var / 2).exp() * eps(mu, g)
 
 
+def both_signs(mu, generator):
+    half = torch.randn(len(mu) // 2, *mu.shape[1:], generator=generator)
+    return torch.cat([half, -half])
+
+
 def draw_undifferentiated(mu, log_var, generator):
     with torch.no_grad():
         return draw(mu, log_var, generator)
@@ -185,6 +190,22 @@ DRAW_WRONG = {
                 + torch.randn(*mu.shape[:-1], 1, generator=g) * math.sqrt(0.5)
             )
         ),
+        "correlated",
+    ),
+    "antithetic halves": (
+        with_eps(lambda mu, g: both_signs(mu, g)),
+        "Two rows share a draw of ε, up to its sign",
+    ),
+    "antithetic neighbours": (
+        with_eps(
+            lambda mu, g: (
+                both_signs(mu, g).reshape(2, -1, *mu.shape[1:]).transpose(0, 1).reshape(mu.shape)
+            )
+        ),
+        "Two rows share a draw of ε, up to its sign",
+    ),
+    "shared in images": (
+        with_eps(lambda mu, g: torch.randn(mu.shape[-2:], generator=g).expand(mu.shape)),
         "correlated",
     ),
     "torch.normal": (
