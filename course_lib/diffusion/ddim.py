@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from course_lib.diffusion.denoiser import Denoiser
 from course_lib.diffusion.sampling import check_sampling, first_state, sampler
 
 __all__ = ["ddim_invert", "ddim_sample", "ddim_step", "slerp"]
+
+MAX_GROWTH = 50  # of an error of eps in one step without ``clip``; diffusers cuts off by default
 
 
 def ddim_step(
@@ -78,16 +81,17 @@ def ddim_sample(
         Song, Meng, Ermon 2021, https://arxiv.org/abs/2010.02502, section 4.
 
     Args:
-        model: A model on a ``DiscreteSchedule``.
+        model: A model on any path.
         shape: ``(n, *event)``, of the whole batch.
-        steps: How many, from 1 to T.
+        steps: How many, at most T on a ``DiscreteSchedule``.
         eta: How much of DDPM's fresh noise is drawn, from 0 (none: what comes out is a function of
             the first noise) to 1. With all T steps and 1 this is DDPM.
-        spacing: How the steps are spread over time, as in ``ddim_times``.
+        spacing: How the steps are spread over time, as in the path's ``sampling_times``.
         y: Labels ``[n]``, for a network with classes.
         clip: Cut off every guess of x_0 at −``clip`` and ``clip``: 1 for images in [−1, 1]. None:
-            leave it.
-        z: The noise to start from; by default it is drawn.
+            leave it; refused where the guess of a network that predicts eps would be worthless, as
+            at the end of a cosine schedule, where a is nearly 0.
+        z: The state to start from, as ``ddim_invert`` ends in; by default noise is drawn.
         generator: Source of all noise.
 
     Yields:
@@ -105,6 +109,8 @@ def ddim_sample(
         raise ValueError(f"eta must be from 0 to 1, got {eta!r}")
     times = model.path.sampling_times(steps, spacing)
     points = model.path.points(times)
+    if clip is None and model.predicts in ("eps", "score"):
+        check_growth(points)
     x = first_state(model, shape, z, generator)
     yield x
     for i in reversed(range(steps)):
@@ -113,6 +119,23 @@ def ddim_sample(
         noise = model.noise(x.shape, generator) if eta and i else None
         x = ddim_step(x, x_0, now=points[i + 1], then=points[i], eta=eta, noise=noise)
         yield x
+
+
+def check_growth(points: Sequence[tuple[float, float]]) -> None:
+    """Require that no step multiplies an error of eps by more than ``MAX_GROWTH``.
+
+    The guess of x_0 is (x − b eps) / a; where a is nearly 0, an error of eps comes into the next
+    state a' b / a − b' times as large, and all later calls of the network see a state that no
+    training showed. The last step, to the data, is left out: nothing follows it.
+    """
+    for (a_then, b_then), (a, b) in pairwise(points[1:]):
+        growth = a_then * b / a - b_then if a else math.inf
+        if growth > MAX_GROWTH:
+            raise ValueError(
+                f"clip must be given where a step multiplies an error of eps by more than "
+                f"{MAX_GROWTH} (1 for images in [-1, 1]; far beyond the data it changes nothing), "
+                f"got None and {growth:.0f}"
+            )
 
 
 @sampler
@@ -133,10 +156,10 @@ def ddim_invert(
         Song et al. 2021, https://arxiv.org/abs/2010.02502, section 4.3.
 
     Args:
-        model: A model on a ``DiscreteSchedule``.
+        model: A model on any path.
         x: Data ``[n, *event]``.
-        steps: How many, from 1 to T.
-        spacing: How the steps are spread over time, as in ``ddim_times``.
+        steps: How many, at most T on a ``DiscreteSchedule``.
+        spacing: How the steps are spread over time, as in the path's ``sampling_times``.
         y: Labels ``[n]``, for a network with classes.
 
     Yields:

@@ -657,8 +657,10 @@ Markdown(table + f"\nMNIST: T = 1,000, by class. Real training images: {mnist_fl
 # - The noise is a latent of the data's size: invert by walking the ODE the other way, interpolate along the arc.
 #
 # **What does not work well.** Below ten steps Euler's method is too coarse. The inversion only closes in the
-# limit of many steps, and a `clip` of the guesses breaks it altogether. And the latent is as large as the image:
-# it is a code, but no summary.
+# limit of many steps. A `clip` on the way back does it no harm: over 20 steps a grey value of `ddpm_digits` is off by
+# 0.035 without and 0.034 with it. On a cosine schedule it is needed: $a$ is nearly 0 at the end, and $\hat x_0 =
+# (x - b \hat\varepsilon) / a$ multiplies the network's error. There `ddim_sample` of an $\varepsilon$-network asks for a
+# `clip`. And the latent is as large as the image: it is a code, but no summary.
 #
 # **Next, chapter 08:** let the number of steps go to infinity. Demolition becomes a stochastic differential
 # equation, construction another, and both samplers of this chapter fall out of it.

@@ -1,6 +1,7 @@
 """DDIM's times and steps: as DDPM at one end, as an ordinary differential equation at the other."""
 
 import math
+import re
 from itertools import pairwise
 
 import pytest
@@ -405,3 +406,21 @@ def test_broken_networks_stop_the_sampler():
     next(states), next(states)
     with refuses(message, PredictionError):
         next(states)
+
+
+def test_eps_at_the_end_of_a_cosine_schedule_asks_for_a_clip():
+    schedule = DiscreteSchedule.cosine(400)
+    message = (
+        "clip must be given where a step multiplies an error of eps by more than 50 (1 for images "
+        "in [-1, 1]; far beyond the data it changes nothing), got None and"
+    )
+    for steps in (5, 20, 100):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            ddim_sample(Denoiser(zero, schedule), (3, 2), steps=steps)
+    for model, clip in (
+        (Denoiser(zero, schedule), 1.0),
+        (Denoiser(zero, schedule, predicts="v"), None),
+    ):
+        assert last(ddim_sample(model, (3, 2), steps=5, clip=clip)).isfinite().all()
+    assert last(ddim_sample(Denoiser(zero, schedule), (3, 2), steps=1)).isfinite().all()
+    last(ddim_sample(Denoiser(zero, LINEAR), (3, 2), steps=2))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from course_lib.data import toy, toy_log_prob
-from course_lib.diffusion import Denoiser, convert, last
+from course_lib.diffusion import Denoiser, GaussianPath, IdealDenoiser, convert, ddim_sample, last
 from course_lib.nn import TimeMLP
 from course_lib.training import fit
 from tests.diffusion.conftest import (
@@ -103,3 +103,52 @@ def test_a_path_may_count_time_as_it_likes():
     model.predict(torch.zeros(1, 2), 80.0)
     assert seen[0].max() > 70
     assert seen[1].tolist() == [80.0]
+
+
+class Preserving(GaussianPath):
+    """VP: a = exp(−½∫β) with β from 0.1 to 20."""
+
+    def a(self, t):
+        return (-0.25 * t**2 * 19.9 - 0.05 * t).exp()
+
+    def b(self, t):
+        return (1 - self.a(t) ** 2).sqrt()
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5])
+@pytest.mark.parametrize(
+    ("path", "predicts"),
+    [(Straight(), "velocity"), (Preserving(), "eps")],
+    ids=["straight", "VP"],
+)
+def test_ddim_samples_on_any_path(path, predicts, eta):
+    """With the ideal denoiser: two clouds at ±2 of width 0.5 have their moments and shares."""
+    ideal = Denoiser(IdealDenoiser(2 * torch.tensor([[-1.0], [1.0]]), path, std=0.5), path).double()
+
+    def net(x, t):
+        return ideal.net(x, t) if predicts == "eps" else ideal.predict(x, t, target=predicts)
+
+    if predicts == "velocity":  # at t = 1, a = 0: eps is x, and the guess of x_0 the mean, 0
+
+        def net(x, t):
+            eps = ideal.net(x, t)
+            x_0 = torch.zeros_like(x) if t[0] == 1 else (x - t[0] * eps) / (1 - t[0])
+            return eps - x_0
+
+    model = Denoiser(net, path, predicts=predicts).double()
+    states = list(
+        ddim_sample(model, (4000, 1), steps=300, spacing="quadratic", eta=eta, generator=seeded())
+    )
+    end = path.b(torch.tensor(path.t_max, dtype=torch.float64)).item()
+    assert abs(states[0].std().item() / end - 1) < 0.04
+    x = states[-1]
+    assert abs((x > 0).double().mean().item() - 0.5) < 0.035
+    assert abs(x.abs().mean().item() - 2) < 0.06
+    assert abs((x.abs() - 2).std().item() - 0.5) < 0.06
+
+
+def test_the_times_of_a_path_end_where_it_does():
+    assert Straight().sampling_times(4) == [0.25, 0.5, 0.75, 1.0]
+    assert Straight().sampling_times(2, "quadratic") == [0.25, 1.0]
+    assert Exploding().sampling_times(2) == pytest.approx([40.001, 80.0])
+    assert Straight().points([0.25]) == [(1.0, 0.0), (0.75, 0.25)]
