@@ -333,12 +333,13 @@ class CourseWidget(anywidget.AnyWidget):
         # "</" would end the script element that holds the state.
         text = json.dumps(state, sort_keys=True).replace("</", "<\\/")
         module = self._esm.replace("export default ", "const widget = ")
+        alive = javascript("static.js")
         page = (
             '<!DOCTYPE html><html><head><meta charset="utf-8">'
             f"<style>html, body {{ margin: 0; overflow: hidden; }}\n{self._css}</style></head>"
             '<body><div id="widget"></div>'
             f'<script type="application/json" id="state">{text}</script>'
-            f'<script type="module">\n{module}\n{(HERE / "static.js").read_text("utf-8")}</script>'
+            f'<script type="module">\n{module}\n{alive}</script>'
             "</body></html>"
         )
         picture = base64.b64encode(self.still()).decode("ascii")

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from course_lib import widgets
-from course_lib.widgets.base import HERE, javascript
+from course_lib.widgets.base import javascript, stylesheet
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 
@@ -33,8 +33,8 @@ def stale_parts(name: str, page: str) -> list[str]:
     module = getattr(widgets, name).module
     parts = {
         module: javascript(module).replace("export default ", "const widget = "),
-        "base.css": (HERE / "base.css").read_text("utf-8"),
-        "static.js": (HERE / "static.js").read_text("utf-8"),
+        "its CSS": stylesheet(module),
+        "static.js": javascript("static.js"),
     }
     return [part for part, text in parts.items() if text not in page]
 
@@ -60,3 +60,6 @@ def test_a_stale_copy_is_found() -> None:
     assert stale_parts(name, page) == []
     assert stale_parts(name, page.replace("const GAP = ", "const gap = ")) == ["image_player.js"]
     assert stale_parts(name, page.replace("standIn: true", "")) == ["static.js"]
+    assert stale_parts(name, page.replace(".cw-stage { ", ".stage { ")) == ["its CSS"]
+    # A part that it does not import may change.
+    assert "function kernelLine(" not in page

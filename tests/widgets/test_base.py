@@ -255,7 +255,7 @@ def test_the_stored_form_holds_the_widget_and_its_data(player: widgets.ParticleP
     player.step = 1.0
     page = page_of(player)
     assert javascript(player.module).replace("export default", "const widget =") in page
-    assert (HERE / "static.js").read_text("utf-8") in page
+    assert javascript("static.js") in page
     text = re.search(r'id="state">(.*?)</script>', page)[1]
     state = json.loads(text)
     assert base64.b64decode(state["data"]) == player.data
