@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from course_lib.checks import check_number
+from course_lib.widgets.cells import shown
 from course_lib.widgets.palette import THEMES
 
 __all__ = [
@@ -351,6 +352,11 @@ class CourseWidget(anywidget.AnyWidget):
             f'srcdoc="{html.escape(page)}"></iframe>'
         )
 
+    def close(self) -> None:
+        """Take the widget from the page. Shown again, it opens again."""
+        super().close()
+        self.__dict__.pop("_repr_mimebundle_", None)  # ipywidgets puts None there
+
     def _repr_mimebundle_(self, **options: object) -> dict | tuple[dict, dict]:
         """The stored form, and beside it the live view where a kernel is to answer.
 
@@ -360,6 +366,9 @@ class CourseWidget(anywidget.AnyWidget):
         stored = {"text/html": self.static_html(), "text/plain": repr(self)}
         if os.environ.get("COURSE_WIDGETS") == "static":
             return stored
+        if self.comm is None:  # closed by its cell, and shown again from a variable
+            self.open()
+        shown(self)
         view, metadata = super()._repr_mimebundle_(**options)
         return view | stored, metadata
 
