@@ -3,23 +3,10 @@
 import { drawAxes, drawDigits, drawPlane, plane } from "./parts/axes.js";
 import { CLASS_COLOURS, PALETTE } from "./parts/colours.js";
 import { tidy, unpack } from "./parts/data.js";
+import { drag } from "./parts/drag.js";
 import { element, outline } from "./parts/outline.js";
 import { clockOf, playerBar } from "./parts/player.js";
-
-const STYLE = `
-.beta-costs {
-  position: absolute; display: grid; margin: 0; font-size: 12px; grid-template-columns: auto auto; align-content: start;
-  gap: 1px 12px; line-height: 18px; font-variant-numeric: tabular-nums;
-}
-.beta-costs span { white-space: nowrap; }
-.beta-costs .value { text-align: right; }
-.beta-costs .strong { font-weight: 600; }
-.beta-widget .cw-readout { display: none; }
-.beta-widget .cw-stage canvas { border-radius: 2px; }
-.course-widget .beta-tools { padding-top: 6px; gap: 10px; flex-wrap: wrap; }
-.beta-tools button { border: 1px solid var(--cw-line); padding: 0 12px; }
-.beta-hint { color: var(--cw-muted); font-size: 12px; }
-`;
+import STYLE from "./beta_explorer.css" with { type: "css" };
 
 // What each row of the costs says, from β, rate and distortion.
 const COSTS = [
@@ -251,20 +238,14 @@ function render({ model, el }) {
     return at.total;
   };
 
-  const view = outline({ model, el, layout, draw, maxWidth: 780 });
+  const view = outline({ model, el, style: STYLE, layout, draw, maxWidth: 780 });
   view.root.classList.add("beta-widget");
-  view.root.prepend(element("style", {}, STYLE));
   view.stage.append(costs);
 
   // --------------------------------------------------------------------------- pointer and controls
 
   // The curve is a slider, too: the model nearest to the pointer.
-  let held = false;
   const { canvas } = view;
-  const placeOf = (event) => {
-    const { left, top } = canvas.getBoundingClientRect();
-    return [event.clientX - left, event.clientY - top];
-  };
   const onCurve = ([x, y]) => {
     const box = at.curve;
     return x >= box.x && x <= box.x + box.width && y >= box.y && y <= box.y + box.height;
@@ -273,21 +254,15 @@ function render({ model, el }) {
     const away = spots().map(([px, py]) => Math.hypot(px - x, py - y));
     clock.seek(away.indexOf(Math.min(...away)));
   };
-  canvas.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0 || !onCurve(placeOf(event))) return;
-    event.preventDefault();
-    view.root.focus({ preventScroll: true });
-    canvas.setPointerCapture(event.pointerId);
-    held = true;
-    choose(placeOf(event));
+  drag(canvas, {
+    focus: view.root,
+    start: (place) => {
+      if (!onCurve(place)) return null;
+      choose(place);
+      return choose;
+    },
+    hover: (place) => (canvas.style.cursor = onCurve(place) ? "pointer" : "")
   });
-  canvas.addEventListener("pointermove", (event) => {
-    canvas.style.cursor = held || onCurve(placeOf(event)) ? "pointer" : "";
-    if (held) choose(placeOf(event));
-  });
-  for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
-    canvas.addEventListener(end, () => (held = false));
-  }
 
   const follow = element("button", { type: "button" }, "Axes follow the model");
   follow.addEventListener("click", () => {
@@ -304,8 +279,7 @@ function render({ model, el }) {
   const slider = view.controls.querySelector("input");
   slider.step = "1";
   slider.setAttribute("aria-label", "\u03b2");
-  model.on("change:fit", show);
-  view.onStop(() => model.off("change:fit", show));
+  view.follow(["fit"], show);
   show();
   return view.stop;
 }

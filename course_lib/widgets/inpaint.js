@@ -6,35 +6,7 @@ import { kernelLine } from "./parts/kernel.js";
 import { onKeys } from "./parts/keys.js";
 import { element, outline } from "./parts/outline.js";
 import { clockOf, playerBar } from "./parts/player.js";
-
-const STYLE = `
-.inpaint-body { display: flex; flex-wrap: wrap; gap: 8px 18px; align-items: flex-start; }
-.inpaint-body .cw-stage { flex: 4 1 240px; max-width: 330px; }
-.inpaint-body canvas { touch-action: none; cursor: crosshair; border-radius: 3px; }
-.inpaint-body canvas:focus { outline: none; }
-.inpaint-body canvas:focus-visible { outline: 2px solid var(--cw-accent); outline-offset: 2px; }
-.inpaint-side { flex: 1 1 200px; display: flex; flex-direction: column; gap: 10px; }
-.inpaint-name { color: var(--cw-muted); font-size: 12px; margin-bottom: 4px; }
-.inpaint-thumbs { display: flex; flex-wrap: wrap; gap: 5px; max-height: 138px; overflow-y: auto; padding: 3px; margin: -3px; }
-.inpaint-thumbs button {
-  padding: 0; width: 40px; border: 0; border-radius: 3px; background: none; cursor: pointer; line-height: 0;
-}
-.inpaint-thumbs button[aria-pressed="true"] { box-shadow: 0 0 0 2px var(--cw-plot), 0 0 0 4px var(--cw-accent); }
-.inpaint-thumbs .inpaint-thumb {
-  width: 100%; border-radius: 3px; image-rendering: pixelated; touch-action: auto; cursor: pointer;
-}
-.course-widget .inpaint-tools { flex-wrap: wrap; padding: 0; gap: 5px; }
-.inpaint-tools button { border: 1px solid var(--cw-line); padding: 0 8px; height: 28px; font-size: 12px; }
-.course-widget .inpaint-tools button[hidden] { display: none; }
-.inpaint-tools button:disabled { opacity: 0.45; cursor: default; }
-.inpaint-tools .inpaint-fill {
-  height: 34px; padding: 0 18px; border: 0; font-size: 13px; font-weight: 600;
-  background: var(--cw-button); color: #fff;
-}
-.inpaint-tools .inpaint-fill:hover:enabled { background: var(--cw-button); filter: brightness(1.1); }
-.inpaint-status { margin: 0; min-height: 38px; color: var(--cw-muted); overflow-wrap: anywhere; }
-.inpaint-status.failed { color: var(--cw-ink); border-left: 3px solid ${PALETTE.error}; padding-left: 8px; }
-`;
+import STYLE from "./inpaint.css" with { type: "css" };
 
 // What is asked and awaited, once per model, shared by all its views.
 const DESKS = new WeakMap();
@@ -228,8 +200,7 @@ function render({ model, el }) {
     }
   };
 
-  const view = outline({ model, el, layout: (width) => (Math.min(width, 330) * rows) / columns, draw });
-  view.root.prepend(element("style", {}, STYLE));
+  const view = outline({ model, el, style: STYLE, layout: (width) => (Math.min(width, 330) * rows) / columns, draw });
   view.root.style.setProperty("--cw-button", PALETTE.data);
   const side = element("div", { class: "inpaint-side" });
   const body = element("div", { class: "inpaint-body" });

@@ -4,6 +4,7 @@ import { drawAxes, drawPlane, plane } from "./parts/axes.js";
 import { throttledChanges } from "./parts/changes.js";
 import { PALETTE } from "./parts/colours.js";
 import { unpack } from "./parts/data.js";
+import { drag } from "./parts/drag.js";
 import { onKeys } from "./parts/keys.js";
 import { element, outline } from "./parts/outline.js";
 
@@ -24,11 +25,13 @@ const STYLE = `
 .between-large figcaption { margin-top: 5px; line-height: 17px; overflow-wrap: anywhere; }
 .between-name { display: block; font-weight: 600; }
 .between-fine { display: block; color: var(--cw-muted); font-size: 12px; font-variant-numeric: tabular-nums; }
-.between-widget .cw-stage canvas { touch-action: none; cursor: ew-resize; }
+.between-widget .cw-stage canvas { cursor: ew-resize; }
 .between-handle {
-  position: absolute; width: 16px; height: 16px; margin: -8px 0 0 -8px; border-radius: 50%;
-  pointer-events: none; background: var(--cw-ink); border: 2px solid var(--cw-plot);
-  box-shadow: 0 0 0 1px var(--cw-ink);
+  position: absolute; width: 24px; height: 24px; margin: -12px 0 0 -12px; border-radius: 50%; pointer-events: none;
+}
+.between-handle::after {
+  content: ""; position: absolute; inset: 4px; border-radius: 50%;
+  background: var(--cw-ink); border: 2px solid var(--cw-plot); box-shadow: 0 0 0 1px var(--cw-ink);
 }
 .between-handle:focus { outline: none; }
 .between-handle:focus-visible { outline: 2px solid var(--cw-accent); outline-offset: 3px; }
@@ -194,26 +197,14 @@ function render({ model, el }) {
   const goTo = (k) => change({ w: Math.max(0, Math.min(k, count - 1)) / (count - 1) });
   const choose = (pair) => change({ pair: (pair + pairs) % pairs });
 
-  let dragging = false;
-  const { canvas } = view;
-  const drag = (event) => goTo(Math.floor((event.clientX - canvas.getBoundingClientRect().left - box.x) / cell.width));
-  canvas.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    event.preventDefault(); // no text selection, no scrolling
-    dragging = true;
-    handle.focus({ preventScroll: true });
-    canvas.setPointerCapture(event.pointerId);
-    drag(event);
+  const point = ([x]) => goTo(Math.floor((x - box.x) / cell.width));
+  drag(view.canvas, {
+    focus: handle, end: send,
+    start: (place) => {
+      point(place);
+      return point;
+    }
   });
-  canvas.addEventListener("pointermove", (event) => {
-    if (dragging) drag(event);
-  });
-  for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
-    canvas.addEventListener(end, () => {
-      if (dragging) send();
-      dragging = false;
-    });
-  }
   onKeys(view, {
     ArrowLeft: () => goTo(position() - 1),
     ArrowRight: () => goTo(position() + 1),
@@ -290,10 +281,7 @@ function render({ model, el }) {
     buttons.forEach((node, i) => node.setAttribute("aria-pressed", String(i === pair)));
     view.redraw();
   };
-  for (const name of ["w", "pair"]) {
-    model.on(`change:${name}`, show);
-    view.onStop(() => model.off(`change:${name}`, show));
-  }
+  view.follow(["w", "pair"], show);
   show();
   return view.stop;
 }

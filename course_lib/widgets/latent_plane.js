@@ -5,6 +5,7 @@ import { drawAxes, drawDigits, drawPlane, plane } from "./parts/axes.js";
 import { throttledChanges } from "./parts/changes.js";
 import { PALETTE } from "./parts/colours.js";
 import { unpack } from "./parts/data.js";
+import { drag } from "./parts/drag.js";
 import { kernelLine } from "./parts/kernel.js";
 import { onKeys } from "./parts/keys.js";
 import { element, outline } from "./parts/outline.js";
@@ -16,13 +17,15 @@ const STYLE = `
 .latent-body { display: flex; flex-wrap: wrap; gap: 10px 22px; align-items: flex-start; }
 .latent-body .cw-stage { flex: 1 1 300px; min-width: 0; max-width: 440px; }
 .latent-body canvas { border-radius: 2px; }
-.latent-body .cw-stage canvas { touch-action: none; cursor: crosshair; }
+.latent-body .cw-stage canvas { cursor: crosshair; }
 .latent-handle {
-  position: absolute; width: 18px; height: 18px; margin: -9px 0 0 -9px; border-radius: 50%;
-  pointer-events: none; background: ${PALETTE.latent}; border: 2px solid var(--cw-plot);
-  box-shadow: 0 0 0 1px ${PALETTE.latent};
+  position: absolute; width: 24px; height: 24px; margin: -12px 0 0 -12px; border-radius: 50%; pointer-events: none;
 }
-.latent-end { width: 16px; height: 16px; margin: -8px 0 0 -8px; border-radius: 3px; transform: rotate(45deg); }
+.latent-handle::after {
+  content: ""; position: absolute; inset: 3px; border-radius: 50%; background: ${PALETTE.latent};
+  border: 2px solid var(--cw-plot); box-shadow: 0 0 0 1px ${PALETTE.latent};
+}
+.latent-end::after { inset: 4px; border-radius: 3px; transform: rotate(45deg); }
 .latent-handle:focus { outline: none; }
 .latent-handle:focus-visible { outline: 2px solid var(--cw-accent); outline-offset: 3px; }
 .latent-handle[hidden] { display: none; }
@@ -326,37 +329,22 @@ function render({ model, el }) {
   const moveTo = (name, z) =>
     change({ [name]: z.map((value) => Math.max(-extent, Math.min(value, extent))) });
 
-  let grip = null; // what is dragged: {name, by}, `by` from the pointer to the middle of the handle
-  const { canvas } = view;
-  const placeOf = (event) => {
-    const { left, top } = canvas.getBoundingClientRect();
-    return [event.clientX - left, event.clientY - top];
-  };
-  const drag = ([x, y]) => moveTo(grip.name, plane(range, box).toPlane(x + grip.by[0], y + grip.by[1]));
-  canvas.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    event.preventDefault(); // no text selection, no scrolling
-    const [x, y] = placeOf(event);
-    const to = plane(range, box);
-    const from = (name) => [to.x(model.get(name)[0]) - x, to.y(model.get(name)[1]) - y];
-    // The nearest handle within reach is taken where it is; else z comes to the pointer.
-    const near = Object.keys(handles)
-      .filter((name) => !handles[name].hidden && Math.hypot(...from(name)) < 14)
-      .sort((a, b) => Math.hypot(...from(a)) - Math.hypot(...from(b)));
-    grip = near.length ? { name: near[0], by: from(near[0]) } : { name: "z", by: [0, 0] };
-    handles[grip.name].focus({ preventScroll: true });
-    canvas.setPointerCapture(event.pointerId);
-    drag([x, y]);
+  drag(view.canvas, {
+    focus: null, end: send,
+    start: ([x, y]) => {
+      const to = plane(range, box);
+      const from = (name) => [to.x(model.get(name)[0]) - x, to.y(model.get(name)[1]) - y];
+      // The nearest handle within reach is taken where it is; else z comes to the pointer.
+      const near = Object.keys(handles)
+        .filter((name) => !handles[name].hidden && Math.hypot(...from(name)) < 14)
+        .sort((a, b) => Math.hypot(...from(a)) - Math.hypot(...from(b)));
+      const [name, by] = near.length ? [near[0], from(near[0])] : ["z", [0, 0]];
+      const move = ([px, py]) => moveTo(name, plane(range, box).toPlane(px + by[0], py + by[1]));
+      handles[name].focus({ preventScroll: true });
+      move([x, y]);
+      return move;
+    }
   });
-  canvas.addEventListener("pointermove", (event) => {
-    if (grip) drag(placeOf(event));
-  });
-  for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
-    canvas.addEventListener(end, () => {
-      if (grip) send();
-      grip = null;
-    });
-  }
 
   const step = (right, up) => (event) => {
     const name = event.target === handles.z_end ? "z_end" : "z";
@@ -487,10 +475,7 @@ function render({ model, el }) {
     view.redraw();
   };
   view.onStop(desk.listen(show));
-  for (const name of ["show_map", "show_points"]) {
-    model.on(`change:${name}`, show);
-    view.onStop(() => model.off(`change:${name}`, show));
-  }
+  view.follow(["show_map", "show_points"], show);
   view.onStop(() => cancelAnimationFrame(painted));
   view.onStop(send);
   desk.ask();

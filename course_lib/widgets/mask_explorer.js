@@ -4,6 +4,7 @@ import { throttledChanges } from "./parts/changes.js";
 import { PALETTE } from "./parts/colours.js";
 import { onKeys } from "./parts/keys.js";
 import { element, outline } from "./parts/outline.js";
+import STYLE from "./mask_explorer.css" with { type: "css" };
 
 // -------------------------------------------------------------------------------- the mathematics
 
@@ -139,17 +140,6 @@ function sentence(net, focus, names, strict) {
 }
 
 // --------------------------------------------------------------------------------------- the look
-
-const STYLE = `
-.mask-words { min-height: 4.2em; margin: 8px 2px 0; padding-left: 8px; border-left: 3px solid transparent; }
-.mask-words.mask-leak { border-color: ${PALETTE.error}; }
-.mask-hint { margin: 8px 2px 0; color: var(--cw-muted); font-size: 12px; }
-.course-widget .mask-controls { flex-wrap: wrap; gap: 6px 18px; }
-.mask-group { display: inline-flex; flex-wrap: wrap; align-items: center; gap: 4px; }
-.mask-group > span { color: var(--cw-muted); margin-right: 2px; white-space: nowrap; }
-.mask-controls button { padding: 0 9px; border: 1px solid var(--cw-line); white-space: nowrap; }
-.mask-controls button.mask-wrong[aria-pressed="true"] { color: ${PALETTE.error}; border-color: ${PALETTE.error}; }
-`;
 
 const GUTTER = 56; // for the names of the layers
 const LABEL = 30; // for the names of the matrix's rows
@@ -380,9 +370,8 @@ function render({ model, el }) {
   }
 
   const view = outline({
-    model, el, draw, maxWidth: 920, layout: (width) => arrange(width, widths).height
+    model, el, style: STYLE, draw, maxWidth: 920, layout: (width) => arrange(width, widths).height
   });
-  view.root.prepend(element("style", {}, STYLE));
   view.canvas.style.touchAction = "pan-y"; // inputs are dragged sideways
 
   // ------------------------------------------------------------------------------------ the pointer
@@ -575,10 +564,7 @@ function render({ model, el }) {
     view.redraw();
   }
 
-  for (const name of ["order", "mask_set", "strict", "selected"]) {
-    model.on(`change:${name}`, show);
-    view.onStop(() => model.off(`change:${name}`, show));
-  }
+  view.follow(["order", "mask_set", "strict", "selected"], show);
   view.onStop(send);
   show();
   return view.stop;

@@ -7,42 +7,10 @@ import { kernelLine } from "./parts/kernel.js";
 import { onKeys } from "./parts/keys.js";
 import { element, outline } from "./parts/outline.js";
 import { clockOf, playerBar } from "./parts/player.js";
+import STYLE from "./pixel_by_pixel.css" with { type: "css" };
 
 const SHOWN = 8; // continuations in the strip
 const NO_KERNEL = "Rewriting needs a running kernel: run this cell.";
-
-const STYLE = `
-.pixel-body { display: flex; flex-wrap: wrap; gap: 10px 26px; align-items: flex-start; }
-.pixel-body .cw-stage { flex: 1 1 420px; min-width: 0; }
-.pixel-label {
-  position: absolute; line-height: 18px; white-space: nowrap; color: var(--cw-muted); font-size: 12px;
-  font-variant-numeric: tabular-nums;
-}
-.pixel-label.strong { color: var(--cw-ink); font-size: 13px; }
-.pixel-side { flex: 0 1 196px; display: flex; flex-wrap: wrap; gap: 8px 26px; align-items: flex-start; }
-.pixel-body.narrow .pixel-side { flex: 1 1 100%; }
-.pixel-name { line-height: 18px; margin-bottom: 2px; white-space: nowrap; color: var(--cw-muted); font-size: 12px; }
-.pixel-side canvas { display: block; width: 100%; image-rendering: pixelated; border-radius: 2px; }
-.pixel-mean { width: 178px; }
-.pixel-mean canvas { width: 142px; border: 1px solid var(--cw-line); }
-.pixel-thumbs { display: grid; grid-template-columns: repeat(4, 40px); gap: 6px; padding: 4px; margin: -4px; }
-.pixel-thumbs button {
-  padding: 0; border: 0; border-radius: 2px; background: none; cursor: pointer; line-height: 0;
-  box-shadow: 0 0 0 1px var(--cw-line);
-}
-.pixel-thumbs button[aria-pressed="true"] { box-shadow: 0 0 0 1px var(--cw-plot), 0 0 0 3px ${PALETTE.model}; }
-.course-widget .pixel-tools { flex-wrap: wrap; gap: 6px 12px; }
-.pixel-tools button { border: 1px solid var(--cw-line); padding: 0 12px; }
-.pixel-tools button:disabled { opacity: 0.45; cursor: default; }
-.pixel-tools select {
-  height: 30px; margin-left: 6px; padding: 0 6px; border: 1px solid var(--cw-line); border-radius: 6px;
-  background: var(--cw-plot); color: var(--cw-ink); font: inherit;
-}
-.pixel-tools select:focus-visible { outline: 2px solid var(--cw-accent); outline-offset: 2px; }
-.pixel-status { flex: 1 1 100%; margin: 0; min-height: 20px; overflow-wrap: anywhere; }
-.pixel-status.failed { border-left: 3px solid ${PALETTE.error}; padding-left: 8px; }
-.pixel-hint { margin: 6px 0 0; color: var(--cw-muted); font-size: 12px; }
-`;
 
 // ------------------------------------------------------------------------------ asking the kernel
 
@@ -280,8 +248,7 @@ function render({ model, el }) {
     return foot + FOOT - 4;
   };
 
-  const view = outline({ model, el, layout, draw, maxWidth: 900 });
-  view.root.prepend(element("style", {}, STYLE));
+  const view = outline({ model, el, style: STYLE, layout, draw, maxWidth: 900 });
   const side = element("div", { class: "pixel-side" });
   const body = element("div", { class: "pixel-body" });
   view.root.insertBefore(body, view.stage);
@@ -446,8 +413,7 @@ function render({ model, el }) {
   view.controls.querySelector("input").step = "1";
   view.onStop(desk.listen(show));
   view.onStop(clock.listen(show));
-  model.on("change:status", show);
-  view.onStop(() => model.off("change:status", show));
+  view.follow(["status"], show);
   show();
   return view.stop;
 }

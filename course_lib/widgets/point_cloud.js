@@ -5,9 +5,11 @@ import { throttledChanges } from "./parts/changes.js";
 import { PALETTE, colourTable } from "./parts/colours.js";
 import { atStep, tidy, unpack } from "./parts/data.js";
 import { dotStamp } from "./parts/dots.js";
+import { drag } from "./parts/drag.js";
 import { onKeys } from "./parts/keys.js";
 import { element, outline } from "./parts/outline.js";
 import { playerBar } from "./parts/player.js";
+import STYLE from "./point_cloud.css" with { type: "css" };
 
 // The eye's distance from the middle of a box whose longest side is 2, and half the height of what it
 // sees. point_cloud.py has the same numbers.
@@ -16,18 +18,6 @@ const ZOOMS = [0.5, 8];
 const COLOURS = 32;
 const LAYERS = 8; // of depth, each with dots of its own size and strength
 const SLICES = 256; // of depth, to draw the far ones first
-
-const STYLE = `
-.cloud-widget .cw-stage canvas { cursor: grab; touch-action: none; border-radius: 3px; }
-.cloud-widget .cw-stage canvas.held { cursor: grabbing; }
-.cloud-tools { display: flex; flex-wrap: wrap; align-items: baseline; gap: 6px 14px; padding-top: 8px; }
-.cloud-hint { flex: 1 1 260px; margin: 0; color: var(--cw-muted); font-size: 12px; }
-.cloud-tools button {
-  height: 28px; padding: 0 10px; border: 1px solid var(--cw-line); border-radius: 6px;
-  background: transparent; color: var(--cw-ink); font: inherit; cursor: pointer;
-}
-.cloud-tools button:hover { background: var(--cw-fill); }
-`;
 
 // The corners of a box as signs along x, y and z, and its edges as pairs of corners.
 const CORNERS = Array.from({ length: 8 }, (_, k) => [k & 1, (k >> 1) & 1, k >> 2].map((bit) => 2 * bit - 1));
@@ -205,9 +195,8 @@ function render({ model, el }) {
   };
 
   const layout = (width) => boxFor(width).height;
-  const view = outline({ model, el, layout, draw });
+  const view = outline({ model, el, style: STYLE, layout, draw });
   view.root.classList.add("cloud-widget");
-  view.root.prepend(element("style", {}, STYLE));
 
   // ----------------------------------------------------------------------------- turning and zooming
 
@@ -218,27 +207,19 @@ function render({ model, el }) {
   const back = () => change({ ...home });
 
   const { canvas } = view;
-  let grip = null;
-  canvas.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    event.preventDefault(); // no text selection, no scrolling
-    view.root.focus({ preventScroll: true });
-    canvas.setPointerCapture(event.pointerId);
-    canvas.classList.add("held");
-    grip = { x: event.clientX, y: event.clientY, yaw: model.get("yaw"), pitch: model.get("pitch") };
-  });
-  canvas.addEventListener("pointermove", (event) => {
-    if (!grip) return;
-    // What is in front follows the pointer.
-    turnTo(grip.yaw + 0.5 * (event.clientX - grip.x), grip.pitch + 0.5 * (event.clientY - grip.y));
-  });
-  for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
-    canvas.addEventListener(end, () => {
-      if (grip) send();
-      grip = null;
+  drag(canvas, {
+    focus: view.root,
+    start: ([x, y]) => {
+      const [yaw, pitch] = [model.get("yaw"), model.get("pitch")];
+      canvas.classList.add("held");
+      // What is in front follows the pointer.
+      return ([toX, toY]) => turnTo(yaw + 0.5 * (toX - x), pitch + 0.5 * (toY - y));
+    },
+    end: () => {
+      send();
       canvas.classList.remove("held");
-    });
-  }
+    }
+  });
   // A page that is scrolled past must not be caught: the wheel zooms where the focus is.
   canvas.addEventListener("wheel", (event) => {
     if (!document.hasFocus() || !view.root.contains(document.activeElement)) return;
@@ -266,10 +247,7 @@ function render({ model, el }) {
     reset));
 
   const redraw = () => view.redraw();
-  for (const name of ["yaw", "pitch", "zoom"]) {
-    model.on(`change:${name}`, redraw);
-    view.onStop(() => model.off(`change:${name}`, redraw));
-  }
+  view.follow(["yaw", "pitch", "zoom"], redraw);
   view.onStop(send);
   return view.stop;
 }

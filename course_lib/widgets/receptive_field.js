@@ -3,9 +3,11 @@
 import { throttledChanges } from "./parts/changes.js";
 import { PALETTE } from "./parts/colours.js";
 import { unpack } from "./parts/data.js";
+import { drag } from "./parts/drag.js";
 import { onKeys } from "./parts/keys.js";
 import { element, outline } from "./parts/outline.js";
 import { playerBar } from "./parts/player.js";
+import STYLE from "./receptive_field.css" with { type: "css" };
 
 // What a pixel is to the chosen one. receptive_field.py has the same numbers.
 const [AFTER, SEEN, FRESH, BLIND, LEAK, UNMEASURED] = [0, 1, 2, 3, 4, 5];
@@ -43,21 +45,6 @@ function sentenceOf(states, layer, before) {
 // --------------------------------------------------------------------------------------- the look
 
 const HATCH = `repeating-linear-gradient(-45deg, ${PALETTE.error} 0 1.5px, transparent 1.5px 5px)`;
-
-const STYLE = `
-.field-name, .field-said { position: absolute; line-height: 1.35; overflow-wrap: anywhere; }
-.field-name { font-weight: 600; }
-.field-said { font-variant-numeric: tabular-nums; }
-.field-canvas { cursor: crosshair; border-radius: 3px; }
-.course-widget .field-canvas { touch-action: none; }
-.field-canvas:focus { outline: none; }
-.field-canvas:focus-visible { outline: 2px solid var(--cw-accent); outline-offset: 2px; }
-.field-key { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 10px 2px 0; font-size: 12px; }
-.field-key span { display: inline-flex; align-items: center; gap: 6px; }
-.field-key i { width: 14px; height: 14px; border: 1px solid var(--cw-line); flex: none; }
-.field-hint { margin: 8px 2px 0; color: var(--cw-muted); font-size: 12px; }
-.field-widget .cw-readout { display: none; }
-`;
 
 // The key: a state, its name and its background.
 const KEY = [
@@ -208,10 +195,9 @@ function render({ model, el }) {
   };
 
   const view = outline({
-    model, el, draw, layout, maxWidth: Math.max(440, Math.min(980, variants * (38 * columns + 60) + 40))
+    model, el, style: STYLE, draw, layout, maxWidth: Math.max(440, Math.min(980, variants * (38 * columns + 60) + 40))
   });
   view.root.classList.add("field-widget");
-  view.root.prepend(element("style", {}, STYLE));
   // They stand in the page before the first layout, which comes with the next frame, measures them.
   view.stage.append(...panels.flatMap(({ name, said }) => [name, said]));
 
@@ -228,33 +214,19 @@ function render({ model, el }) {
   });
   view.stage.append(spoken);
 
-  const place = (event) => {
-    const box = canvas.getBoundingClientRect();
-    return [event.clientX - box.left, event.clientY - box.top];
-  };
   const pixel = ([px, py], { x, y, cell }) => [Math.floor((py - y) / cell), Math.floor((px - x) / cell)];
-  let grip = null; // the image in which the pointer is pressed
-  canvas.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    event.preventDefault();
-    canvas.focus({ preventScroll: true });
-    grip = boxes.find((box) => {
-      const [row, column] = pixel(place(event), box);
-      return row >= 0 && row < rows && column >= 0 && column < columns;
-    });
-    if (!grip) return;
-    canvas.setPointerCapture(event.pointerId);
-    moveTo(...pixel(place(event), grip));
+  drag(canvas, {
+    end: send,
+    start: (place) => {
+      const box = boxes.find((one) => {
+        const [row, column] = pixel(place, one);
+        return row >= 0 && row < rows && column >= 0 && column < columns;
+      });
+      if (!box) return null;
+      moveTo(...pixel(place, box));
+      return (to) => moveTo(...pixel(to, box));
+    }
   });
-  canvas.addEventListener("pointermove", (event) => {
-    if (grip) moveTo(...pixel(place(event), grip));
-  });
-  for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
-    canvas.addEventListener(end, () => {
-      if (grip) send();
-      grip = null;
-    });
-  }
   const step = (down, right) => () => {
     const [row, column] = chosen();
     moveTo(row + down, column + right);
@@ -284,10 +256,7 @@ function render({ model, el }) {
 
   clock = playerBar(view, model);
   const redraw = () => view.redraw();
-  for (const name of ["row", "column"]) {
-    model.on(`change:${name}`, redraw);
-    view.onStop(() => model.off(`change:${name}`, redraw));
-  }
+  view.follow(["row", "column"], redraw);
   view.onStop(send);
   return view.stop;
 }

@@ -285,10 +285,7 @@ function render({ model, el }) {
     view.redraw();
   }
 
-  for (const name of ["image", "resampled", "draw"]) {
-    model.on(`change:${name}`, show);
-    view.onStop(() => model.off(`change:${name}`, show));
-  }
+  view.follow(["image", "resampled", "draw"], show);
   show();
   return view.stop;
 }

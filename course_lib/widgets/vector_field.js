@@ -4,9 +4,11 @@ import { drawAxes, drawColourBar, drawPlane, plane } from "./parts/axes.js";
 import { throttledChanges } from "./parts/changes.js";
 import { PALETTE, colourTable } from "./parts/colours.js";
 import { atStep, unpack } from "./parts/data.js";
+import { drag } from "./parts/drag.js";
 import { onKeys } from "./parts/keys.js";
 import { element, outline } from "./parts/outline.js";
 import { clockOf, playerBar } from "./parts/player.js";
+import STYLE from "./vector_field.css" with { type: "css" };
 
 // vector_field.py has the same numbers.
 const MOMENTS = 8; // stored places of a dropped particle for each step
@@ -22,26 +24,6 @@ const SCALES = {
   each: ["each time", "Each time has a scale of its own"],
   direction: ["direction", "All arrows are equally long; the colour tells the length"]
 };
-
-const STYLE = `
-.vectors-flow canvas { touch-action: none; cursor: crosshair; }
-.vectors-handle {
-  position: absolute; width: 14px; height: 14px; margin: -7px 0 0 -7px; border-radius: 50%;
-  pointer-events: none; background: ${PALETTE.model}; border: 2px solid var(--cw-plot);
-  box-shadow: 0 0 0 1px ${PALETTE.model};
-}
-.vectors-handle.outside { opacity: 0; }
-.vectors-handle:focus { outline: none; }
-.vectors-handle:focus-visible { outline: 2px solid var(--cw-accent); outline-offset: 3px; }
-.course-widget .vectors-tools { flex-wrap: wrap; gap: 6px; }
-.course-widget .vectors-tools button { border: 1px solid var(--cw-line); padding: 0 12px; }
-.course-widget .vectors-scales { display: inline-flex; margin-left: auto; }
-.course-widget .vectors-scales button { border-radius: 0; margin-left: -1px; padding: 0 9px; }
-.course-widget .vectors-scales button:first-child { border-radius: 6px 0 0 6px; }
-.course-widget .vectors-scales button:last-child { border-radius: 0 6px 6px 0; }
-.course-widget .vectors-tools button:disabled { opacity: 0.45; cursor: default; background: transparent; }
-.vectors-hint { margin: 8px 2px 0; color: var(--cw-muted); font-size: 12px; }
-`;
 
 // ------------------------------------------------------------------------------------- integration
 
@@ -262,8 +244,7 @@ function render({ model, el }) {
     if (flow) placeHandles(map, step);
   };
 
-  const view = outline({ model, el, layout, draw });
-  view.root.prepend(element("style", {}, STYLE));
+  const view = outline({ model, el, style: STYLE, layout, draw });
   const { change, send } = throttledChanges(model);
   view.onStop(send);
   const tools = element("div", { class: "cw-controls vectors-tools" });
@@ -318,36 +299,22 @@ function render({ model, el }) {
     view.stage.append(layer);
     view.stage.classList.add("vectors-flow");
     const { canvas } = view;
-    let grip = null; // what is dragged: {i, by}, `by` from the pointer to the middle of the particle
-    const placeOf = (event) => {
-      const { left, top } = canvas.getBoundingClientRect();
-      return [event.clientX - left, event.clientY - top];
-    };
-    const drag = ([x, y]) => drop(grip.i, ...plane(extent, box).toPlane(x + grip.by[0], y + grip.by[1]));
-    canvas.addEventListener("pointerdown", (event) => {
-      const [x, y] = placeOf(event);
-      const outside = x < box.x || x > box.x + box.width || y < box.y || y > box.y + box.height;
-      if (event.button !== 0 || outside) return;
-      event.preventDefault(); // no text selection, no scrolling
-      const map = plane(extent, box);
-      const near = handles
-        .map((_, i) => ({ i, by: [map.x(here(i)[0]) - x, map.y(here(i)[1]) - y] }))
-        .sort((a, b) => Math.hypot(...a.by) - Math.hypot(...b.by))[0];
-      // A particle within reach is taken; else a new one is dropped.
-      grip = near && Math.hypot(...near.by) < REACH ? near : { i: another(), by: [0, 0] };
-      drag([x, y]);
-      handles[grip.i].focus({ preventScroll: true });
-      canvas.setPointerCapture(event.pointerId);
+    drag(canvas, {
+      focus: null, end: send,
+      start: ([x, y]) => {
+        if (x < box.x || x > box.x + box.width || y < box.y || y > box.y + box.height) return null;
+        const map = plane(extent, box);
+        const near = handles
+          .map((_, i) => ({ i, by: [map.x(here(i)[0]) - x, map.y(here(i)[1]) - y] }))
+          .sort((a, b) => Math.hypot(...a.by) - Math.hypot(...b.by))[0];
+        // A particle within reach is taken; else a new one is dropped.
+        const { i, by } = near && Math.hypot(...near.by) < REACH ? near : { i: another(), by: [0, 0] };
+        const move = ([px, py]) => drop(i, ...plane(extent, box).toPlane(px + by[0], py + by[1]));
+        move([x, y]);
+        handles[i].focus({ preventScroll: true });
+        return move;
+      }
     });
-    canvas.addEventListener("pointermove", (event) => {
-      if (grip) drag(placeOf(event));
-    });
-    for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
-      canvas.addEventListener(end, () => {
-        if (grip) send();
-        grip = null;
-      });
-    }
 
     // With the focus on a particle the arrow keys move it. They are heard before the player's.
     const move = (right, up) => (event) => {
@@ -387,8 +354,7 @@ function render({ model, el }) {
       enoughHandles();
       view.redraw();
     };
-    model.on("change:dropped", count);
-    view.onStop(() => model.off("change:dropped", count));
+    view.follow(["dropped"], count);
     count();
   }
 
@@ -408,8 +374,7 @@ function render({ model, el }) {
     Object.keys(SCALES).forEach((scale, i) => scales[i].setAttribute("aria-pressed", String(scale === model.get("scale"))));
     view.redraw();
   };
-  model.on("change:scale", rescale);
-  view.onStop(() => model.off("change:scale", rescale));
+  view.follow(["scale"], rescale);
   rescale();
   view.controls.after(tools);
   if (flow) {

@@ -78,24 +78,28 @@ export function outline({ model, el, layout, draw, maxWidth = 560, style = "", n
 
   // The widest figure that leaves room for what stands above it and for its controls.
   const fit = (most) => {
-    const around = (controls.isConnected ? controls : root).getBoundingClientRect().bottom
+    const beside = (controls.isConnected ? controls : root).getBoundingClientRect().bottom
       - root.getBoundingClientRect().top - canvas.offsetHeight;
-    const room = viewHeight(root) - Math.max(around, 0) - 8;
+    const room = viewHeight(root) - Math.max(beside, 0) - 8;
+    let best = { width: most, height: Infinity };
     for (let width = most; width >= SMALLEST; width = Math.floor(0.96 * width)) {
-      if (layout(width) <= room) return width;
+      const height = layout(width);
+      if (height <= room) return width;
+      // Where none fits: the lowest of those that can still be read.
+      if (width >= 0.6 * most && height < best.height) best = { width, height };
     }
-    return Math.min(most, SMALLEST) === most ? most : Math.max(SMALLEST, Math.round(0.6 * most));
+    return best.width;
   };
   let before = "";
   const measure = () => {
-    const window_ = viewHeight(root);
-    if (!root.clientWidth || before === `${root.clientWidth} ${stage.clientWidth} ${window_}`) return;
+    const now = () => [root.clientWidth, stage.clientWidth, viewHeight(root), window.devicePixelRatio].join();
+    if (!root.clientWidth || before === now()) return;
     stage.style.maxWidth = "";
     const most = Math.min(stage.clientWidth, maxWidth);
     if (!most) return;
     const width = fit(most);
     if (width < most) stage.style.maxWidth = `${width}px`;
-    before = `${root.clientWidth} ${stage.clientWidth} ${window_}`;
+    before = now();
     size = { width, height: Math.round(layout(width)) };
     canvas.style.height = `${size.height}px`;
     redraw();
@@ -103,10 +107,10 @@ export function outline({ model, el, layout, draw, maxWidth = 560, style = "", n
   const observer = new ResizeObserver(measure);
   observer.observe(root);
   observer.observe(stage);
-  const view_ = readersPage().defaultView;
-  view_.addEventListener("resize", measure);
+  const around = readersPage().defaultView;
+  around.addEventListener("resize", measure);
 
-  // Zooming changes how many pixels the screen has for each of ours.
+  // Zooming, or another screen, changes how many pixels there are for each of ours.
   let sharpness = null;
   const resharpen = () => {
     sharpness?.removeEventListener("change", resharpen);
@@ -130,7 +134,7 @@ export function outline({ model, el, layout, draw, maxWidth = 560, style = "", n
   onStop(keys.stop);
   onStop(() => {
     observer.disconnect();
-    view_.removeEventListener("resize", measure);
+    around.removeEventListener("resize", measure);
     sharpness.removeEventListener("change", resharpen);
     cancelAnimationFrame(frame);
   });
