@@ -5,6 +5,7 @@ import { CLASS_COLOURS, PALETTE } from "./parts/colours.js";
 import { tidy, unpack } from "./parts/data.js";
 import { drag } from "./parts/drag.js";
 import { element, outline } from "./parts/outline.js";
+import { words } from "./parts/panel.js";
 import { clockOf, playerBar } from "./parts/player.js";
 import STYLE from "./beta_explorer.css" with { type: "css" };
 
@@ -41,14 +42,6 @@ function stands(width, [rows, columns], k, samples) {
   const drawn = { x: 0, y: images.y + 2 * (tile.height + 4) + 28 };
   const total = drawn.y + Math.ceil(samples / k) * (tile.height + 4);
   return { plot, curve, costs, tile, images, drawn, total };
-}
-
-function text(ctx, words, x, y, colour, font, align = "left") {
-  ctx.font = font;
-  ctx.fillStyle = colour;
-  ctx.textAlign = align;
-  ctx.textBaseline = "middle";
-  ctx.fillText(words, x, y);
 }
 
 function render({ model, el }) {
@@ -108,8 +101,8 @@ function render({ model, el }) {
     }
     ctx.restore();
     drawAxes(ctx, range, box, theme);
-    text(ctx, "q(z | x): mean and one \u03c3", box.x, 8, theme.ink, `600 13px ${theme.font}`);
-    text(ctx, "dashed: one \u03c3 of the prior", box.x, 26, theme.muted, `12px ${theme.font}`);
+    words(ctx, "q(z | x): mean and one \u03c3", box.x, 8, theme.ink, `600 13px ${theme.font}`);
+    words(ctx, "dashed: one \u03c3 of the prior", box.x, 26, theme.muted, `12px ${theme.font}`);
   };
 
   // ------------------------------------------------------------------------------------- the curve
@@ -163,9 +156,9 @@ function render({ model, el }) {
     const order = [index, ...places.keys()].filter((i, j, all) => all.indexOf(i) === j);
     for (const i of order) {
       const font = i === index ? `600 13px ${theme.font}` : `11px ${theme.font}`;
-      const words = i === index ? `\u03b2 = ${tidy(betas[i])}` : tidy(betas[i]);
+      const label = i === index ? `\u03b2 = ${tidy(betas[i])}` : tidy(betas[i]);
       ctx.font = font;
-      const width = ctx.measureText(words).width;
+      const width = ctx.measureText(label).width;
       const [px, py] = places[i];
       const x = Math.min(px + 10, box.x + box.width - width - 4);
       const y = Math.max(py - 12, box.y + 9);
@@ -174,19 +167,19 @@ function render({ model, el }) {
         j === i || qx < x - 6 || qx > x + width + 6 || Math.abs(qy - y) > 12);
       if (!free || !clear) continue;
       taken.push([x, y, width]);
-      text(ctx, words, x, y, i === index ? theme.ink : theme.muted, font);
+      words(ctx, label, x, y, i === index ? theme.ink : theme.muted, font);
     }
     drawAxes(ctx, limits, box, theme);
     const fine = `12px ${theme.font}`;
-    text(ctx, "rate (nats)", box.x + box.width / 2, box.y + box.height + 30, theme.muted, fine, "center");
+    words(ctx, "rate (nats)", box.x + box.width / 2, box.y + box.height + 30, theme.muted, fine, "center");
     ctx.save();
     ctx.translate(box.x - 44, box.y + box.height / 2);
     ctx.rotate(-Math.PI / 2);
-    text(ctx, "distortion (nats)", 0, 0, theme.muted, fine, "center");
+    words(ctx, "distortion (nats)", 0, 0, theme.muted, fine, "center");
     ctx.restore();
     const top = box.y - 40;
-    text(ctx, "rate and distortion", box.x, top + 8, theme.ink, `600 13px ${theme.font}`);
-    text(ctx, "click a model; dashed: equal D + \u03b2R", box.x, top + 26, theme.muted, fine);
+    words(ctx, "rate and distortion", box.x, top + 8, theme.ink, `600 13px ${theme.font}`);
+    words(ctx, "click a model; dashed: equal D + \u03b2R", box.x, top + 26, theme.muted, fine);
   };
 
   // ------------------------------------------------------------------------------------ the images
@@ -213,7 +206,7 @@ function render({ model, el }) {
     drawPosteriors(ctx, index, theme);
     drawCurve(ctx, index, theme);
     const { images, drawn, tile } = at;
-    const head = (words, y) => text(ctx, words, 0, y - 12, theme.ink, `600 13px ${theme.font}`);
+    const head = (label, y) => words(ctx, label, 0, y - 12, theme.ink, `600 13px ${theme.font}`);
     head(`${k} test images, and what comes back`, images.y);
     drawImages(ctx, arrays.originals.values, 0, k, images);
     drawImages(ctx, arrays.reconstructions.values, index * k, k, { x: 0, y: images.y + tile.height + 4 });

@@ -4,19 +4,17 @@ import { PALETTE } from "./parts/colours.js";
 import { atStep, unpack } from "./parts/data.js";
 import { kernelLine } from "./parts/kernel.js";
 import { onKeys } from "./parts/keys.js";
+import { spoken } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
 import { clockOf, playerBar } from "./parts/player.js";
+import { listenersOf, perModel } from "./parts/shared.js";
 import STYLE from "./inpaint.css" with { type: "css" };
 
 // What is asked and awaited, once per model, shared by all its views.
-const DESKS = new WeakMap();
-
-function deskOf(model) {
-  if (DESKS.has(model)) return DESKS.get(model);
+const deskOf = perModel((model) => {
   const clock = clockOf(model);
-  const listeners = new Set();
+  const { tell, listen } = listenersOf();
   const desk = { past: [] };
-  const tell = () => listeners.forEach((listener) => listener());
 
   desk.puzzle = () => ({ image: model.get("image_index"), known: model.get("known") });
   // The last answer fits as long as the image and the scratches are those it was given.
@@ -26,10 +24,7 @@ function deskOf(model) {
   };
   desk.done = () => desk.fits() && !model.get("answered").error;
   desk.failed = () => desk.fits() && model.get("answered").error;
-  desk.listen = (listener) => {
-    listeners.add(listener);
-    return () => listeners.delete(listener);
-  };
+  desk.listen = listen;
   const onAnswer = (ours) => {
     if (!ours || !desk.done()) return;
     clock.step = 0;
@@ -51,9 +46,8 @@ function deskOf(model) {
   };
   model.on("change:known", changed);
   model.on("change:image_index", changed);
-  DESKS.set(model, desk);
   return desk;
-}
+});
 
 // The straight way between two places in pixels, as places less than half a pixel apart.
 function wayBetween([x0, y0], [x1, y1]) {
@@ -214,11 +208,7 @@ function render({ model, el }) {
   canvas.tabIndex = 0;
   canvas.setAttribute("role", "application");
   canvas.setAttribute("aria-label", `${alt} Arrow keys move over its pixels, space scratches.`);
-  const spoken = element("div", {
-    "aria-live": "polite",
-    style: "position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%)"
-  });
-  view.stage.append(spoken);
+  const speak = spoken(view);
 
   const placeOf = (event) => {
     const box = canvas.getBoundingClientRect();
@@ -288,7 +278,7 @@ function render({ model, el }) {
     act();
     const { row, column } = cursor;
     const scratched = model.get("known")[row * columns + column] === "0";
-    spoken.textContent = `Row ${row + 1}, column ${column + 1}${scratched ? ", scratched out" : ""}`;
+    speak(`Row ${row + 1}, column ${column + 1}${scratched ? ", scratched out" : ""}`);
     view.redraw();
   };
   onKeys(view, Object.fromEntries(Object.entries(keys).map(([key, act]) => [key, told(act)])), canvas);

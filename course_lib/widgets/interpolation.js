@@ -7,6 +7,7 @@ import { unpack } from "./parts/data.js";
 import { drag } from "./parts/drag.js";
 import { onKeys } from "./parts/keys.js";
 import { element, outline } from "./parts/outline.js";
+import { paintGrey } from "./parts/pixels.js";
 
 // Of the ways in their order; interpolation.py has the same.
 const ROLES = ["latent", "error", "data", "model"];
@@ -41,17 +42,6 @@ const STYLE = `
 .between-pairs canvas { display: block; image-rendering: pixelated; }
 .between-hint { margin: 8px 2px 0; color: var(--cw-muted); font-size: 12px; }
 `;
-
-// Grey values 0 ... 255 on a canvas of as many pixels.
-function paintGrey(canvas, values) {
-  const ctx = canvas.getContext("2d");
-  const pixels = ctx.createImageData(canvas.width, canvas.height);
-  for (let i = 0; i < values.length; i++) {
-    pixels.data[4 * i] = pixels.data[4 * i + 1] = pixels.data[4 * i + 2] = values[i];
-    pixels.data[4 * i + 3] = 255;
-  }
-  ctx.putImageData(pixels, 0, 0);
-}
 
 // In whole screen pixels for each of its own, and at least one.
 const wholePixels = (most, pixels) => `${Math.max(1, Math.floor(most / pixels)) * pixels}px`;

@@ -9,6 +9,8 @@ import { drag } from "./parts/drag.js";
 import { kernelLine } from "./parts/kernel.js";
 import { onKeys } from "./parts/keys.js";
 import { element, outline } from "./parts/outline.js";
+import { paintGrey } from "./parts/pixels.js";
+import { listenersOf, perModel } from "./parts/shared.js";
 
 const N_WALK = 9; // images along a walk; latent_plane.py has the same number
 const NO_KERNEL = "Run this cell to decode every point.";
@@ -106,18 +108,6 @@ function sharesAt(extent, [z1, z2]) {
 
 const samePoint = (a, b) => a[0] === b[0] && a[1] === b[1];
 
-// An image of `size` pixels on a small canvas, one screen pixel for each of its own.
-function paintImage(sheet, values) {
-  const ctx = sheet.getContext("2d");
-  const pixels = ctx.createImageData(sheet.width, sheet.height);
-  for (let i = 0; i < values.length; i++) {
-    const level = Math.round(values[i]);
-    pixels.data[4 * i] = pixels.data[4 * i + 1] = pixels.data[4 * i + 2] = level;
-    pixels.data[4 * i + 3] = 255;
-  }
-  ctx.putImageData(pixels, 0, 0);
-}
-
 // The map: stored images side by side, as ink on the page, so that it can stay in the background.
 // latent_plane.py has the same tiles.
 function drawMap(ctx, { values, shape }, box, strength, theme) {
@@ -145,12 +135,8 @@ function drawMap(ctx, { values, shape }, box, strength, theme) {
 // ------------------------------------------------------------------------------ asking the kernel
 
 // What is shown and what is asked, once per model, shared by all its views.
-const DESKS = new WeakMap();
-
-function deskOf(model) {
-  if (DESKS.has(model)) return DESKS.get(model);
-  const listeners = new Set();
-  const tell = () => listeners.forEach((listener) => listener());
+const deskOf = perModel((model) => {
+  const { tell, listen } = listenersOf();
   const desk = {};
   // All points whose images are on the screen; with a walk, z is the first of them.
   desk.latents = () =>
@@ -180,15 +166,11 @@ function deskOf(model) {
       tell();
     }
   };
-  desk.listen = (listener) => {
-    listeners.add(listener);
-    return () => listeners.delete(listener);
-  };
+  desk.listen = listen;
   // Whoever moved a point.
   for (const name of ["z", "z_end", "walk"]) model.on(`change:${name}`, desk.ask);
-  DESKS.set(model, desk);
   return desk;
-}
+});
 
 // ----------------------------------------------------------------------------------------- render
 
@@ -381,7 +363,7 @@ function render({ model, el }) {
     const buttons = CORNERS.map(([name, [x, y]], k) => {
       const picture = sheet({ "aria-hidden": "true" });
       picture.style.width = `${Math.max(1, Math.floor(CORNER_SIDE / columns)) * columns}px`;
-      paintImage(picture, corners.values.subarray(k * size, (k + 1) * size));
+      paintGrey(picture, corners.values.subarray(k * size, (k + 1) * size));
       shares.push(element("span"));
       const title = `Go to the image at the ${name}`;
       const node = element("button", {
@@ -438,7 +420,7 @@ function render({ model, el }) {
   // Paints z's image; whether it is the decoded one.
   const paintAt = (sheet, z) => {
     const exact = desk.exactly(z, size);
-    paintImage(sheet, exact || mixtureAt(grid, extent, z, mixture));
+    paintGrey(sheet, exact || mixtureAt(grid, extent, z, mixture));
     return Boolean(exact);
   };
   const message = (exact) => {

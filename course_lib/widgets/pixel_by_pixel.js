@@ -5,8 +5,10 @@ import { PALETTE, colourTable } from "./parts/colours.js";
 import { unpack } from "./parts/data.js";
 import { kernelLine } from "./parts/kernel.js";
 import { onKeys } from "./parts/keys.js";
+import { spoken } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
 import { clockOf, playerBar } from "./parts/player.js";
+import { listenersOf, perModel } from "./parts/shared.js";
 import STYLE from "./pixel_by_pixel.css" with { type: "css" };
 
 const SHOWN = 8; // continuations in the strip
@@ -15,15 +17,11 @@ const NO_KERNEL = "Rewriting needs a running kernel: run this cell.";
 // ------------------------------------------------------------------------------ asking the kernel
 
 // The answer that is shown and what is asked and awaited, once per model, shared by all its views.
-const DESKS = new WeakMap();
-
-function deskOf(model) {
-  if (DESKS.has(model)) return DESKS.get(model);
+const deskOf = perModel((model) => {
   const clock = clockOf(model);
-  const listeners = new Set();
+  const { tell, listen } = listenersOf();
   let goOn = false; // it was playing when the reader asked
   const desk = { notice: "", asked: null };
-  const tell = () => listeners.forEach((listener) => listener());
 
   // A pixel is written or not: there is nothing to show between two steps.
   clock.shown = () => Math.floor(clock.step + 1e-6);
@@ -95,19 +93,15 @@ function deskOf(model) {
     reveal();
   };
   desk.failed = () => model.get("answered").error;
-  desk.listen = (listener) => {
-    listeners.add(listener);
-    return () => listeners.delete(listener);
-  };
+  desk.listen = listen;
   model.on("change:choice", () => {
     // A new answer brings its own choice, which `take` reads with it.
     if (desk.data === model.get("data") && desk.choice !== model.get("choice")) take();
     tell();
   });
   take();
-  DESKS.set(model, desk);
   return desk;
-}
+});
 
 // --------------------------------------------------------------------------------------- painting
 
@@ -325,11 +319,7 @@ function render({ model, el }) {
     if (!view.root.contains(event.relatedTarget)) point(null);
   });
 
-  const spoken = element("div", {
-    "aria-live": "polite",
-    style: "position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%)"
-  });
-  view.stage.append(spoken);
+  const speak = spoken(view);
   const name = (pixel) => `row ${Math.floor(pixel / columns) + 1}, column ${(pixel % columns) + 1}`;
   const walk = (down, right) => {
     // From the pixel that was written last.
@@ -339,7 +329,7 @@ function render({ model, el }) {
     const column = clamp((from % columns) + (cursor === null ? 0 : right), columns);
     point(row * columns + column);
     const value = placeOf[cursor] < written() ? `is ${desk.image[cursor].toFixed(1)}` : "not written yet";
-    spoken.textContent = `${name(cursor)}, ${value}`;
+    speak(`${name(cursor)}, ${value}`);
   };
   // With shift the arrows belong to the picture, else to the player.
   onKeys(view, {

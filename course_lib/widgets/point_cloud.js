@@ -8,6 +8,7 @@ import { dotStamp } from "./parts/dots.js";
 import { drag } from "./parts/drag.js";
 import { onKeys } from "./parts/keys.js";
 import { element, outline } from "./parts/outline.js";
+import { clamp } from "./parts/panel.js";
 import { playerBar } from "./parts/player.js";
 import STYLE from "./point_cloud.css" with { type: "css" };
 
@@ -24,7 +25,6 @@ const CORNERS = Array.from({ length: 8 }, (_, k) => [k & 1, (k >> 1) & 1, k >> 2
 const EDGES = [0, 1, 2].flatMap((axis) =>
   CORNERS.flatMap((_, k) => (k & (1 << axis) ? [] : [{ axis, from: k, to: k | (1 << axis) }])));
 
-const clamp = (value, low, high) => Math.max(low, Math.min(value, high));
 
 // What the eye sees of [x, y, z]: [across, up, depth]. The cloud is turned about the third axis, then
 // the eye rises. point_cloud.py has the same formulas.

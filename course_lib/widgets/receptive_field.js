@@ -5,6 +5,7 @@ import { PALETTE } from "./parts/colours.js";
 import { unpack } from "./parts/data.js";
 import { drag } from "./parts/drag.js";
 import { onKeys } from "./parts/keys.js";
+import { spoken } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
 import { playerBar } from "./parts/player.js";
 import STYLE from "./receptive_field.css" with { type: "css" };
@@ -208,11 +209,7 @@ function render({ model, el }) {
   canvas.tabIndex = 0;
   canvas.setAttribute("role", "application");
   canvas.setAttribute("aria-label", `${model.get("alt")} Arrow keys move the pixel.`);
-  const spoken = element("div", {
-    "aria-live": "polite",
-    style: "position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%)"
-  });
-  view.stage.append(spoken);
+  const speak = spoken(view);
 
   const pixel = ([px, py], { x, y, cell }) => [Math.floor((py - y) / cell), Math.floor((px - x) / cell)];
   drag(canvas, {
@@ -235,7 +232,7 @@ function render({ model, el }) {
       const states = statesOf(fields, v, layerShown(), newRow, newColumn, size);
       return `${name}: ${sentenceOf(states, layerShown(), newRow * columns + newColumn)}`;
     });
-    spoken.textContent = `Row ${newRow + 1}, column ${newColumn + 1}. ${said.join(" ")}`;
+    speak(`Row ${newRow + 1}, column ${newColumn + 1}. ${said.join(" ")}`);
   };
   onKeys(view, {
     ArrowUp: step(-1, 0), ArrowDown: step(1, 0), ArrowLeft: step(0, -1), ArrowRight: step(0, 1)

@@ -7,6 +7,7 @@ import { atStep, unpack } from "./parts/data.js";
 import { drag } from "./parts/drag.js";
 import { onKeys } from "./parts/keys.js";
 import { element, outline } from "./parts/outline.js";
+import { clamp } from "./parts/panel.js";
 import { clockOf, playerBar } from "./parts/player.js";
 import STYLE from "./vector_field.css" with { type: "css" };
 
@@ -281,7 +282,6 @@ function render({ model, el }) {
   };
 
   const here = (i) => placeAt(paths()[i], model.get("dropped")[i], clock.shown());
-  const clamp = (value, low, high) => Math.max(low, Math.min(value, high));
   // Particle i is dropped at (x, y) now; where there is no such particle, it is a new one.
   const drop = (i, x, y) => {
     const dropped = [...model.get("dropped")];

@@ -30,6 +30,15 @@ export function greyCanvas(levels, width, height, attributes = {}) {
   return canvas;
 }
 
+// Grey levels on a canvas that was made for as many.
+export function paintGrey(canvas, levels) {
+  const ctx = canvas.getContext("2d");
+  const pixels = ctx.createImageData(canvas.width, canvas.height);
+  const words = new Uint32Array(pixels.data.buffer);
+  for (let i = 0; i < levels.length; i++) words[i] = GREYS[Math.max(0, Math.min(255, Math.round(levels[i])))];
+  ctx.putImageData(pixels, 0, 0);
+}
+
 // The k-th of the images that stand one below the other on a sheet, with its frame.
 export function drawTile(ctx, sheet, k, [rows, columns], { x, y, width, height }, frame = "") {
   ctx.imageSmoothingEnabled = false; // pixels are what there is, so show them as pixels
