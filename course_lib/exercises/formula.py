@@ -197,7 +197,7 @@ class Formula:
         says = ["The right answer.", *(w.says for w in self.wrong)]
         functions = [self.right, *(w.answer for w in self.wrong)]
         by_gradient: dict[int, Any] = {}
-        for i, j in _not_apart([truths, *prints], max(1e-3, 3 * self.tolerance)):
+        for i, j in _not_apart([truths, *prints], max(1e-3, 3 * self._loosest())):
             if says[i] == says[j]:
                 continue
             if not self.gradients:
@@ -259,7 +259,7 @@ class Formula:
                 if isinstance(parts, Mistake) or self._fits(k, parts[k], truths[i][k]):
                     continue
                 # Right values of another dtype, say, are no mistake of the table.
-                fair = not _alike(parts[k], truths[i][k], self.tolerance)
+                fair = not _alike(parts[k], truths[i][k], self._near(k))
                 known = self._match(answers, prints, cases, truths, k, i) if fair else None
                 attempt.where = where
                 if known is not None:
@@ -272,8 +272,6 @@ class Formula:
         self, answers: list, prints: list, cases: list[Case], truths: list, k: int, first: int
     ) -> Wrong | None:
         """The mistake that explains result ``k`` in all ordinary cases, and most of the others."""
-        if _alike(answers[first][0][k], truths[first][k], self.tolerance):
-            return None  # right but for its type
         best, most = None, 0
         for wrong, values in zip(self.wrong, prints, strict=True):
             score, explains = 0, True
@@ -378,7 +376,7 @@ class Formula:
                     f"No gradient flows from your {part} back to {source}."
                     if missing
                     else f"The gradient of your {part} with respect to {source} is off: a part of "
-                    "it is cut."
+                    "it is cut, or some flows where none should."
                 )
                 raise Mistake(reason, self.gradient_hint)
 

@@ -48,9 +48,8 @@ BITS_WRONG = {
 # --- nearest_code --------------------------------------------------------------------------------
 
 
-def nearest(z, e, *, distance=lambda difference: (difference**2).sum(-1)):
-    """A right answer, of which a test can replace a part."""
-    return distance(z[:, None] - e).argmin(1)
+def nearest(z, e):
+    return ((z[:, None] - e) ** 2).sum(-1).argmin(1)
 
 
 def nearest_of_library(z, e):
@@ -71,27 +70,13 @@ def nearest_by_loop(z, e):
     return torch.tensor([int((e - v).norm(dim=1).argmin()) for v in z])
 
 
-def by_distance(distance):
-    return lambda z, e: nearest(z, e, distance=distance)
-
-
-def by_product(z, e, weight):
-    return (z @ e.T - weight * e.square().sum(1)).argmax(1)
-
-
 NEAREST_RIGHT = [nearest, nearest_of_library, nearest_by_cdist, nearest_by_product, nearest_by_loop]
+# fmt: off
 NEAREST_WRONG = {
-    "farthest": (by_distance(lambda d: -d.square().sum(-1)), "You name the farthest code"),
     "product": (lambda z, e: (z @ e.T).argmax(1), "the largest product z·e"),
-    "smallest product": (lambda z, e: (z @ e.T).argmin(1), "the smallest product z·e"),
     "angle": (lambda z, e: (F.normalize(z) @ F.normalize(e).T).argmax(1), "You compare angles"),
-    "no half": (lambda z, e: by_product(z, e, 1), "Your ‖e‖² counts twice"),
-    "sign": (lambda z, e: by_product(z, e, -0.5), "Your ‖e‖² has the wrong sign"),
-    "absolute": (by_distance(lambda d: d.abs().sum(-1)), "You add up absolute differences"),
-    "largest": (by_distance(lambda d: d.abs().amax(-1)), "the largest difference of a coord"),
-    "not squared": (by_distance(lambda d: d.sum(-1)), "without squaring them"),
-    "square of the sum": (by_distance(lambda d: d.sum(-1) ** 2), "before you take their size"),
-    "first coordinate": (by_distance(lambda d: d[..., 0].abs()), "Only the first coordinate"),
+    "no half": (lambda z, e: (z @ e.T - e.square().sum(1)).argmax(1), "Your ‖e‖² counts twice"),
+    "squared": (lambda z, e: (z[:, None] - e).sum(-1).square().argmin(1), "before you take their"),
     "at random": (lambda z, e: torch.randint(len(e), (len(z),)), "is nearer to code"),
     "off by one": (lambda z, e: nearest(z, e) + 1, "codes are 0 ... "),
     "shifted": (lambda z, e: (nearest(z, e) + 1) % len(e), "is nearer to code"),
@@ -106,6 +91,7 @@ NEAREST_WRONG = {
     "NumPy": (lambda z, e: nearest(z, e).numpy(), "of type ndarray"),
     "in place": (lambda z, e: nearest(z.mul_(2), e), "changes its input `z` in place"),
 }
+# fmt: on
 
 # --- straight_through ----------------------------------------------------------------------------
 
@@ -139,27 +125,19 @@ def through_by_hook(z, e):
 
 
 THROUGH_RIGHT = [through, through_like_library, through_by_function, through_by_hook]
+# fmt: off
 THROUGH_WRONG = {
-    "e": (lambda z, e: e.clone(), "All of the gradient goes to e, none to z"),
-    "e detached": (lambda z, e: e.detach(), "No gradient flows back at all"),
-    "z": (lambda z, e: z.clone(), "Your value is z"),
-    "no detach": (lambda z, e: z + (e - z), "All of the gradient goes to e, none to z"),
-    "e alive": (lambda z, e: e + (z - z.detach()), "A gradient goes to e, too"),
     "all detached": (lambda z, e: z.detach() + (e - z).detach(), "No gradient flows back at all"),
-    "sign": (lambda z, e: e.detach() - (z - z.detach()), "about -1 times as much"),
-    "twice": (lambda z, e: e.detach() + 2 * (z - z.detach()), "about 2 times as much"),
-    "z twice": (lambda z, e: z + z - z.detach() - (z - e).detach(), "about 2 times as much"),
-    "wrong sign": (lambda z, e: z + (z - e).detach(), "Your value is 2 z − e"),
+    "z twice": (lambda z, e: z + z - z.detach() - (z - e).detach(), "arrives at z twice"),
     "sum": (lambda z, e: z + e.detach(), "Your value is z + e"),
     "difference": (lambda z, e: e.detach() - z, "Your value is e − z"),
-    "half": (lambda z, e: (z + e) / 2, "Your value is halfway"),
-    "zero": (lambda z, e: z - z.detach(), "Your value is 0"),
     "ones": (lambda z, e: torch.ones_like(z), "Your value is not e"),
-    "product": (lambda z, e: z * (e / z).detach(), "What arrives at z is not what came"),
+    "product": (lambda z, e: z * (e / z).detach(), "gradient of your result with respect to z"),
     "scalar": (lambda z, e: through(z, e).mean(), "has shape []"),
     "pair": (lambda z, e: (through(z, e), 0), "returns a tuple of 2"),
     "in place": (lambda z, e: z.data.copy_(e.data) + 0 * z, "changes its input `z` in place"),
 }
+# fmt: on
 
 # --- vq_loss -------------------------------------------------------------------------------------
 
@@ -190,92 +168,42 @@ def vq_by_gradients(z, e, c):
 
 VQ_RIGHT = [vq, vq_by_hand, vq_of_library, vq_by_gradients]
 mse = F.mse_loss
+# fmt: off
 VQ_WRONG = {
     "swapped": (lambda z, e, c: vq(e, z, c), "The two are swapped"),
-    "weight swapped": (
-        lambda z, e, c: c * mse(e, z.detach()) + mse(z, e.detach()),
-        "The two are swapped",
-    ),
     "no detach": (lambda z, e, c: (1 + c) * mse(z, e), "no gradient is stopped"),
-    "second alive": (
-        lambda z, e, c: mse(e, z.detach()) + c * mse(z, e),
-        "The commitment term pulls at the codes, too",
-    ),
-    "first alive": (
-        lambda z, e, c: mse(e, z) + c * mse(z, e.detach()),
-        "The first term pulls at the encoder's z, too",
-    ),
-    "all detached": (lambda z, e, c: vq(z, e, c).detach(), "no gradient flows"),
-    "z detached twice": (
-        lambda z, e, c: (1 + c) * mse(e, z.detach()),
-        "Both terms move the codes",
-    ),
-    "e detached twice": (
-        lambda z, e, c: (1 + c) * mse(z, e.detach()),
-        "Both terms move the encoder",
-    ),
-    "second dead": (
-        lambda z, e, c: mse(e, z.detach()) + c * mse(z, e).detach(),
-        "The commitment term gives no gradient",
-    ),
-    "first dead": (
-        lambda z, e, c: mse(e, z).detach() + c * mse(z, e.detach()),
-        "The codes get no gradient",
-    ),
-    "odd": (
-        lambda z, e, c: vq(z, e, c) + z.mean() - z.mean().detach(),
-        "the gradients of z and e are not those",
-    ),
-    "one term": (lambda z, e, c: mse(e, z.detach()), "One of the two terms is missing"),
-    "commitment alone": (lambda z, e, c: c * mse(z, e.detach()), "Only the term with commitment"),
+    "second alive": (lambda z, e, c: mse(e, z.detach()) + c * mse(z, e),
+                     "The commitment term pulls at the codes, too"),
+    "first alive": (lambda z, e, c: mse(e, z) + c * mse(z, e.detach()),
+                    "The first term pulls at the encoder's z, too"),
+    "odd": (lambda z, e, c: vq(z, e, c) + z.mean() - z.mean().detach(),
+            "gradient of your loss with respect to z is off"),
+    "one term": (lambda z, e, c: mse(e, z.detach()), "A term is missing, or its weight is wrong"),
+    "1 − c and c": (lambda z, e, c: (1 - c) * mse(e, z.detach()) + c * mse(z, e.detach()),
+                    "A term is missing, or its weight is wrong"),
     "no commitment": (lambda z, e, c: vq(z, e, 1), "Your commitment does not count"),
     "commitment twice": (lambda z, e, c: c * vq(z, e, 1), "Both terms have the weight"),
     "minus": (lambda z, e, c: vq(z, e, -c), "A term has the wrong sign"),
-    "negative": (lambda z, e, c: -vq(z, e, c), "Your loss has the wrong sign"),
-    "sum": (lambda z, e, c: vq(z, e, c) * z.numel(), "You add up over everything"),
-    "sum of one": (
-        lambda z, e, c: vq(z, e, c) * z.numel() / len(z),
-        "You add up all numbers of one example",
-    ),
-    "half": (lambda z, e, c: vq(z, e, c) / 2, "There is a ½ too much"),
-    "absolute": (
-        lambda z, e, c: F.l1_loss(e, z.detach()) + c * F.l1_loss(z, e.detach()),
-        "You take absolute differences",
-    ),
-    "root": (lambda z, e, c: (1 + c) * mse(z, e).sqrt(), "the root of the mean square"),
-    "c squared": (
-        lambda z, e, c: mse(e, z.detach()) + mse(c * z, c * e.detach()),
-        "Your commitment is squared",
-    ),
+    "absolute": (lambda z, e, c: F.l1_loss(e, z.detach()) + c * F.l1_loss(z, e.detach()),
+                 "You take absolute differences"),
+    "c squared": (lambda z, e, c: mse(e, z.detach()) + mse(c * z, c * e.detach()),
+                  "Your commitment is squared"),
     "other": (lambda z, e, c: vq(z, e, c) + 0.1, "is not (1 + commitment) times"),
-    "not reduced": (lambda z, e, c: (z - e) ** 2, "has shape [7, 3]"),
+    "not reduced": (lambda z, e, c: (z - e) ** 2, "has shape [6, 6]; it must be one number"),
     "item": (lambda z, e, c: vq(z, e, c).item(), "of type float"),
     "in place": (lambda z, e, c: vq(z.data.mul_(2), e, c), "changes its input `z` in place"),
 }
+# fmt: on
 
 # --- ema_update ----------------------------------------------------------------------------------
 
 
-def ema(
-    codebook,
-    uses,
-    vectors,
-    indices,
-    decay,
-    *,
-    new_uses=lambda n, count, g: g * n + (1 - g) * count,
-    new_codes=lambda e, n, s, n2, count, g: (g * n * e + (1 - g) * s) / n2,
-    keep=True,
-):
-    """A right answer, of which a test can replace a part."""
+def ema(codebook, uses, vectors, indices, decay):
     count = torch.bincount(indices, minlength=len(uses)).float()
     s = torch.zeros_like(codebook).index_add(0, indices, vectors)
-    n2 = new_uses(uses, count, decay)
-    # A right n2 for the codes, whatever is wrong with the uses that are returned.
-    right = decay * uses + (1 - decay) * count
-    col = [t[:, None] for t in (uses, right, count)]
-    new = new_codes(codebook, col[0], s, col[1], col[2], decay)
-    return torch.where(col[2] > 0, new, codebook) if keep else new, n2
+    n = decay * uses + (1 - decay) * count
+    new = (decay * uses[:, None] * codebook + (1 - decay) * s) / n[:, None]
+    return torch.where(count[:, None] > 0, new, codebook), n
 
 
 def ema_of_library(codebook, uses, vectors, indices, decay):
@@ -303,12 +231,30 @@ def ema_by_one_hot(codebook, uses, vectors, indices, decay):
     return codebook + step / n.clamp(min=1e-9)[:, None], n
 
 
-def with_uses(new_uses):
-    return lambda *args: ema(*args, new_uses=new_uses)
+def ema_of_means(codebook, uses, vectors, indices, decay):
+    """Codes that nobody chose go to the origin, and the others to the means of the batch."""
+    count = torch.bincount(indices, minlength=len(uses))
+    s = torch.zeros_like(codebook).index_add(0, indices, vectors)
+    return s / count.clamp(min=1)[:, None], ema(codebook, uses, vectors, indices, decay)[1]
 
 
-def with_codes(new_codes):
-    return lambda *args: ema(*args, new_codes=new_codes)
+def ema_of_wrong_uses(codebook, uses, vectors, indices, decay):
+    """A factor is forgotten in the uses, which then make wrong codes, too."""
+    chose = F.one_hot(indices, len(codebook)).float()
+    n = decay * uses + chose.sum(0)
+    new = (decay * uses[:, None] * codebook + (1 - decay) * chose.T @ vectors) / n[:, None]
+    return torch.where(chose.sum(0)[:, None] > 0, new, codebook), n
+
+
+def changed(codebook=0.0, uses=0.0, unchosen=0.0):
+    """A right answer to which numbers are added."""
+
+    def attempt(e, n, v, i, g):
+        new, count = ema(e, n, v, i, g)
+        new[-2:] += unchosen
+        return new + codebook, count + uses
+
+    return attempt
 
 
 def ema_repeated(codebook, uses, vectors, indices, decay):
@@ -332,88 +278,21 @@ def ema_in_place(codebook, uses, vectors, indices, decay):
 
 
 EMA_RIGHT = [ema, ema_of_library, ema_by_loop, ema_by_one_hot]
+# fmt: off
 EMA_WRONG = {
-    "uses swapped": (
-        with_uses(lambda n, c, g: (1 - g) * n + g * c),
-        "Your decay and 1 − decay are swapped.",
-    ),
-    "counts whole": (with_uses(lambda n, c, g: g * n + c), "Your counts lack the factor"),
-    "uses whole": (with_uses(lambda n, c, g: n + (1 - g) * c), "Your old uses lack the factor"),
-    "uses added": (with_uses(lambda n, c, g: n + c), "nothing is ever forgotten"),
-    "counts": (with_uses(lambda n, c, g: c), "the counts of this batch alone"),
-    "uses kept": (with_uses(lambda n, c, g: n.clone()), "You leave the uses as they were"),
-    "uses faded": (with_uses(lambda n, c, g: g * n), "You forget the counts"),
-    "shares": (with_uses(lambda n, c, g: g * n + (1 - g) * c / c.sum()), "You average shares"),
-    "unchosen uses kept": (
-        with_uses(lambda n, c, g: torch.where(c > 0, g * n + (1 - g) * c, n)),
-        "The uses of codes that nobody chose stay",
-    ),
     "repeated": (ema_repeated, "You count each chosen code once"),
-    "odd uses": (with_uses(lambda n, c, g: g * n + (1 - g) * c + 1), "not the moving average"),
-    "0 / 0": (lambda *args: ema(*args, keep=False), "so that its average is 0 / 0"),
-    "clamped": (
-        lambda *args: ema(
-            *args,
-            new_codes=lambda e, n, s, n2, c, g: (g * n * e + (1 - g) * s) / n2.clamp(min=1e-5),
-            keep=False,
-        ),
-        "Codes that nobody chose move to the origin",
-    ),
-    "to the origin": (
-        lambda *args: ema(
-            *args, new_codes=lambda e, n, s, n2, c, g: s / c.clamp(min=1), keep=False
-        ),
-        "Your codes jump to the means",
-    ),
-    "codes kept": (with_codes(lambda e, *rest: e.clone()), "Your codes don't move"),
-    "means": (with_codes(lambda e, n, s, n2, c, g: s / c), "Your codes jump to the means"),
-    "fixed weights": (
-        with_codes(lambda e, n, s, n2, c, g: g * e + (1 - g) * s / c),
-        "with fixed weights",
-    ),
-    "no uses": (
-        with_codes(lambda e, n, s, n2, c, g: (g * e + (1 - g) * s) / n2),
-        "Your old code is not multiplied by its uses",
-    ),
-    "mean": (
-        with_codes(lambda e, n, s, n2, c, g: (g * n * e + (1 - g) * s / c) / n2),
-        "You take the mean of the new vectors",
-    ),
-    "no decay": (
-        with_codes(lambda e, n, s, n2, c, g: (n * e + (1 - g) * s) / n2),
-        "Your old sum lacks the factor decay",
-    ),
-    "sum whole": (
-        with_codes(lambda e, n, s, n2, c, g: (g * n * e + s) / n2),
-        "The sum of the new vectors lacks the factor",
-    ),
-    "by counts": (
-        with_codes(lambda e, n, s, n2, c, g: (g * n * e + (1 - g) * s) / c),
-        "You divide by the counts",
-    ),
-    "not divided": (
-        with_codes(lambda e, n, s, n2, c, g: g * n * e + (1 - g) * s),
-        "You forget to divide by the uses",
-    ),
-    "swapped": (
-        with_codes(lambda e, n, s, n2, c, g: ((1 - g) * n * e + g * s) / n2),
-        "swapped in the codebook",
-    ),
-    "new uses": (
-        with_codes(lambda e, n, s, n2, c, g: (g * n2 * e + (1 - g) * s) / n2),
-        "You multiply the old code by the new uses",
-    ),
-    "odd": (with_codes(lambda e, n, s, n2, c, g: e + 1), "not the moving averages asked for"),
-    "old uses": (
-        with_codes(lambda e, n, s, n2, c, g: (g * n * e + (1 - g) * s) / n),
-        "Your codebook holds infinite values",
-    ),
+    "wrong uses in both": (ema_of_wrong_uses, "Your counts lack the factor"),
+    "odd uses": (changed(uses=1), "not the moving average"),
+    "to the origin": (ema_of_means, "Your codes jump to the means"),
+    "odd": (changed(codebook=1), "not the moving averages asked for"),
+    "unchosen moved": (changed(unchosen=1), "Codes that nobody chose move away: code "),
     "one vector": (ema_of_one_vector, "Of the vectors that chose a code only one counts"),
     "order": (lambda *args: ema(*args)[::-1], "You return the uses first"),
     "codebook alone": (lambda *args: ema(*args)[0], "only one result"),
     "in place": (ema_in_place, "changes its input `uses` in place"),
     "float64": (lambda e, n, v, i, g: ema(e.double(), n.double(), v.double(), i, g), "float64"),
 }
+# fmt: on
 
 # --- perplexity ----------------------------------------------------------------------------------
 
@@ -455,10 +334,6 @@ def of_shares(f):
     return lambda indices, n_codes: f(shares(indices, n_codes), n_codes)
 
 
-def plain_log(p, n):
-    return (-(p * p.log()).sum()).exp()
-
-
 PERPLEXITY_RIGHT = [
     used,
     latent.perplexity,
@@ -467,40 +342,20 @@ PERPLEXITY_RIGHT = [
     used_by_torch_distributions,
     used_in_python,
 ]
+# fmt: off
 PERPLEXITY_WRONG = {
-    "0 log 0": (of_shares(plain_log), "Your perplexity is NaN"),
-    "entropy": (of_shares(lambda p, n: entropy(p)), "Your value is the entropy, in nats"),
-    "bits": (of_shares(lambda p, n: entropy(p) / math.log(2)), "the entropy, in bits"),
-    "exp of bits": (
-        of_shares(lambda p, n: (entropy(p) / math.log(2)).exp()),
-        "exp of an entropy in bits",
-    ),
     "2^nats": (of_shares(lambda p, n: 2 ** entropy(p)), "2 to the power of an entropy in nats"),
-    "sign": (of_shares(lambda p, n: (-entropy(p)).exp()), "Your entropy has the wrong sign"),
-    "negative": (of_shares(lambda p, n: -entropy(p)), "Your value is Σ p log p"),
-    "count": (of_shares(lambda p, n: (p > 0).sum().float()), "You count the codes that occur"),
-    "all": (lambda indices, n: torch.tensor(float(n)), "You give n_codes"),
-    "normalised": (of_shares(lambda p, n: entropy(p).exp() / n), "You divide by n_codes"),
-    "mean": (of_shares(lambda p, n: (entropy(p) / n).exp()), "You average over the codes"),
-    "Simpson": (of_shares(lambda p, n: 1 / (p**2).sum()), "You give 1 / Σ p²"),
-    "largest": (of_shares(lambda p, n: 1 / p.max()), "Only the most frequent code"),
-    "by image": (
-        lambda indices, n: torch.stack([used(one, n) for one in indices]).mean(),
-        "You average the perplexities of parts",
-    ),
-    "counts": (
-        lambda indices, n: entropy(torch.bincount(indices.flatten()).float()).exp(),
-        "it lies between 1 and 12",
-    ),
-    "large ε": (
-        of_shares(lambda p, n: (-(p * (p + 0.05).log()).sum()).exp()),
-        "not exp of the entropy",
-    ),
+    "0 log2 0": (of_shares(lambda p, n: 2 ** -(p * p.log2()).sum()), "Your perplexity is NaN"),
+    "counts": (lambda indices, n: entropy(torch.bincount(indices.flatten()).float()).exp(),
+               "it lies between 1 and 12"),
+    "large ε": (of_shares(lambda p, n: (-(p * (p + 0.05).log()).sum()).exp()),
+                "not exp of the entropy"),
     "shares": (of_shares(lambda p, n: p), "has shape [12]"),
     "not flat": (lambda indices, n: used(indices[0, 0], n), "You"),  # may look like another
     "integer": (of_shares(lambda p, n: entropy(p).exp().long()), "of dtype int64"),
     "True": (lambda indices, n: True, "of type bool"),
 }
+# fmt: on
 
 # --- break_the_codebook --------------------------------------------------------------------------
 
@@ -527,6 +382,8 @@ SURVIVES = "It survives: "
 BREAK_WRONG = {
     "vectors": (lambda v, k: v[:k].clone(), "Several of your codes are near to vectors"),
     "standard": (lambda v, k: v.mean(0) + torch.randn(k, v.shape[1]), SURVIVES),
+    "zeros": (lambda v, k: torch.zeros(k, v.shape[1]), "all codes on one spot"),
+    "ones": (lambda v, k: torch.ones(k, v.shape[1]), "all codes on one spot"),
     "all the mean": (lambda v, k: v.mean(0).expand(k, -1).clone(), "all codes on one spot"),
     "near the mean": (lambda v, k: v.mean(0) + 1e-3 * torch.randn(k, v.shape[1]), SURVIVES),
     "half of them far": (lambda v, k: torch.cat([v[: k // 2], v[k // 2 : k] + 1e3]), SURVIVES),
@@ -573,7 +430,7 @@ class TestExercises(ExerciseLaws):
 
 
 def test_the_input_is_named_on_which_it_broke():
-    result = check("03.nearest_code", NEAREST_WRONG["farthest"][0])
+    result = check("03.nearest_code", NEAREST_WRONG["product"][0])
     assert result.where == "z of shape [400, 3], codebook of shape [16, 3]"
 
 
