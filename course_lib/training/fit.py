@@ -167,14 +167,7 @@ def fit(
     try:
         model.to(device).train()
         model.zero_grad()
-        # Only matrices and filters decay: a bias or a scale near 0 isn't a simpler one.
-        decaying = [p for p in parameters.values() if p.ndim > 1]
-        others = [p for p in parameters.values() if p.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [{"params": decaying, "weight_decay": weight_decay}, {"params": others}],
-            lr=lr,
-            weight_decay=0.0,
-        )
+        optimizer = _adamw(parameters, lr, weight_decay)
         average = {name: p.detach().clone() for name, p in parameters.items()} if ema else {}
         losses: list[float] = []
         state = TrainingState(model, parameters, optimizer, average, losses)
@@ -191,30 +184,19 @@ def fit(
             tqdm(total=steps, initial=len(losses), unit="step", disable=hide) as bar,
         ):
             for step in range(len(losses), steps):
-                # The whole batch, the same in every process, and this process's share of it.
-                index = next(order)
-                batch = [t[index] for t in data]
-                if transform is not None:
-                    noise = _generator("cpu", seed, TRANSFORM, step)
-                    batch[0] = _check_transformed(transform(batch[0], noise), batch_size)
+                batch = _batch(data, next(order), transform, seed, step)
                 share = [t.tensor_split(world)[rank].to(device) for t in batch]
-                weight = len(share[0]) / batch_size
-
-                # The loss and its gradient are weighted means over the processes.
                 noise = _generator(device, seed, LOSS, step, rank)
-                loss = weight * _loss(model, share, noise, step)
-                loss.backward()
-                loss = loss.detach()
-                gradients = [p.grad for p in parameters.values() if p.grad is not None]
-                if world > 1:
-                    for t in (loss, *gradients):
-                        dist.all_reduce(t)
-                loss = loss.item()
-                norm = torch.stack([g.norm() for g in gradients]).norm().item()
-                if not math.isfinite(loss):
-                    raise DivergedError(step + 1, "loss", loss)
-                if not math.isfinite(norm):
-                    raise DivergedError(step + 1, "norm of the gradient", norm)
+                loss, gradients = _loss_and_gradients(
+                    model,
+                    parameters,
+                    share,
+                    noise,
+                    step,
+                    weight=len(share[0]) / batch_size,
+                    world=world,
+                )
+                norm = _finite_norm(loss, gradients, step)
 
                 if clip is not None and norm > clip:
                     for g in gradients:
@@ -283,7 +265,7 @@ def _order(n: int, batch_size: int, seed: int, *, first_step: int) -> Iterator[T
     per_epoch = n // batch_size
     epoch, skip = divmod(first_step, per_epoch)
     while True:
-        order = torch.randperm(n, generator=_generator("cpu", seed, ORDER, epoch))
+        order = torch.randperm(n, generator=_generator("cpu", seed, ORDER, epoch), device="cpu")
         yield from order[: per_epoch * batch_size].split(batch_size)[skip:]
         epoch, skip = epoch + 1, 0
 
@@ -292,6 +274,65 @@ def _generator(device: torch.device | str, seed: int, *purpose: int) -> torch.Ge
     """A generator that depends on the seed and the purpose alone, and is unlike any other."""
     mixed = np.random.SeedSequence((seed, *purpose)).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(mixed))
+
+
+def _adamw(
+    parameters: dict[str, nn.Parameter], lr: float, weight_decay: float
+) -> torch.optim.AdamW:
+    # Only matrices and filters decay: a bias or a scale near 0 isn't a simpler one.
+    decaying = [p for p in parameters.values() if p.ndim > 1]
+    others = [p for p in parameters.values() if p.ndim <= 1]
+    return torch.optim.AdamW(
+        [{"params": decaying, "weight_decay": weight_decay}, {"params": others}],
+        lr=lr,
+        weight_decay=0.0,
+    )
+
+
+def _batch(
+    data: tuple[Tensor, ...],
+    index: Tensor,
+    transform: Callable[[Tensor, torch.Generator], Tensor] | None,
+    seed: int,
+    step: int,
+) -> list[Tensor]:
+    """The whole batch of a step, the same in every process, on the CPU."""
+    batch = [t[index] for t in data]
+    if transform is not None:
+        noise = _generator("cpu", seed, TRANSFORM, step)
+        batch[0] = _check_transformed(transform(batch[0], noise), len(index))
+    return batch
+
+
+def _loss_and_gradients(
+    model: nn.Module,
+    parameters: dict[str, nn.Parameter],
+    share: list[Tensor],
+    noise: torch.Generator,
+    step: int,
+    *,
+    weight: float,
+    world: int,
+) -> tuple[float, list[Tensor]]:
+    """Weighted means over the processes, each of which has its share of the batch."""
+    loss = weight * _loss(model, share, noise, step)
+    loss.backward()
+    loss = loss.detach()
+    gradients = [p.grad for p in parameters.values() if p.grad is not None]
+    if world > 1:
+        for t in (loss, *gradients):
+            dist.all_reduce(t)
+    return loss.item(), gradients
+
+
+def _finite_norm(loss: float, gradients: list[Tensor], step: int) -> float:
+    """The norm of the gradient; ``DivergedError`` when it or the loss is not finite."""
+    norm = torch.stack([g.norm() for g in gradients]).norm().item()
+    if not math.isfinite(loss):
+        raise DivergedError(step + 1, "loss", loss)
+    if not math.isfinite(norm):
+        raise DivergedError(step + 1, "norm of the gradient", norm)
+    return norm
 
 
 def _loss(model: nn.Module, share: list[Tensor], noise: torch.Generator, step: int) -> Tensor:
