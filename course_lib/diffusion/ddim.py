@@ -13,7 +13,7 @@ from course_lib.diffusion.sampling import check_sampling, first_state, sampler
 
 __all__ = ["ddim_invert", "ddim_sample", "ddim_step", "slerp"]
 
-MAX_GROWTH = 50  # of an error of eps in one step without ``clip``; diffusers cuts off by default
+MAX_GROWTH = 100  # of an error of eps in one step without ``clip``; diffusers cuts off by default
 
 
 def ddim_step(

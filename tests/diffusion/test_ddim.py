@@ -411,7 +411,7 @@ def test_broken_networks_stop_the_sampler():
 def test_eps_at_the_end_of_a_cosine_schedule_asks_for_a_clip():
     schedule = DiscreteSchedule.cosine(400)
     message = (
-        "clip must be given where a step multiplies an error of eps by more than 50 (1 for images "
+        "clip must be given where a step multiplies an error of eps by more than 100 (1 for images "
         "in [-1, 1]; far beyond the data it changes nothing), got None and"
     )
     for steps in (5, 20, 100):
