@@ -26,7 +26,8 @@ def refuses(message):
 
 
 def test_every_check_is_public():
-    assert set(checks.__all__) == {name for name in vars(checks) if name.startswith("check_")}
+    found = {name for name in vars(checks) if name.startswith("check_")}
+    assert set(checks.__all__) == found | {"at_the_door"}
 
 
 @pytest.mark.parametrize(

@@ -388,9 +388,11 @@ def _judge_gaussian(z: Tensor, mu: Tensor, log_var: Tensor, eps: Tensor) -> None
     for axis, which in ((0, "all rows"), (1, "all coordinates of a row")):
         if eps.std(axis).max() < 1e-2:
             raise Mistake(f"One draw of ε serves {which}.", shared)
+    far = (torch.corrcoef(eps.T) - torch.eye(eps.shape[1])).abs().max()
+    if far > 0.99:  # so few draws need not look normal
+        raise Mistake("The coordinates of your z are correlated.", shared)
     if _is_normal(eps):
         # The correlation of independent columns is normal with deviation 1/√B: 7 of them.
-        far = (torch.corrcoef(eps.T) - torch.eye(eps.shape[1])).abs().max()
         if far > 7 / math.sqrt(len(eps)):
             raise Mistake("The coordinates of your z are correlated.", shared)
         half = len(eps) // 2

@@ -14,7 +14,7 @@ from PIL import Image
 from course_lib.widgets import CLASS_COLOURS, LatentPlane, corner_shares
 from course_lib.widgets.base import MAX_BYTES, pack, to_bytes
 from course_lib.widgets.latent_plane import SIDES, latent_grid, map_tiles
-from tests.widgets.test_palette import constant, contrast
+from tests.widgets.test_palette import contrast
 
 
 def blob(z: torch.Tensor, size: tuple[int, int] = (8, 6)) -> torch.Tensor:
@@ -268,8 +268,7 @@ def test_bad_arguments_are_named(change: dict, reason: str) -> None:
 # --------------------------------------------------------------------------------------- the looks
 
 
-def test_class_colours_are_the_same_in_javascript_and_readable() -> None:
-    assert constant("CLASS_COLOURS") == CLASS_COLOURS
+def test_class_colours_are_readable() -> None:
     for theme, page in (("light", "#fbfcfd"), ("dark", "#191b1e")):
         assert len(set(CLASS_COLOURS[theme])) == 10
         assert min(contrast(colour, page) for colour in CLASS_COLOURS[theme]) >= 4.5
