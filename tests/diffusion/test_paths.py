@@ -14,6 +14,7 @@ from course_lib.diffusion import (
     combine,
     convert,
     per_example,
+    slerp,
 )
 from tests.diffusion.conftest import (
     GAUSSIAN,
@@ -31,6 +32,7 @@ from tests.diffusion.conftest import (
     said,
     seeded,
 )
+from tests.no_float64 import elsewhere
 
 KINDS = ("eps", "x0", "v", "score", "velocity")
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -62,6 +64,19 @@ def test_images_are_noised_alike(name):
     x_t = path.noised(x0, t, eps)
     assert x_t.dtype == torch.float32
     close(x_t.flatten(1), path.noised(x0.flatten(1), t, eps.flatten(1)), 0)
+
+
+@each_path
+def test_a_device_needs_no_double_precision(name):
+    """What is computed on the device is in the precision of the data, and as on the CPU."""
+    path, t = PATHS[name]
+    x0, eps = randn(6, 2).float(), randn(6, 2, seed=1).float()
+    there = elsewhere(x0), elsewhere(t.float() if t.is_floating_point() else t), elsewhere(eps)
+    x_t = path.noised(*there)
+    assert torch.equal(x_t.cpu(), path.noised(x0, there[1].cpu(), eps))
+    combine("v", there[0], there[2], there[1], path)
+    convert(there[2], source="eps", target="x0", x_t=x_t, t=there[1], path=path)
+    assert torch.equal(slerp(there[0], there[2], 0.3).cpu(), slerp(x0, eps, 0.3))
 
 
 @each_path

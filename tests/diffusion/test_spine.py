@@ -115,11 +115,21 @@ class Preserving(GaussianPath):
         return (1 - self.a(t) ** 2).sqrt()
 
 
+class Geometric(GaussianPath):
+    """VE: a = 1, b from 0.01 to 50."""
+
+    def a(self, t):
+        return torch.ones_like(t)
+
+    def b(self, t):
+        return 0.01 * 5000**t
+
+
 @pytest.mark.parametrize("eta", [0.0, 0.5])
 @pytest.mark.parametrize(
     ("path", "predicts"),
-    [(Straight(), "velocity"), (Preserving(), "eps")],
-    ids=["straight", "VP"],
+    [(Straight(), "velocity"), (Preserving(), "eps"), (Geometric(), "score"), (Exploding(), "x0")],
+    ids=["straight", "VP", "VE", "EDM"],
 )
 def test_ddim_samples_on_any_path(path, predicts, eta):
     """With the ideal denoiser: two clouds at ±2 of width 0.5 have their moments and shares."""

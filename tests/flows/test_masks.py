@@ -72,7 +72,9 @@ def test_merge_takes_of_each_part_what_is_its_own(kind, shape, flip, generator):
     merged = mask.merge(kept, moved + 3)
     own = torch.isclose(merged, x + 3)
     assert torch.equal(merged[~own], x[~own])
-    assert torch.equal(own, mask.merge(torch.zeros_like(kept), torch.ones_like(moved)) == 1)
+    kept_own, moved_own = mask.split(own.to(x))
+    assert not kept_own.any()
+    assert torch.equal(moved_own, mask.split(torch.ones_like(x))[1])
 
 
 def test_alternating_keeps_the_even_coordinates():
