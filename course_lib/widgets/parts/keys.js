@@ -26,10 +26,10 @@ export function keyBook(root) {
   const listen = (event) => {
     const { key, ctrlKey, altKey, metaKey, shiftKey } = event;
     if (!root.contains(event.target) || ctrlKey || altKey || metaKey) return;
-    if (PASSES.test(key) || (key === "Enter" && shiftKey)) return;
-    event.stopPropagation();
+    const passes = PASSES.test(key) || (key === "Enter" && shiftKey);
+    if (!passes) event.stopPropagation();
     const action = actionFor(event);
-    if (!action) return;
+    if (!action || (passes && key !== "Escape")) return; // Escape may let go of something first
     event.preventDefault();
     action(event);
   };
