@@ -490,18 +490,3 @@ def check_randomness(
                 "Two calls with one generator give the same values: your draws don't move it on.",
                 "Draw from `generator` itself, not from a copy of it and not from its seed.",
             )
-
-
-def all_apart(right: Tensor, known: Sequence[tuple[Tensor, str, str]]) -> bool:
-    """Whether no known mistake gives the right values, or those of another mistake, by chance.
-
-    A check redraws its inputs until this is so: then ``diagnose`` names every mistake as itself.
-    """
-    values = torch.stack([right.double(), *(value.double() for value, _, _ in known)])
-    values = values.reshape(len(values), -1)
-    gaps, sizes = (values[:, None] - values).abs().amax(2), values.abs().amax(1)
-    alike = gaps < 1e-3 * (1 + torch.minimum(sizes[:, None], sizes))
-    reasons = ["", *(reason for _, reason, _ in known)]
-    return not any(
-        alike[i, j] and reasons[i] != reasons[j] for i in range(len(reasons)) for j in range(i)
-    )
