@@ -57,8 +57,7 @@ def image_metrics(model: Flow, images: Tensor, levels: int) -> dict[str, float]:
     likelihood = image_log_likelihood(model, images, levels)
     x = model.sample(N_SAMPLES, generator=torch.Generator().manual_seed(3))
     side = int(x[0].numel() ** 0.5)
-    # The last number below 1: what lies beyond the brightest level's interval counts as brightest.
-    grey = quantize(x.clamp(0, 1 - 1e-6).reshape(-1, 1, side, side), levels)
+    grey = quantize(x.clamp(0, 1).reshape(-1, 1, side, side), levels)
     return likelihood | sample_quality(grey, "digits" if levels == DIGIT_LEVELS else "mnist")
 
 

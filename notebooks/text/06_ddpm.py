@@ -742,7 +742,13 @@ ImagePlayer(
 # The *score* is the gradient of the log-density of $x_t$. Why is it $-\varepsilon/b$ on average? For one $x_0$,
 # $\log q(x_t \mid x_0) = -\|x_t - a x_0\|^2 / (2 b^2) + \dots$, whose gradient is $-(x_t - a x_0)/b^2 =
 # -\varepsilon / b$. And $\nabla \log q(x_t) = \int \nabla q(x_t \mid x_0)\, q(x_0)\, \mathrm dx_0 / q(x_t) =
-# \mathbb E[\nabla \log q(x_t \mid x_0) \mid x_t]$. The library converts in one place, for every path:
+# \mathbb E[\nabla \log q(x_t \mid x_0) \mid x_t]$.
+#
+# The library converts in one place, for every path. It solves the two equations by Cramer's rule,
+# $x_0 = (d\, x_t - b \cdot \text{value}) / (a d - b c)$ and $\varepsilon = (a \cdot \text{value} - c\, x_t) / (a d - b c)$.
+# Put into the wanted mixture $e\, x_0 + f \varepsilon$ and sorted, that is its last line:
+#
+# $$e\, x_0 + f \varepsilon = \frac{e d - f c}{a d - b c}\, x_t + \frac{f a - e b}{a d - b c} \cdot \text{value} .$$
 
 # %%
 show_source(convert)
