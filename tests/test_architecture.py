@@ -1,6 +1,7 @@
-"""Every import in ``course_lib`` points down: see docs/architecture.md."""
+"""Every import in ``course_lib`` points down: see docs/architecture.md. Docstrings speak alike."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,45 @@ def test_an_arrow_that_turns_round_is_found(
     found = violations(tree(tmp_path, GOOD | {file: text}))
     assert len(found) == 1
     assert said in found[0]
+
+
+# --- docstrings --------------------------------------------------------------------------------
+
+SECTIONS = {"Reference", "Args", "Returns", "Yields", "Raises", "Example"}  # and in this order
+SAYS_NOTHING = re.compile(
+    r"\w+: When (an argument|a field|\S+) is (not as described|out of range)\W"
+)
+
+
+def faults_of_docstring(text: str) -> list[str]:
+    """What is not said as everywhere else."""
+    sections = re.findall(r"^([A-Z][A-Za-z ]*):$", text, re.MULTILINE)
+    found = [
+        f"{name} is not one of {sorted(SECTIONS)}" for name in sections if name not in SECTIONS
+    ]
+    return found + [f"says nothing: {match[0]}" for match in SAYS_NOTHING.finditer(text)]
+
+
+def test_docstrings_have_one_dialect() -> None:
+    """And name no error that only says that an argument must be as described."""
+    found = []
+    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                faults = faults_of_docstring(ast.get_docstring(node) or "")
+                found += [
+                    f"{path.relative_to(ROOT)}, {getattr(node, 'name', 'top')}: {f}" for f in faults
+                ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Sum.\n\nArguments:\n    x: A number.\n",
+        "Sum.\n\nRaises:\n    ValueError: When an argument is not as described.\n",
+        "Sum.\n\nRaises:\n    ValueError: When ``x`` is out of range; the message names it.\n",
+    ],
+)
+def test_another_dialect_is_found(text: str) -> None:
+    assert len(faults_of_docstring(text)) == 1

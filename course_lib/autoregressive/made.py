@@ -192,9 +192,6 @@ def made_degrees(
     Returns:
         One integer tensor for the inputs and for each hidden layer.
 
-    Raises:
-        ValueError: When ``order`` is no permutation, or a width not an integer of at least 1.
-
     """
     check_ints("order", order, minimum=0)
     check_permutation("order", order, max(len(order), 1))
@@ -218,9 +215,6 @@ def made_masks(degrees: Sequence[Tensor]) -> list[Tensor]:
 
     A hidden unit sees units of at most its own degree; output i sees units of degree strictly
     below its place in the order. So what reaches output i comes from inputs before it.
-
-    Raises:
-        ValueError: When ``degrees`` is no sequence of integer vectors, at least one.
 
     """
     if not isinstance(degrees, Sequence) or len(degrees) == 0 or not all(map(_is_ints, degrees)):

@@ -64,7 +64,7 @@ def load_mnist(split: str, *, mirrors: Sequence[str] = MIRRORS) -> tuple[Tensor,
         ``[N]`` from 0 to 9.
 
     Raises:
-        ValueError: When an argument is not as described, or a file is not the original one.
+        ValueError: When a file is not the original one.
         FileNotFoundError: When ``COURSE_DATA`` is set, but a file is missing there.
         ConnectionError: When no mirror can be reached, or all break off.
         OSError: When the download can't be kept in the cache.

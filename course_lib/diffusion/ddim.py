@@ -98,8 +98,7 @@ def ddim_sample(
         ``steps`` + 1 states ``[n, *event]``: noise first, the samples last.
 
     Raises:
-        ValueError: At the call, when an argument is not as described; of labels, when the network
-            is first called.
+        ValueError: At the call; of labels, when the network is first called.
         PredictionError: On the way, when the network's output is not finite or has another shape.
 
     """
@@ -166,8 +165,7 @@ def ddim_invert(
         ``steps`` + 1 states ``[n, *event]``: the data first, their noise last.
 
     Raises:
-        ValueError: At the call, when an argument is not as described; of labels, when the network
-            is first called.
+        ValueError: At the call; of labels, when the network is first called.
         PredictionError: On the way, when the network's output is not finite or has another shape.
 
     """
@@ -203,9 +201,6 @@ def slerp(z0: Tensor, z1: Tensor, w: float | Tensor) -> Tensor:
 
     Returns:
         ``[B, *event]``.
-
-    Raises:
-        ValueError: When an argument is not as described.
 
     Example:
         >>> slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5)

@@ -32,9 +32,6 @@ class DDPM(Denoiser):
             that of the step forward: the right ones where the data are a single point, and where
             they are standard normal.
 
-    Raises:
-        ValueError: When an argument is not as described.
-
     Example:
         >>> from course_lib.nn import TimeMLP
         >>> model = DDPM(TimeMLP(2), DiscreteSchedule.linear(20))
@@ -88,9 +85,6 @@ class DDPM(Denoiser):
             The mean ``[B, *event]`` and the variance ``[B, 1, ...]``, the same for every number of
             an example.
 
-        Raises:
-            ValueError: When an argument is not as described.
-
         """
         (a_before, b_before), (beta, alpha) = self.path.amounts(t - 1, x_t), self.path.step(t, x_t)
         b_squared = beta + alpha * b_before**2  # 1 − ᾱ, and at t = 0 exactly β
@@ -142,9 +136,6 @@ class DDPM(Denoiser):
             levels: With it the data are grey levels, evenly spaced from −1 to 1, and the
                 reconstruction is a probability (section 3.3). Without, it is a density.
             generator: Source of the noise.
-
-        Raises:
-            ValueError: When an argument is not as described.
 
         """
         check_floats("x", x, None, dtype=self.dtype)
@@ -254,8 +245,7 @@ def ddpm_sample(
         T + 1 states ``[n, *event]``: noise first, the samples last.
 
     Raises:
-        ValueError: At the call, when an argument is not as described; of labels, when the network
-            is first called.
+        ValueError: At the call; of labels, when the network is first called.
         PredictionError: On the way, when the network's output is not finite or has another shape.
 
     """

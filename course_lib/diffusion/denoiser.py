@@ -28,9 +28,6 @@ class Denoiser(Placed):
         path: From data to noise.
         predicts: What ``net`` returns: ``"eps"``, ``"x0"``, ``"v"``, ``"score"`` or ``"velocity"``.
 
-    Raises:
-        ValueError: When an argument is not as described.
-
     """
 
     def __init__(self, net: Callable[..., Tensor], path: GaussianPath, *, predicts: str = "eps"):
@@ -61,7 +58,6 @@ class Denoiser(Placed):
             ``[B, *event]``.
 
         Raises:
-            ValueError: When an argument is not as described.
             PredictionError: When the network's output is not finite or has another shape.
 
         """
@@ -102,7 +98,6 @@ class Denoiser(Placed):
             generator: Source of the times and the noise.
 
         Raises:
-            ValueError: When an argument is not as described.
             PredictionError: When the network's output has another shape than ``x``.
 
         """

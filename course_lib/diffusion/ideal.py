@@ -28,9 +28,6 @@ class IdealDenoiser(nn.Module):
         path: The path along which x_t was noised.
         std: Standard deviation of each cloud, in every direction.
 
-    Raises:
-        ValueError: When an argument is not as described.
-
     Example:
         >>> from course_lib.diffusion import DDPM, DiscreteSchedule
         >>> schedule = DiscreteSchedule.linear(100)

@@ -82,13 +82,7 @@ class GaussianPath(ABC):
         return per_example(self.da(t), x), per_example(self.db(t), x)
 
     def noised(self, x0: Tensor, t: Tensor | float, eps: Tensor) -> Tensor:
-        """Noise ``x0 [B, *event]`` to times ``t``, ``[B]`` or one for all, with ``eps`` like x0.
-
-        Raises:
-            ValueError: When a tensor is not finite or has another shape, or a time is not in
-                [``t_min``, ``t_max``].
-
-        """
+        """Noise ``x0 [B, *event]`` to times ``t``, ``[B]`` or one for all, with ``eps`` like x0."""
         check_floats("x0", x0, None)
         check_floats("eps", eps, x0.shape, dtype=x0.dtype)
         self.check_time(t, len(x0))
@@ -211,7 +205,7 @@ def combine(kind: str, x0: Tensor, eps: Tensor, t: Tensor | float, path: Gaussia
         path: The path.
 
     Raises:
-        ValueError: When an argument is not as described, or ``kind`` is infinite at such a time.
+        ValueError: When ``kind`` is infinite at such a time.
 
     """
     c, d = mixture(kind, path, t, x0)
@@ -246,8 +240,8 @@ def convert(
         path: The path.
 
     Raises:
-        ValueError: When an argument is not as described, or x_t and ``source`` don't determine
-            ``target`` at such a time: pure noise, a = 0, says nothing of x_0, for example.
+        ValueError: When x_t and ``source`` don't determine ``target`` at such a time: pure noise,
+            a = 0, says nothing of x_0, for example.
 
     Example:
         >>> from course_lib.diffusion import DiscreteSchedule

@@ -17,7 +17,7 @@ MAX_BETA = 0.999  # Nichol & Dhariwal 2021, section 3.2: no step may wipe out ev
 
 
 def ddim_times(T: int, steps: int, spacing: str = "linear") -> list[int]:
-    """``steps`` of the times 0 ... T − 1, rising; the last is T − 1, where sampling starts.
+    """``steps`` ≤ T of the times 0 ... T − 1, rising; the last is T − 1, where sampling starts.
 
     ``"linear"``: evenly spaced, T i / steps for i = 1 ... steps, rounded and counted from 0.
     ``"quadratic"``: T (i / steps)², which puts more of them near the data; where two would fall
@@ -27,9 +27,6 @@ def ddim_times(T: int, steps: int, spacing: str = "linear") -> list[int]:
         Song, Meng, Ermon 2021, https://arxiv.org/abs/2010.02502, appendix D.2. Theirs start at 0
         and end short of T − 1; that sampling should start where noising ends: Lin et al. 2024,
         https://arxiv.org/abs/2305.08891, section 3.3.
-
-    Raises:
-        ValueError: When ``steps`` is not from 1 to ``T``, or ``spacing`` is unknown.
 
     Example:
         >>> ddim_times(100, 5), ddim_times(100, 5, "quadratic")
@@ -68,9 +65,6 @@ class DiscreteSchedule(GaussianPath):
 
     Args:
         betas: The variances ``[T]`` of the noise that each step adds, above 0 and below 1.
-
-    Raises:
-        ValueError: When ``betas`` is not as described.
 
     Example:
         >>> schedule = DiscreteSchedule(torch.tensor([0.5, 0.5]))

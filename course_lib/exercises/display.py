@@ -71,7 +71,7 @@ class Shown:
 class Result(Shown):
     """The verdict on an attempt.
 
-    Attributes:
+    Args:
         name: The exercise.
         status: ``"not attempted"``, ``"passes"`` or ``"fails"``.
         reason: What is asked for, what holds, or which property broke.
@@ -114,7 +114,7 @@ class Result(Shown):
 class Hints(Shown):
     """The hints of an exercise, from general to specific: each opens inside the one before.
 
-    Attributes:
+    Args:
         name: The exercise.
         hints: At least one.
 
@@ -142,7 +142,7 @@ class Hints(Shown):
 class Source(Shown):
     """Pieces of source, each with the name of where it lives.
 
-    Attributes:
+    Args:
         pieces: Pairs ``(module, qualified name, code)``.
 
     """

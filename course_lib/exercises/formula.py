@@ -53,7 +53,7 @@ _DRAWS = 300  # tries until all mistakes are apart
 class Wrong:
     """A mistake that people make.
 
-    Attributes:
+    Args:
         answer: The function that they write: of the reader's arguments, with all results.
         says: What is wrong, in a sentence.
         hint: Help with this very mistake; where empty, the exercise's ``hint``.
@@ -118,7 +118,7 @@ def usual(kind: str, says: str = "", hint: str = "", *, part: str = "") -> _Usua
 class Case:
     """One call of the attempt, where a plain tuple of arguments does not say enough.
 
-    Attributes:
+    Args:
         inputs: The arguments.
         fails: What to say when all cases before are right, this one is not, and no mistake of the
             table explains it: a pair, or a function of ``(got, right, *inputs)``. Such a case is

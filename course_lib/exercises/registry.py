@@ -80,7 +80,7 @@ def exercise(
             a prediction.
 
     Raises:
-        ValueError: When an argument is not of this form, or another exercise has the name.
+        ValueError: When another exercise has the name.
 
     """
     if not re.fullmatch(r"\d\d\.[a-z][a-z0-9_]*", name):

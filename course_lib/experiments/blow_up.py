@@ -67,9 +67,6 @@ def run_stack(
         backwards: Lead from latent to data first, as in sampling.
         depth: Number of couplings.
 
-    Raises:
-        ValueError: When an argument has the wrong type, shape or range; the message names it.
-
     Example:
         >>> start = torch.tensor([[-3.0, 4.0]])
         >>> run_stack(runaway_log_scale, start, bound=None, backwards=True).sizes[:4]

@@ -50,7 +50,7 @@ def fit_vae(
         seed: Decides everything that is random.
 
     Raises:
-        ValueError: The loss, or its gradient, stopped being finite.
+        ValueError: When the loss, or its gradient, is no longer finite.
 
     """
     images = (load_digits("train")[0] > 0.5).float()  # (N, 1, 8, 8)

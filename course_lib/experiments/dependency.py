@@ -18,9 +18,6 @@ def dependencies(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         function: Maps points ``[B, D_in]`` to points ``[B, D_out]``, each for itself.
         x: Points ``[B, D_in]`` at which to look.
 
-    Raises:
-        ValueError: When ``x`` is not a finite floating-point tensor ``[B, D_in]``.
-
     Example:
         >>> dependencies(lambda x: x.cumsum(1), torch.randn(4, 3)).int()
         tensor([[1, 0, 0],
@@ -44,9 +41,6 @@ def coupling_dependencies(
         couplings: How many; the first moves the odd coordinates, the second the even ones, ...
         dim: Number of coordinates, at least 2.
         generator: Source of the random weights and points.
-
-    Raises:
-        ValueError: When a number is out of range; the message names it.
 
     Example:
         >>> coupling_dependencies(1, 4).int()  # only the odd coordinates have moved

@@ -29,9 +29,6 @@ def spiky_log_prob(x: Tensor, width: float, *, levels: int = 17) -> Tensor:
     Returns:
         The log-density of every number, in nats, with the shape and dtype of ``x``.
 
-    Raises:
-        ValueError: When an argument has the wrong type or range; the message names it.
-
     Example:
         >>> grey = torch.tensor([0.0, 0.5, 1.0])
         >>> spiky_log_prob(grey, 1e-2), spiky_log_prob(grey, 1e-8)

@@ -18,11 +18,8 @@ class OperationCounter(TorchDispatchMode):
     """Counts numbers that tensor operations touch, while it is entered as a context.
 
     A product of matrices counts all its multiplications, anything else the largest tensor that it
-    reads or writes. A view of a tensor costs nothing.
-
-    Attributes:
-        count: The numbers touched so far.
-        products: The sizes (rows, inner, columns) of all products of two matrices so far.
+    reads or writes. A view of a tensor costs nothing. ``count`` is how many numbers were touched so
+    far, ``products`` the sizes (rows, inner, columns) of all products of two matrices.
 
     Example:
         >>> import torch

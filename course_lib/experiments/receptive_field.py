@@ -28,9 +28,6 @@ def blind_spot(
     Returns:
         Boolean ``[H, W]``, read off the Jacobian of a ``NaivePixelCNN``.
 
-    Raises:
-        ValueError: When an argument is out of range; the message names it.
-
     Example:
         >>> blind_spot((4, 5), (3, 1)).int()
         tensor([[0, 0, 0, 0, 0],

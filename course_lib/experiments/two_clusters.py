@@ -39,13 +39,10 @@ def run_clock(
     """Sample with DDPM and the perfect network, which is told ``clock(t, T)`` in place of t.
 
     Args:
-        clock: Gives the time that the network is told at step t, from 0 to T − 1.
+        clock: Gives the time that the network is told at step t: a whole number from 0 to T − 1.
         T: The number of steps, on the linear schedule.
         n: The number of samples.
         seed: Of all noise: two clocks meet the same.
-
-    Raises:
-        ValueError: When ``clock`` gives no whole number from 0 to T − 1.
 
     Example:
         >>> for clock in (lambda t, T: t, lambda t, T: T - 1 - t):
@@ -78,9 +75,6 @@ def run_times(
         T: The number of steps of the linear schedule that they are taken from.
         n: The number of samples.
         seed: Of the noise that is started from.
-
-    Raises:
-        ValueError: When ``times`` do not rise, or do not end at T − 1.
 
     Example:
         >>> for times in (range(9, 1000, 10), [999]):

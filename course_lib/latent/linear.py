@@ -75,12 +75,11 @@ class LinearVAE(VAE):
         """The maximum of the likelihood of data ``x [N, dim]``, in closed form, with its encoder.
 
         With the covariance's eigenvalues λ₁ ≥ λ₂ ≥ ... and its eigenvectors U, σ² is the mean of
-        those left out, and W = U (Λ − σ² I)^½ for the ``latent_dim`` largest.
+        those left out, and W = U (Λ − σ² I)^½ for the ``latent_dim`` largest, fewer than ``dim``.
 
         Raises:
-            ValueError: ``x`` is not a finite floating-point tensor of that shape, with at least two
-                rows; ``latent_dim`` is not smaller than ``dim``; the data don't vary in the
-                directions left out, so that the likelihood has no maximum.
+            ValueError: When the data don't vary in the directions left out, so that the likelihood
+                has no maximum.
 
         """
         check_floats("x", x, (None, None))

@@ -24,6 +24,9 @@ class VectorQuantizer(nn.Module):
     loss pulls it. Codes that are hardly chosen any more are dead; they are put onto random vectors
     of the batch. A new codebook is dead as a whole, and so starts on vectors of the first batch.
 
+    ``codebook [n_codes, dim]`` is a parameter, or with ``ema`` a buffer; ``uses [n_codes]`` is the
+    moving average of how often each code was chosen in a batch.
+
     Reference:
         van den Oord, Vinyals and Kavukcuoglu 2017, https://arxiv.org/abs/1711.00937, equations 2
         and 3, and appendix A.1 (moving averages); straight-through: Bengio, Léonard and Courville
@@ -37,10 +40,6 @@ class VectorQuantizer(nn.Module):
         decay: Of the moving averages; between 0 and 1.
         dead_below: A code is dead where the moving average of its uses in a batch is below this
             number. 0 leaves dead codes alone.
-
-    Attributes:
-        codebook: ``[n_codes, dim]``; a parameter, or with ``ema`` a buffer.
-        uses: ``[n_codes]``, the moving average of how often each code was chosen in a batch.
 
     Example:
         >>> quantizer = VectorQuantizer(16, 4).eval()

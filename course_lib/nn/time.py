@@ -28,9 +28,6 @@ class TimeEmbedding(nn.Module):
         n_classes: The number of classes that an example may belong to; None for no classes.
         scale: What a unit of time is worth: 1 where t counts steps, 1000 where it runs from 0 to 1.
 
-    Raises:
-        ValueError: When an argument is not as described.
-
     Example:
         >>> TimeEmbedding(16, 64)(torch.tensor([0, 999])).shape
         torch.Size([2, 64])
@@ -80,9 +77,6 @@ class TimeMLP(nn.Module):
         hidden: Width of each hidden layer, at least one; all are the same.
         n_classes: The number of classes; None for no classes.
         scale: What a unit of time is worth, as in ``TimeEmbedding``.
-
-    Raises:
-        ValueError: When an argument is not as described.
 
     Example:
         >>> TimeMLP(2, [64, 64])(torch.zeros(5, 2), torch.zeros(5, dtype=torch.int64)).shape

@@ -76,15 +76,13 @@ class UNet(nn.Module):
 
     Args:
         shape: (C, H, W) of the images; H and W must halve evenly once less than there are widths.
-        widths: Channels at each level, the finest first; multiples of ``groups``.
+        widths: Channels at each level, the finest first, whose number is even; multiples of
+            ``groups``.
         blocks: Residual blocks of a level on the way down.
         n_classes: The number of classes that an image may belong to; None for no classes.
         groups: Groups of channels that GroupNorm takes together.
         dropout: Share of channels' values set to 0 in training.
         scale: What a unit of time is worth, as in ``TimeEmbedding``.
-
-    Raises:
-        ValueError: When an argument is not as described.
 
     Example:
         >>> net = UNet((1, 8, 8), widths=(16, 32))

@@ -81,8 +81,8 @@ def save_pretrained(
         ``sha256`` and ``torch`` (the version).
 
     Raises:
-        ValueError: When an argument is not as described, a weight is not finite or doesn't fit
-            ``dtype``, or the file would be larger than 4 MB; nothing is written then.
+        ValueError: When a weight is not finite or doesn't fit ``dtype``, or the file would be
+            larger than 4 MB; nothing is written then.
 
     """
     _check_module(model)

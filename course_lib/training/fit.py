@@ -54,12 +54,7 @@ class History:
         return len(self.losses)
 
     def loss(self, *, last: int | None = None) -> float:
-        """The mean loss of the ``last`` steps; by default of the last tenth of all steps.
-
-        Raises:
-            ValueError: When ``last`` is not an integer from 1 to the number of steps.
-
-        """
+        """The mean loss of the ``last`` steps; by default of the last tenth of all steps."""
         if last is None:
             last = max(self.steps // 10, 1)
         check_int("last", last, minimum=1, maximum=self.steps)
@@ -127,7 +122,6 @@ def fit(
         The loss of every step.
 
     Raises:
-        ValueError: When an argument is out of range; the message names it.
         DivergedError: When the loss or its gradient is not finite.
 
     """
@@ -232,9 +226,6 @@ def learning_rate(step: int, *, steps: int, lr: float, schedule: str) -> float:
     ``"constant"`` is ``lr``; ``"cosine"`` is lr (1 + cos(π step / steps)) / 2: it starts at ``lr``
     and would reach 0 one step after the last (Loshchilov & Hutter 2017,
     https://arxiv.org/abs/1608.03983, equation 5 without restarts).
-
-    Raises:
-        ValueError: When an argument is out of range; the message names it.
 
     Example:
         >>> [round(learning_rate(k, steps=4, lr=1.0, schedule="cosine"), 3) for k in range(4)]

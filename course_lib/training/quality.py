@@ -27,7 +27,7 @@ def feature_distance(images: Tensor, data: str) -> float:
             ``classifier_mnist``.
 
     Raises:
-        ValueError: When an argument is not as described, or the classifier is not stored.
+        ValueError: When the classifier is not stored.
 
     """
     check_one_of("data", data, DATA)

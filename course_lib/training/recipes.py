@@ -55,9 +55,6 @@ class Recipe:
         dtype: In which precision the weights are stored, ``"float16"`` or ``"float32"``.
         seed: For the random start and for ``fit``.
 
-    Raises:
-        ValueError: When a field is not as described; the message names it.
-
     """
 
     name: str

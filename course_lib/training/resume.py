@@ -25,7 +25,7 @@ FORMAT = "course_lib training state 1"
 class TrainingState:
     """All that changes from step to step. The number of steps taken is ``len(losses)``.
 
-    Attributes:
+    Args:
         model: The model in training; all of its ``state_dict`` is kept.
         parameters: Its trainable parameters, by name.
         optimizer: An AdamW over exactly these parameters.

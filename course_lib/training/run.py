@@ -40,8 +40,7 @@ def run_recipe(
         The card; None in a process that isn't the first of several.
 
     Raises:
-        ValueError: When an argument is not as described, or a folder can't be written to, before
-            any training; the message names it.
+        ValueError: When a folder can't be written to, before any training.
         DivergedError: When the loss is not finite.
 
     """

@@ -30,7 +30,7 @@ class BetaExplorer(PlayerWidget):
     click on a point of the curve shows that model. From one model to another everything jumps,
     since the coordinates of two models have nothing to do with each other.
 
-    Arguments:
+    Args:
         betas: ``[M]``, positive and increasing.
         means, stds: ``[M, N, 2]``, the posteriors of the N test images under each model.
         labels: ``[N]``, their classes, 0 ... 9.

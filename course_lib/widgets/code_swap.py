@@ -61,7 +61,7 @@ class CodeSwap(CourseWidget):
     as many other examples, with eight codes each, as fit, and then more codes. What is not stored
     asks for a kernel.
 
-    Arguments:
+    Args:
         decode: called as ``decode(codes)`` with an int64 array ``[B, h, w]`` of codes 0 ... K − 1.
             Returns images ``[B, H, W]`` or ``[B, 1, H, W]`` in [0, 1], each from its own map alone.
         codes: ``[M, h, w]``, the maps of M <= 12 examples, h and w at most 32.

@@ -40,7 +40,7 @@ def monotone_curve(
     1984, as in PCHIP), at an outer knot that of its one chord. No knot's slope then reaches three
     times that of a neighbouring chord, so that the cubic never turns (Fritsch and Carlson 1980).
 
-    Arguments:
+    Args:
         x: any shape, where to evaluate the curve.
         knots_x: K ≥ 2 strictly increasing numbers.
         knots_y: K strictly increasing numbers.
@@ -153,7 +153,7 @@ class DensityWarp(CourseWidget):
     density p(x) along the horizontal axis below it. A strip [x, x + dx] that can be dragged, too,
     is carried along the curve to its image [f(x), f(x + dx)]: the two shaded areas are equal.
 
-    Arguments:
+    Args:
         knots_x: K ≥ 2 strictly increasing numbers; by default those of the identity.
         knots_y: their images under f, strictly increasing.
         base: p(z), the standard ``"gaussian"`` or ``"logistic"`` density.

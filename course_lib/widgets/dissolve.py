@@ -43,7 +43,7 @@ class Dissolve(PlayerWidget):
     neighbours: that makes a schedule of your own. Between the handles its log-SNR is a monotone
     cubic.
 
-    Arguments:
+    Args:
         data: points ``[N, 2]``, at most 2,000, or images ``[N, H, W]`` or ``[N, 1, H, W]`` in
             [0, 1], which x_0 = 2 · image − 1 takes to [-1, 1]. Images are drawn clipped to [0, 1].
         schedules: names and their ᾱ ``[T]``, strictly decreasing between 0 and 1, the T the same

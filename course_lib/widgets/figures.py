@@ -22,9 +22,6 @@ def show_figure(figure: Figure, *, alt: str) -> HTML:
     Make the figure with ``matplotlib.figure.Figure``, or close it with ``plt.close``: otherwise
     Jupyter shows it a second time, without the text.
 
-    Raises:
-        ValueError: When ``figure`` is no matplotlib figure, or ``alt`` says nothing.
-
     """
     if not isinstance(figure, Figure):
         raise ValueError(f"figure must be a matplotlib Figure, got {type(figure).__name__}")
@@ -54,9 +51,6 @@ def image_grid(
         titles: A name for each row, or None.
         size: Width of one image, in inches.
         cmap: ``"grey"``, ``"viridis"`` or ``"signed"``.
-
-    Raises:
-        ValueError: When an argument is not as described; the message names it.
 
     """
     array = to_array("images", images, "[N, H, W] or [N, 1, H, W]", 3, 4)

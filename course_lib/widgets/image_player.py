@@ -26,7 +26,7 @@ __all__ = ["ImagePlayer"]
 class ImagePlayer(PlayerWidget):
     """A grid of images that change through the steps of a trajectory.
 
-    Arguments:
+    Args:
         images: ``[T, B, H, W]`` or ``[T, B, 1, H, W]``, the B images at each of T steps; step 0 is
             the start. Values lie in [0, 1], but with ``cmap="signed"`` any are welcome.
         beside: the same for a second grid, which plays in step with the first, such as a model's

@@ -44,7 +44,7 @@ class Inpaint(PlayerWidget):
 
     Stored without a kernel, the widget holds the answer to the scratches it was stored with.
 
-    Arguments:
+    Args:
         images: ``[B, H, W]`` or ``[B, 1, H, W]`` with values in [0, 1]; the reader picks one.
         fill: called as ``fill(image, known)`` with a float32 array ``[H, W]``, in which unknown
             pixels are 0, and a bool array ``[H, W]``. Returns ``[T, H, W]``, the steps on the way

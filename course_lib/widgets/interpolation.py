@@ -27,7 +27,7 @@ class Interpolation(CourseWidget):
     the lengths of the latents, and as a grey band the lengths that noise really has. The reader
     drags w across both.
 
-    Arguments:
+    Args:
         rows: for the name of each way (at most four) the images at K evenly spaced positions
             between each of P pairs, ``[P, K, H, W]`` or ``[P, K, 1, H, W]`` in [0, 1]. The first
             position is w = 0, the last w = 1.

@@ -55,7 +55,7 @@ class LatentPlane(CourseWidget):
     the widget writes beside it, and ``decode`` is asked for the image that belongs to the point.
     How to mix is up to ``decode``; ``corner_shares`` turns its points into shares.
 
-    Arguments:
+    Args:
         decode: called with latent points, a float32 tensor ``[B, 2]`` on the CPU, without
             gradients. Returns images ``[B, H, W]`` or ``[B, 1, H, W]`` with values in [0, 1]. To be
             answered while the reader drags, it should take at most 150 ms for nine points.

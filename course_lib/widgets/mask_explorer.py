@@ -36,7 +36,7 @@ class MaskExplorer(CourseWidget):
     Reference:
         Germain, Gregor, Murray, Larochelle 2015, https://arxiv.org/abs/1502.03509, section 3.
 
-    Arguments:
+    Args:
         degrees: one mask set, which is a list of 1-D arrays of integers: the degrees of the n ≤ 16
             inputs (0 ... n − 1, each once) and of 1 to 5 hidden layers (at most 32 units, values in
             0 ... n − 2); or a list of mask sets with the same widths.

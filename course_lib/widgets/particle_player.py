@@ -30,7 +30,7 @@ Array = np.ndarray | torch.Tensor
 class ParticlePlayer(PlayerWidget):
     """Points, and what they carry, moving through the steps of a trajectory.
 
-    Arguments:
+    Args:
         points: ``[T, B, 2]``, the B points at each of T steps; step 0 is the start. Between two
             steps the points move evenly, so that few steps are enough for a smooth picture.
         beside: ``[T, B, 2]`` for a second panel, which plays in step with the first: another view

@@ -39,7 +39,7 @@ class PixelByPixel(PlayerWidget):
 
     Stored without a kernel, the widget plays the answer it was stored with.
 
-    Arguments:
+    Args:
         write: called as ``write(image, n_known, label)`` with a float32 array ``[H, W]`` whose
             first ``n_known`` pixels in the order are given and whose others are 0, and with the
             index of a label (0 where there are none). Returns two arrays ``[S, H, W]`` (or ``[S, 1,

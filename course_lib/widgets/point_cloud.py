@@ -56,7 +56,7 @@ class PointCloud(PlayerWidget):
 
     What is closer to the eye is larger and stronger. Keys turn and zoom, too.
 
-    Arguments:
+    Args:
         points: ``[T, B, 3]``, the B points at each of T steps; step 0 is the start. The third axis
             points up.
         color: ``[B]`` or ``[T, B]``, one number per point, such as its place along the data.

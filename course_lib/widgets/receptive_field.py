@@ -40,7 +40,7 @@ class ReceptiveField(PlayerWidget):
     chosen and nothing is left open. With smaller fields, pixels beyond them are marked as not
     measured.
 
-    Arguments:
+    Args:
         fields: 0 or 1, ``[V, L, H, W]`` or V arrays ``[L, H, W]``, for V ≤ 4 variants: whether a
             pixel reaches the centre pixel ``(H // 2, W // 2)`` through the first 1, 2 ... L layers.
             H and W are odd.

@@ -71,7 +71,7 @@ def smooth_curve(
     Between two nodes the curve is a cubic, whose slope at a node is that of the chord between both
     neighbours (Catmull and Rom 1974); outside the grid it goes on as a straight line.
 
-    Arguments:
+    Args:
         z: any shape, where to evaluate the curve.
         low: place of the first node.
         high: place of the last node.
@@ -102,7 +102,7 @@ def gradient_terms(
     1992) needs the value of f alone, times the derivative of log N(z; μ, σ²), which is
     (z − μ)/σ² = ε/σ for μ and (z − μ)²/σ³ − 1/σ = (ε² − 1)/σ for σ.
 
-    Arguments:
+    Args:
         noise: ``[n]``, the noise ε.
         f: ``[n]``, the values f(z).
         slope: ``[n]``, the derivatives f′(z).
@@ -134,7 +134,7 @@ class Reparameterization(CourseWidget):
     the reparameterized gradient is made of, their heights what the score function has. At the
     bottom both estimates with their standard errors, and the exact gradient.
 
-    Arguments:
+    Args:
         z: ``[G]``, an increasing, evenly spaced grid of 8 to 1,000 numbers; the axis of the plot.
         f: ``[G]``, a smooth function on the grid. Outside the grid it goes on as a straight line.
         mu: the mean to begin with, on the grid; by default two fifths along it.

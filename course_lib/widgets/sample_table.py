@@ -29,7 +29,7 @@ class SampleTable(CourseWidget):
     sampler's doing. The table may say how good each cell is, in a number and a colour, and what it
     costs.
 
-    Arguments:
+    Args:
         samples: ``[R, C, n, H, W]`` or ``[R, C, n, 1, H, W]`` in [0, 1], n images for each of R
             rows and C columns; or ``[R, C, N, 2]``, N ≤ 300 points.
         rows: what the rows are, and their R ≤ 10 different values, numbers or words:

@@ -29,7 +29,7 @@ class ScaleMixer(CourseWidget):
     where some are replaced by draws from the prior, what stays of the image was told by the others.
     Nothing is computed in the browser: it is given the images of all mixtures.
 
-    Arguments:
+    Args:
         images: ``[N, H, W]`` or ``[N, 1, H, W]``, N images in [0, 1].
         latents: S ≤ 6 arrays, the latents of the N images at each scale: ``[N, C, h, w]``, whose
             channels are shown as tiles, or ``[N, h, w]``, shown as it is. S, C, h and w may be

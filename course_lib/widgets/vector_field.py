@@ -33,7 +33,7 @@ class VectorField(PlayerWidget):
     particle was dropped to both ends. Between the nodes of the grid the flow is bilinear, between
     two times linear, and beyond the grid it is that of the nearest place on its rim.
 
-    Arguments:
+    Args:
         field: ``[T, R, C, 2]``, the vectors (x, y) at each of T times on a grid of R rows and C
             columns. Row 0 is the lowest y, column 0 the lowest x; the outermost nodes lie on
             ``extent``.

@@ -31,7 +31,7 @@ MAX_CODES, MAX_POINTS = 64, 2000
 def nearest_codes(points: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """The index of the code nearest to each point; of equally near ones the first.
 
-    Arguments:
+    Args:
         points: ``[..., 2]``.
         codes: ``[K, 2]``.
 
@@ -49,7 +49,7 @@ def perplexity(counts: np.ndarray) -> float:
 def voronoi_cells(codes: np.ndarray, extent: Sequence[float]) -> list[np.ndarray]:
     """The region of each code, cut out of the box (x0, x1, y0, y1).
 
-    Arguments:
+    Args:
         codes: ``[K, 2]``. Of several codes at one place the first has the region.
         extent: the box.
 
@@ -97,7 +97,7 @@ class Voronoi(PlayerWidget):
     is: the straight-through estimator. "Step" moves z_e along it and along the pull of the
     commitment loss, a descent on ½‖target − z_q‖² + β‖z_e − e_k‖² with a step of 0.1.
 
-    Arguments:
+    Args:
         codebooks: ``[T, K, 2]``, the K ≤ 64 codes after each of T stored steps.
         points: ``[T, N, 2]``, the N ≤ 2,000 encoder outputs at these steps, or ``[N, 2]`` where
             they do not move. Up to 500 move smoothly.
