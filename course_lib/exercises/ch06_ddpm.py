@@ -1,4 +1,4 @@
-"""Exercises of chapter 06: noising, the posterior, eps and x_0, the loss, a clock that is wrong.
+"""Exercises of chapter 06: noising, the loss, algorithm 2, the step back, a clock that is wrong.
 
 Every check works with tolerances for which a right answer is refused less than once in 10⁶ times.
 """
@@ -19,10 +19,12 @@ from course_lib.diffusion import (
     DiscreteSchedule,
     GaussianPath,
     convert,
+    ddpm_sample,
     per_example,
 )
 from course_lib.exercises.attempt import (
     Attempt,
+    Given,
     Mistake,
     check_gradients,
     check_randomness,
@@ -35,6 +37,7 @@ from course_lib.exercises.attempt import (
 )
 from course_lib.exercises.formula import Advice, Case, Wrong, formula
 from course_lib.exercises.registry import exercise
+from course_lib.experiments.reverse_step import reverse_density
 from course_lib.experiments.two_clusters import ClusterReport, run_clock
 
 __all__: list[str] = []
@@ -538,7 +541,7 @@ formula(
 )
 
 
-# --- eps and x_0 ---------------------------------------------------------------------------------
+# --- From eps to x_0 -----------------------------------------------------------------------------
 
 
 def _x0_from_eps(x: Tensor, eps: Tensor, ab: Tensor) -> Tensor:
@@ -549,31 +552,20 @@ def _eps_from_x0(x: Tensor, x_0: Tensor, ab: Tensor) -> Tensor:
     return (x - ab.sqrt() * x_0) / (1 - ab).sqrt()
 
 
-def _inverse(name: str, formula_: Ratio, rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
-    """What the two directions have in common; ``name`` is what comes out."""
-    otherwise = (
-        f"Put your {name} into sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps, and x_t does not come back.",
-        f"Solve that equation for {name}, one operation at a time.",
-    )
+_NO_X_0 = (
+    "Put your x_0 into sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps, and x_t does not come back.",
+    "Solve that equation for x_0, one operation at a time.",
+)
 
-    def draw(generator: torch.Generator) -> list[Case]:
-        cases = _draw_cases(generator, _wrong_at_0(name, otherwise))
-        return [replace(c, inputs=(*c.inputs, schedule.alpha_bars)) for schedule, c in cases]
 
-    return {
-        "right": _at_t(formula_),
-        "inputs": draw,
-        "result": name,
-        "wrong": _table(rows, formula_, lambda answer: answer),
-        "otherwise": otherwise,
-    }
+def _draw_guesses(generator: torch.Generator) -> list[Case]:
+    cases = _draw_cases(generator, _wrong_at_0("x_0", _NO_X_0))
+    return [replace(c, inputs=(*c.inputs, schedule.alpha_bars)) for schedule, c in cases]
 
 
 _SHRUNK = "x_0 was shrunk by sqrt(ᾱ_t): divide by it."
 _ITS_NOISE = "The noise in x_t is sqrt(1 − ᾱ_t) eps: take that away before you divide."
 _ONE_UNDER = "The 1 belongs under the root: sqrt(1 − ᾱ_t)."
-_ROOT = "The noise in x_t is sqrt(1 − ᾱ_t) eps: divide by that root."
-_DATA = "The data in x_t are sqrt(ᾱ_t) x_0: take those away before you divide."
 
 # fmt: off
 _X0_WRONG = [
@@ -599,29 +591,6 @@ _X0_WRONG = [
     (lambda x, e, ab: ((1 - ab).sqrt() * e - x) / ab.sqrt(), "Your x_0 has the wrong sign.",
      _ITS_NOISE),
 ]
-_EPS_WRONG = [
-    (lambda x, d, ab: (x + ab.sqrt() * d) / (1 - ab).sqrt(), "You add the data once more.", _DATA),
-    (lambda x, d, ab: (ab.sqrt() * d - x) / (1 - ab).sqrt(), "Your eps has the wrong sign.",
-     "x_t minus the data is the noise, not the other way round."),
-    (lambda x, d, ab: x - ab.sqrt() * d, "You forget to divide by sqrt(1 − ᾱ_t).", _ROOT),
-    (lambda x, d, ab: (x - ab.sqrt() * d) * (1 - ab).sqrt(),
-     "You multiply by sqrt(1 − ᾱ_t) where you must divide.", _ROOT),
-    (lambda x, d, ab: (x - ab.sqrt() * d) / (1 - ab), "You divide by 1 − ᾱ_t, without the root.",
-     f"{_ROOTS} (What you have is minus the score.)"),
-    (lambda x, d, ab: (ab.sqrt() * d - x) / (1 - ab), "That is the score, −eps / sqrt(1 − ᾱ_t).",
-     _ROOT),
-    (lambda x, d, ab: (x - ab * d) / (1 - ab).sqrt(), "You take away ᾱ_t x_0, without the root.",
-     _ROOTS),
-    (lambda x, d, ab: (x - ab * d) / (1 - ab), "You forget both square roots.", _ROOTS),
-    (lambda x, d, ab: (x - ab.sqrt() * d) / (1 - ab.sqrt()), "You divide by 1 − sqrt(ᾱ_t).",
-     _ONE_UNDER),
-    (lambda x, d, ab: (x - d) / (1 - ab).sqrt(), "You take away all of x_0.", _DATA),
-    (lambda x, d, ab: x - d, "Your eps is x_t − x_0: no factor is there.", _DATA),
-    (lambda x, d, ab: (x - (1 - ab).sqrt() * d) / ab.sqrt(),
-     "You swap the two factors: that would be x_0, if you had been given eps.", _DATA),
-    (lambda x, d, ab: x / (1 - ab).sqrt() + 0 * d, "You leave the data in.", _DATA),
-    (_noised, "You add something to x_t.", _DATA),
-]
 # fmt: on
 
 formula(
@@ -635,23 +604,241 @@ formula(
         "First take the noise away, with its factor; then undo the shrinking.",
         "x_0 = (x_t − sqrt(1 − ᾱ_t) eps) / sqrt(ᾱ_t). Mind the axes of `alpha_bars[t]`.",
     ],
+    right=_at_t(_x0_from_eps),
+    inputs=_draw_guesses,
+    result="x_0",
+    wrong=_table(_X0_WRONG, _x0_from_eps, lambda answer: answer),
+    otherwise=_NO_X_0,
     passes="Noise your x_0 with the same eps, and x_t comes back: for points and for images.",
-    **_inverse("x_0", _x0_from_eps, _X0_WRONG),
 )
+
+
+# --- Algorithm 2 ---------------------------------------------------------------------------------
+
+
+def _say_eps(x: Any, t: Any) -> Tensor:
+    """A network's answer; it says when it is asked in the wrong way."""
+    if not isinstance(x, Tensor) or not isinstance(t, Tensor) or t.shape != (len(x),):
+        kind = f"shape {list(t.shape)}" if isinstance(t, Tensor) else type(t).__name__
+        raise Mistake(
+            f"You tell the network a time of {kind}.",
+            "One for each example of x: `torch.full((len(x),), t)`.",
+        )
+    wave = per_example((0.9 * t.double() + 1).cos(), x)
+    return torch.tanh(x + wave)
+
+
+def _walk(
+    *,
+    less: Callable[..., Tensor] = lambda b, ab: b / (1 - ab).sqrt(),
+    rescale: Callable[..., Tensor] = lambda b, ab: 1 / (1 - b).sqrt(),
+    sigma: Callable[..., Tensor] = lambda b, ab, before: b.sqrt(),
+    told: Callable[[int, int], int] = lambda t, T: t,
+    order: Callable[[int], Any] = lambda T: reversed(range(T)),
+    drawn: Callable[[int], bool] = lambda t: t > 0,
+    noise_of: Callable[[Tensor, int], Tensor] = lambda noises, t: noises[t],
+) -> Callable[..., Tensor]:
+    """The right algorithm 2, of which a mistake replaces a part; b: β_t, ab: ᾱ_t."""
+
+    def answer(net: Any, z: Tensor, betas: Tensor, noises: Tensor) -> Tensor:
+        alpha_bars, x = (1 - betas).cumprod(0), z
+        befores = torch.cat([betas.new_ones(1), alpha_bars[:-1]])
+        for t in order(len(betas)):
+            eps = net(x, torch.full((len(x),), told(t, len(betas))))
+            b, ab = betas[t], alpha_bars[t]
+            x = rescale(b, ab) * (x - less(b, ab) * eps)
+            if drawn(t):
+                x = x + sigma(b, ab, befores[t]) * noise_of(noises, t)
+        return x
+
+    return answer
+
+
+def _draw_walks(generator: torch.Generator) -> list[Case]:
+    cases = []
+    single = (
+        "With a single step, T = 1, your x is not (z − sqrt(β) eps) / sqrt(α).",
+        "There ᾱ = α and 1 − ᾱ = β; and the last step, t = 0, draws nothing.",
+    )
+    for T, shape in ((6, (4, 3)), (5, (2, 1, 3, 3)), (1, (3, 2))):
+        betas = _random_schedule(generator, T).betas
+        z = torch.randn(shape, generator=generator)
+        noises = torch.randn(T, *shape, generator=generator)
+        net = Given("net", ["x_t", "t"], _say_eps)
+        cases.append(Case((net, z, betas, noises), fails=single if T == 1 else None))
+    return cases
+
+
+_LINE_4 = "x = (x − β_t / sqrt(1 − ᾱ_t) · eps) / sqrt(α_t), and sqrt(β_t) · noise on top if t > 0."
+_ASKED = "Ask the network at the time where the state is: t goes from T − 1 down to 0."
+
+# fmt: off
+_WALK_WRONG = [
+    Wrong(_walk(drawn=lambda t: True), "You draw noise in the last step, too.",
+          "At t = 0 the mean is the sample: noise would only be seen as noise."),
+    Wrong(_walk(drawn=lambda t: False), "You never draw noise.",
+          "The mean is only the middle of all the states that may have come before."),
+    Wrong(_walk(less=lambda b, ab: b.sqrt()),
+          "You take eps for the noise of this one step: sqrt(β_t) eps.",
+          "eps is the noise of all steps so far. Its share of this step's noise is "
+          "sqrt(β_t) / sqrt(1 − ᾱ_t), so that sqrt(β_t) becomes β_t / sqrt(1 − ᾱ_t)."),
+    Wrong(_walk(less=lambda b, ab: b / (1 - ab)), "You divide by 1 − ᾱ_t, without the root.",
+          _LINE_4),
+    Wrong(_walk(less=lambda b, ab: b), "You forget to divide by sqrt(1 − ᾱ_t).", _LINE_4),
+    Wrong(_walk(less=lambda b, ab: (1 - ab).sqrt()),
+          "You take away all of the noise, and go no further than one step.", _LINE_4),
+    Wrong(_walk(less=lambda b, ab: -b / (1 - ab).sqrt()), "You add eps where it must go.", _LINE_4),
+    Wrong(_walk(rescale=lambda b, ab: torch.ones_like(b)),
+          "You don't divide by sqrt(α_t): the step forward had shrunk the state.", _LINE_4),
+    Wrong(_walk(rescale=lambda b, ab: (1 - b).sqrt()),
+          "You multiply by sqrt(α_t) where you must divide.", _LINE_4),
+    Wrong(_walk(rescale=lambda b, ab: 1 / (1 - b)), "You divide by α_t, without the root.",
+          _LINE_4),
+    Wrong(_walk(rescale=lambda b, ab: 1 / ab.sqrt()), "You divide by sqrt(ᾱ_t), of all steps.",
+          "One step shrinks by sqrt(α_t)."),
+    Wrong(_walk(sigma=lambda b, ab, before: b), "You multiply the noise by β_t, its variance.",
+          "The root of a variance multiplies noise."),
+    Wrong(_walk(sigma=lambda b, ab, before: torch.ones_like(b)), "You add all of the noise.",
+          "Its variance is β_t: multiply by sqrt(β_t)."),
+    Wrong(_walk(sigma=lambda b, ab, before: (b * (1 - before) / (1 - ab)).sqrt()),
+          "Your noise has the posterior's variance: a good choice, but β_t was asked for.",
+          "sqrt(β_t) · noise."),
+    Wrong(_walk(told=lambda t, T: t + 1), "You tell the network t + 1.",
+          "In code t counts from 0, and so does the network."),
+    Wrong(_walk(told=lambda t, T: t - 1), "You tell the network t − 1.", _ASKED),
+    Wrong(_walk(told=lambda t, T: T - 1 - t), "You tell the network the time backwards.", _ASKED),
+    Wrong(_walk(told=lambda t, T: T - 1), "You ask the network at the last time in all steps.",
+          _ASKED),
+    Wrong(_walk(order=range), "You go through the times from the first to the last.",
+          "Sampling starts with noise, at t = T − 1: `reversed(range(T))`."),
+    Wrong(_walk(order=lambda T: range(T - 1, 0, -1)), "You stop before t = 0.",
+          "t = 0 is a step as well: the last, to the data."),
+    Wrong(_walk(noise_of=lambda noises, t: noises[-1 - t]), "You take the noises backwards.",
+          "noises[t] belongs to the step from t."),
+    Wrong(_walk(noise_of=lambda noises, t: noises[0]), "All of your steps take the same noise.",
+          "noises[t] belongs to the step from t."),
+    Wrong(_walk(order=lambda T: []), "Your x is z, unchanged.", _ASKED),
+]
+# fmt: on
+
 formula(
-    "06.eps_from_x0",
-    task="Write `eps_from_x0`: the noise eps that is in x_t [B, *event], if x_0 is the data in it, "
-    "with t [B] counted from 0 and alpha_bars [T].",
-    signature="eps_from_x0(x_t, x_0, t, alpha_bars) -> eps",
-    solution=convert,
+    "06.ddpm_sample",
+    task="Write `my_ddpm_sample`: all of algorithm 2, from noise z [B, *event] to data, with "
+    "`net(x_t, t [B])` to eps, betas [T], σ_t² = β_t, and noises [T, B, *event]: noises[t] is the "
+    "noise of the step from t.",
+    signature="my_ddpm_sample(net, z, betas, noises) -> x",
+    solution=[ddpm_sample, DDPM.reverse, DDPM.posterior],
     hints=[
-        "Solve x_t = sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps for eps.",
-        "First take the data away, with their factor; then undo the scaling of the noise.",
-        "eps = (x_t − sqrt(ᾱ_t) x_0) / sqrt(1 − ᾱ_t). Mind the axes of `alpha_bars[t]`.",
+        "A loop over t = T − 1 ... 0; in it three lines: ask the network, go to the mean, add "
+        "noise, but in the last step.",
+        "The mean of section 2 needs β_t, α_t = 1 − β_t and ᾱ_t: `(1 - betas).cumprod(0)`.",
+        _LINE_4,
     ],
-    passes="Put your eps back beside x_0, and x_t comes out. So a guess of the one is a guess of "
-    "the other: a network may predict either.",
-    **_inverse("eps", _eps_from_x0, _EPS_WRONG),
+    right=_walk(),
+    inputs=_draw_walks,
+    result="x",
+    tolerance=1e-3,
+    wrong=_WALK_WRONG,
+    otherwise=("Your x is not where algorithm 2 ends.", _LINE_4),
+    passes="You have written DDPM's sampler: with a trained network and T noises it draws new "
+    "data.",
+)
+
+
+# --- How wide the true step back is ---------------------------------------------------------------
+
+
+def _spreads(t: Tensor, betas: Tensor, std: float) -> tuple[Tensor, ...]:
+    """β, α, ᾱ, the ᾱ before, and the variance of x_{t−1}; each [B]."""
+    alpha_bars = (1 - betas).cumprod(0)
+    before = torch.cat([betas.new_ones(1), alpha_bars[:-1]])[t]
+    return betas[t], 1 - betas[t], alpha_bars[t], before, before * std**2 + 1 - before
+
+
+def _width(formula_: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """An answer by a formula of β, α, ᾱ, the ᾱ before, the variance of x_{t−1}, and std."""
+    return lambda t, betas, std: formula_(*_spreads(t, betas, std), std)
+
+
+def _draw_widths(generator: torch.Generator) -> list[Case]:
+    cases = []
+    point = (
+        "For data that are one point, std = 0, your variance is not the posterior's.",
+        "There x_0 is known: β_t (1 − ᾱ_{t−1}) / (1 − ᾱ_t).",
+    )
+    normal = (
+        "For standard normal data, std = 1, your variance is not β_t.",
+        "There x_{t−1} and x_t both have variance 1, and covariance sqrt(α_t).",
+    )
+    low, high = torch.rand(2, generator=generator).tolist()
+    for std, fails in ((0.2 + 0.5 * low, None), (1.3 + high, None), (0.0, point), (1.0, normal)):
+        t = torch.randperm(_T, generator=generator)
+        cases.append(Case((t, _random_schedule(generator).betas, std), fails=fails))
+    return cases
+
+
+_TWO = (
+    "q(x_{t−1}) is a Gaussian of variance v = ᾱ_{t−1} std² + 1 − ᾱ_{t−1}, and q(x_t | x_{t−1}) has "
+    "the precision α_t / β_t in x_{t−1}: precisions add up."
+)
+
+# fmt: off
+_WIDTH_WRONG = [
+    Wrong(_width(lambda b, a, n, p, v, s: b + 0 * v),
+          "Your variance is β_t, whatever the data are.", "That is right for std = 1 alone. "
+          + _TWO),
+    Wrong(_width(lambda b, a, n, p, v, s: b * (1 - p) / (1 - n)),
+          "Your variance is the posterior's, for which x_0 is known.",
+          "What not knowing x_0 adds is missing. " + _TWO),
+    Wrong(_width(lambda b, a, n, p, v, s: b * (1 - p) / (1 - n) + (p.sqrt() * b / (1 - n) * s)**2),
+          "You add what x_0 leaves open before x_t is known: Var(x_0).",
+          "x_t tells something of x_0: Var(x_0 | x_t) is smaller than std². " + _TWO),
+    Wrong(_width(lambda b, a, n, p, v, s: v), "Your variance is that of x_{t−1} before x_t is "
+          "known.", _TWO),
+    Wrong(_width(lambda b, a, n, p, v, s: b / a + 0 * v),
+          "Your variance is that of the likelihood alone, β_t / α_t.", _TWO),
+    Wrong(_width(lambda b, a, n, p, v, s: v * b / (v + b)), "You forget α_t in the precision of "
+          "the likelihood.", "x_t is sqrt(α_t) x_{t−1} and noise: α_t / β_t. " + _TWO),
+    Wrong(_width(lambda b, a, n, p, v, s: v * b / (a**0.5 * v + b)),
+          "You write sqrt(α_t) for α_t in the precision of the likelihood.", _TWO),
+    Wrong(_width(lambda b, a, n, p, v, s: a / b + 1 / v.clamp(1e-20)),
+          "You return the precision.", "The variance is one divided by it."),
+    Wrong(_width(lambda b, a, n, p, v, s: (v * b / (a * v + b)).sqrt()),
+          "You return the standard deviation.", "Its square is asked for."),
+    Wrong(_width(lambda b, a, n, p, v, s: (lambda w: w * b / (a * w + b))(n * s**2 + 1 - n)),
+          "You take ᾱ_t where ᾱ_{t−1} belongs: v is the variance of the state before.", _TWO),
+    Wrong(_width(lambda b, a, n, p, v, s: (lambda w: w * b / (a * w + b))(p * s + 1 - p)),
+          "You take std for a variance.", "Square it. " + _TWO),
+    Wrong(_width(lambda b, a, n, p, v, s: (lambda w: w * b / (a * w + b))(s**2 + 1 - p)),
+          "You don't shrink the data: at t − 1 their variance is ᾱ_{t−1} std².", _TWO),
+    Wrong(_width(lambda b, a, n, p, v, s: (lambda w: w * b / (a * w + b))(p * s**2)),
+          "You leave the noise out of x_{t−1}.", _TWO),
+    Wrong(_width(lambda b, a, n, p, v, s: v - b), "You subtract β_t from the variance before.",
+          _TWO),
+]
+# fmt: on
+
+formula(
+    "06.reverse_variance",
+    task="Derive, and write `reverse_variance`: the variance [B] of x_{t−1} given x_t, without "
+    "x_0, if the data are N(m, std²) on a line; t [B] counted from 0, betas [T], std a number.",
+    signature="reverse_variance(t, betas, std) -> [B]",
+    solution=reverse_density,
+    hints=[
+        "Which Gaussian is q(x_{t−1}) for such data, before x_t is known? And how does x_t come "
+        "from x_{t−1}?",
+        "Two Gaussians in x_{t−1} are multiplied, as for the posterior; only that the first is not "
+        "q(x_{t−1} | x_0) but q(x_{t−1}).",
+        "1 / variance = α_t / β_t + 1 / v, with v = ᾱ_{t−1} std² + 1 − ᾱ_{t−1}; at t = 0 is v = "
+        "std².",
+    ],
+    right=_width(lambda b, a, n, p, v, s: v * b / (a * v + b)),
+    inputs=_draw_widths,
+    result="variance",
+    wrong=_WIDTH_WRONG,
+    otherwise=("Your variance is not that of the product of the two Gaussians.", _TWO),
+    passes="At std = 0 yours is the posterior's variance, at std = 1 it is β_t, and between the "
+    "two, for every step: so DDPM's two choices are the ends of what Gaussian data can need.",
 )
 
 

@@ -8,10 +8,12 @@ from course_lib.experiments.discrete_spikes import spiky_log_prob
 from course_lib.experiments.leak import fit_coins, leaky_masks
 from course_lib.experiments.operations import OperationCounter
 from course_lib.experiments.receptive_field import blind_spot
+from course_lib.experiments.reverse_step import ReverseDensity, reverse_density
 from course_lib.experiments.two_clusters import perfect_network, run_clock, run_times
 
 __all__ = [
     "OperationCounter",
+    "ReverseDensity",
     "blind_spot",
     "collapsing_loss",
     "coupling_dependencies",
@@ -22,6 +24,7 @@ __all__ = [
     "fit_vae",
     "leaky_masks",
     "perfect_network",
+    "reverse_density",
     "run_clock",
     "run_stack",
     "run_times",

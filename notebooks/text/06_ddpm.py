@@ -852,16 +852,17 @@ def x0_from_eps(x_t, eps, t, alpha_bars):
 check("06.x0_from_eps", x0_from_eps)
 
 # %% [markdown]
-# **5. And from the data to the noise.**
+# **5. Algorithm 2.** All steps from noise to data, with $\sigma_t^2 = \beta_t$. The noises are given, so that two
+# answers can be compared: `noises[t]` is for the step from `t`. The last step, from `t = 0`, adds none.
 
 
 # %%
-def eps_from_x0(x_t, x_0, t, alpha_bars):
-    """x_t and x_0 [B, *event], t [B] from 0, alpha_bars [T]: eps [B, *event]."""
+def my_ddpm_sample(net, z, betas, noises):
+    """z [B, *event], betas [T], noises [T, B, *event], net(x_t, t [B]) to eps: x [B, *event]."""
     ...
 
 
-check("06.eps_from_x0", eps_from_x0)
+check("06.ddpm_sample", my_ddpm_sample)
 
 # %% [markdown]
 # **6. The loss.** Draw the times and the noise, noise the data, ask `net(x_t, t)`, compare. All randomness
@@ -875,6 +876,19 @@ def ddpm_loss(net, x0, alpha_bars, generator):
 
 
 check("06.ddpm_loss", ddpm_loss)
+
+# %% [markdown]
+# **How wide is the true step back?** Derive it for data that are Gaussian on a line, $\mathcal N(m, s^2)$: the variance
+# of $x_{t-1}$ given $x_t$, when $x_0$ is not known. At `t = 0` the state before is the data.
+
+
+# %%
+def reverse_variance(t, betas, std):
+    """t [B] from 0, betas [T], std a number: [B]."""
+    ...
+
+
+check("06.reverse_variance", reverse_variance)
 
 # %% [markdown]
 # **7. Break it on purpose: a wrong clock.** Half of these data lie near −2, half near 2, and nothing is trained:

@@ -8,6 +8,7 @@ import torch
 from course_lib.diffusion import DDPM, Denoiser, DiscreteSchedule, convert
 from course_lib.exercises import check
 from course_lib.exercises.formula import declared
+from course_lib.experiments import reverse_density
 from tests.exercises.laws import ExerciseLaws, is_prediction
 
 
@@ -281,7 +282,7 @@ POSTERIOR_WRONG = {
     "in place": (posterior_in_place, "changes its input `x_t` in place"),
 }
 
-# --- eps and x_0 ---------------------------------------------------------------------------------
+# --- x0_from_eps ---------------------------------------------------------------------------------
 
 
 def x0_from_eps(x_t, eps, t, alpha_bars):
@@ -316,41 +317,12 @@ def library_x0(x_t, eps, t, alpha_bars):
     return convert(eps, source="eps", target="x0", x_t=x_t, t=t, path=path)
 
 
-def library_eps(x_t, x_0, t, alpha_bars):
-    path = schedule_of(alpha_bars)
-    return convert(x_0, source="x0", target="eps", x_t=x_t, t=t, path=path)
-
-
-def eps_from_x0(x_t, x_0, t, alpha_bars):
-    ab = wide(alpha_bars[t], x_t)
-    return (x_t - ab.sqrt() * x_0) / (1 - ab).sqrt()
-
-
-def eps_by_score(x_t, x_0, t, alpha_bars):
-    ab = wide(alpha_bars[t], x_t)
-    score = -(x_t - ab.sqrt() * x_0) / (1 - ab)
-    return -(1 - ab).sqrt() * score
-
-
-def eps_by_snr(x_t, x_0, t, alpha_bars):
-    snr = wide(alpha_bars[t] / (1 - alpha_bars[t]), x_t)
-    return (1 + snr).sqrt() * x_t - snr.sqrt() * x_0
-
-
-def eps_each(x_t, x_0, t, alpha_bars):
-    rows = [
-        (x - alpha_bars[k] ** 0.5 * d) / (1 - alpha_bars[k]) ** 0.5
-        for x, d, k in zip(x_t, x_0, t, strict=True)
-    ]
-    return torch.stack(rows)
-
-
 def shifted(function, index):
     return lambda x, y, t, table: function(x, y, index(t, len(table)), table)
 
 
 def both_wrong(function, formula):
-    """Mistakes of both directions that the table does not make."""
+    """Mistakes that the table does not make."""
 
     def images_only(x, y, t, table):
         return formula(x, y, table[t][:, None, None, None])
@@ -375,8 +347,131 @@ def both_wrong(function, formula):
 
 X0_RIGHT = [x0_from_eps, x0_by_ratio, x0_from_behind, x0_each, library_x0]
 X0_WRONG = both_wrong(x0_from_eps, lambda x, e, ab: (x - (1 - ab).sqrt() * e) / ab.sqrt())
-EPS_RIGHT = [eps_from_x0, eps_by_score, eps_by_snr, eps_each, library_eps]
-EPS_WRONG = both_wrong(eps_from_x0, lambda x, d, ab: (x - ab.sqrt() * d) / (1 - ab).sqrt())
+
+# --- ddpm_sample ---------------------------------------------------------------------------------
+
+
+def my_ddpm_sample(net, z, betas, noises):
+    alphas = 1 - betas
+    alpha_bars, x = alphas.cumprod(0), z
+    for t in reversed(range(len(betas))):
+        eps = net(x, torch.full((len(x),), t))
+        x = (x - betas[t] / (1 - alpha_bars[t]).sqrt() * eps) / alphas[t].sqrt()
+        if t:
+            x = x + betas[t].sqrt() * noises[t]
+    return x
+
+
+def sample_by_guesses(net, z, betas, noises):
+    """By way of the guess of x_0 and the posterior's mean."""
+    ab = torch.cat([torch.ones(1), (1 - betas).cumprod(0)])  # the data first
+    x, T = z, len(betas)
+    for t in range(T - 1, -1, -1):
+        now, before = ab[t + 1], ab[t]
+        eps = net(x, torch.full((len(z),), t))
+        guess = (x - (1 - now) ** 0.5 * eps) / now**0.5
+        x = right_mean(x, guess, betas[t], 1 - betas[t], now, before)
+        x = x + (t > 0) * betas[t] ** 0.5 * noises[t]
+    return x
+
+
+def sample_recursively(net, z, betas, noises, t=None):
+    t = len(betas) - 1 if t is None else t
+    if t < 0:
+        return z
+    ab = math.prod((1 - betas[: t + 1]).tolist())
+    eps = net(z, torch.full((len(z),), t))
+    mean = (z - betas[t] / math.sqrt(1 - ab) * eps) / math.sqrt(1 - betas[t])
+    x = mean + betas[t].sqrt() * noises[t] if t else mean
+    return sample_recursively(net, x, betas, noises, t - 1)
+
+
+def library_sample(net, z, betas, noises):
+    model = DDPM(net, DiscreteSchedule(betas), variance="beta")
+    x = z
+    for t in reversed(range(len(betas))):
+        mean, variance = model.reverse(x, t)
+        x = mean if t == 0 else mean + variance.sqrt() * noises[t]
+    return x
+
+
+def sample_in_place(net, z, betas, noises):
+    z *= 1.0001
+    return my_ddpm_sample(net, z, betas, noises)
+
+
+WALK_RIGHT = [my_ddpm_sample, sample_by_guesses, sample_recursively, library_sample]
+WALK_WRONG = {
+    "plain times": (
+        lambda net, z, betas, noises: my_ddpm_sample(lambda x, t: net(x, 3), z, betas, noises),
+        "a time of int",
+    ),
+    "own noise": (
+        lambda net, z, betas, noises: my_ddpm_sample(net, z, betas, torch.randn_like(noises)),
+        "it is drawn at random",
+    ),
+    "in place": (sample_in_place, "changes its input `z` in place"),
+    "first state only": (
+        lambda net, z, betas, noises: my_ddpm_sample(net, z, betas, noises)[:1],
+        "has shape [1, 3]",
+    ),
+    "odd": (
+        lambda net, z, betas, noises: my_ddpm_sample(net, z, betas, noises) + 1,
+        "not where algorithm 2 ends",
+    ),
+    "double": (lambda *inputs: my_ddpm_sample(*inputs).double(), "dtype float64"),
+}
+
+# --- reverse_variance ----------------------------------------------------------------------------
+
+
+def before_and_now(betas):
+    alpha_bars = (1 - betas).cumprod(0)
+    return torch.cat([torch.ones(1), alpha_bars[:-1]]), alpha_bars
+
+
+def reverse_variance(t, betas, std):
+    before, _ = before_and_now(betas)
+    v = before[t] * std**2 + 1 - before[t]
+    return v * betas[t] / ((1 - betas[t]) * v + betas[t])
+
+
+def width_by_covariance(t, betas, std):
+    """Var(x) − Cov(x, y)² / Var(y), of two Gaussians."""
+    before, now = before_and_now(betas)
+    v, w = (p[t] * std**2 + 1 - p[t] for p in (before, now))
+    return v - (1 - betas[t]) * v**2 / w
+
+
+def width_by_the_posterior(t, betas, std):
+    """β̃ and what not knowing x_0 adds."""
+    before, now = (p[t] for p in before_and_now(betas))
+    of_x_0 = before.sqrt() * betas[t] / (1 - now)
+    known = std**2 * (1 - now) / (now * std**2 + 1 - now)  # Var(x_0 | x_t)
+    return (1 - before) / (1 - now) * betas[t] + of_x_0**2 * known
+
+
+def width_each(t, betas, std):
+    path, centre = DiscreteSchedule(betas), torch.zeros(1, dtype=torch.float64)
+    widths = [
+        reverse_density(0.3, k, k - 1, path=path, centres=centre, std=std).variance()
+        for k in t.tolist()
+    ]
+    return torch.tensor(widths)
+
+
+WIDTH_RIGHT = [reverse_variance, width_by_covariance, width_by_the_posterior, width_each]
+WIDTH_WRONG = {
+    "index −1 at 0": (
+        lambda t, betas, std: torch.where(t == 0, betas[t] / 2, reverse_variance(t, betas, std)),
+        "not that of the product",
+    ),
+    "one number": (lambda t, betas, std: reverse_variance(t, betas, std).mean(), "has shape []"),
+    "column": (lambda t, betas, std: reverse_variance(t, betas, std)[:, None], "shape [12, 1]"),
+    "NaN": (lambda t, betas, std: reverse_variance(t, betas, std) / 0 * 0, "holds NaN"),
+    "double": (lambda t, betas, std: reverse_variance(t, betas, std).double(), "dtype float64"),
+    "in place": (lambda t, betas, std: reverse_variance(t, betas.mul_(1.1), std), "in place"),
+}
 
 # --- ddpm_loss -----------------------------------------------------------------------------------
 
@@ -646,7 +741,8 @@ ALL = {
     "06.noise_to": (NOISE_RIGHT, NOISE_WRONG),
     "06.posterior": (POSTERIOR_RIGHT, POSTERIOR_WRONG),
     "06.x0_from_eps": (X0_RIGHT, X0_WRONG),
-    "06.eps_from_x0": (EPS_RIGHT, EPS_WRONG),
+    "06.ddpm_sample": (WALK_RIGHT, WALK_WRONG),
+    "06.reverse_variance": (WIDTH_RIGHT, WIDTH_WRONG),
     "06.ddpm_loss": (LOSS_RIGHT, LOSS_WRONG),
     "06.break_the_clock": (CLOCK_RIGHT, CLOCK_WRONG),
 }
