@@ -42,7 +42,7 @@ def check_floats(
     over them. What a layer gets inside a model is checked by ``check_tensor``.
     """
     check_tensor(name, x, shape, dtype=dtype)
-    if not stands_for_many(x) and not _all_finite(x.detach()):
+    if not stands_for_many(x) and not _all_finite(x.detach() if x.requires_grad else x):
         raise ValueError(f"{name} must be finite, got NaN or infinite values")
 
 
@@ -101,6 +101,8 @@ def _all_finite(x: torch.Tensor) -> bool:
 def _fits(shape: torch.Size, wanted: Sequence[int | None] | None) -> bool:
     if wanted is None:
         return shape.numel() > 0
+    if shape == wanted:
+        return True
     if len(shape) != len(wanted):
         return False
     for size, wish in zip(shape, wanted, strict=True):  # a loop: it is asked at every layer

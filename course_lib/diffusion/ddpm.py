@@ -86,7 +86,7 @@ class DDPM(Denoiser):
             an example.
 
         """
-        (a_before, b_before), (beta, alpha) = self.path.amounts(t - 1, x_t), self.path.step(t, x_t)
+        (a_before, b_before), (beta, alpha) = self.path.before(t, x_t), self.path.step(t, x_t)
         b_squared = beta + alpha * b_before**2  # 1 − ᾱ, and at t = 0 exactly β
         mean = a_before * beta / b_squared * x_0 + alpha**0.5 * b_before**2 / b_squared * x_t
         return mean, per_example(beta * b_before**2 / b_squared, x_t)

@@ -68,7 +68,7 @@ class Denoiser(Placed):
         try:
             check_floats("net's output", value, x_t.shape, dtype=x_t.dtype)
         except ValueError as error:
-            raise PredictionError(f"{error} (at t = {times.min().item():.6g})") from None
+            raise PredictionError(f"{error} (at t = {min(times.tolist()):.6g})") from None
         return convert.inside(
             value, source=self.predicts, target=target, x_t=x_t, t=t, path=self.path
         )

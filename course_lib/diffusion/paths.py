@@ -143,6 +143,7 @@ class GaussianPath(ABC):
 
     def check_times(self, t: Tensor) -> None:
         """Require every time to lie in [``t_min``, ``t_max``] (``ValueError``)."""
+        t = t if t.is_floating_point() else t.long()  # unsigned ones are not compared by PyTorch
         inside = (t >= self.t_min) & (t <= self.t_max)
         if not inside.all():
             raise ValueError(

@@ -89,8 +89,9 @@ class DiscreteSchedule(GaussianPath):
         self.t_min = 0
         self._step = _Pairs(exact, 1 - exact)
         t = torch.arange(len(betas), dtype=torch.float64)
-        a, b = F.pad(self.a(t), (1, 0), value=1.0), F.pad(self.b(t), (1, 0))  # the data before
+        a, b = self.a(t), self.b(t)
         self._amounts = _Pairs(a, b)
+        self._before = _Pairs(F.pad(a[:-1], (1, 0), value=1.0), F.pad(b[:-1], (1, 0)))
 
     @classmethod
     def linear(
@@ -173,34 +174,25 @@ class DiscreteSchedule(GaussianPath):
         return 1.0
 
     def amounts(self, t: Tensor | float, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
-        """(a, b) as of any path; before the first step, at t = −1, are clean data: (1, 0)."""
-        if not _whole(t):
-            return super().amounts(t, x)
-        self._check_whole(t, -1)
-        return self._amounts(t + 1, x)
+        """(a, b) as of any path."""
+        return self._amounts(t, x) if _whole(t) else super().amounts(t, x)
+
+    def before(self, t: Tensor | int, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """(a, b) one step before whole times ``t``: ``amounts`` at t − 1, and (1, 0) for t = 0."""
+        return self._before(t, x)
 
     def slopes(self, t: Tensor | float, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """(a', b') as of any path."""
-        if not _whole(t):
-            return super().slopes(t, x)
-        self._check_whole(t, 0)
-        return self._slopes(t, x)
+        return self._slopes(t, x) if _whole(t) else super().slopes(t, x)
 
     def step(self, t: Tensor | int, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """(β, α) of the steps at whole times ``t``, shaped as by ``amounts``."""
-        self._check_whole(t, 0)
         return self._step(t, x)
 
     @cached_property
     def _slopes(self) -> "_Pairs":
         t = torch.arange(len(self), dtype=torch.float64)
         return _Pairs(self.da(t), self.db(t))
-
-    def _check_whole(self, t: Tensor | int, first: int) -> None:
-        low, high = (t, t) if isinstance(t, int) else torch.aminmax(t)
-        if low < first or high > self.t_max:
-            stray = int(low if low < first else high)
-            raise ValueError(f"t must lie in [{first}, {self.t_max}], got {stray}")
 
     def check_whole_time(self, t: Tensor | int, n: int) -> None:
         """Require whole times of the path, ``[n]`` or one for all (``ValueError``)."""
@@ -222,7 +214,7 @@ class DiscreteSchedule(GaussianPath):
 
 
 class _Pairs:
-    """Pairs of numbers, one for each of many indices."""
+    """Pairs of numbers, one for each of the times 0 ... T − 1."""
 
     def __init__(self, *pair: Tensor):
         self.table, self.numbers = (
@@ -230,11 +222,17 @@ class _Pairs:
             list(zip(*map(Tensor.tolist, pair), strict=True)),
         )
 
-    def __call__(self, i: Tensor | int, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
-        """As plain numbers for one index; for ``[B]`` of them shaped to be multiplied with x."""
-        if isinstance(i, int):
-            return self.numbers[i]  # a sampler has one time for its whole batch
-        first, second = self.table[:, i.cpu().long()]
+    def __call__(self, t: Tensor | int, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """As plain numbers for one time; for ``[B]`` of them shaped to be multiplied with x."""
+        single = isinstance(t, int)  # a sampler has one time for its whole batch
+        t = t if single else t.cpu().long()
+        low, high = (t, t) if single else torch.aminmax(t)
+        if low < 0 or high >= len(self.numbers):
+            stray = int(low if low < 0 else high)
+            raise ValueError(f"t must lie in [0, {len(self.numbers) - 1}], got {stray}")
+        if single:
+            return self.numbers[t]
+        first, second = self.table[:, t]
         return per_example(first, x), per_example(second, x)
 
 

@@ -73,6 +73,39 @@ def test_each_form_of_one_time_gives_a_variance_each(t):
     torch.testing.assert_close(variance, (beta * b[0] ** 2 / b[1] ** 2).expand(3, 1))
 
 
+INTEGERS = [
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
+]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_whole_times_may_be_of_any_integer_dtype(dtype):
+    """At both ends of what the dtype can hold, too: nothing wraps around."""
+    schedule = DiscreteSchedule.linear(300)
+    model = ddpm(lambda x, t: x * t.double()[:, None] / 300, schedule)
+    x_t, x_0 = randn(3, 2), randn(3, 2, seed=1)
+    wide = torch.tensor([0, 7, min(torch.iinfo(dtype).max, 299)])
+    t = wide.to(dtype)
+    for of in (
+        lambda t: model.posterior(x_t, x_0, t),
+        lambda t: model.reverse(x_t, t),
+        lambda t: schedule.noised(x_0, t, x_t),
+        lambda t: model.predict(x_t, t, target="velocity"),
+        lambda t: (schedule.a(t), schedule.b(t), schedule.da(t)),
+    ):
+        for got, wanted in zip(of(t), of(wide), strict=True):
+            assert torch.equal(got, wanted)
+    if torch.iinfo(dtype).max > 300:
+        with refuses("t must lie in [0, 299], got 300"):
+            model.posterior(x_t, x_0, torch.tensor([0, 7, 300]).to(dtype))
+
+
 @pytest.mark.parametrize("schedule", [LINEAR, DiscreteSchedule.linear(1000)], ids=["40", "1000"])
 def test_the_posterior_is_the_papers(schedule):
     """Equations 6 and 7, with one time for each image."""
