@@ -1,7 +1,7 @@
 // ParticlePlayer: points that move through the steps of a flow or a sampler, in one panel or in two.
 
 import { drawColourBar } from "./parts/axes.js";
-import { PALETTE, anchorsOf, colourTable, colourWords } from "./parts/colours.js";
+import { PALETTE, anchorsOf, colourList, colourWords } from "./parts/colours.js";
 import { atStep, unpack } from "./parts/data.js";
 import { dotStamp } from "./parts/dots.js";
 import { outline } from "./parts/outline.js";
@@ -34,8 +34,7 @@ function render({ model, el }) {
   const radius = clamp(Math.sqrt(9000 / count), 1.7, 4.2);
   const coloursOf = (role, theme) => {
     if (!color) return [heat ? "#ffffff" : PALETTE[role]];
-    const small = colourTable(model.get("color_map"), COLOURS, theme);
-    return Array.from({ length: COLOURS }, (_, i) => `rgb(${small.slice(3 * i, 3 * i + 3).join()})`);
+    return colourList(model.get("color_map"), COLOURS, theme);
   };
   let dotsFor = "";
   const makeDots = (ratio, theme) => {

@@ -17,7 +17,7 @@ __all__ = ["PointCloud", "project"]
 Array = np.ndarray | torch.Tensor
 
 # The eye's distance from the middle of a box whose longest side is 2, and half the height of what
-# it sees, so that the whole box is in sight. point_cloud.js has the same numbers.
+# it sees, so that the whole box is in sight.
 DISTANCE, FITS = 6.0, 1.75
 ZOOMS = (0.5, 8.0)
 # The box's corners as signs along x, y and z, and its edges as pairs of them.
@@ -88,6 +88,9 @@ class PointCloud(PlayerWidget):
     color_label = traitlets.Unicode().tag(sync=True)
     color_map = traitlets.Unicode("viridis").tag(sync=True)
     role = traitlets.Unicode("data").tag(sync=True)
+    distance = traitlets.Float(DISTANCE).tag(sync=True)
+    fits = traitlets.Float(FITS).tag(sync=True)
+    zooms = traitlets.List(traitlets.Float(), ZOOMS).tag(sync=True)
 
     def __init__(
         self,

@@ -1,11 +1,11 @@
 // SampleTable: a table of two choices to drag over, and the samples of the cell under the pointer.
 
 import { throttledChanges } from "./parts/changes.js";
-import { PALETTE, colourTable, inkOn } from "./parts/colours.js";
+import { MAPS, PALETTE, colourTable, inkOn } from "./parts/colours.js";
 import { tidy, unpack } from "./parts/data.js";
 import { drag } from "./parts/drag.js";
 import { onKeys } from "./parts/keys.js";
-import { hint, say } from "./parts/notes.js";
+import { hint, mapStrip, say } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
 import { clamp, dot, panel } from "./parts/panel.js";
 import { drawTile, pixelSheet } from "./parts/pixels.js";
@@ -108,12 +108,9 @@ function legends({ quality, qualityLabel, cost, costLabel, perRow }) {
   const found = [];
   const legend = (...nodes) => found.push(element("div", { class: "table-legend", "aria-hidden": "true" }, ...nodes));
   if (quality.length) {
-    const [all, colours] = [quality.flat(), colourTable("viridis")];
-    const map = element("span", { class: "table-map" });
-    map.style.setProperty("--table-map", [255, 191, 128, 64, 0].map((i) =>
-      `rgb(${colours.subarray(3 * i, 3 * i + 3).join()})`).join());
+    const all = quality.flat();
     legend(element("span", {}, `${qualityLabel}, lower is better:`),
-      element("span", { class: "table-scale" }, short(Math.min(...all)), map, short(Math.max(...all))));
+      mapStrip([...MAPS.viridis].reverse(), short(Math.min(...all)), short(Math.max(...all))));
   }
   if (cost.length && !perRow) legend(`small: ${costLabel}`);
   return found;

@@ -17,7 +17,6 @@ __all__ = ["VectorField"]
 
 Array = np.ndarray | torch.Tensor
 
-# vector_field.js has the same numbers.
 MOMENTS = 8  # stored places of a dropped particle for each step
 MOST_DROPPED = 40
 LONGEST = 1.3  # the longest arrow, in cells of the grid
@@ -68,6 +67,10 @@ class VectorField(PlayerWidget):
     field_label = traitlets.Unicode().tag(sync=True)
     top = traitlets.Float(1.0).tag(sync=True)  # the length of the longest arrow at all times
     tops = traitlets.List(traitlets.Float()).tag(sync=True)  # and at each of them
+    moments = traitlets.Int(MOMENTS).tag(sync=True)
+    most_dropped = traitlets.Int(MOST_DROPPED).tag(sync=True)
+    longest = traitlets.Float(LONGEST).tag(sync=True)
+    all_equal = traitlets.Float(ALL_EQUAL).tag(sync=True)
 
     def __init__(
         self,

@@ -159,5 +159,5 @@ def test_it_fits_any_width(show: Callable[..., Locator], *, points: bool) -> Non
             cost=numbers if points else steps, cost_label="seconds",
         )
     )  # fmt: skip
-    parts = "canvas, p, .table-grid, .table-grid *, .table-scale"
+    parts = "canvas, p, .table-grid, .table-grid *, .cw-scale"
     assert cut_off(widget, (324, 344, 500, 624, 744), parts) == []

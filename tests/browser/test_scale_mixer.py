@@ -100,7 +100,7 @@ def status(widget: Locator) -> Locator:
 
 
 def which(widget: Locator) -> Locator:
-    return widget.locator(".mixer-tools .mixer-fine")
+    return widget.locator(".cw-row .mixer-fine")
 
 
 def levels(canvas: Locator) -> np.ndarray:

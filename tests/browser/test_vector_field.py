@@ -33,7 +33,7 @@ PIXELS = """(canvas, [x, y, width, height]) => [...canvas.getContext("2d")
 
 # Pointer events faster than a mouse, and how long the page's frames are, in ms.
 DRAG = """async (widget, more) => {
-  const add = widget.querySelector(".vectors-tools button");
+  const add = widget.querySelector(".cw-row button");
   for (let k = 0; k < more; k++) add.click();
   const canvas = widget.querySelector("canvas");
   const { left, top } = canvas.getBoundingClientRect();
@@ -49,7 +49,7 @@ DRAG = """async (widget, more) => {
     const now = await new Promise(requestAnimationFrame);
     took.push(now - before);
     before = now;
-    const handles = [...widget.querySelectorAll(".vectors-handle")];
+    const handles = [...widget.querySelectorAll(".vectors-particle")];
     words.add(handles.map((node) => node.style.left).join());
   }
   fire("pointerup", 150, 150);
@@ -253,7 +253,7 @@ def test_of_too_many_particles_the_oldest_goes(arrows: Locator) -> None:
     drag(arrows, (2.5, 1.5))
     arrows.evaluate(
         """widget => {
-          for (let k = 0; k < 40; k++) widget.querySelector(".vectors-tools button").click();
+          for (let k = 0; k < 40; k++) widget.querySelector(".cw-row button").click();
         }"""
     )
     expect(handles(arrows)).to_have_count(40)
@@ -293,7 +293,7 @@ def test_scales(arrows: Locator) -> None:
         button = arrows.get_by_role("button", name=name)
         button.click()
         expect(button).to_have_attribute("aria-pressed", "true")
-        assert arrows.locator(".vectors-scales [aria-pressed=true]").count() == 1
+        assert arrows.locator(".cw-group [aria-pressed=true]").count() == 1
         if name in pictures:
             wait_until_it_is(arrows, pictures[name])
         elif pictures:

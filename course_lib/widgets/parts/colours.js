@@ -41,6 +41,12 @@ export function colourTable(name, size = 256, theme = null) {
   return table;
 }
 
+// The same as a list of CSS colours.
+export function colourList(name, size, theme = null) {
+  const table = colourTable(name, size, theme);
+  return Array.from({ length: size }, (_, i) => `rgb(${table.slice(3 * i, 3 * i + 3).join()})`);
+}
+
 // The same as words of 32 bits, one a colour, for the pixels of a picture.
 export function colourWords(name, size = 256) {
   const table = colourTable(name, size);

@@ -13,6 +13,13 @@ export function hint(words) {
   return element("p", { class: "cw-hint" }, words);
 }
 
+// A colour map, from low to high, between the numbers at its ends.
+export function mapStrip(anchors, low, high) {
+  const strip = element("span", { class: "cw-map", "aria-hidden": "true" });
+  strip.style.background = `linear-gradient(to right, ${anchors.join()})`;
+  return element("span", { class: "cw-scale" }, low, strip, high);
+}
+
 // A line that tells what has happened; `node.tell(words, failed)`.
 export function status() {
   const node = element("p", { class: "cw-status", role: "status" });
