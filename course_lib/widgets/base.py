@@ -9,6 +9,7 @@ import base64
 import html
 import io
 import json
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -214,6 +215,21 @@ def value_range(values: np.ndarray, *, signed: bool = False) -> list[float]:
         high = max(-low, high)
         low = -high
     return [low, high] if high > low else [low - 0.5, high + 0.5]
+
+
+COLOR_MAPS = ("viridis", "signed", "cyclic")  # of points that have a number each
+
+
+def color_range(values: np.ndarray, color_map: str) -> list[float]:
+    """The range that ``color_map`` covers: of an angle the whole turn, whatever is in it."""
+    if color_map != "cyclic":
+        return value_range(values, signed=color_map == "signed")
+    if np.abs(values).max() > math.pi + 1e-5:
+        raise ValueError(
+            "color must hold angles in [-pi, pi] where color_map is cyclic, got values in "
+            f"[{values.min():.3g}, {values.max():.3g}]"
+        )
+    return [-math.pi, math.pi]
 
 
 # ------------------------------------------------------------------------------------------ data

@@ -50,7 +50,7 @@ def image_grid(
         columns: How many images stand side by side.
         titles: A name for each row, or None.
         size: Width of one image, in inches.
-        cmap: ``"grey"``, ``"viridis"`` or ``"signed"``.
+        cmap: ``"grey"``, ``"viridis"``, ``"signed"`` or ``"cyclic"``.
 
     """
     array = to_array("images", images, "[N, H, W] or [N, 1, H, W]", 3, 4)

@@ -17,7 +17,9 @@ _COLOURS = json.loads((Path(__file__).parent / "parts" / "palette.json").read_te
 # white and against a dark page.
 PALETTE: dict[str, str] = _COLOURS["roles"]
 
-# Evenly spaced anchors, mixed linearly. "signed" is balanced: both ends are equally dark.
+# Evenly spaced anchors, mixed linearly. "signed" is balanced: both ends are equally dark. "cyclic"
+# ends where it begins; opposite angles differ for colour-blind readers, too, and all of it is seen
+# on light and on dark plots.
 MAPS: dict[str, list[str]] = _COLOURS["maps"]
 
 # One colour for each of ten classes, such as the digits, on light pages and on dark ones. Letters
@@ -31,6 +33,6 @@ THEMES: dict[str, dict] = _COLOURS["themes"]
 
 
 def colour_map(name: str) -> Colormap:
-    """The colour map ``"viridis"``, ``"signed"`` or ``"grey"`` for matplotlib."""
+    """The colour map ``"viridis"``, ``"signed"``, ``"cyclic"`` or ``"grey"`` for matplotlib."""
     check_one_of("name", name, MAPS)
     return LinearSegmentedColormap.from_list(f"course_{name}", MAPS[name])

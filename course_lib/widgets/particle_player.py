@@ -9,11 +9,13 @@ from matplotlib.figure import Figure
 
 from course_lib.checks import check_one_of
 from course_lib.widgets.base import (
+    COLOR_MAPS,
     LINE,
     Extent,
     PlayerWidget,
     check_extent,
     check_labels,
+    color_range,
     pale_frame,
     png,
     to_array,
@@ -50,7 +52,8 @@ class ParticlePlayer(PlayerWidget):
         field_extent: (x0, x1, y0, y1) that the field covers; by default the whole plot.
         color: ``[B]`` or ``[T, B]``, one number per point, such as its log-determinant.
         color_label: what ``color`` is, with its unit, for the colour bar.
-        color_map: ``"viridis"``, or ``"signed"``: blue below zero, orange above.
+        color_map: ``"viridis"``; ``"signed"``, blue below zero and orange above; or ``"cyclic"``
+            for angles in radians, from -pi to pi.
         role: whose points these are, which sets their colour where ``color`` is not given:
             ``"data"``, ``"noise"``, ``"model"``, ``"latent"`` or ``"error"``.
         beside_role: the same for the second panel; by default that of the first.
@@ -122,7 +125,7 @@ class ParticlePlayer(PlayerWidget):
             arrays["field"] = _field(field, steps)
         if color is not None:
             arrays["color"] = to_colors(color, steps, count)
-        check_one_of("color_map", color_map, ("viridis", "signed"))
+        check_one_of("color_map", color_map, COLOR_MAPS)
         check_one_of("role", role, PALETTE)
         beside_role = role if beside_role is None else beside_role
         check_one_of("beside_role", beside_role, PALETTE)
@@ -134,9 +137,7 @@ class ParticlePlayer(PlayerWidget):
         ranges = {
             "field_range": value_range(arrays["field"]) if field is not None else [0.0, 1.0],
             "color_range": (
-                value_range(arrays["color"], signed=color_map == "signed")
-                if color is not None
-                else [0.0, 1.0]
+                color_range(arrays["color"], color_map) if color is not None else [0.0, 1.0]
             ),
         }
         super().__init__(

@@ -9,7 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from course_lib.checks import check_number, check_one_of
-from course_lib.widgets.base import LINE, PlayerWidget, png, to_array, to_colors, value_range
+from course_lib.widgets.base import (
+    COLOR_MAPS,
+    LINE,
+    PlayerWidget,
+    color_range,
+    png,
+    to_array,
+    to_colors,
+)
 from course_lib.widgets.palette import PALETTE, colour_map
 
 __all__ = ["PointCloud", "project"]
@@ -61,7 +69,8 @@ class PointCloud(PlayerWidget):
             points up.
         color: ``[B]`` or ``[T, B]``, one number per point, such as its place along the data.
         color_label: what ``color`` is, with its unit, for the colour bar.
-        color_map: ``"viridis"``, or ``"signed"``: blue below zero, orange above.
+        color_map: ``"viridis"``; ``"signed"``, blue below zero and orange above; or ``"cyclic"``
+            for angles in radians, from -pi to pi.
         role: whose points these are, which sets their colour where ``color`` is not given:
             ``"data"``, ``"noise"``, ``"model"``, ``"latent"`` or ``"error"``.
         labels: T names of the steps.
@@ -109,7 +118,7 @@ class PointCloud(PlayerWidget):
         steps, count, dims = array.shape
         if dims != 3:
             raise ValueError(f"points must have shape [T, B, 3], got {list(array.shape)}")
-        check_one_of("color_map", color_map, ("viridis", "signed"))
+        check_one_of("color_map", color_map, COLOR_MAPS)
         check_one_of("role", role, PALETTE)
         if not isinstance(color_label, str):
             raise ValueError(f"color_label must be a string, got {color_label!r}")
@@ -117,7 +126,7 @@ class PointCloud(PlayerWidget):
         covered = [0.0, 1.0]
         if color is not None:
             arrays["color"] = to_colors(color, steps, count)
-            covered = value_range(arrays["color"], signed=color_map == "signed")
+            covered = color_range(arrays["color"], color_map)
         super().__init__(
             arrays,
             n_steps=steps,

@@ -701,7 +701,7 @@ ParticlePlayer(
     grid=pinwheel.trajectory_inverse(mesh).reshape(-1, 25, 25, 2),
     color=torch.atan2(z[:, 1], z[:, 0]),
     color_label="direction in the Gaussian (radians)",
-    color_map="signed",
+    color_map="cyclic",
     extent=(-3.2, 3.2, -3.2, 3.2),
     labels=["the Gaussian", "scaling undone", *undone, "a pinwheel"],
     title="From a Gaussian to a pinwheel",

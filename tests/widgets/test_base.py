@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import math
 import re
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from course_lib.widgets.base import (
     MAX_BYTES,
     check_extent,
     check_labels,
+    color_range,
     javascript,
     pack,
     stylesheet,
@@ -130,6 +132,14 @@ def test_the_range_of_a_signed_map_is_symmetric() -> None:
     assert value_range(np.array([-1.0, 3.0])) == [-1, 3]
     assert value_range(np.array([-1.0, 3.0]), signed=True) == [-3, 3]
     assert value_range(np.array([2.0, 2.0])) == [1.5, 2.5]
+
+
+def test_a_cyclic_map_covers_the_whole_turn() -> None:
+    """Else two directions that are the same would have two colours."""
+    angles = np.array([-1.0, 3.0])
+    assert color_range(angles, "cyclic") == [-math.pi, math.pi]
+    assert color_range(angles, "viridis") == [-1, 3]
+    assert color_range(angles, "signed") == [-3, 3]
 
 
 # ------------------------------------------------------------------------------------- the player

@@ -70,7 +70,7 @@ def test_rows_carry_their_titles():
         ({"images": torch.rand(8, 8)}, "images must have shape [N, H, W] or [N, 1, H, W]"),
         ({"images": torch.rand(2, 3, 8, 8)}, "images must have one channel, got 3"),
         ({"columns": 0}, "columns must be an integer of at least 1, got 0"),
-        ({"cmap": "jet"}, "cmap must be one of grey, signed, viridis, got 'jet'"),
+        ({"cmap": "jet"}, "cmap must be one of cyclic, grey, signed, viridis, got 'jet'"),
         ({"titles": ["a"]}, "titles must be 2 strings, got ['a']"),
     ],
 )

@@ -59,6 +59,35 @@ def test_the_signed_map_is_balanced() -> None:
         assert abs(ours - theirs) < 1
 
 
+def as_dichromats_see(colours: np.ndarray) -> list[np.ndarray]:
+    """Linear RGB, seen without one of the three cones (Machado, Oliveira and Fernandes, 2009)."""
+    return [
+        np.clip(colours @ np.array(matrix).T, 0, 1)
+        for matrix in (
+            [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+            [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+            [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+        )
+    ]
+
+
+def test_the_cyclic_map_is_a_circle() -> None:
+    """It closes, opposite angles differ for everyone, and both plots let all of it be seen."""
+    colours = widgets.MAPS["cyclic"]
+    assert colours[0] == colours[-1]
+    assert len(set(colours)) == len(colours) - 1
+    for colour in colours:
+        for theme in widgets.THEMES.values():
+            assert contrast(colour, theme["plot"]) >= 3
+    shades = widgets.colour_map("cyclic")(np.linspace(0, 1, 64, endpoint=False))[:, :3]
+    linear = np.where(shades <= 0.04045, shades / 12.92, ((shades + 0.055) / 1.055) ** 2.4)
+    for seen in [linear, *as_dichromats_see(linear)]:
+        place = np.cbrt(seen)  # nearly as far apart as they look
+        assert np.linalg.norm(place - np.roll(place, 32, axis=0), axis=1).min() > 0.12
+
+
 def test_an_unknown_map_is_refused() -> None:
-    with pytest.raises(ValueError, match="name must be one of grey, signed, viridis, got 'jet'"):
+    with pytest.raises(
+        ValueError, match="name must be one of cyclic, grey, signed, viridis, got 'jet'"
+    ):
         widgets.colour_map("jet")

@@ -159,7 +159,7 @@ def test_a_view_is_set_and_refused() -> None:
         ({"color": np.zeros(B + 1)}, r"color must have shape \[30\] or \[4, 30\], got \[31\]"),
         ({"color": np.zeros((T, B, 1))}, "color must have shape"),
         ({"color": np.full(B, np.inf)}, "color must be finite"),
-        ({"color_map": "jet"}, "color_map must be one of signed, viridis, got 'jet'"),
+        ({"color_map": "jet"}, "color_map must be one of cyclic, signed, viridis, got 'jet'"),
         ({"color_label": 3}, "color_label must be a string, got 3"),
         ({"role": "mine"}, "role must be one of data"),
         ({"labels": ["a"]}, r"labels must be 4 strings, got \['a'\]"),
