@@ -243,8 +243,9 @@ def take_tensor(
     dtype: torch.dtype | None = None,
     infinite: bool = False,
     about_shape: str | Callable[[list[int]], str] | None = None,
+    about_dtype: str | None = None,
 ) -> Tensor:
-    """Require a floating-point tensor of this shape and dtype, free of NaN, and return it.
+    """Require a tensor of this shape and dtype, free of NaN, and return it.
 
     Args:
         name: What the reader calls it.
@@ -254,6 +255,8 @@ def take_tensor(
         infinite: Whether it may hold infinite values, as a log-density may.
         about_shape: The hint to a reader whose shape is another one, or a function that makes it
             of that shape; None for a general one.
+        about_dtype: The hint to a reader whose dtype is another one, where it need not be that
+            of the input.
 
     """
     shape = list(shape)
@@ -282,11 +285,13 @@ def take_tensor(
             + (f"have {shape}." if shape else "be one number."),
             _shape_hint(about_shape, name, list(value.shape), shape),
         )
-    if not value.is_floating_point() or (dtype is not None and value.dtype != dtype):
+    if value.dtype != dtype if dtype is not None else not value.is_floating_point():
+        wanted = "floating-point" if dtype is None else _short(dtype)
         raise Mistake(
-            f"Your {name} is of dtype {_short(value.dtype)}; it must be "
-            f"{'floating-point' if dtype is None else _short(dtype)}, as the input is.",
-            "Make new tensors like the input: `torch.zeros_like(x)`, `x.new_zeros(n)`.",
+            f"Your {name} is of dtype {_short(value.dtype)}; it must be {wanted}"
+            + (", as the input is." if about_dtype is None else "."),
+            about_dtype
+            or "Make new tensors like the input: `torch.zeros_like(x)`, `x.new_zeros(n)`.",
         )
     if value.isnan().any() or not (infinite or value.isfinite().all()):
         raise Mistake(

@@ -5,6 +5,7 @@ Every check works with tolerances for which a right answer is refused less than 
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -27,10 +28,10 @@ from course_lib.exercises.attempt import (
     check_randomness,
     fresh_seed,
     same,
-    take_number,
     take_tensor,
 )
 from course_lib.exercises.formula import Case, Wrong, formula, usual
+from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
 from course_lib.experiments.dependency import dependencies
 from course_lib.experiments.leak import fit_coins, leaky_masks
@@ -52,7 +53,39 @@ def _states(dim: int) -> Tensor:
 # --- The chain rule as a table -------------------------------------------------------------------
 
 
-@exercise(
+_GROWS = "Every pixel before it doubles the number of histories."
+_FREE = "p(0 | history) = 1 − p(1 | history): one free number for each history."
+_EACH = "The i-th pixel has 2^(i − 1) histories: count each for itself."
+_N = 10
+# fmt: off
+_TABLES_WRONG = [
+    Slip(2**_N, "2^10 entries has the table of the joint distribution; they add up to 1, so that "
+         "one of them is not free.", "Count the chain rule's numbers: 1 for the first pixel, 2 for "
+         "the second, ..."),
+    Slip(_N, "One number for each pixel: these pixels would all be independent.", _GROWS),
+    Slip(2 * _N, "Two numbers for each pixel: that is too few histories.", _GROWS),
+    Slip(2 * _N - 1, "These pixels would know only the one before: a Markov chain.", _GROWS),
+    Slip(_N * (_N - 1) // 2, "These are the pairs j < i: the weights of logistic regressions, not "
+         "full tables.", _GROWS),
+    Slip(_N * (_N + 1) // 2, "That many weights and biases have logistic regressions on the pixels "
+         "before; a full table is far larger.", _GROWS),
+    Slip(_N * _N, "A weight for each pair of pixels is a square matrix, not a full table.", _GROWS),
+    Slip(2**_N - 2, "One number is missing: that of the first pixel.",
+         "The first pixel has one history, the empty one, and so one number: 2^0 = 1."),
+    Slip(2**(_N - 1), "These are the histories of the last pixel alone.", "Add up all pixels."),
+    Slip(2**(_N - 1) - 1, "You stop before the last pixel.",
+         "The last of 10 pixels has nine before it, and 2^9 histories."),
+    Slip(2**(_N + 1) - 2, "That is twice as many as are free.", _FREE),
+    Slip(2**(_N + 1) - 1, "Your sum runs from 2^0 to 2^10, over 11 pixels.",
+         "The i-th pixel has i − 1 pixels before it: the powers end at 2^9."),
+    Slip(_N * 2**(_N - 1), "Only the last pixel has 2^9 histories.", _EACH),
+    Slip(_N * 2**_N, "You count a whole table of the joint distribution for each pixel.", _EACH),
+    Slip(math.factorial(_N), "10! is the number of orders in which you can visit the pixels.",
+         "The order is fixed here: count histories."),
+]
+# fmt: on
+
+prediction(
     "01.predict_tables",
     task="Predict: by the chain rule, with one free number p(x_i = 1 | history) for each of 10 "
     "binary pixels and each history of it, how many numbers does a full table need?",
@@ -62,65 +95,15 @@ def _states(dim: int) -> Tensor:
         "The second pixel follows a 0 or a 1. The third follows one of 00, 01, 10, 11.",
         "The i-th pixel has 2^(i − 1) histories. Add them up for i = 1 ... 10.",
     ],
+    right=table_size(_N),
+    wrong=_TABLES_WRONG,
+    passes=f"1 + 2 + 4 + ... + 512 = {table_size(_N):,}. For the 64 pixels of a small digit it "
+    f"would be {table_size(64):.1e}; logistic regressions need 55 for 10 pixels and 2,080 for 64.",
+    question="How many histories does each pixel have, and how many in all?",
+    low=1,
+    whole=True,
+    hint="For 1, 2 and 3 pixels the answer is 1, 3 and 7.",
 )
-def _check_predict_tables(attempt: Any, generator: torch.Generator) -> str:
-    n = 10
-    question = "How many histories does each pixel have, and how many in all?"
-    got, right = take_number(attempt, question, low=1, whole=True), table_size(n)
-    if got == right:
-        return (
-            f"1 + 2 + 4 + ... + {2 ** (n - 1)} = {right:,}. For the 64 pixels of a small digit it "
-            f"would be {table_size(64):.1e}; logistic regressions need {n * (n + 1) // 2} for 10 "
-            "pixels and 2,080 for 64."
-        )
-    first = "The first pixel has one history, the empty one, and so one number: 2^0 = 1."
-    complement = "p(0 | history) = 1 − p(1 | history): one free number for each history."
-    grows = "Every pixel before it doubles the number of histories."
-    known = {
-        2**n: (
-            "2^10 entries has the table of the joint distribution; they add up to 1, so that one "
-            "of them is not free.",
-            "Count the chain rule's numbers: 1 for the first pixel, 2 for the second, ...",
-        ),
-        n: ("One number for each pixel: these pixels would all be independent.", grows),
-        2 * n: ("Two numbers for each pixel: that is too few histories.", grows),
-        2 * n - 1: ("These pixels would know only the one before: a Markov chain.", grows),
-        n * (n - 1) // 2: (
-            "These are the pairs j < i: the weights of logistic regressions, not full tables.",
-            grows,
-        ),
-        n * (n + 1) // 2: (
-            "That many weights and biases have logistic regressions on the pixels before; a full "
-            "table is far larger.",
-            grows,
-        ),
-        n * n: ("A weight for each pair of pixels is a square matrix, not a full table.", grows),
-        2**n - 2: ("One number is missing: that of the first pixel.", first),
-        2 ** (n - 1): ("These are the histories of the last pixel alone.", "Add up all pixels."),
-        2 ** (n - 1) - 1: (
-            "You stop before the last pixel.",
-            "The last of 10 pixels has nine before it, and 2^9 histories.",
-        ),
-        2 ** (n + 1) - 2: ("That is twice as many as are free.", complement),
-        2 ** (n + 1) - 1: (
-            "Your sum runs from 2^0 to 2^10, over 11 pixels.",
-            "The i-th pixel has i − 1 pixels before it: the powers end at 2^9.",
-        ),
-        n * 2 ** (n - 1): (
-            "Only the last pixel has 2^9 histories.",
-            "The i-th pixel has 2^(i − 1): count each for itself.",
-        ),
-        n * 2**n: (
-            "You count a whole table of the joint distribution for each pixel.",
-            "The i-th pixel has 2^(i − 1) histories, and one number for each.",
-        ),
-        math.factorial(n): (
-            "10! is the number of orders in which you can visit the pixels.",
-            "The order is fixed here: count histories.",
-        ),
-    }
-    reason = f"{got:,} is too {'many' if got > right else 'few'}."
-    raise Mistake(*known.get(got, (reason, "For 1, 2 and 3 pixels the answer is 1, 3 and 7.")))
 
 
 # --- FVSBN ---------------------------------------------------------------------------------------
@@ -245,7 +228,6 @@ formula(
     result="log-probability",
     axes="[B, n], [n, n], [n] -> [B]",
     gradients=["W", "b"],
-    gradient_hint="W and b are learned through log p: no `detach`, no `.data`, no `.item()`.",
     wrong=_FVSBN_WRONG,
     otherwise=_not_fvsbn,
     passes="The probabilities of all 2^5 images are right, and so add up to 1; gradients reach W "
@@ -423,8 +405,6 @@ formula(
     inputs=_draw_nade,
     axes="[B, n], [n, d], [n, d], [n], [d] -> [B, n]",
     gradients=["W", "V", "b", "c"],
-    gradient_hint="W, V, b and c are learned through the logits: no `detach`, no `.data`, no "
-    "NumPy.",
     wrong=_NADE_WRONG,
     otherwise=_not_nade,
     passes=_praise_nade,
@@ -436,21 +416,14 @@ formula(
 
 def _take_mask(name: str, value: Any, shape: Sequence[int], hint: str) -> Tensor:
     """Require a tensor of zeros and ones of this shape, of any dtype, and return it as floats."""
-    if not isinstance(value, Tensor):
-        raise Mistake(
-            f"Your {name} is of type {type(value).__name__}, not a tensor of shape {list(shape)}.",
-            hint,
-        )
-    if value.shape != torch.Size(shape):
-        raise Mistake(
-            f"Your {name} has shape {list(value.shape)}; it must have {list(shape)}.", hint
-        )
-    if not ((value == 0) | (value == 1)).all():
-        raise Mistake(
-            f"Your {name} holds other numbers than 0 and 1.",
-            "A comparison gives True and False; `.float()` makes ones and zeros of them.",
-        )
-    return value.detach().float()
+    if isinstance(value, Tensor) and list(value.shape) == list(shape):
+        if not ((value == 0) | (value == 1)).all():
+            raise Mistake(
+                f"Your {name} holds other numbers than 0 and 1.",
+                "A comparison gives True and False; `.float()` makes ones and zeros of them.",
+            )
+        return value.detach().float()
+    return take_tensor(name, value, shape, about_shape=hint)
 
 
 def _take_masks(value: Any, degrees: Sequence[Tensor]) -> list[Tensor]:
@@ -806,7 +779,60 @@ formula(
 )
 
 
-@exercise(
+_CONE = "Walk: each step goes up by one row and sideways by at most one column, or left by one."
+
+
+@cache
+def _blind_slips() -> list[Slip]:
+    by_depth = [(layers, int(blind_spot(layers=layers).sum())) for layers in range(1, 8)]
+    shallow = [
+        Slip(
+            unseen,
+            f"With {layers} {'layer' if layers == 1 else 'layers'} that is so, but deeper networks "
+            "see more.",
+            _CONE,
+        )
+        for layers, unseen in by_depth
+    ]
+    # fmt: off
+    return [slip for slip in shallow if slip.number != 3] + [
+        Slip(0, "That would be a network without a blind spot. One row up it reaches only one "
+             "column to the right.", "Can it get from (3, 3) to (2, 6)? It may go up only once, "
+             "and to the right never."),
+        Slip(24 - 3, "That many it does see: 21 of 24.", "Count the others."),
+        Slip(24, "It sees some: its first layer alone shows 4 pixels.", _CONE),
+        Slip(2, "Row 2 has 2 that are never seen, but row 1 has some, too.",
+             "Three rows are above the pixel: count each."),
+        Slip(6, "Both sides are not alike: either you cut off the left, or row 2 reaches no column "
+             "to the right.", "To the left a step within the row is allowed, so nothing there is "
+             "lost. One row up, column 4 is in sight."),
+        Slip(9, "You count all 9 pixels above and to the right: some of them are seen.",
+             "The 3 × 3 kernel shows also the pixel above and one to the right."),
+        Slip(1, "There are more than one: row 2 alone has 2.", _CONE),
+        Slip(49 - 21, "You count pixels that come later, and the pixel itself.",
+             "These are hidden on purpose. Count among the 24 before it."),
+        Slip(49 - 4, "One layer sees 4 of 49, but many layers see more.", _CONE),
+        Slip(4, "That many one layer sees.", "Many layers see more. Count what none of them sees."),
+    ]
+    # fmt: on
+
+
+def _praise_blind_spot(generator: torch.Generator) -> str:
+    where = ", ".join(f"({row}, {column})" for row, column in blind_spot().nonzero().tolist())
+    return (
+        f"However deep, the network never sees {where} (row, column), read off its Jacobian: "
+        "one row up it gets only one column to the right. In a larger image the blind spot "
+        "takes about a quarter of the pixels before."
+    )
+
+
+def _not_blind(got: float) -> tuple[str, str]:
+    if got > 24:
+        return "There are only 24 pixels before it.", "Count among these."
+    return f"{got} is too {'many' if got > 3 else 'few'}.", _CONE
+
+
+prediction(
     "01.blind_spot",
     task="Predict: a naive PixelCNN with 3 × 3 kernels (mask A, then B) and as many layers as you "
     "like predicts the middle pixel of a 7 × 7 image (row 3, column 3, counted from 0). How many "
@@ -819,63 +845,14 @@ formula(
         "One row up you reach column 4, two rows up column 5, three rows up column 6. To the left "
         "nothing stops you.",
     ],
+    right=3,
+    wrong=_blind_slips,
+    passes=_praise_blind_spot,
+    question="How many of the 24 are never seen?",
+    low=0,
+    whole=True,
+    otherwise=_not_blind,
 )
-def _check_blind_spot(attempt: Any, generator: torch.Generator) -> str:
-    got = take_number(attempt, "How many of the 24 are never seen?", low=0, whole=True)
-    by_layers = {layers: int(blind_spot(layers=layers).sum()) for layers in range(1, 9)}
-    before, right = 24, by_layers[8]
-    if got == right:
-        unseen = [tuple(place) for place in blind_spot().nonzero().tolist()]
-        where = ", ".join(f"({row}, {column})" for row, column in unseen)
-        return (
-            f"However deep, the network never sees {where} (row, column), read off its Jacobian: "
-            "one row up it gets only one column to the right. In a larger image the blind spot "
-            "takes about a quarter of the pixels before."
-        )
-    cone = "Walk: each step goes up by one row and sideways by at most one column, or left by one."
-    known = {
-        0: (
-            "That would be a network without a blind spot. One row up it reaches only one column "
-            "to the right.",
-            "Can it get from (3, 3) to (2, 6)? It may go up only once, and to the right never.",
-        ),
-        before - right: (f"That many it does see: {got} of 24.", "Count the others."),
-        before: ("It sees some: its first layer alone shows 4 pixels.", cone),
-        2: (
-            "Row 2 has 2 that are never seen, but row 1 has some, too.",
-            "Three rows are above the pixel: count each.",
-        ),
-        6: (
-            "Both sides are not alike: either you cut off the left, or row 2 reaches no column to "
-            "the right.",
-            "To the left a step within the row is allowed, so nothing there is lost. One row up, "
-            "column 4 is in sight.",
-        ),
-        9: (
-            "You count all 9 pixels above and to the right: some of them are seen.",
-            "The 3 × 3 kernel shows also the pixel above and one to the right.",
-        ),
-        1: ("There are more than one: row 2 alone has 2.", cone),
-        49 - (before - right): (
-            "You count pixels that come later, and the pixel itself.",
-            "These are hidden on purpose. Count among the 24 before it.",
-        ),
-        49 - 4: ("One layer sees 4 of 49, but many layers see more.", cone),
-        4: ("That many one layer sees.", "Many layers see more. Count what none of them sees."),
-    }
-    known |= {
-        count: (
-            f"With {layers} {'layer' if layers == 1 else 'layers'} that is so, but deeper networks "
-            "see more.",
-            cone,
-        )
-        for layers, count in by_layers.items()
-        if count != right
-    }
-    if got > before:
-        known.setdefault(got, ("There are only 24 pixels before it.", "Count among these."))
-    reason = f"{got} is too {'many' if got > right else 'few'}."
-    raise Mistake(*known.get(got, (reason, cone)))
 
 
 # --- Sampling ------------------------------------------------------------------------------------

@@ -320,7 +320,6 @@ formula(
     inputs=_draw_gaussians,
     axes="[B, d], [B, d], [B, d], [B, d] -> [B]",
     gradients=["mu", "log_var", "other_mu", "other_log_var"],
-    gradient_hint="Training moves all four through this number: no `detach`, no `.item()`.",
     wrong=_KL_WRONG,
     hint=_KL,
     otherwise=_not_a_kl,
@@ -581,7 +580,6 @@ formula(
     inputs=_draw_codes,
     axes="[B, D], [B, D], [B, d], [B, d] -> [B]",
     gradients=["logits", "mu", "log_var"],
-    gradient_hint="Encoder and decoder learn through this number: no `detach`, no `.item()`.",
     wrong=_ELBO_WRONG,
     hint=_ELBO,
     otherwise=(

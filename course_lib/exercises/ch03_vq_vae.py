@@ -16,9 +16,9 @@ from course_lib.exercises.attempt import (
     Mistake,
     take_results,
     take_tensor,
-    take_whole_number,
 )
 from course_lib.exercises.formula import SHAPES, Case, Wrong, formula, usual
+from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
 from course_lib.experiments.dead_codes import dead_codebook, train_codebook
 from course_lib.latent import VectorQuantizer, code_bits, perplexity, straight_through, vq_loss
@@ -30,38 +30,36 @@ __all__: list[str] = []
 _QUESTIONS = "A code is one of 64 = 2^6: 6 yes-or-no questions find it."
 _ROWS = "The map has 7 rows of 7 codes."
 # fmt: off
-_BITS_WRONG = {
-    49 * 64: ("You count 64 bits for each code: as many as there are codes, or as an int64 takes.",
-              _QUESTIONS),
-    6: ("That many bits has one code.", "The map has 7 × 7 of them."),
-    64: ("That is the number of codes to choose from.", _QUESTIONS),
-    49: ("That is the number of places, one bit for each.", _QUESTIONS),
-    7 * 6: ("That is one row of the map.", _ROWS),
-    14 * 6: ("You add 7 and 7 where you must multiply.", _ROWS),
-    784: ("784 is the number of pixels of the image, 28 × 28.",
-          "Only the map counts: 7 × 7 codes."),
-    784 * 6: ("You count a code for each pixel.", "The map has 7 × 7 codes, not 28 × 28."),
-    784 * 8: ("That many bits has the image, in 256 greys.", "Count the bits of its map."),
-    49 * 8: ("You count a byte for each code.", _QUESTIONS),
-    49 * 7: ("You count 7 bits for each code: that would be up to 128 codes.",
-             "The codes are 0 ... 63. In binary 63 is 111111, 6 digits."),
-    49 * 5: ("You count 5 bits for each code: that is 32 codes.", _QUESTIONS),
-    49 * 32: ("You count 32 bits for each code, as a float takes.", _QUESTIONS),
-    64**49: ("That is the number of different maps, 64^49.",
-             "Bits are the logarithm of that, with base 2."),
-    49**64: ("49^64 swaps places and codes; and bits are a logarithm.",
-             "There are 64^49 maps: take log2 of that."),
-}
-_BITS_NEAR = [  # these need not be whole
-    (49 * math.log(64), 0.5, "That is the number of nats.", "In bits, the logarithm has base 2."),
-    (64 * math.log2(49), 0.5, "You swap places and codes: that is 64 · log2 49.",
-     "49 places hold one of 64 codes each: 64^49 maps in all."),
-    (36.75, 0.3, "That is the number of bytes.", "A byte has 8 bits."),
+_BITS_WRONG = [
+    Slip(49 * math.log(64), "That is the number of nats.", "In bits, the logarithm has base 2.",
+         within=0.5),
+    Slip(64 * math.log2(49), "You swap places and codes: that is 64 · log2 49.",
+         "49 places hold one of 64 codes each: 64^49 maps in all.", within=0.5),
+    Slip(36.75, "That is the number of bytes.", "A byte has 8 bits.", within=0.3),
+    Slip(49 * 64, "You count 64 bits for each code: as many as there are codes, or as an int64 "
+         "takes."),
+    Slip(6, "That many bits has one code.", "The map has 7 × 7 of them."),
+    Slip(64, "That is the number of codes to choose from."),
+    Slip(49, "That is the number of places, one bit for each."),
+    Slip(7 * 6, "That is one row of the map.", _ROWS),
+    Slip(14 * 6, "You add 7 and 7 where you must multiply.", _ROWS),
+    Slip(784, "784 is the number of pixels of the image, 28 × 28.",
+         "Only the map counts: 7 × 7 codes."),
+    Slip(784 * 6, "You count a code for each pixel.", "The map has 7 × 7 codes, not 28 × 28."),
+    Slip(784 * 8, "That many bits has the image, in 256 greys.", "Count the bits of its map."),
+    Slip(49 * 8, "You count a byte for each code."),
+    Slip(49 * 7, "You count 7 bits for each code: that would be up to 128 codes.",
+         "The codes are 0 ... 63. In binary 63 is 111111, 6 digits."),
+    Slip(49 * 5, "You count 5 bits for each code: that is 32 codes."),
+    Slip(49 * 32, "You count 32 bits for each code, as a float takes."),
+    Slip(64**49, "That is the number of different maps, 64^49.",
+         "Bits are the logarithm of that, with base 2."),
+    Slip(49**64, "49^64 swaps places and codes; and bits are a logarithm.",
+         "There are 64^49 maps: take log2 of that."),
 ]
 # fmt: on
 
-
-@exercise(
+prediction(
     "03.predict_bits",
     task="Predict: how many bits does a map of 7 × 7 codes hold at most, each of them one of "
     "K = 64?",
@@ -71,23 +69,16 @@ _BITS_NEAR = [  # these need not be whole
         "Each question halves what is left: 64, 32, 16, ... How often until 1 is left?",
         "log2 K bits for each code, and 49 codes.",
     ],
+    right=round(code_bits(7, 7, 64)),
+    wrong=_BITS_WRONG,
+    passes="49 · log2 64 = 49 · 6 = 294 bits, 37 bytes. The image has 784 pixels: in black "
+    "and white up to 784 bits, in 256 greys 6,272. It is the most the map can say; a "
+    "prior that knows which codes are likely needs fewer.",
+    question="How many bits tell one of 64 codes, and how many codes are there?",
+    low=0,
+    whole=True,
+    hint=_QUESTIONS,
 )
-def _check_predict_bits(attempt: Any, generator: torch.Generator) -> str:
-    question = "How many bits tell one of 64 codes, and how many codes are there?"
-    number = attempt.item() if isinstance(attempt, Tensor) and attempt.numel() == 1 else attempt
-    for near, within, reason, hint in _BITS_NEAR:
-        if isinstance(number, Real) and abs(number - near) < within:
-            raise Mistake(reason, hint)
-    got, right = take_whole_number(attempt, 0, question), round(code_bits(7, 7, 64))
-    if got != right:
-        number = f"{got:,}" if got < 10**12 else "That"
-        reason = f"{number} is too {'many' if got > right else 'few'}."
-        raise Mistake(*_BITS_WRONG.get(got, (reason, _QUESTIONS)))
-    return (
-        f"49 · log2 64 = 49 · 6 = {right} bits, 37 bytes. The image has 784 pixels: in black "
-        "and white up to 784 bits, in 256 greys 6,272. It is the most the map can say; a "
-        "prior that knows which codes are likely needs fewer."
-    )
 
 
 # --- The nearest code ----------------------------------------------------------------------------
@@ -169,41 +160,23 @@ def _farther(got: Tensor, right: Tensor, z: Tensor, codebook: Tensor) -> tuple[s
 
 
 def _take_indices(value: Any, z: Tensor, codebook: Tensor) -> Tensor:
-    n, n_codes = len(z), len(codebook)
-    if isinstance(value, list):
+    indices = take_tensor(
+        "result",
+        value,
+        z.shape[:1],
+        dtype=torch.int64,
+        about_shape="One index for each vector: of the distances [N, K] take the smallest along "
+        "axis 1, the codes.",
+        about_dtype="`argmin(dim=1)` gives indices; `amin` gives the distances themselves, and "
+        "`min` both.",
+    )
+    if indices.min() < 0 or indices.max() >= len(codebook):
         raise Mistake(
-            f"Your answer is a list of {len(value)}, not a tensor of shape [{n}].",
-            "`torch.tensor(...)` makes a tensor of a list of numbers.",
-        )
-    if isinstance(value, tuple):
-        raise Mistake(
-            f"Your function returns a {type(value).__name__} of {len(value)}, but only indices are "
-            "asked for.",
-            "`min(dim=1)` returns values and indices; `argmin(dim=1)` only indices.",
-        )
-    if not isinstance(value, Tensor):
-        raise Mistake(
-            f"Your indices are of type {type(value).__name__}, not a tensor of shape [{n}].",
-            "`argmin(dim=1)` of the distances [N, K] is a tensor of indices.",
-        )
-    if list(value.shape) != [n]:
-        raise Mistake(
-            f"Your indices have shape {list(value.shape)}; they must have [{n}], one for each "
-            f"vector. There are {n_codes} codes.",
-            "Of the distances [N, K] take the smallest along axis 1, the codes.",
-        )
-    if value.dtype != torch.int64:
-        raise Mistake(
-            f"Your indices are of dtype {str(value.dtype).removeprefix('torch.')}; they must be "
-            "int64.",
-            "`argmin` gives the index, `min` and `amin` give the distance itself.",
-        )
-    if value.min() < 0 or value.max() >= n_codes:
-        raise Mistake(
-            f"Your indices go from {value.min()} to {value.max()}; codes are 0 ... {n_codes - 1}.",
+            f"Your indices go from {indices.min()} to {indices.max()}; codes are 0 ... "
+            f"{len(codebook) - 1}.",
             "Count from 0, as `argmin` does.",
         )
-    return value
+    return indices
 
 
 formula(
@@ -220,7 +193,6 @@ formula(
     right=_nearest_by(_distances),
     inputs=_draw_vectors,
     take=_take_indices,
-    result="indices",
     wrong=[Wrong(_nearest_by(score), says, hint) for score, says, hint in _SCORES],
     otherwise=_farther,
     passes="No code is nearer to any of 400 vectors than the one you name.",
@@ -291,16 +263,6 @@ def _vq(z: Tensor, e: Tensor, c: float) -> Tensor:
     return _mse(z.detach(), e) + c * _mse(z, e.detach())
 
 
-def _pulls(to_z: Callable[[float], float], to_e: Callable[[float], float]) -> Callable[..., Tensor]:
-    """An answer of the right value that pulls at z and at e with other weights."""
-
-    def answer(z: Tensor, e: Tensor, c: float) -> Tensor:
-        both = to_z(c) * _mse(z, e.detach()) + to_e(c) * _mse(z.detach(), e)
-        return both + (1 + c - to_z(c) - to_e(c)) * _mse(z, e).detach()
-
-    return answer
-
-
 def _valued(value: Callable[[Tensor, float], Tensor]) -> Callable[..., Tensor]:
     """An answer of another value, a function of z − e and the commitment."""
     return lambda z, e, c: value(z - e, c)
@@ -358,15 +320,15 @@ _VQ_WRONG = [
     Wrong(lambda *args: _vq(*args).detach(),
           "Right in value, but no gradient flows: everything is detached.",
           "Each term detaches one of the two."),
-    Wrong(_pulls(lambda c: 1, lambda c: c),
+    Wrong(lambda z, e, c: _vq(e, z, c),
           "The two are swapped: the codes move with weight commitment, the encoder with 1.",
           "The commitment is the encoder's: it belongs to the term in which e is detached."),
-    Wrong(_pulls(lambda c: 1 + c, lambda c: 1 + c),
+    Wrong(lambda z, e, c: (1 + c) * _mse(z, e),
           "Both terms pull at both z and e: no gradient is stopped.",
           "Detach z in the first term and e in the second."),
-    Wrong(_pulls(lambda c: c, lambda c: 1 + c),
+    Wrong(lambda z, e, c: _mse(z.detach(), e) + c * _mse(z, e),
           "The commitment term pulls at the codes, too.", "Detach e in it."),
-    Wrong(_pulls(lambda c: 1 + c, lambda c: 1),
+    Wrong(lambda z, e, c: _mse(z, e) + c * _mse(z, e.detach()),
           "The first term pulls at the encoder's z, too.", "Detach z in it."),
     Wrong(lambda z, e, c: (1 + c) * _mse(z.detach(), e),
           "Both terms move the codes; the encoder gets no gradient.", _SG),
@@ -380,10 +342,10 @@ _VQ_WRONG = [
           "The codes get the commitment's gradient alone.", _SG),
     Wrong(lambda z, e, c: _mse(z, e.detach()) + c * _mse(z, e).detach(),
           "Only the first term gives a gradient, and to z in place of e.", _SG),
-    Wrong(_pulls(lambda c: 1, lambda c: 1), "The first term pulls at both, the second at none.",
-          _SG),
-    Wrong(_pulls(lambda c: c, lambda c: c), "The second term pulls at both, the first at none.",
-          _SG),
+    Wrong(lambda z, e, c: _mse(z, e) + c * _mse(z, e).detach(),
+          "The first term pulls at both, the second at none.", _SG),
+    Wrong(lambda z, e, c: _mse(z, e).detach() + c * _mse(z, e),
+          "The second term pulls at both, the first at none.", _SG),
 ]
 # fmt: on
 

@@ -6,6 +6,7 @@ Every check works with tolerances for which a right answer is refused less than 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,10 +20,10 @@ from course_lib.exercises.attempt import (
     check_randomness,
     fresh_seed,
     same,
-    take_number,
     take_tensor,
 )
 from course_lib.exercises.formula import Wrong, formula, usual
+from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
 from course_lib.experiments.dependency import coupling_dependencies
 from course_lib.experiments.discrete_spikes import spiky_log_prob
@@ -225,7 +226,6 @@ formula(
     result=["z", "log_det"],
     axes="[B, D], _, _ -> [B, D], [B]",
     gradients={"x": None, "the weights of shift": lambda x, shift, flip: shift.weight},
-    gradient_hint="The shift is learned through z: no `detach`, no `.data`, no `no_grad`.",
     wrong=[
         *(
             replace(w, answer=lambda *args, z=w.answer: (z(*args), args[0].new_zeros(_BATCH)))
@@ -265,8 +265,6 @@ formula(
     result="x",
     axes="[B, D], _, _ -> [B, D]",
     gradients={"z": None, "the weights of shift": lambda z, shift, flip: shift.weight},
-    gradient_hint="Inpainting and samples need gradients through the inverse: no `detach`, no "
-    "`no_grad`.",
     wrong=_coupling_mistakes(-1),
     otherwise=_not_a_coupling(-1),
     passes="Every point comes back: inverse(forward(x)) = x, for even and odd D, both flips.",
@@ -746,7 +744,32 @@ def _diagnose_growth(log_p: Any, width: float, growth: Tensor) -> None:
     )
 
 
-@exercise(
+_DIM = 8
+
+
+@cache
+def _too_few_couplings() -> list[Slip]:
+    slips = []
+    for n in (1, 2):
+        pattern = coupling_dependencies(n, _DIM, generator=torch.Generator().manual_seed(0))
+        still = int((pattern.int() == torch.eye(_DIM).int()).all(1).sum())  # depend on themselves
+        because = (
+            f"{still} of {_DIM} outputs have not moved at all"
+            if still
+            else "every coordinate has moved, but those that moved first know nothing of the "
+            "others in their own half"
+        )
+        i, j = (~pattern).nonzero()[0].tolist()
+        reason = (
+            f"After {n} {'coupling' if n == 1 else 'couplings'} {because}: "
+            f"{int((~pattern).sum())} of {_DIM**2} entries of the Jacobian are still zero (output "
+            f"{i} ignores input {j})."
+        )
+        slips.append(Slip(n, reason, "What does one more coupling bring together?"))
+    return slips
+
+
+prediction(
     "04.predict_couplings",
     task="Predict: with D ≥ 4 coordinates, after how many alternating additive couplings can every "
     "output depend on every input?",
@@ -757,34 +780,14 @@ def _diagnose_growth(log_p: Any, width: float, growth: Tensor) -> None:
         "one coupling, and when does it hear from the others of its own half?",
         "`coupling_dependencies(n, 8)` shows the pattern after n couplings.",
     ],
+    right=3,
+    wrong=_too_few_couplings,
+    passes=f"After 3 couplings no entry of the {_DIM}×{_DIM} Jacobian is zero; after 2 some are.",
+    question="How many couplings does it take?",
+    low=1,
+    whole=True,
+    otherwise=lambda got: (
+        f"{got} couplings are enough, but so are {got - 1}.",
+        "Look for the smallest number.",
+    ),
 )
-def _check_predict_couplings(attempt: Any, generator: torch.Generator) -> str:
-    attempt = take_number(attempt, "How many couplings does it take?", low=1, whole=True)
-    dim, needed = 8, 0
-    while not coupling_dependencies(needed, dim, generator=generator).all():
-        needed += 1
-    if attempt == needed:
-        return (
-            f"After {needed} couplings no entry of the {dim}×{dim} Jacobian is zero; after "
-            f"{needed - 1} some are."
-        )
-    if attempt > needed:
-        raise Mistake(
-            f"{attempt} couplings are enough, but so are {attempt - 1}.",
-            "Look for the smallest number.",
-        )
-    pattern = coupling_dependencies(attempt, dim, generator=generator)
-    missing = int((~pattern).sum())
-    i, j = next(divmod(at, dim) for at in range(dim * dim) if not pattern.flatten()[at])
-    still = (pattern.int() == torch.eye(dim).int()).all(1)  # depends on itself alone
-    because = (
-        f"{int(still.sum())} of {dim} outputs have not moved at all"
-        if still.any()
-        else "every coordinate has moved, but those that moved first know nothing of the others in "
-        "their own half"
-    )
-    raise Mistake(
-        f"After {attempt} {'coupling' if attempt == 1 else 'couplings'} {because}: {missing} "
-        f"of {dim * dim} entries of the Jacobian are still zero (output {i} ignores input {j}).",
-        "What does one more coupling bring together?",
-    )

@@ -20,6 +20,7 @@ import torch
 
 from course_lib.exercises import check, exercises, hint, registry, solution
 from course_lib.exercises.formula import declared
+from course_lib.exercises.prediction import slips
 
 STUBS = {
     "dots": lambda *args: ...,
@@ -149,7 +150,9 @@ class ExerciseLaws:
     def test_there_are_cases_hints_and_a_solution(self, name):
         right, wrong = self.cases[name]
         assert len(right) >= 2
-        table = declared(self.chapter)[name].wrong if name in declared(self.chapter) else ()
+        table = slips(self.chapter).get(name, ())
+        if name in declared(self.chapter):
+            table = declared(self.chapter)[name].wrong
         assert len(wrong) + len(table) >= 5
         assert 2 <= len(hint(name).hints) <= 4
         assert "def " in repr(solution(name))
@@ -229,3 +232,10 @@ class ExerciseLaws:
             torch.manual_seed(0)
             check(name, right[0])
             assert torch.equal(torch.rand(3), wanted)
+
+    def test_wrong_numbers_of_the_table_are_named(self):
+        for name, table in slips(self.chapter).items():
+            for slip in table:
+                result = check(name, slip.number)
+                assert result.status == "fails", result
+                assert (result.reason, result.hint) == (slip.says, slip.hint), result

@@ -15,34 +15,13 @@ from tests.exercises.laws import ExerciseLaws
 
 BITS_RIGHT = [294, 294.0, torch.tensor(294), np.int64(294)]
 BITS_WRONG = {
-    "49 · 64": (3136, "64 bits for each code"),
-    "one code": (6, "That many bits has one code"),
-    "codes": (64, "the number of codes to choose from"),
-    "places": (49, "the number of places"),
-    "row": (42, "one row of the map"),
-    "7 + 7": (84, "You add 7 and 7"),
-    "pixels": (784, "the number of pixels"),
-    "code for each pixel": (4704, "a code for each pixel"),
-    "image": (6272, "in 256 greys"),
-    "bytes for codes": (392, "a byte for each code"),
-    "7 bits": (343, "7 bits for each code"),
-    "5 bits": (245, "5 bits for each code"),
-    "floats": (1568, "32 bits for each code"),
-    "maps": (64**49, "the number of different maps"),
-    "swapped": (49**64, "49^64 swaps places and codes"),
-    "64 log 49": (64 * math.log2(49), "You swap places and codes"),
-    "nats": (49 * math.log(64), "the number of nats"),
     "whole nats": (204, "the number of nats"),
-    "bytes": (36.75, "the number of bytes"),
     "37 bytes": (37, "the number of bytes"),
     "few": (100, "100 is too few"),
     "many": (1000, "1,000 is too many"),
     "most": (10**30, "That is too many"),
     "negative": (-294, "You gave `-294`"),
     "fraction": (293.5, "You gave `293.5`"),
-    "NaN": (math.nan, "You gave `nan`"),
-    "True": (True, "You gave a bool"),
-    "word": ("294", "You gave a str"),
 }
 
 # --- nearest_code --------------------------------------------------------------------------------
@@ -58,33 +37,21 @@ def nearest_of_library(z, e):
     return quantizer.nearest(z)
 
 
-def nearest_by_cdist(z, e):
-    return torch.cdist(z, e).min(dim=1).indices
-
-
 def nearest_by_product(z, e):
     return (z.square().sum(1, keepdim=True) - 2 * z @ e.T + e.square().sum(1)).argmin(-1)
 
 
-def nearest_by_loop(z, e):
-    return torch.tensor([int((e - v).norm(dim=1).argmin()) for v in z])
-
-
-NEAREST_RIGHT = [nearest, nearest_of_library, nearest_by_cdist, nearest_by_product, nearest_by_loop]
+NEAREST_RIGHT = [nearest, nearest_of_library, nearest_by_product]
 # fmt: off
 NEAREST_WRONG = {
-    "product": (lambda z, e: (z @ e.T).argmax(1), "the largest product z·e"),
-    "angle": (lambda z, e: (F.normalize(z) @ F.normalize(e).T).argmax(1), "You compare angles"),
-    "no half": (lambda z, e: (z @ e.T - e.square().sum(1)).argmax(1), "Your ‖e‖² counts twice"),
-    "squared": (lambda z, e: (z[:, None] - e).sum(-1).square().argmin(1), "before you take their"),
     "at random": (lambda z, e: torch.randint(len(e), (len(z),)), "is nearer to code"),
     "off by one": (lambda z, e: nearest(z, e) + 1, "codes are 0 ... "),
     "shifted": (lambda z, e: (nearest(z, e) + 1) % len(e), "is nearer to code"),
-    "wrong axis": (lambda z, e: torch.cdist(z, e).argmin(0), "have shape [16]"),
-    "one": (lambda z, e: torch.cdist(z, e).argmin(), "have shape []"),
-    "kept": (lambda z, e: torch.cdist(z, e).argmin(1, keepdim=True), "have shape [400, 1]"),
+    "wrong axis": (lambda z, e: torch.cdist(z, e).argmin(0), "has shape [16]"),
+    "one": (lambda z, e: torch.cdist(z, e).argmin(), "has shape []"),
+    "kept": (lambda z, e: torch.cdist(z, e).argmin(1, keepdim=True), "has shape [400, 1]"),
     "distance": (lambda z, e: torch.cdist(z, e).amin(1), "of dtype float32"),
-    "codes": (lambda z, e: e[nearest(z, e)], "have shape [400, 3]"),
+    "codes": (lambda z, e: e[nearest(z, e)], "has shape [400, 3]"),
     "min": (lambda z, e: torch.cdist(z, e).min(1), "returns a min of 2"),
     "int32": (lambda z, e: nearest(z, e).int(), "of dtype int32"),
     "list": (lambda z, e: nearest(z, e).tolist(), "is a list of 400, not a tensor"),
@@ -98,10 +65,6 @@ NEAREST_WRONG = {
 
 def through(z, e):
     return z + (e - z).detach()
-
-
-def through_like_library(z, e):
-    return e.detach() + (z - z.detach())
 
 
 class Through(torch.autograd.Function):
@@ -124,13 +87,9 @@ def through_by_hook(z, e):
     return out
 
 
-THROUGH_RIGHT = [through, through_like_library, through_by_function, through_by_hook]
+THROUGH_RIGHT = [through, through_by_function, through_by_hook]
 # fmt: off
 THROUGH_WRONG = {
-    "all detached": (lambda z, e: z.detach() + (e - z).detach(), "No gradient flows back at all"),
-    "z twice": (lambda z, e: z + z - z.detach() - (z - e).detach(), "arrives at z twice"),
-    "sum": (lambda z, e: z + e.detach(), "Your value is z + e"),
-    "difference": (lambda z, e: e.detach() - z, "Your value is e − z"),
     "ones": (lambda z, e: torch.ones_like(z), "Your value is not e"),
     "product": (lambda z, e: z * (e / z).detach(), "gradient of your result with respect to z"),
     "scalar": (lambda z, e: through(z, e).mean(), "has shape []"),
@@ -144,11 +103,6 @@ THROUGH_WRONG = {
 
 def vq(z, e, c):
     return F.mse_loss(e, z.detach()) + c * F.mse_loss(z, e.detach())
-
-
-def vq_by_hand(z, e, c):
-    n = z.numel()
-    return ((z.detach() - e) ** 2).sum() / n + ((z - e.detach()) ** 2).sum() * c / n
 
 
 def vq_of_library(z, e, c):
@@ -166,28 +120,11 @@ def vq_by_gradients(z, e, c):
     ).mean()
 
 
-VQ_RIGHT = [vq, vq_by_hand, vq_of_library, vq_by_gradients]
-mse = F.mse_loss
+VQ_RIGHT = [vq, vq_of_library, vq_by_gradients]
 # fmt: off
 VQ_WRONG = {
-    "swapped": (lambda z, e, c: vq(e, z, c), "The two are swapped"),
-    "no detach": (lambda z, e, c: (1 + c) * mse(z, e), "no gradient is stopped"),
-    "second alive": (lambda z, e, c: mse(e, z.detach()) + c * mse(z, e),
-                     "The commitment term pulls at the codes, too"),
-    "first alive": (lambda z, e, c: mse(e, z) + c * mse(z, e.detach()),
-                    "The first term pulls at the encoder's z, too"),
     "odd": (lambda z, e, c: vq(z, e, c) + z.mean() - z.mean().detach(),
             "gradient of your loss with respect to z is off"),
-    "one term": (lambda z, e, c: mse(e, z.detach()), "A term is missing, or its weight is wrong"),
-    "1 − c and c": (lambda z, e, c: (1 - c) * mse(e, z.detach()) + c * mse(z, e.detach()),
-                    "A term is missing, or its weight is wrong"),
-    "no commitment": (lambda z, e, c: vq(z, e, 1), "Your commitment does not count"),
-    "commitment twice": (lambda z, e, c: c * vq(z, e, 1), "Both terms have the weight"),
-    "minus": (lambda z, e, c: vq(z, e, -c), "A term has the wrong sign"),
-    "absolute": (lambda z, e, c: F.l1_loss(e, z.detach()) + c * F.l1_loss(z, e.detach()),
-                 "You take absolute differences"),
-    "c squared": (lambda z, e, c: mse(e, z.detach()) + mse(c * z, c * e.detach()),
-                  "Your commitment is squared"),
     "other": (lambda z, e, c: vq(z, e, c) + 0.1, "is not (1 + commitment) times"),
     "not reduced": (lambda z, e, c: (z - e) ** 2, "has shape [6, 6]; it must be one number"),
     "item": (lambda z, e, c: vq(z, e, c).item(), "of type float"),
@@ -211,17 +148,6 @@ def ema_of_library(codebook, uses, vectors, indices, decay):
     quantizer.codebook, quantizer.uses = codebook.clone(), uses.clone()
     quantizer.follow(vectors, indices)
     return quantizer.codebook, quantizer.uses
-
-
-def ema_by_loop(codebook, uses, vectors, indices, decay):
-    new, n = codebook.clone(), uses * decay
-    for k in range(len(codebook)):
-        mine = vectors[indices == k]
-        if len(mine):
-            n[k] += (1 - decay) * len(mine)
-            m = decay * uses[k] * codebook[k] + (1 - decay) * mine.sum(0)
-            new[k] = m / n[k]
-    return new, n
 
 
 def ema_by_one_hot(codebook, uses, vectors, indices, decay):
@@ -257,36 +183,19 @@ def changed(codebook=0.0, uses=0.0, unchosen=0.0):
     return attempt
 
 
-def ema_repeated(codebook, uses, vectors, indices, decay):
-    count = torch.zeros_like(uses)
-    count[indices] += 1
-    return codebook, decay * uses + (1 - decay) * count
-
-
-def ema_of_one_vector(codebook, uses, vectors, indices, decay):
-    _, n = ema(codebook, uses, vectors, indices, decay)
-    s = torch.zeros_like(codebook)
-    for k, vector in zip(indices, vectors, strict=True):
-        s[k] = vector
-    m = decay * uses[:, None] * codebook + (1 - decay) * s
-    return torch.where(n[:, None] > decay * uses[:, None], m / n[:, None], codebook), n
-
-
 def ema_in_place(codebook, uses, vectors, indices, decay):
     uses *= decay
     return ema(codebook, uses, vectors, indices, decay)
 
 
-EMA_RIGHT = [ema, ema_of_library, ema_by_loop, ema_by_one_hot]
+EMA_RIGHT = [ema, ema_of_library, ema_by_one_hot]
 # fmt: off
 EMA_WRONG = {
-    "repeated": (ema_repeated, "You count each chosen code once"),
     "wrong uses in both": (ema_of_wrong_uses, "Your counts lack the factor"),
     "odd uses": (changed(uses=1), "not the moving average"),
     "to the origin": (ema_of_means, "Your codes jump to the means"),
     "odd": (changed(codebook=1), "not the moving averages asked for"),
     "unchosen moved": (changed(unchosen=1), "Codes that nobody chose move away: code "),
-    "one vector": (ema_of_one_vector, "Of the vectors that chose a code only one counts"),
     "order": (lambda *args: ema(*args)[::-1], "You return the uses first"),
     "codebook alone": (lambda *args: ema(*args)[0], "only one result"),
     "in place": (ema_in_place, "changes its input `uses` in place"),
@@ -309,19 +218,9 @@ def used(indices, n_codes):
     return entropy(shares(indices, n_codes)).exp()
 
 
-def used_by_counts(indices, n_codes):
-    _, counts = indices.unique(return_counts=True)
-    p = counts / counts.sum()
-    return 2 ** -(p * p.log2()).sum()
-
-
 def used_with_epsilon(indices, n_codes):
     p = F.one_hot(indices.reshape(-1), n_codes).float().mean(0)
     return torch.exp(-torch.sum(p * torch.log(p + 1e-10)))
-
-
-def used_by_torch_distributions(indices, n_codes):
-    return torch.distributions.Categorical(shares(indices, n_codes)).entropy().exp()
 
 
 def used_in_python(indices, n_codes):
@@ -334,18 +233,9 @@ def of_shares(f):
     return lambda indices, n_codes: f(shares(indices, n_codes), n_codes)
 
 
-PERPLEXITY_RIGHT = [
-    used,
-    latent.perplexity,
-    used_by_counts,
-    used_with_epsilon,
-    used_by_torch_distributions,
-    used_in_python,
-]
+PERPLEXITY_RIGHT = [used, used_with_epsilon, used_in_python]
 # fmt: off
 PERPLEXITY_WRONG = {
-    "2^nats": (of_shares(lambda p, n: 2 ** entropy(p)), "2 to the power of an entropy in nats"),
-    "0 log2 0": (of_shares(lambda p, n: 2 ** -(p * p.log2()).sum()), "Your perplexity is NaN"),
     "counts": (lambda indices, n: entropy(torch.bincount(indices.flatten()).float()).exp(),
                "it lies between 1 and 12"),
     "large ε": (of_shares(lambda p, n: (-(p * (p + 0.05).log()).sum()).exp()),
@@ -369,21 +259,16 @@ def one_vector_and_a_line(vectors, n_codes):
     return line + vectors.mean(0)
 
 
-def first_vector_and_far(vectors, n_codes):
-    return torch.cat([vectors[:1], -500 - vectors[1:n_codes].abs()])
-
-
 def huge(vectors, n_codes):
     return torch.full((n_codes, vectors.shape[1]), 1e20)
 
 
-BREAK_RIGHT = [dead_codebook, far_away, one_vector_and_a_line, first_vector_and_far]
+BREAK_RIGHT = [dead_codebook, far_away, one_vector_and_a_line]
 SURVIVES = "It survives: "
 BREAK_WRONG = {
     "vectors": (lambda v, k: v[:k].clone(), "Several of your codes are near to vectors"),
     "standard": (lambda v, k: v.mean(0) + torch.randn(k, v.shape[1]), SURVIVES),
     "zeros": (lambda v, k: torch.zeros(k, v.shape[1]), "all codes on one spot"),
-    "ones": (lambda v, k: torch.ones(k, v.shape[1]), "all codes on one spot"),
     "all the mean": (lambda v, k: v.mean(0).expand(k, -1).clone(), "all codes on one spot"),
     "near the mean": (lambda v, k: v.mean(0) + 1e-3 * torch.randn(k, v.shape[1]), SURVIVES),
     "half of them far": (lambda v, k: torch.cat([v[: k // 2], v[k // 2 : k] + 1e3]), SURVIVES),
@@ -430,7 +315,7 @@ class TestExercises(ExerciseLaws):
 
 
 def test_the_input_is_named_on_which_it_broke():
-    result = check("03.nearest_code", NEAREST_WRONG["product"][0])
+    result = check("03.nearest_code", lambda z, e: (z @ e.T).argmax(1))
     assert result.where == "z of shape [400, 3], codebook of shape [16, 3]"
 
 
@@ -441,6 +326,3 @@ def test_breaking_the_codebook_shows_both_trainings():
     revived = [float(part.split(".")[0]) for part in reason.split("codes and perplexity ")[1:]]
     assert len(revived) == 2
     assert min(revived) > 8
-
-
-# --- What the exercises are made of --------------------------------------------------------------
