@@ -1,7 +1,7 @@
 """What a checker needs: run the reader's function with care, and name what is wrong with an answer.
 
-A checker tests a property. Where the property breaks it raises ``Mistake``; ``diagnose`` first
-looks whether one of the mistakes that people make explains the answer.
+A checker tests a property. Where the property breaks it raises ``Mistake``, which names the mistake
+that explains the answer, if it is one that people make.
 """
 
 import inspect
@@ -10,7 +10,7 @@ import math
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Real
 from typing import Any
@@ -25,16 +25,12 @@ __all__ = [
     "NotAttempted",
     "check_gradients",
     "check_randomness",
-    "diagnose",
     "first_line",
     "fresh_seed",
-    "log_abs_det_jacobian",
     "same",
     "take_number",
-    "take_pair",
     "take_results",
     "take_tensor",
-    "take_whole_number",
 ]
 
 TIME_LIMIT = 20.0  # seconds that one call of the reader's function may take
@@ -336,11 +332,6 @@ def take_number(
     raise Mistake(f"You gave {got}; {subject} is {kind}{bounds}.", question)
 
 
-def take_whole_number(value: Any, lowest: int, question: str) -> int:
-    """``take_number`` for whole numbers from ``lowest`` on."""
-    return int(take_number(value, question, low=lowest, whole=True))
-
-
 def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
@@ -377,41 +368,11 @@ def take_results(names: Sequence[str], value: Any) -> tuple[Any, ...]:
     )
 
 
-def take_pair(names: tuple[str, str], value: Any) -> tuple[Any, Any]:
-    """``take_results`` for two."""
-    return take_results(names, value)
-
-
 def same(a: Tensor, b: Tensor, *, tolerance: float = 1e-4) -> bool:
     """Whether two tensors agree up to rounding (for values of about 1, in float32)."""
     return a.shape == b.shape and torch.allclose(
         a.detach().double(), b.detach().double(), rtol=tolerance, atol=tolerance
     )
-
-
-def diagnose(
-    got: Tensor, known: Iterable[tuple[Tensor, str, str]], otherwise: tuple[str, str]
-) -> None:
-    """Raise the mistake that explains ``got``, known to be wrong, or else ``otherwise``.
-
-    Args:
-        got: The reader's values.
-        known: What people get wrong: ``(the values they then get, reason, hint)``.
-        otherwise: Reason and hint when nothing known explains the values.
-
-    """
-    for value, reason, hint in known:
-        if same(got, value):
-            raise Mistake(reason, hint)
-    raise Mistake(*otherwise)
-
-
-def log_abs_det_jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The log-determinant of the autograd Jacobian at every point of ``x [B, D]``: ``[B]``."""
-    # Points don't know of each other, so that the sum over the batch has their Jacobians side by
-    # side: [D, B, D].
-    jacobian = torch.autograd.functional.jacobian(lambda points: function(points).sum(0), x)
-    return torch.linalg.slogdet(jacobian.transpose(0, 1)).logabsdet
 
 
 def check_gradients(
@@ -450,6 +411,24 @@ def check_gradients(
 def fresh_seed(generator: torch.Generator) -> int:
     """A seed for a generator that is handed to the reader."""
     return int(torch.randint(1, 2**62, (), generator=generator))
+
+
+_ITSELF = "Draw from `generator` itself, not from a copy of it and not from its seed."
+
+
+class _Private(torch.Generator):
+    """A generator that tells nobody its state or its seed, of which copies could be made.
+
+    A copy for a part of the draws gives other numbers in every call, but the same for two parts.
+    """
+
+    def _refuse(self, *_: Any) -> Any:
+        raise Mistake(
+            "You copy the generator, or take its seed, for a part of your draws.", _ITSELF
+        )
+
+    get_state = graphsafe_get_state = clone_state = initial_seed = seed = _refuse
+    __reduce_ex__ = __deepcopy__ = _refuse
 
 
 def check_randomness(
@@ -493,5 +472,6 @@ def check_randomness(
         if any_equal(one, second):
             raise Mistake(
                 "Two calls with one generator give the same values: your draws don't move it on.",
-                "Draw from `generator` itself, not from a copy of it and not from its seed.",
+                _ITSELF,
             )
+    drawn(_Private())

@@ -16,8 +16,8 @@ from course_lib.exercises.attempt import (
     Given,
     Mistake,
     same,
+    take_number,
     take_tensor,
-    take_whole_number,
 )
 from course_lib.exercises.formula import Case, Wrong, formula, usual
 from course_lib.exercises.registry import exercise
@@ -82,7 +82,8 @@ def _check_predict_split(attempt: Any, generator: torch.Generator) -> str:
     number = attempt.item() if isinstance(attempt, Tensor) and attempt.numel() == 1 else attempt
     if isinstance(number, Real) and abs(number - 0.25) < 1e-6:
         raise Mistake("That is the share.", "How many numbers are a quarter of 3,072?")
-    got = take_whole_number(attempt, 1, "Half leaves at every split: how many splits are there?")
+    question = "Half leaves at every split: how many splits are there?"
+    got = take_number(attempt, question, low=1, whole=True)
     shapes = Glow((3, 32, 32), levels=3, depth=1, hidden=1).scale_shapes
     first, second, right = (math.prod(shape) for shape in shapes)
     if got != right:

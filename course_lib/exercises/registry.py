@@ -12,12 +12,10 @@ A chapter adds an exercise with the decorator ``exercise`` on a checker::
     def check_half(attempt: Attempt, generator: torch.Generator) -> str:
         x = torch.randn(5, 3, generator=generator)
         half = take_tensor("result", attempt(x), x.shape, dtype=x.dtype)
+        if same(half, 2 * x):
+            raise Mistake("You double instead.", "Divide by 2.")
         if not same(half + half, x):
-            diagnose(
-                half,
-                [(x * 2, "You double instead.", "Divide by 2.")],
-                ("Twice your result is not x.", "Print both for one small x."),
-            )
+            raise Mistake("Twice your result is not x.", "Print both for one small x.")
         return "Twice your result is x."
 """
 

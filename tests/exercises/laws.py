@@ -6,12 +6,16 @@ The tests of a chapter subclass ``ExerciseLaws`` and list answers::
         chapter = "04"
         cases = {"04.break_it": (RIGHT, WRONG), ...}
 
-The mistakes of a declared exercise stand in its table (``formula.Wrong``) and are tried from there;
-WRONG holds what the table does not make: answers that stop, of another shape, without gradients.
+The mistakes of a declared exercise stand in its table (``formula.Wrong``) and are tried from there.
+Mistakes of form, which any right answer can have (no gradient flows, another dtype, an axis too
+many), stand in ``FORMS`` and are tried on what a declared exercise calls right. WRONG holds what
+neither makes.
 """
 
+import math
 import os
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
 
@@ -19,7 +23,8 @@ import pytest
 import torch
 
 from course_lib.exercises import check, exercises, hint, registry, solution
-from course_lib.exercises.formula import declared
+from course_lib.exercises.attempt import Mistake
+from course_lib.exercises.formula import Case, Formula, declared
 from course_lib.exercises.prediction import slips
 
 STUBS = {
@@ -50,6 +55,13 @@ STRANGE = [
     torch.zeros(7, dtype=torch.complex64),
     torch.zeros(7, device="meta"),
     torch.zeros(7, 4).to_sparse(),
+]
+
+
+NO_NUMBERS = [
+    (math.nan, "You gave `nan`"),
+    ("a word", "You gave a str"),
+    (True, "You gave a bool"),
 ]
 
 
@@ -90,9 +102,147 @@ def replaced(function, at, change):
     return lambda *args: function(*args[:at], change(args[at]), *args[at + 1 :])
 
 
+def spoiling(function, at):
+    """A function that changes one of its inputs, a tensor or a list, after all is done."""
+
+    def spoilt(*inputs):
+        answer = function(*inputs)
+        if isinstance(inputs[at], list):
+            inputs[at].append(inputs[at][0])
+        else:
+            inputs[at].data.copy_(inputs[at] == 0)
+        return answer
+
+    return spoilt
+
+
 def is_prediction(name):
     """Whether the reader answers with a value, not with a function."""
     return registry._EXERCISES[name].signature is None
+
+
+# --- Forms ---------------------------------------------------------------------------------------
+
+# Wrong answers that are made of what a declared exercise calls right, with what the verdict says.
+Form = Callable[[Formula], Iterator[tuple[Callable, str]]]
+
+
+def parts(formula, answer):
+    return [answer] if len(formula.results) == 1 else list(answer)
+
+
+@cache
+def an_example(name):
+    """Some inputs of a declared exercise, and what is right for them."""
+    formula = declared(name[:2])[name]
+    case = formula.inputs(torch.Generator().manual_seed(0))[0]
+    inputs = case.inputs if isinstance(case, Case) else case
+    return inputs, formula.right(*inputs)
+
+
+@cache
+def slopes(name):
+    """For each result the sources that a gradient flows to."""
+    formula = declared(name[:2])[name]
+    gradients = formula._gradients(formula.right, Case(an_example(name)[0]))
+    sources = list(formula.gradients)
+    return [
+        [source for i, source in enumerate(sources) if has_slope(gradients[k * len(sources) + i])]
+        for k in range(len(formula.results))
+    ]
+
+
+def has_slope(gradient):
+    return gradient is not None and bool(gradient.any())
+
+
+def is_compared_as_it_is(formula):
+    """Not so where ``take`` makes another thing of an answer: its form is up to ``take`` then."""
+    inputs, right = an_example(formula.name)
+    if formula.take is None:
+        return True
+    if not isinstance(right, torch.Tensor) or not right.is_floating_point():
+        return False
+    try:
+        return all(formula.take(y, *inputs) is y for y in (right, right.double()))
+    except Mistake:  # it looks at the form itself, and does no more
+        return True
+
+
+def with_result(formula, k, change):
+    def answer(*inputs):
+        values = parts(formula, formula.right(*inputs))
+        values[k] = change(values[k])
+        return values[0] if len(values) == 1 else tuple(values)
+
+    return answer
+
+
+def results_are(change, says, when=lambda formula, k: True):
+    """Change one result after the other, where it can be."""
+
+    def form(formula):
+        for k, name in enumerate(formula.results):
+            if when(formula, k):
+                yield with_result(formula, k, change), says.format(name=re.escape(name))
+
+    return form
+
+
+def has_axes(formula, k):
+    return parts(formula, an_example(formula.name)[1])[k].ndim > 0
+
+
+def is_trained(formula, k):
+    return bool(formula.gradients) and bool(slopes(formula.name)[k])
+
+
+def is_one_of_several(formula, k):
+    return len(formula.results) > 1
+
+
+def an_argument_detached(formula):
+    for i, name in enumerate(formula.arguments):
+        if name in formula.gradients and any(name in to for to in slopes(formula.name)):
+            detached = replaced(formula.right, i, lambda x: x.detach())
+            yield detached, f"No gradient flows from your .* back to {name}"
+
+
+def one_result_too_many(formula):
+    n = len(formula.results)
+    said = f"returns {n + 1} results" if n > 1 else "a tuple of 2, but only"
+    yield lambda *inputs: (*parts(formula, formula.right(*inputs)), 0), said
+
+
+def one_result_alone(formula):
+    if len(formula.results) > 1:
+        yield lambda *inputs: formula.right(*inputs)[0], "returns only one result, but both"
+
+
+def results_in_another_order(formula):
+    if len(formula.results) == 2:
+        yield lambda *inputs: formula.right(*inputs)[::-1], "You swap the two results"
+
+
+# fmt: off
+FORMS: dict[str, Form] = {
+    "detached": results_are(lambda y: y.detach(), "No gradient flows from your {name}", is_trained),
+    "an argument detached": an_argument_detached,
+    "float64": results_are(lambda y: y.double(), "Your {name} is of dtype float64"),
+    "a Python number": results_are(lambda y: 0.5, "Your {name} is of type float, not a tensor"),
+    "NumPy": results_are(lambda y: y.detach().numpy(), "Your {name} is of type ndarray"),
+    "None": results_are(lambda y: None, "Your {name} is of type NoneType", is_one_of_several),
+    "a list": results_are(list, "Your {name} is a list of", has_axes),
+    "one number": results_are(lambda y: y.sum(), r"Your {name} has shape \[\]", has_axes),
+    "an axis too many": results_are(lambda y: y[..., None], r"Your {name} has shape \["),
+    "an example too few": results_are(lambda y: y[1:], r"Your {name} has shape \[", has_axes),
+    "NaN": results_are(lambda y: y * math.nan, "Your {name} (holds|is) (NaN|not finite)"),
+    "drawn": results_are(lambda y: y + torch.randn_like(y), "it is drawn at random"),
+    "one result too many": one_result_too_many,
+    "one result alone": one_result_alone,
+    "results in another order": results_in_another_order,
+}
+# fmt: on
 
 
 class ExerciseLaws:
@@ -130,6 +280,15 @@ class ExerciseLaws:
                 for i, wrong in enumerate(formula.wrong)
             ]
             metafunc.parametrize(("name", "mistake"), values)
+        elif "form" in wanted:
+            values = [
+                pytest.param(name, form, id=f"{name}-{label}")
+                for name, formula in declared(self.chapter).items()
+                if is_compared_as_it_is(formula)
+                for label, form in FORMS.items()
+                if any(form(formula))
+            ]
+            metafunc.parametrize(("name", "form"), values)
         elif "function_name" in wanted:
             metafunc.parametrize("function_name", [n for n in cases if not is_prediction(n)])
         elif "name" in wanted:
@@ -172,6 +331,49 @@ class ExerciseLaws:
             assert result.status == "fails", result
             assert result.reason == mistake.says, result
             assert result.hint == mistake.hint, result
+
+    def test_mistakes_of_form_are_told(self, name, form):
+        formula = declared(self.chapter)[name]
+        for answer, said in form(formula):
+            for drawn in draws(name)[:2]:
+                result = on_draw(name, answer, drawn)
+                assert result.status == "fails", result
+                known = result.reason in [w.says for w in formula.wrong]
+                assert known or re.search(said, result.reason), result
+                assert result.hint, result
+
+    def test_a_detached_answer_passes_where_no_gradient_is_asked_for(self):
+        for name, formula in declared(self.chapter).items():
+            if is_compared_as_it_is(formula) and not formula.gradients:
+                for k in range(len(formula.results)):
+                    detached = with_result(formula, k, lambda y: y.detach())
+                    assert on_draw(name, detached, draws(name)[0]).status == "passes"
+
+    def test_an_input_changed_in_place_is_noticed(self, function_name):
+        right = self.cases[function_name][0][0]
+        names = registry._EXERCISES[function_name].argument_names()
+        given = []
+
+        def look(*inputs):
+            given.extend(inputs)
+            raise KeyError
+
+        check(function_name, look)
+        for i, (name, value) in enumerate(zip(names, given, strict=True)):
+            if isinstance(value, torch.Tensor | list):
+                result = check(function_name, spoiling(right, i))
+                assert f"changes its input `{name}` in place" in result.reason, result
+
+    def test_a_prediction_that_is_no_number_is_told(self):
+        for name, (right, _) in self.cases.items():
+            if is_prediction(name) and not isinstance(right[0], str):
+                for answer, said in NO_NUMBERS:
+                    assert said in check(name, answer).reason
+
+    def test_another_number_of_arguments_is_told(self, function_name):
+        result = check(function_name, lambda: 1)
+        arguments = ", ".join(registry._EXERCISES[function_name].argument_names())
+        assert f"it is called with `({arguments})`" in result.reason
 
     def test_what_a_declared_exercise_calls_right_is_right(self):
         for name, formula in declared(self.chapter).items():

@@ -43,9 +43,6 @@ PREDICT_WRONG = {
     "too many": (4000, "4,000 is too many"),
     "0": (0, "whole number of at least 1"),
     "fraction": (2.5, "You gave `2.5`"),
-    "NaN": (math.nan, "You gave `nan`"),
-    "word": ("quarter", "You gave a str"),
-    "True": (True, "You gave a bool"),
 }
 
 # --- affine_coupling -----------------------------------------------------------------------------
@@ -79,18 +76,6 @@ def library_coupling(x, net, flip):
     return library_layer(x, net, flip)(x)
 
 
-def coupling_by_columns(x, net, flip):
-    start = 1 if flip else 0
-    s, t = net(x[:, start::2])
-    columns, total = [], torch.zeros(len(x))
-    for i, column in enumerate(x.unbind(1)):
-        if i % 2 != start:
-            column = torch.exp(s[:, i // 2]) * column + t[:, i // 2]
-            total = total + s[:, i // 2]
-        columns.append(column)
-    return torch.stack(columns, dim=1), total
-
-
 def coupling_with_full_tensors(x, net, flip):
     """Masks as RealNVP writes them: b · x + (1 − b) · (x · exp(s) + t)."""
     kept, moved = halves(flip)
@@ -101,20 +86,8 @@ def coupling_with_full_tensors(x, net, flip):
     return b * x + (1 - b) * (x * s.exp() + t), s.sum(dim=1)
 
 
-def coupling_in_place(x, net, flip):
-    kept, moved = halves(flip)
-    s, t = net(x[:, kept])
-    x[:, moved] *= s.exp()
-    x[:, moved] += t
-    return x, s.sum(1)
-
-
 def formula(new):
     return lambda x, net, flip: couple(x, net, flip, new=new)
-
-
-def counted(log_det):
-    return lambda x, net, flip: couple(x, net, flip, log_det=log_det)
 
 
 def wrong_log_det(x, net, flip):
@@ -122,35 +95,16 @@ def wrong_log_det(x, net, flip):
     return z, log_det + 0.1 * z.sum(1)
 
 
-COUPLING_RIGHT = [couple, library_coupling, coupling_by_columns, coupling_with_full_tensors]
+COUPLING_RIGHT = [couple, library_coupling, coupling_with_full_tensors]
 # fmt: off
 COUPLING_WRONG = {
     "odd factor": (formula(lambda a, s, t: a * s.exp() + 2 * t), "is not x_moved · exp(log_scale)"),
-    "flip ignored": (lambda x, n, f: couple(x, n, False), "you ignore `flip`"),
-    "nothing": (lambda x, n, f: (x.clone(), x.new_zeros(len(x))), "Your z is x, unchanged"),
     "zeros": (lambda x, n, f: (0 * x, x.new_zeros(len(x))), "half that must stay"),
-    "noise": (lambda x, n, f: (torch.randn_like(x), x.new_zeros(len(x))), "drawn at random"),
-    "in place": (coupling_in_place, "changes its input `x` in place"),
-    "halves in log_det only": (lambda x, n, f: (couple(x, n, f)[0], x.sum(1)), "not the one of"),
-    "rows": (lambda x, n, f: (n(x[0::2])[0], 0), "the half that stays has 2 columns"),
     "whole x": (lambda x, n, f: (n(x)[0], 0), "the half that stays has 2 columns"),
     "a number": (lambda x, n, f: n(3), "You call scale_and_shift with a int"),
     "no argument": (lambda x, n, f: n(), "You call `scale_and_shift()`"),
-    "one result": (lambda x, n, f: couple(x, n, f)[0], "only one result, but both z and log_det"),
-    "results swapped": (lambda x, n, f: couple(x, n, f)[::-1], "log_det comes first"),
-    "log_det per entry": (counted(lambda s, t: s), "log_det has shape [7, 2]"),
-    "log_det per column": (counted(lambda s, t: s.sum(0)), "log_det has shape [2]"),
-    "log_det scalar": (counted(lambda s, t: s.sum()), "log_det has shape []"),
-    "log_det kept axis": (counted(lambda s, t: s.sum(1, keepdim=True)), "has shape [7, 1]"),
     "other log_det": (wrong_log_det, "not the one of the autograd Jacobian"),
-    "log_det detached": (counted(lambda s, t: s.sum(1).detach()), "flows from your log_det"),
-    "log_det a number": (counted(lambda s, t: 0.0), "Your log_det is of type float"),
     "s detached": (formula(lambda a, s, t: a * s.detach().exp() + t), "part of it is cut"),
-    "z detached": (lambda x, n, f: tuple(part.detach() for part in couple(x, n, f)),
-                   "No gradient flows from your z back to x"),
-    "float64": (lambda x, n, f: couple(x.double(), lambda h: n(h.float()), f),
-                "Your z is of dtype float64"),
-    "two arguments": (lambda x, net: x, "it is called with `(x, scale_and_shift, flip)`"),
 }
 # fmt: on
 
@@ -169,42 +123,16 @@ def library_inverse(z, net, flip):
     return library_layer(z, net, flip).inverse(z)[0]
 
 
-def inverse_by_division(z, net, flip):
-    start = int(flip)
-    kept = z[:, start::2]
-    log_scale, shift = net(kept)
-    parts = torch.zeros_like(z)
-    parts[:, start::2] = kept
-    parts[:, 1 - start :: 2] = (z[:, 1 - start :: 2] - shift) / log_scale.exp()
-    return parts
-
-
-def inverse_as_a_coupling(z, net, flip):
-    """The inverse is an affine coupling, too: with log-scale −s and shift −t exp(−s)."""
-
-    def inverted(kept):
-        s, t = net(kept)
-        return -s, -t * (-s).exp()
-
-    return coupling_by_columns(z, inverted, flip)[0]
-
-
 def undone(new):
     return lambda z, net, flip: couple(z, net, flip, new=new)[0]
 
 
-INVERSE_RIGHT = [uncouple, library_inverse, inverse_by_division, inverse_as_a_coupling]
+INVERSE_RIGHT = [uncouple, library_inverse]
 # fmt: off
 INVERSE_WRONG = {
     "odd factor": (undone(lambda a, s, t: shrink(a, s, t) * 1.1), "is not (z_moved − shift)"),
-    "flip ignored": (lambda z, n, f: uncouple(z, n, False), "you ignore `flip`"),
-    "nothing": (lambda z, n, f: z.clone(), "Your x is z, unchanged"),
     "negative": (lambda z, n, f: -uncouple(z, n, f), "changes the half that must stay"),
-    "in place": (lambda z, n, f: coupling_in_place(z, n, f)[0], "changes its input `z` in place"),
-    "log_det, too": (lambda z, n, f: (uncouple(z, n, f), 0), "a tuple of 2, but only x"),
-    "detached": (lambda z, n, f: uncouple(z, n, f).detach(), "No gradient flows from your x"),
     "s cut": (undone(lambda a, s, t: shrink(a, s.detach(), t)), "is cut"),
-    "shape": (lambda z, n, f: uncouple(z, n, f).T, "Your x has shape [4, 7]; it must have [7, 4]"),
 }
 # fmt: on
 
@@ -232,22 +160,6 @@ def squeeze_by_unfold(x):
     return F.unfold(x, 2, stride=2).reshape(b, 4 * c, h // 2, w // 2)
 
 
-def squeeze_by_loops(x):
-    b, c, h, w = x.shape
-    z = torch.empty(b, 4 * c, h // 2, w // 2)
-    for row in range(h):
-        for column in range(w):
-            k = 2 * (1 - row % 2) + column % 2
-            z[:, k * c : (k + 1) * c, row // 2, column // 2] = x[:, :, row, column]
-    return z
-
-
-def squeeze_by_convolution(x):
-    c = x.shape[1]
-    kernel = torch.eye(4 * c).reshape(4 * c, c, 2, 2)
-    return F.conv2d(x, kernel, stride=2)
-
-
 def six(x):
     b, c, h, w = x.shape
     return x.reshape(b, c, h // 2, 2, w // 2, 2)
@@ -256,12 +168,6 @@ def six(x):
 def squeezed_shape(x):
     b, c, h, w = x.shape
     return b, 4 * c, h // 2, w // 2
-
-
-def quarters(x):
-    h, w = x.shape[2] // 2, x.shape[3] // 2
-    parts = (x[:, :, :h, :w], x[:, :, :h, w:], x[:, :, h:, :w], x[:, :, h:, w:])
-    return torch.cat(parts, dim=1)
 
 
 def squeeze_with_random_order(x):
@@ -291,42 +197,30 @@ def squeeze_with_shifted_rows(x):
 
 
 SQUEEZE_RIGHT = [
-    library_squeeze,
     squeeze_by_slices,
     squeeze_as_tensorflow,
     squeeze_by_unfold,
-    squeeze_by_loops,
-    squeeze_by_convolution,
 ]
 # fmt: off
 SQUEEZE_WRONG = {
-    "no permute": (lambda x: six(x).reshape(squeezed_shape(x)), "A plain reshape"),
-    "quarters": (quarters, "You cut the image into four quarters"),
     "swapped H and W": (lambda x: library_squeeze(x).transpose(2, 3), "You swap height and width"),
     "pooled": (lambda x: F.avg_pool2d(x, 2), "You keep one number for each block"),
-    "one of four": (lambda x: x[:, :, ::2, ::2], "You keep one number for each block"),
     "unsqueeze": (lambda x: F.pixel_shuffle(x, 2), "You go the other way"),
     "nothing": (lambda x: x.clone(), "Your z has still the shape of x"),
     "five axes": (lambda x: six(x).permute(0, 1, 3, 5, 2, 4).flatten(2, 3),
                   "All the numbers are there: shape [3, 4, 4, 2, 3]"),
     "pooled four times": (lambda x: F.avg_pool2d(x + 0.1, 2).repeat(1, 4, 1, 1),
                           "numbers that are not in x"),
-    "one of four, four times": (lambda x: x[:, :, ::2, ::2].repeat(1, 4, 1, 1),
-                                "of the 288 numbers of x are lost"),
     "diagonal twice": (lambda x: torch.cat([x[:, :, i::2, i::2] for i in (0, 1, 0, 1)], 1),
                        "144 of the 288 numbers of x are lost"),
-    "both late": (lambda x: squeeze_by_slices(x.roll((-1, -1), (2, 3))),
-                  "Your blocks start in row 1 and column 1"),
     "images mixed": (squeeze_with_mixed_images, "You mix the images of the batch"),
     "order by place": (squeeze_with_order_by_place, "not the same everywhere"),
     "order by size": (squeeze_with_order_by_size, "another one for images of another size"),
     "random order": (squeeze_with_random_order, "another one when you are asked again"),
     "a channel shifted": (squeeze_with_shifted_rows, "do not hold the numbers of that place's"),
-    "half zero": (lambda x: F.pad(x[..., ::2, ::2], (0, 0) * 2 + (0, 3 * x.shape[1])), "are lost"),
     "log_det, too": (lambda x: (library_squeeze(x), 0), "a tuple of 2, but only z"),
     "detached": (lambda x: library_squeeze(x).detach(), "No gradient flows from your z"),
     "integers": (lambda x: library_squeeze(x).long(), "Your z is of dtype int64"),
-    "in place": (lambda x: library_squeeze(x.data.add_(1)), "changes its input `x` in place"),
 }
 # fmt: on
 
@@ -359,28 +253,14 @@ def unsqueeze_by_permute(z):
     return split_channels(z).permute(0, 1, 4, 2, 5, 3).reshape(unsqueezed_shape(z))
 
 
-def unsqueeze_by_convolution(z):
-    c = z.shape[1]
-    kernel = torch.eye(c).reshape(c, c // 4, 2, 2)
-    return F.conv_transpose2d(z, kernel, stride=2)
-
-
-def unsqueeze_by_stacking(z):
-    rows = [torch.stack([z[:, k::4], z[:, k + 1 :: 4]], dim=4).flatten(3) for k in (0, 2)]
-    return torch.stack(rows, dim=3).flatten(2, 3)
-
-
 def unsqueeze_with_swapped_corners(z):
     z = z.reshape(len(z), -1, 4, *z.shape[2:])[:, :, [1, 0, 2, 3]]
     return library_unsqueeze(z.flatten(1, 2))
 
 
 UNSQUEEZE_RIGHT = [
-    library_unsqueeze,
     unsqueeze_by_slices,
     unsqueeze_by_permute,
-    unsqueeze_by_convolution,
-    unsqueeze_by_stacking,
 ]
 # fmt: off
 UNSQUEEZE_WRONG = {
@@ -391,18 +271,9 @@ UNSQUEEZE_WRONG = {
              "numbers that are not in z"),
     "one corner": (lambda z: F.interpolate(z[:, ::4], scale_factor=2),
                    "144 of the 192 numbers of z are lost"),
-    "first channels": (lambda z: F.interpolate(z[:, : z.shape[1] // 4], scale_factor=2),
-                       "144 of the 192 numbers of z are lost"),
-    "rest empty": (lambda z: F.pad(z[:, ::4], (0, z.shape[3], 0, z.shape[2]), value=-1.0),
-                   "numbers that are not in z"),
     "corners swapped": (unsqueeze_with_swapped_corners,
                         "channel 0 of z into row 0, column 1 of the blocks of channel 0"),
-    "channels backwards": (lambda z: library_unsqueeze(z.flip(1)),
-                           "channel 0 of z into row 1, column 1 of the blocks of channel 1"),
     "one place late": (lambda z: library_unsqueeze(z).roll(1, 3), "does not lead your x back"),
-    "log_det, too": (lambda z: (library_unsqueeze(z), 0), "a tuple of 2, but only x"),
-    "detached": (lambda z: library_unsqueeze(z).detach(), "No gradient flows from your x"),
-    "in place": (lambda z: library_unsqueeze(z.data.neg_()), "changes its input `z` in place"),
 }
 # fmt: on
 
@@ -425,24 +296,10 @@ def start_with_n_minus_1(x):
     return -x.mean(ALL_BUT_CHANNELS), -x.std(ALL_BUT_CHANNELS).log()
 
 
-def start_by_channels(x):
-    bias, log_scale = torch.zeros(x.shape[1]), torch.zeros(x.shape[1])
-    for c, values in enumerate(x.unbind(1)):
-        bias[c] = -values.sum() / values.numel()
-        log_scale[c] = -0.5 * ((values + bias[c]) ** 2).mean().log()
-    return bias, log_scale
-
-
 def start_as_glow(x):
     mean = x.mean(ALL_BUT_CHANNELS, keepdim=True)
     variance = ((x - mean) ** 2).mean(ALL_BUT_CHANNELS, keepdim=True)
     return -mean.flatten(), torch.log(1 / (variance.sqrt() + 1e-6)).flatten()
-
-
-def start_by_moments(x):
-    x = x.double().transpose(0, 1).flatten(1)
-    mean = x.mean(1)
-    return -mean.float(), -0.5 * (x.square().mean(1) - mean**2).log().float()
 
 
 def bias_of(make):
@@ -453,43 +310,17 @@ def log_scale_of(make):
     return lambda x: (start(x)[0], make(x))
 
 
-def std(x):
-    return x.std(ALL_BUT_CHANNELS)
-
-
-def mean(x):
-    return x.mean(ALL_BUT_CHANNELS)
-
-
 ACTNORM_RIGHT = [
     start,
     start_of_library,
     start_with_n_minus_1,
-    start_by_channels,
     start_as_glow,
-    start_by_moments,
 ]
 # fmt: off
 ACTNORM_WRONG = {
-    "bias after": (bias_of(lambda x: -mean(x) / std(x)), "right if it came after the scale"),
-    "bias after, sign": (bias_of(lambda x: mean(x) / std(x)), "divided by the standard dev"),
-    "scalar bias": (bias_of(lambda x: -x.mean()), "Your bias has shape []"),
-    "swapped": (lambda x: start(x)[::-1], "log_scale comes first"),
-    "half the mean": (bias_of(lambda x: -mean(x) / 2), "in place of 0"),
-    "bias nearly right": (bias_of(lambda x: -mean(x) - 3e-3), "in place of 0"),
-    "bias per image": (bias_of(lambda x: -x.mean((2, 3))), "Your bias has shape [16, 3]"),
-    "bias per pixel": (bias_of(lambda x: -x.mean(0)), "Your bias has shape [3, 8, 10]"),
-    "bias keepdim": (bias_of(lambda x: -x.mean((0, 2, 3), keepdim=True)), "shape [1, 3, 1, 1]"),
-    "bias over channels": (bias_of(lambda x: -x.mean((0, 1, 2))), "Your bias has shape [10]"),
-    "variance": (log_scale_of(lambda x: -(std(x) ** 2).log()), "Your scale is 1 / variance"),
-    "√σ": (log_scale_of(lambda x: -std(x).log() / 2), "Your scale is 1 / √σ"),
-    "large ε": (log_scale_of(lambda x: -(std(x) + 0.1).log()), "in place of 1"),
-    "log-scale per image": (log_scale_of(lambda x: -x.std((2, 3)).log()), "log_scale has shape"),
-    "NaN": (log_scale_of(lambda x: (-std(x)).log()), "Your log_scale holds NaN"),
-    "normalised x": (lambda x: F.batch_norm(x, None, None, training=True),
-                     "only one result, but both bias and log_scale"),
-    "number": (lambda x: (0.0, 0.0), "Your bias is of type float"),
-    "in place": (lambda x: start(x.sub_(1)), "changes its input `x` in place"),
+    "half the mean": (bias_of(lambda x: -x.mean(ALL_BUT_CHANNELS) / 2), "in place of 0"),
+    "bias nearly right": (bias_of(lambda x: start(x)[0] - 3e-3), "in place of 0"),
+    "large ε": (log_scale_of(lambda x: -(x.std(ALL_BUT_CHANNELS) + 0.1).log()), "in place of 1"),
 }
 # fmt: on
 
@@ -508,20 +339,8 @@ def log_det_of_library(weight, height, width):
     return conv(torch.zeros(1, len(weight), height, width))[1][0]
 
 
-def log_det_by_factor(weight, height, width):
-    compact, _ = torch.linalg.lu_factor(weight)
-    total = torch.zeros(())
-    for i in range(len(weight)):
-        total = total + torch.log(torch.abs(compact[i, i]))
-    return total * (height * width)
-
-
 def log_det_by_svd(weight, height, width):
     return width * height * torch.linalg.svdvals(weight).log().sum()
-
-
-def log_det_by_qr(weight, height, width):
-    return torch.linalg.qr(weight).R.diagonal().abs().log().sum() * height * width
 
 
 def elimination_without_exchange(weight, height, width):
@@ -533,45 +352,22 @@ def elimination_without_exchange(weight, height, width):
     return (height * width * diagonal.abs().log().sum()).float()
 
 
-def upper(weight):
-    return torch.linalg.lu(weight).U.diagonal()
-
-
 CONV_RIGHT = [
     conv_log_det,
     log_det_of_library,
-    log_det_by_factor,
     log_det_by_svd,
-    log_det_by_qr,
 ]
 ON_LARGE = "off on a 64 × 64 matrix"
 # fmt: off
 CONV_WRONG = {
     "det().log()": (lambda w, h, v: h * v * w.det().log(), "Your log_det is NaN."),
-    "no abs": (lambda w, h, v: h * v * upper(w).log().sum(), "Your log_det is NaN."),
-    "logdet": (lambda w, h, v: h * v * w.logdet(), "Your log_det is NaN."),
     "det().abs().log()": (lambda w, h, v: h * v * w.det().abs().log(),
                           "infinite on a 64 × 64 matrix, whose determinant underflows"),
     "ε": (lambda w, h, v: h * v * (w.det().abs() + 1e-12).log(), ON_LARGE),
-    "clamped": (lambda w, h, v: h * v * w.det().abs().clamp(1e-30, 1e30).log(), ON_LARGE),
-    "product": (lambda w, h, v: h * v * upper(w).prod().abs().log(),
-                "infinite on a 64 × 64 matrix, whose determinant underflows"),
     "overflow alone": (lambda w, h, v: -h * v * torch.linalg.inv(w).det().abs().log(),
                        "infinite on a 64 × 64 matrix"),
     "no exchange": (elimination_without_exchange, "NaN on a matrix with zeros on its diagonal"),
-    "det of all": (lambda w, h, v: w.det().abs() ** (h * v), "You take the determinant"),
-    "slogdet()[0]": (lambda w, h, v: h * v * torch.linalg.slogdet(w)[0], "the sign of the det"),
-    "L": (lambda w, h, v: h * v * torch.linalg.lu(w).L.diagonal().log().sum() + 0 * w.sum(),
-          "Your log_det is 0"),
-    "sizes of logs": (lambda w, h, v: conv_log_det(w, h, v).abs(), "has lost its sign"),
     "other": (lambda w, h, v: conv_log_det(w, h, v) + 1000, "the autograd Jacobian of the conv"),
-    "per channel": (lambda w, h, v: h * v * upper(w).abs().log(),
-                    "has shape [4]; it must be one number"),
-    "item": (lambda w, h, v: conv_log_det(w, h, v).item(), "Your log_det is of type float"),
-    "kept axis": (lambda w, h, v: conv_log_det(w, h, v)[None], "Your log_det has shape [1]"),
-    "detached": (lambda w, h, v: conv_log_det(w.detach(), h, v), "No gradient flows"),
-    "float64": (lambda w, h, v: conv_log_det(w.double(), h, v), "is of dtype float64"),
-    "in place": (lambda w, h, v: conv_log_det(w.data.mul_(2), h, v), "input `weight` in place"),
 }
 # fmt: on
 
@@ -587,41 +383,20 @@ def tempered_by_torch(z, t):
     return td.Normal(0.0, t).log_prob(z).sum(dim=-1)
 
 
-def tempered_by_matrix(z, t):
-    d = z.shape[1]
-    return td.MultivariateNormal(torch.zeros(d), t**2 * torch.eye(d)).log_prob(z)
-
-
 def tempered_by_flow(z, t):
     scaling = DiagonalScaling(z.shape[1])
     nn.init.constant_(scaling.log_scale, -math.log(t))
     return Flow([scaling], StandardGaussian(z.shape[1])).log_prob(z)
 
 
-def tempered_by_change_of_variables(z, t):
-    jacobian = torch.eye(z.shape[1]) / t
-    return StandardGaussian(z.shape[1]).log_prob(z / t) + torch.linalg.slogdet(jacobian).logabsdet
-
-
 TEMPERATURE_RIGHT = [
     tempered,
     tempered_by_torch,
-    tempered_by_matrix,
     tempered_by_flow,
-    tempered_by_change_of_variables,
 ]
 # fmt: off
 TEMPERATURE_WRONG = {
-    "variance T": (lambda z, t: tempered(z, t**0.5), "You take T for the variance"),
-    "1 / T": (lambda z, t: tempered(z, 1 / t), "You use 1 / T in place of T"),
-    "density": (lambda z, t: tempered(z, t).exp(), "the density, not its logarithm"),
-    "per coordinate": (lambda z, t: tempered(z, t) / z.shape[1], "average over the coordinates"),
     "other": (lambda z, t: tempered(z, 1.1 * t), "not the log-density of a flow that divides by T"),
-    "no sum": (lambda z, t: td.Normal(0.0, t).log_prob(z), "log-density has shape [7, 5]"),
-    "wrong axis": (lambda z, t: td.Normal(0.0, t).log_prob(z).sum(0), "log-density has shape [5]"),
-    "scalar": (lambda z, t: tempered(z, t).sum(), "log-density has shape []"),
-    "detached": (lambda z, t: tempered(z.detach(), t), "No gradient flows from your log-density"),
-    "in place": (lambda z, t: tempered(z.data.div_(t), 1.0), "changes its input `z` in place"),
 }
 # fmt: on
 
@@ -643,20 +418,8 @@ def gentle_line(kept):
     return 0.2 * kept
 
 
-def minus_the_size(kept):
-    return -kept.abs()
-
-
 def one_sided(kept):
     return -torch.clamp(kept - 1, min=0)
-
-
-def parabola(kept):
-    return -0.1 * kept**2
-
-
-def softplus(kept):
-    return -F.softplus(3 * (kept.abs() - 2))
 
 
 def shrinking_to_nothing(kept):
@@ -667,25 +430,16 @@ BREAK_RIGHT = [
     runaway_log_scale,
     relu_network,
     gentle_line,
-    minus_the_size,
     one_sided,
-    parabola,
-    softplus,
     shrinking_to_nothing,
 ]
 BREAK_WRONG = {
     "zero": (lambda h: 0 * h, "Your log-scale is 0 outside of the data, too"),
     "sign": (lambda h: (h.abs() - 1).relu(), "sampling multiplies by exp(−s): far latents shrink"),
     "bounded": (lambda h: -h.tanh(), "Your log-scale is bounded"),
-    "step": (lambda h: torch.where(h.abs() > 1, -2.0, 0.0), "Your log-scale is bounded"),
-    "constant": (lambda h: 0 * h - 1, "Your log-scale is bounded"),
     "logarithm": (lambda h: -h.abs().log1p(), "It grows too slowly"),
-    "flat": (lambda h: 0.1 * h, "It grows too slowly"),
     "steep on data": (lambda h: -5 * h, "On the data your log-scale reaches 5 in size"),
-    "offset": (lambda h: -3 - h.abs(), "On the data your log-scale reaches 4 in size"),
     "line of slope 1": (lambda h: h, "Your log-scale blows up on the data already: at coupling 2"),
-    "line of slope 0.3": (lambda h: 0.3 * h, "Your log-scale blows up on the data already"),
-    "cube": (lambda h: h**3, "Your log-scale blows up on the data already"),
     "wobbly on data": (lambda h: (1000 * h).sin(), "data themselves come back off by"),
     "wobbly outside": (
         lambda h: -(h.abs() - 1).relu() * (1 + (300 * h).sin()),
@@ -696,13 +450,9 @@ BREAK_WRONG = {
         "Your log-scale is infinite where |kept| is",
     ),
     "batch": (lambda h: -0.3 * (h.abs() - h.abs().mean(0)), "depends on the other points"),
-    "exp": (lambda h: runaway_log_scale(h).exp() - 1, "Your log-scale is bounded"),
     "NaN": (lambda h: h.log(), "Your log-scale holds NaN"),
-    "shift, too": (lambda h: (runaway_log_scale(h), h), "a tuple of 2, but only log-scale"),
     "scalar": (lambda h: runaway_log_scale(h).sum(), "Your log-scale has shape []"),
-    "no axis": (lambda h: runaway_log_scale(h)[:, 0], "Your log-scale has shape [1681]"),
     "number": (lambda h: -3.0, "Your log-scale is of type float"),
-    "in place": (lambda h: runaway_log_scale(h.mul_(2)), "changes its input `kept` in place"),
 }
 
 ALL = {
@@ -744,9 +494,8 @@ def test_only_a_reshape_that_is_right_is_recommended():
 
 
 def test_the_input_is_named_on_which_it_broke():
-    assert check("05.affine_coupling", COUPLING_WRONG["flip ignored"][0]).where == (
-        "x of shape [7, 4], flip=True"
-    )
+    where = check("05.affine_coupling", lambda x, net, flip: couple(x, net, False)).where
+    assert where == "x of shape [7, 4], flip=True"
     where = check("05.lu_log_det", CONV_WRONG["ε"][0]).where
     assert where == "weight of shape [64, 64], height=3, width=2"
 

@@ -31,11 +31,6 @@ HALFWAY_WRONG = {
     "the middle": (0.25, "too much"),
     "little": (0.03, "too little"),
     "negative": (-1, "You gave `-1`"),
-    "subtracted": (-1.53, "a share is a single number from 0 to 1"),
-    "too large": (500, "You gave `500`"),
-    "NaN": (math.nan, "You gave `nan`"),
-    "word": ("a tenth", "You gave a str"),
-    "True": (True, "You gave a bool"),
 }
 
 # --- noise_to ------------------------------------------------------------------------------------
@@ -53,48 +48,13 @@ def noise_each(x0, t, eps, alpha_bars):
     return torch.stack(rows)
 
 
-def noise_from_behind(x0, t, eps, alpha_bars):
-    a, b = alpha_bars[t] ** 0.5, (1 - alpha_bars[t]) ** 0.5
-    return (x0.movedim(0, -1) * a + eps.movedim(0, -1) * b).movedim(-1, 0)
-
-
-def noise_by_einsum(x0, t, eps, alpha_bars):
-    ab = alpha_bars.gather(0, t)
-    data = torch.einsum("b,b...->b...", ab.sqrt(), x0)
-    return data + torch.einsum("b,b...->b...", torch.sqrt(1.0 - ab), eps)
-
-
 def library_noise(x0, t, eps, alpha_bars):
     alphas = alpha_bars / torch.cat([alpha_bars.new_ones(1), alpha_bars[:-1]])
     return DiscreteSchedule(1 - alphas).sample(x0, t, eps)
 
 
-def noise_step_by_step(x0, t, eps, alpha_bars):
-    """T single steps with the same eps would be another x_t: only the data go step by step."""
-    x, ab = x0.clone(), torch.ones(len(x0))
-    alphas = alpha_bars / torch.cat([alpha_bars.new_ones(1), alpha_bars[:-1]])
-    for k, alpha in enumerate(alphas):
-        on = wide((t >= k).float(), x0)
-        x = on * alpha.sqrt() * x + (1 - on) * x
-        ab = torch.where(t >= k, alpha * ab, ab)
-    return x + wide((1 - ab).sqrt(), x0) * eps
-
-
 def at(index, function=noise_to):
     return lambda x, t, y, table: function(x, index(t, len(table)), y, table)
-
-
-def noise_in_place(x0, t, eps, alpha_bars):
-    x0 *= wide(alpha_bars[t], x0).sqrt()
-    return x0 + wide(1 - alpha_bars[t], x0).sqrt() * eps
-
-
-def noise_along(axes):
-    def attempt(x0, t, eps, alpha_bars):
-        ab = alpha_bars[t].reshape(axes(x0))
-        return ab.sqrt() * x0 + (1 - ab).sqrt() * eps
-
-    return attempt
 
 
 def twice_as_noisy_first(x0, t, eps, alpha_bars):
@@ -104,29 +64,15 @@ def twice_as_noisy_first(x0, t, eps, alpha_bars):
 NOISE_RIGHT = [
     noise_to,
     noise_each,
-    noise_from_behind,
-    noise_by_einsum,
-    noise_step_by_step,
     library_noise,
 ]
 NOISE_WRONG = {
-    "swapped inputs": (lambda x, t, e, ab: noise_to(e, t, x, ab), "swap the two factors"),
     "doubled": (
         lambda x, t, e, ab: 2 * wide(ab[t], x).sqrt() * x + e,
         "is not sqrt(ᾱ_t) x_0",
     ),
     "t - 1, clamped": (at(lambda t, T: (t - 1).clamp(min=0)), "one step too early, at t − 1"),
-    "t + 1, clamped": (at(lambda t, T: (t + 1).clamp(max=T - 1)), "one step too late, at t + 1"),
-    "three axes": (noise_along(lambda x: (-1, 1, 1, 1)), "Your x_t has shape [6, 1, 6, 6]"),
-    "own noise": (
-        lambda x, t, e, ab: noise_to(x, t, torch.randn_like(x), ab),
-        "it is drawn at random",
-    ),
     "odd at 0": (twice_as_noisy_first, "right for t ≥ 1 and wrong at t = 0"),
-    "in place": (noise_in_place, "changes its input `x0` in place"),
-    "double": (lambda *inputs: noise_to(*inputs).double(), "dtype float64"),
-    "NaN": (lambda *inputs: noise_to(*inputs) * math.nan, "holds NaN"),
-    "with eps": (lambda x, t, e, ab: (noise_to(x, t, e, ab), e), "only x_t is asked for"),
 }
 
 # --- posterior -----------------------------------------------------------------------------------
@@ -159,42 +105,6 @@ def posterior_flat(x_t, x_0, t, betas):
 def posterior_full(x_t, x_0, t, betas):
     mean, variance = posterior(x_t, x_0, t, betas)
     return mean, variance.expand_as(mean)
-
-
-def posterior_by_precisions(x_t, x_0, t, betas):
-    beta, alpha, _, before = parts(t, betas, x_t)
-    variance = 1 / (alpha / beta + 1 / (1 - before))
-    mean = variance * (alpha.sqrt() / beta * x_t + before.sqrt() / (1 - before) * x_0)
-    first = wide(t == 0, x_t)
-    return torch.where(first, x_0, mean), torch.where(first, 0.0, variance)
-
-
-def posterior_by_eps(x_t, x_0, t, betas):
-    beta, alpha, now, before = parts(t, betas, x_t)
-    eps = (x_t - now.sqrt() * x_0) / (1 - now).sqrt()
-    mean = (x_t - beta / (1 - now).sqrt() * eps) / alpha.sqrt()
-    return mean, (1 - before) / (1 - now) * beta
-
-
-def posterior_by_gain(x_t, x_0, t, betas):
-    """The Kalman filter's form: what x_t says corrects what x_0 says."""
-    beta, alpha, _, before = parts(t, betas, x_t)
-    guess, spread = before.sqrt() * x_0, 1 - before
-    gain = spread * alpha.sqrt() / (alpha * spread + beta)
-    return guess + gain * (x_t - alpha.sqrt() * guess), (1 - gain * alpha.sqrt()) * spread
-
-
-def posterior_each(x_t, x_0, t, betas):
-    alpha_bars = [1.0]
-    for beta in betas.tolist():
-        alpha_bars.append(alpha_bars[-1] * (1 - beta))
-    means, variances = [], []
-    for x, d, k in zip(x_t, x_0, t.tolist(), strict=True):
-        beta, now, before = betas[k].item(), alpha_bars[k + 1], alpha_bars[k]
-        of_x = math.sqrt(1 - beta) * (1 - before) / (1 - now)
-        means.append(math.sqrt(before) * beta / (1 - now) * d + of_x * x)
-        variances.append(beta * (1 - before) / (1 - now))
-    return torch.stack(means), torch.tensor(variances)
 
 
 def library_posterior(x_t, x_0, t, betas):
@@ -232,33 +142,18 @@ def odd_at_0(x_t, x_0, t, betas):
     return mean, torch.where(wide(t == 0, x_t), 0.01, variance)
 
 
-def posterior_in_place(x_t, x_0, t, betas):
-    beta, alpha, now, before = parts(t, betas, x_t)
-    x_t *= alpha.sqrt() * (1 - before) / (1 - now)
-    return x_t + before.sqrt() * beta / (1 - now) * x_0, right_variance(beta, alpha, now, before)
-
-
 POSTERIOR_RIGHT = [
     posterior,
     posterior_flat,
     posterior_full,
-    posterior_by_precisions,
-    posterior_by_eps,
-    posterior_by_gain,
-    posterior_each,
     library_posterior,
 ]
 POSTERIOR_WRONG = {
-    "swapped inputs": (lambda x, d, t, b: posterior(d, x, t, b), "You swap the two coefficients"),
     "odd": (
         posterior_with(mean=lambda x, d, b, a, n, p: x + d),
         "is not where the product of the two",
     ),
     "last before first": (posterior_before(lambda ab, t: ab[t - 1]), "at t = 0 it is not x_0"),
-    "clamped before": (
-        posterior_before(lambda ab, t: ab[(t - 1).clamp(min=0)]),
-        "at t = 0 it is not x_0",
-    ),
     "NaN at 0": (posterior_nan, "NaN at t = 0"),
     "odd at 0": (odd_at_0, "At t = 0 your variance is not 0"),
     "odd variance": (
@@ -279,7 +174,6 @@ POSTERIOR_WRONG = {
         lambda *inputs: (posterior(*inputs)[0], 0.1),
         "variance is of type float",
     ),
-    "in place": (posterior_in_place, "changes its input `x_t` in place"),
 }
 
 # --- x0_from_eps ---------------------------------------------------------------------------------
@@ -295,19 +189,6 @@ def x0_by_ratio(x_t, eps, t, alpha_bars):
     return ab**-0.5 * x_t - (1 / ab - 1) ** 0.5 * eps
 
 
-def x0_from_behind(x_t, eps, t, alpha_bars):
-    ab = alpha_bars[t]
-    x0 = (x_t.transpose(0, -1) - (1 - ab).sqrt() * eps.transpose(0, -1)) / ab.sqrt()
-    return x0.transpose(0, -1)
-
-
-def x0_each(x_t, eps, t, alpha_bars):
-    out = torch.empty_like(x_t)
-    for i, k in enumerate(t):
-        out[i] = (x_t[i] - torch.sqrt(1 - alpha_bars[k]) * eps[i]) / torch.sqrt(alpha_bars[k])
-    return out
-
-
 def schedule_of(alpha_bars):
     return DiscreteSchedule(1 - alpha_bars / torch.cat([alpha_bars.new_ones(1), alpha_bars[:-1]]))
 
@@ -317,36 +198,14 @@ def library_x0(x_t, eps, t, alpha_bars):
     return convert(eps, source="eps", target="x0", x_t=x_t, t=t, path=path)
 
 
-def shifted(function, index):
-    return lambda x, y, t, table: function(x, y, index(t, len(table)), table)
-
-
-def both_wrong(function, formula):
-    """Mistakes that the table does not make."""
-
-    def images_only(x, y, t, table):
-        return formula(x, y, table[t][:, None, None, None])
-
-    return {
-        "t + 1, clamped": (shifted(function, lambda t, T: (t + 1).clamp(max=T - 1)), "at t + 1"),
-        "images only": (images_only, "has shape [6, 1, 6, 6]"),
-        "nothing at 0": (
-            lambda x, y, t, ab: torch.where(wide(t == 0, x), x, function(x, y, t, ab)),
-            "right for t ≥ 1 and wrong at t = 0",
-        ),
-        "own noise": (
-            lambda x, y, t, ab: function(x, torch.randn_like(y), t, ab),
-            "it is drawn at random",
-        ),
-        "odd": (lambda x, y, t, ab: function(x, y, t, ab) + 1, "x_t does not come back"),
-        "in place": (lambda x, y, t, ab: function(x.sub_(1), y, t, ab), "`x_t` in place"),
-        "double": (lambda *inputs: function(*inputs).double(), "dtype float64"),
-        "pair": (lambda *inputs: (function(*inputs), inputs[0]), "returns a tuple of 2"),
-    }
-
-
-X0_RIGHT = [x0_from_eps, x0_by_ratio, x0_from_behind, x0_each, library_x0]
-X0_WRONG = both_wrong(x0_from_eps, lambda x, e, ab: (x - (1 - ab).sqrt() * e) / ab.sqrt())
+X0_WRONG = {
+    "nothing at 0": (
+        lambda x, e, t, ab: torch.where(wide(t == 0, x), x, x0_from_eps(x, e, t, ab)),
+        "right for t ≥ 1 and wrong at t = 0",
+    ),
+    "odd": (lambda *inputs: x0_from_eps(*inputs) + 1, "x_t does not come back"),
+}
+X0_RIGHT = [x0_from_eps, x0_by_ratio, library_x0]
 
 # --- ddpm_sample ---------------------------------------------------------------------------------
 
@@ -375,17 +234,6 @@ def sample_by_guesses(net, z, betas, noises):
     return x
 
 
-def sample_recursively(net, z, betas, noises, t=None):
-    t = len(betas) - 1 if t is None else t
-    if t < 0:
-        return z
-    ab = math.prod((1 - betas[: t + 1]).tolist())
-    eps = net(z, torch.full((len(z),), t))
-    mean = (z - betas[t] / math.sqrt(1 - ab) * eps) / math.sqrt(1 - betas[t])
-    x = mean + betas[t].sqrt() * noises[t] if t else mean
-    return sample_recursively(net, x, betas, noises, t - 1)
-
-
 def library_sample(net, z, betas, noises):
     model = DDPM(net, DiscreteSchedule(betas), variance="beta")
     x = z
@@ -395,31 +243,16 @@ def library_sample(net, z, betas, noises):
     return x
 
 
-def sample_in_place(net, z, betas, noises):
-    z *= 1.0001
-    return my_ddpm_sample(net, z, betas, noises)
-
-
-WALK_RIGHT = [my_ddpm_sample, sample_by_guesses, sample_recursively, library_sample]
+WALK_RIGHT = [my_ddpm_sample, sample_by_guesses, library_sample]
 WALK_WRONG = {
     "plain times": (
         lambda net, z, betas, noises: my_ddpm_sample(lambda x, t: net(x, 3), z, betas, noises),
         "a time of int",
     ),
-    "own noise": (
-        lambda net, z, betas, noises: my_ddpm_sample(net, z, betas, torch.randn_like(noises)),
-        "it is drawn at random",
-    ),
-    "in place": (sample_in_place, "changes its input `z` in place"),
-    "first state only": (
-        lambda net, z, betas, noises: my_ddpm_sample(net, z, betas, noises)[:1],
-        "has shape [1, 3]",
-    ),
     "odd": (
         lambda net, z, betas, noises: my_ddpm_sample(net, z, betas, noises) + 1,
         "not where algorithm 2 ends",
     ),
-    "double": (lambda *inputs: my_ddpm_sample(*inputs).double(), "dtype float64"),
 }
 
 # --- reverse_variance ----------------------------------------------------------------------------
@@ -511,29 +344,12 @@ def loss_noise_first(net, x0, alpha_bars, generator):
     return torch.nn.functional.mse_loss(net(a * x0 + (1 - a**2).sqrt() * eps, t), eps)
 
 
-def loss_per_example(net, x0, alpha_bars, generator):
-    t = torch.multinomial(torch.ones_like(alpha_bars), len(x0), True, generator=generator)
-    eps = torch.randn(x0.shape, generator=generator)
-    x_t = torch.stack(
-        [
-            alpha_bars[k].sqrt() * x + (1 - alpha_bars[k]).sqrt() * e
-            for x, k, e in zip(x0, t, eps, strict=True)
-        ]
-    )
-    return torch.mean(((eps - net(x_t, t)) ** 2).flatten(1).mean(1))
-
-
 def loss_float_times(net, x0, alpha_bars, generator):
     return ddpm_loss(lambda x, t: net(x, t.float()), x0, alpha_bars, generator)
 
 
 def library_loss(net, x0, alpha_bars, generator):
     return Denoiser(net, schedule_of(alpha_bars)).loss(x0, generator=generator)
-
-
-def loss_in_place(net, x0, alpha_bars, generator):
-    x0 *= 2
-    return ddpm_loss(net, x0, alpha_bars, generator)
 
 
 def loss_twice(net, x0, alpha_bars, generator):
@@ -557,7 +373,7 @@ def loss_swapped_call(net, x0, alpha_bars, generator):
     return ddpm_loss(lambda x, t: net(t, x), x0, alpha_bars, generator)
 
 
-LOSS_RIGHT = [ddpm_loss, loss_noise_first, loss_per_example, loss_float_times, library_loss]
+LOSS_RIGHT = [ddpm_loss, loss_noise_first, loss_float_times, library_loss]
 LOSS_WRONG = {
     "t + 1": (loss_with(told=lambda t, T: t + 1), "You tell the network t + 1"),
     "t - 1": (loss_with(told=lambda t, T: t - 1), "You tell the network t − 1"),
@@ -690,7 +506,6 @@ LOSS_WRONG = {
     "never": (lambda net, x, ab, g: x.mean(), "You call the network never"),
     "swapped call": (loss_swapped_call, "You call net(t, x_t)"),
     "one input": (lambda net, x, ab, g: net(x).mean(), "You call net(Tensor)"),
-    "in place": (loss_in_place, "changes its input `x0` in place"),
 }
 
 # --- break_the_clock -----------------------------------------------------------------------------
@@ -704,35 +519,26 @@ def earlier_by_two(t, T):
     return torch.tensor(t - 2).clamp(min=0)
 
 
-def earlier_late(t, T):
-    """Right for the last of the steps alone."""
-    return t if t < 2 else max(0, t - 3)
-
-
 def rounded_down(t, T):
     return float(max(0, t // 2 * 2 - 2))
 
 
-CLOCK_RIGHT = [earlier, earlier_by_two, earlier_late, rounded_down]
+CLOCK_RIGHT = [earlier, earlier_by_two, rounded_down]
 CLOCK_WRONG = {
     "right": (lambda t, T: t, "Your clock is right"),
     "later": (lambda t, T: min(t + 3, T - 1), "You tell the network later times"),
-    "once later": (lambda t, T: t + (t == 5), "You tell the network later times"),
     "one step": (lambda t, T: max(t - 1, 0), "Too little happens"),
-    "once": (lambda t, T: t - 3 * (t == 30), "Too little happens"),
     "mostly later": (
         lambda t, T: t - 1 if t == 30 else min(t + 3, T - 1),
         "land too near the middle",
     ),
     "below 0": (lambda t, T: t - 3, "clock(0, 50) is -3"),
-    "wrapped": (lambda t, T: (t - 1) % T, "clock(0, 50) is 49: off by 49 steps"),
     "past the end": (lambda t, T: t + 1, "clock(49, 50) is 50; the last time is 49"),
     "backwards": (lambda t, T: T - 1 - t, "off by 49 steps, and 3 are allowed"),
     "fraction": (lambda t, T: t * 0.9, "not a whole number"),
     "infinite": (lambda t, T: -math.inf, "clock(0, 50) is -inf"),
     "word": (lambda t, T: str(t), "of type str"),
     "True": (lambda t, T: t > 3, "of type bool"),
-    "nothing later": (lambda t, T: 0 if t < 3 else None, "returns nothing on this input"),
 }
 
 
