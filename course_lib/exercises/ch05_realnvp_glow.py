@@ -5,7 +5,6 @@ Every check works with tolerances for which a right answer is refused less than 
 
 import math
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 import torch
@@ -16,10 +15,10 @@ from course_lib.exercises.attempt import (
     Given,
     Mistake,
     same,
-    take_number,
     take_tensor,
 )
 from course_lib.exercises.formula import Case, Wrong, formula, usual
+from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
 from course_lib.experiments.blow_up import StackReport, far_latents, run_stack, runaway_log_scale
 from course_lib.flows import (
@@ -42,31 +41,33 @@ _BATCH = 7  # not the number of coordinates, so that swapped axes show
 
 _LEAVES = "After each level but the last a split lets half of the numbers go."
 _KEEPS = "A squeeze only moves numbers: four times the channels, a quarter of the places."
+_SHAPES = Glow((3, 32, 32), levels=3, depth=1, hidden=1).scale_shapes
+_FIRST, _SECOND, _LAST = (math.prod(shape) for shape in _SHAPES)
 # fmt: off
-_SPLIT_WRONG = {
-    3072: ("All 3,072 numbers reach z, but not all pass through the last level.", _LEAVES),
-    1536: ("1,536 numbers pass through the second level: one split came before.",
-           "Before the third level there is a second split."),
-    384: ("You split once too often: the last level ends without a split.",
-          "3 levels have 2 splits between them."),
-    192: ("192 is what is left when each split lets three quarters go, or the number of channels "
-          "after three squeezes without a split.",
-          "A split halves the channels; count the numbers, channels times places."),
-    2304: ("2,304 numbers left before the last level: you count those that do not pass.",
-           "What is left of 3,072?"),
-    1024: ("You divide by the number of levels.", _LEAVES),
-    48: ("48 is the number of channels of the last level, or what is left of 3,072 when each of "
-         "three squeezes loses three quarters.",
+_SPLIT_WRONG = [
+    Slip(0.25, "That is the share.", "How many numbers are a quarter of 3,072?", within=1e-6),
+    Slip(3072, "All 3,072 numbers reach z, but not all pass through the last level."),
+    Slip(1536, "1,536 numbers pass through the second level: one split came before.",
+         "Before the third level there is a second split."),
+    Slip(384, "You split once too often: the last level ends without a split.",
+         "3 levels have 2 splits between them."),
+    Slip(192, "192 is what is left when each split lets three quarters go, or the number of "
+         "channels after three squeezes without a split.",
+         "A split halves the channels; count the numbers, channels times places."),
+    Slip(2304, "2,304 numbers left before the last level: you count those that do not pass.",
+         "What is left of 3,072?"),
+    Slip(1024, "You divide by the number of levels."),
+    Slip(48, "48 is the number of channels of the last level, or what is left of 3,072 when each "
+         "of three squeezes loses three quarters.",
          f"{_KEEPS} Multiply the channels by the places, 4 × 4."),
-    12: ("You let a squeeze lose numbers, as if it kept one pixel of each block.", _KEEPS),
-    16: ("16 is the number of places in the last level.", "Each of them has 48 channels."),
-    4 * 3072: ("A squeeze makes no numbers.", _KEEPS),
-    2 * 3072: ("No level has more numbers than the image.", _KEEPS),
-}
+    Slip(12, "You let a squeeze lose numbers, as if it kept one pixel of each block.", _KEEPS),
+    Slip(16, "16 is the number of places in the last level.", "Each of them has 48 channels."),
+    Slip(4 * 3072, "A squeeze makes no numbers.", _KEEPS),
+    Slip(2 * 3072, "No level has more numbers than the image.", _KEEPS),
+]
 # fmt: on
 
-
-@exercise(
+prediction(
     "05.predict_split",
     task="Predict: a 3 × 32 × 32 image goes through a Glow with 3 levels. How many of its 3,072 "
     "numbers pass through the steps of the last level?",
@@ -77,23 +78,16 @@ _SPLIT_WRONG = {
         "Follow the shape: 3 × 32 × 32, squeezed 12 × 16 × 16, after the split 6 × 16 × 16, and "
         "the same once more; then one squeeze.",
     ],
+    right=_LAST,
+    wrong=_SPLIT_WRONG,
+    passes=f"{_LAST}, a quarter: 48 × 4 × 4. Of the others {_FIRST:,} left after the first level "
+    f"and {_SECOND} after the second. z has all {_FIRST + _SECOND + _LAST:,} of them, but three "
+    "quarters took a shorter way.",
+    question="Half leaves at every split: how many splits are there?",
+    hint=_LEAVES,
+    low=1,
+    whole=True,
 )
-def _check_predict_split(attempt: Any, generator: torch.Generator) -> str:
-    number = attempt.item() if isinstance(attempt, Tensor) and attempt.numel() == 1 else attempt
-    if isinstance(number, Real) and abs(number - 0.25) < 1e-6:
-        raise Mistake("That is the share.", "How many numbers are a quarter of 3,072?")
-    question = "Half leaves at every split: how many splits are there?"
-    got = take_number(attempt, question, low=1, whole=True)
-    shapes = Glow((3, 32, 32), levels=3, depth=1, hidden=1).scale_shapes
-    first, second, right = (math.prod(shape) for shape in shapes)
-    if got != right:
-        reason = f"{got:,} is too {'many' if got > right else 'few'}."
-        raise Mistake(*_SPLIT_WRONG.get(got, (reason, _LEAVES)))
-    return (
-        f"{right}, a quarter: 48 × 4 × 4. Of the others {first:,} left after the first level "
-        f"and {second} after the second. z has all {first + second + right:,} of them, but "
-        "three quarters took a shorter way."
-    )
 
 
 # --- Affine couplings ----------------------------------------------------------------------------

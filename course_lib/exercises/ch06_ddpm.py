@@ -30,18 +30,16 @@ from course_lib.exercises.attempt import (
     check_randomness,
     fresh_seed,
     same,
-    take_number,
     take_results,
     take_tensor,
 )
 from course_lib.exercises.formula import Advice, Case, Wrong, formula
+from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
 from course_lib.experiments.reverse_step import reverse_density
 from course_lib.experiments.two_clusters import ClusterReport, run_clock
 
 __all__: list[str] = []
-
-Known = list[tuple[Tensor, str, str]]
 
 _T = 12  # of the random schedules
 _COUNTS = "In code t counts from 0, and `alpha_bars[t]` belongs to x_t: no shift is needed."
@@ -54,7 +52,30 @@ _AXES = (
 # --- How much is left halfway --------------------------------------------------------------------
 
 
-@exercise(
+_PRODUCT = "Shares are multiplied, one step after the other: ᾱ = Π (1 − β)."
+_LINEAR, _COSINE = DiscreteSchedule.linear(1000), DiscreteSchedule.cosine(1000)
+_LEFT, _OTHER, _BETA = (
+    float(c[499]) for c in (_LINEAR.alpha_bars, _COSINE.alpha_bars, _LINEAR.betas)
+)
+# fmt: off
+_HALFWAY_WRONG = [
+    Slip(_OTHER, "Half is what the cosine schedule leaves; the linear one is linear in β, not in "
+         "ᾱ.", within=0.03),
+    Slip(math.sqrt(_LEFT), "That is the factor of the data, sqrt(ᾱ), and not the share of the "
+         "variance.", "Square it.", within=0.02),
+    Slip(1 - _LEFT, "That is the share of the noise.", "What is left of the data?", within=0.03),
+    Slip(1 - _BETA, "That is what the 500th step alone leaves of what came to it.", within=0.004),
+    Slip(_BETA, "That is the β of the 500th step: what it adds.", within=0.001),
+    Slip((1 - _BETA) ** 500, "You give all of the 500 steps the β of the last of them.",
+         "The first of them are far smaller: their mean is half of that.", within=0.003),
+    Slip(0.0, "Nearly nothing is what the whole schedule leaves, ᾱ = 0.00004.", within=0.0002),
+    Slip(1 - float(_LINEAR.betas[:500].sum()), "You subtract the βs from 1.",
+         "Each takes its share of what is left, not of what was there at first: multiply.",
+         within=0.01),
+]
+# fmt: on
+
+prediction(
     "06.predict_halfway",
     task="Predict: DDPM's linear schedule has T = 1,000 steps with β from 0.0001 to 0.02. After "
     "500 of them, what share of the data's variance is left, as a number from 0 to 1?",
@@ -64,60 +85,19 @@ _AXES = (
         "ᾱ is a product of 1 − β, and log(1 − β) is about −β: so ᾱ is about exp(−Σ β).",
         "Up to the middle β rises from 0.0001 to 0.01: 500 of them, with a mean of 0.005.",
     ],
+    right=_LEFT,
+    within=0.03,
+    wrong=_HALFWAY_WRONG,
+    passes=f"{_LEFT:.3f}: of the variance of x_500 only {100 * _LEFT:.0f} % come from the data, so "
+    "the second half of the steps treats what is nearly noise already. This is why the cosine "
+    f"schedule was made: it has {_OTHER:.2f} left at the same step.",
+    question="1 would be all of it. Half is 0.5.",
+    hint=_PRODUCT,
+    otherwise=lambda got: (f"{got:.4g} is too {'much' if got > _LEFT else 'little'}.", _PRODUCT),
+    low=0,
+    high=1,
+    subject="a share",
 )
-def _check_predict_halfway(attempt: Any, generator: torch.Generator) -> str:
-    got = take_number(
-        attempt, "1 would be all of it. Half is 0.5.", low=0, high=1, subject="a share"
-    )
-    linear, cosine = DiscreteSchedule.linear(1000), DiscreteSchedule.cosine(1000)
-    left, other = float(linear.alpha_bars[499]), float(cosine.alpha_bars[499])
-    if abs(got - left) <= 0.03:
-        return (
-            f"{left:.3f}: of the variance of x_500 only {100 * left:.0f} % come from the data, so "
-            "the second half of the steps treats what is nearly noise already. This is why the "
-            f"cosine schedule was made: it has {other:.2f} left at the same step."
-        )
-    product = "Shares are multiplied, one step after the other: ᾱ = Π (1 − β)."
-    middle = float(linear.betas[499])
-    known = [
-        (
-            other,
-            0.03,
-            "Half is what the cosine schedule leaves; the linear one is linear in β, not in ᾱ.",
-            product,
-        ),
-        (
-            math.sqrt(left),
-            0.02,
-            "That is the factor of the data, sqrt(ᾱ), and not the share of the variance.",
-            "Square it.",
-        ),
-        (1 - left, 0.03, "That is the share of the noise.", "What is left of the data?"),
-        (
-            1 - middle,
-            0.004,
-            "That is what the 500th step alone leaves of what came to it.",
-            product,
-        ),
-        (middle, 0.001, "That is the β of the 500th step: what it adds.", product),
-        (
-            (1 - middle) ** 500,
-            0.003,
-            "You give all of the 500 steps the β of the last of them.",
-            "The first of them are far smaller: their mean is half of that.",
-        ),
-        (0.0, 0.0002, "Nearly nothing is what the whole schedule leaves, ᾱ = 0.00004.", product),
-        (
-            1 - float(linear.betas[:500].sum()),
-            0.01,
-            "You subtract the βs from 1.",
-            "Each takes its share of what is left, not of what was there at first: multiply.",
-        ),
-    ]
-    for wrong, tolerance, reason, hint in known:
-        if abs(got - wrong) <= tolerance:
-            raise Mistake(reason, hint)
-    raise Mistake(f"{got:.4g} is too {'much' if got > left else 'little'}.", product)
 
 
 # --- Formulas of x, another tensor, times and a table ---------------------------------------------
@@ -843,6 +823,63 @@ formula(
 
 # --- The loss ------------------------------------------------------------------------------------
 
+# What people write for a part of the loss, and what to say. The tests make losses of these parts.
+_PATH = "x_t = sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps."
+_TARGET = "The target is the eps that you drew, the one that is in x_t."
+_MEAN = "The mean over examples and numbers alike: `(net(x_t, t) - eps).square().mean()`."
+_SIZE = f"{_MEAN} A loss that grows with the data's size needs another learning rate for each."
+TIMES_TOLD = {
+    "You tell the network t + 1, where the data are noised to t.": lambda t, T: t + 1,
+    "You tell the network t − 1, where the data are noised to t.": lambda t, T: t - 1,
+    "You tell the network the time backwards: T − 1 − t.": lambda t, T: T - 1 - t,
+    "You tell the network t / T in place of t.": lambda t, T: t / T,
+    "You tell the network t / (T − 1) in place of t.": lambda t, T: t / (T - 1),
+    "You tell the network 0 at all times.": lambda t, T: 0 * t,
+}
+DATA_FACTORS = {
+    "You noise with ᾱ_t x_0, without the root.": lambda ab: ab,
+    "You multiply the data by sqrt(1 − ᾱ_t), the factor of the noise.": lambda ab: (1 - ab).sqrt(),
+    "You don't shrink the data.": torch.ones_like,
+    "There are no data in what you give the network.": torch.zeros_like,
+    "You multiply the data by 1 − ᾱ_t.": lambda ab: 1 - ab,
+    "You multiply up the ᾱs once more.": lambda ab: ab.cumprod(0).sqrt(),
+}
+NOISE_FACTORS = {
+    "You add (1 − ᾱ_t) eps, without the root.": lambda ab: 1 - ab,
+    "You add all of eps, without a factor.": torch.ones_like,
+    "You scale the noise like the data, with sqrt(ᾱ_t).": lambda ab: ab.sqrt(),
+}
+# fmt: off
+# Of what the network said, eps, x_0 and x_t.
+LOSSES = [
+    Wrong(lambda s, e, d, x: (s - e).square().sum(), "You sum where you must take the mean.",
+          _SIZE),
+    Wrong(lambda s, e, d, x: (s - e).square().sum() / len(s),
+          "You sum over the numbers of an example.", _SIZE),
+    Wrong(lambda s, e, d, x: (s - e).square().flatten(1).mean(1).sum(),
+          "You sum over the examples.", _SIZE),
+    Wrong(lambda s, e, d, x: (s - e).square().mean().sqrt(),
+          "You take the root of the mean square.", _MEAN),
+    Wrong(lambda s, e, d, x: (s - e).norm(), "You take the norm of the difference.", _MEAN),
+    Wrong(lambda s, e, d, x: (s - e).square().mean() / 2, "Your loss is half of the mean square.",
+          _MEAN),
+    Wrong(lambda s, e, d, x: (s - e).abs().mean(), "You take the absolute error, not the square.",
+          _MEAN),
+    Wrong(lambda s, e, d, x: (s - e).mean(), "You forget the square.", _MEAN),
+    Wrong(lambda s, e, d, x: (e - s).mean(), "You forget the square.", _MEAN),
+    Wrong(lambda s, e, d, x: -(s - e).square().mean(), "Your loss has the wrong sign.",
+          "It is made small: no minus."),
+    Wrong(lambda s, e, d, x: (s + e).square().mean(), "You add eps to the prediction.", _TARGET),
+    Wrong(lambda s, e, d, x: (s - d).square().mean(), "You compare with x_0.", _TARGET),
+    Wrong(lambda s, e, d, x: (s - x).square().mean(), "You compare with x_t.", _TARGET),
+    Wrong(lambda s, e, d, x: s.square().mean(), "You compare with nothing.", _TARGET),
+]
+# fmt: on
+
+
+def _mean_square(said: Tensor, eps: Tensor, x_0: Tensor, x_t: Tensor) -> Tensor:
+    return (said - eps).square().mean()
+
 
 class _Recorder:
     """A small network that keeps what it was asked and what it said."""
@@ -948,22 +985,10 @@ def _judge_noising_times(
 
     index, right = nearest(table.sqrt())
     if not right:
-        roots = "x_t = sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps."
-        known = [
-            (table, "You noise with ᾱ_t x_0, without the root."),
-            (
-                (1 - table).sqrt(),
-                "You multiply the data by sqrt(1 − ᾱ_t), the factor of the noise.",
-            ),
-            (torch.ones(1), "You don't shrink the data."),
-            (torch.zeros(1), "There are no data in what you give the network."),
-            (1 - table, "You multiply the data by 1 − ᾱ_t."),
-            (table.cumprod(0).sqrt(), "You multiply up the ᾱs once more."),
-        ]
-        for factors, reason in known:
-            if nearest(factors)[1]:
-                raise Mistake(reason, roots)
-        raise Mistake("The data in your x_t are not sqrt(ᾱ_t) x_0 for any t.", roots)
+        for reason, factor in DATA_FACTORS.items():
+            if nearest(factor(table))[1]:
+                raise Mistake(reason, _PATH)
+        raise Mistake("The data in your x_t are not sqrt(ᾱ_t) x_0 for any t.", _PATH)
     if not (index == index[:, :1]).all():
         raise Mistake(
             "Numbers of the same example are noised to different times: your factors run along the "
@@ -977,16 +1002,8 @@ def _compare_times(told: Tensor, noised: Tensor, T: int) -> None:
     if torch.equal(told, noised.double()):
         return
     alike = "The same `t` for both: no shift, no scaling. In code t counts from 0."
-    known = [
-        (noised + 1, "You tell the network t + 1, where the data are noised to t."),
-        (noised - 1, "You tell the network t − 1, where the data are noised to t."),
-        (T - 1 - noised, "You tell the network the time backwards: T − 1 − t."),
-        (noised / T, "You tell the network t / T in place of t."),
-        (noised / (T - 1), "You tell the network t / (T − 1) in place of t."),
-        (0 * noised, "You tell the network 0 at all times."),
-    ]
-    for other, reason in known:
-        if same(told, other.double()):
+    for reason, time in TIMES_TOLD.items():
+        if same(told, time(noised, T).double()):
             raise Mistake(reason, alike)
     raise Mistake("You tell the network other times than those that you noised to.", alike)
 
@@ -1038,13 +1055,9 @@ def _judge_loss_noise(net: _Recorder, x0: Tensor, schedule: DiscreteSchedule) ->
             raise Mistake("All numbers of an example share one draw of noise.", draw)
     if _is_normal(eps, t):
         return eps
-    roots = "x_t = sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps."
-    if _is_normal(added / (1 - ab), t):
-        raise Mistake("You add (1 − ᾱ_t) eps, without the root.", roots)
-    if _is_normal(added, t):
-        raise Mistake("You add all of eps, without a factor.", roots)
-    if _is_normal(added / ab.sqrt(), t):
-        raise Mistake("You scale the noise like the data, with sqrt(ᾱ_t).", roots)
+    for reason, factor in NOISE_FACTORS.items():
+        if _is_normal(added / factor(ab), t):
+            raise Mistake(reason, _PATH)
     raise Mistake(
         f"Your noise is not standard normal: it has mean {eps.mean():.2f} and standard deviation "
         f"{eps.std():.2f}, where eps has 0 and 1.",
@@ -1070,63 +1083,35 @@ def _is_normal(eps: Tensor, t: Tensor) -> bool:
 
 def _judge_loss_values(cases: list[tuple[Any, _Recorder, Tensor, Tensor]]) -> None:
     """Judge the losses of all cases together: in a single one a mistake may look like another."""
-    losses, rights, known = [], [], []
-    for value, net, eps, x0 in cases:
+    losses = []
+    for value, *_ in cases:
         if isinstance(value, Tensor) and value.ndim > 0:
             raise Mistake(
                 f"Your loss has shape {list(value.shape)}; training needs one number.",
                 "Take the mean over everything.",
             )
         losses.append(take_tensor("loss", value, (), dtype=torch.float32))
-        rights.append((net.said - eps).square().mean())
-        known.append(_loss_mistakes(net, eps, x0))
-    if not same(torch.stack(losses), torch.stack(rights), tolerance=1e-3):
-        otherwise = (
+
+    def are(loss: Callable[..., Tensor]) -> bool:
+        values = [loss(net.said, eps, x0, net.x_t) for _, net, eps, x0 in cases]
+        return same(torch.stack(losses), torch.stack(values), tolerance=1e-3)
+
+    if not are(_mean_square):
+        for wrong in LOSSES:
+            if are(wrong.answer):
+                raise Mistake(wrong.says, wrong.hint)
+        raise Mistake(
             "Your loss is not the mean of (net(x_t, t) − eps)², with the eps that is in x_t.",
             f"{_TARGET} {_MEAN}",
         )
-        together = [
-            (torch.stack([value for value, _, _ in row]), *row[0][1:])
-            for row in zip(*known, strict=True)
-        ]
-        for values, reason, hint in together:
-            if same(torch.stack(losses), values):
-                raise Mistake(reason, hint)
-        raise Mistake(*otherwise)
-    for loss, right, (_, net, _, _) in zip(losses, rights, cases, strict=True):
+    for loss, (_, net, eps, x0) in zip(losses, cases, strict=True):
         check_gradients(
             "loss",
             loss,
-            right,
+            _mean_square(net.said, eps, x0, net.x_t),
             {"the weights of net": net.weight},
             "The network learns through the loss: no `detach`, no `.item()`, no `no_grad`.",
         )
-
-
-_MEAN = "The mean over examples and numbers alike: `(net(x_t, t) - eps).square().mean()`."
-_TARGET = "The target is the eps that you drew, the one that is in x_t."
-
-
-def _loss_mistakes(net: _Recorder, eps: Tensor, x0: Tensor) -> Known:
-    said = net.said
-    square = (said - eps).square()
-    size = f"{_MEAN} A loss that grows with the data's size needs another learning rate for each."
-    return [
-        (square.sum(), "You sum where you must take the mean.", size),
-        (square.sum() / len(x0), "You sum over the numbers of an example.", size),
-        (square.flatten(1).mean(1).sum(), "You sum over the examples.", size),
-        (square.mean().sqrt(), "You take the root of the mean square.", _MEAN),
-        (square.sum().sqrt(), "You take the norm of the difference.", _MEAN),
-        (square.mean() / 2, "Your loss is half of the mean square.", _MEAN),
-        ((said - eps).abs().mean(), "You take the absolute error, not the square.", _MEAN),
-        ((said - eps).mean(), "You forget the square.", _MEAN),
-        ((eps - said).mean(), "You forget the square.", _MEAN),
-        (-square.mean(), "Your loss has the wrong sign.", "It is made small: no minus."),
-        ((said + eps).square().mean(), "You add eps to the prediction.", _TARGET),
-        ((said - x0).square().mean(), "You compare with x_0.", _TARGET),
-        ((said - net.x_t).square().mean(), "You compare with x_t.", _TARGET),
-        (said.square().mean(), "You compare with nothing.", _TARGET),
-    ]
 
 
 # --- A clock that is wrong -----------------------------------------------------------------------

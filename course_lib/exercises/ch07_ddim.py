@@ -23,6 +23,7 @@ from course_lib.diffusion import (
 )
 from course_lib.exercises.attempt import Attempt, Given, Mistake, same, take_number
 from course_lib.exercises.formula import Advice, Case, Wrong, formula
+from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
 from course_lib.experiments.two_clusters import ClusterReport, run_times
 
@@ -605,6 +606,7 @@ def _sampler(
     there: Callable[..., Any] = lambda table, times, i: table[times[i - 1]] if i else 1.0,
     order: Callable[[int], Any] = lambda n: reversed(range(n)),
     chosen: Callable[..., Sequence[int]] = lambda times, T: times,
+    start: Callable[[Tensor, Tensor], Tensor] = lambda x, z: x,
 ) -> Callable[..., Tensor]:
     """The right sampler, of which a mistake replaces a part."""
 
@@ -613,7 +615,7 @@ def _sampler(
         for i in order(len(times)):
             eps = net(x, torch.full((len(x),), told(times, i)))
             ab, to = here(table, times, i), there(table, times, i)
-            x = _step(x, eps, torch.as_tensor(ab), torch.as_tensor(to))
+            x = _step(start(x, z), eps, torch.as_tensor(ab), torch.as_tensor(to))
         return x
 
     return answer
@@ -636,6 +638,7 @@ def _draw_samplings(generator: torch.Generator) -> list[Case]:
 
 _ASK = "Ask the network where you are: x_t belongs to the time t that you tell it."
 _THEN_DATA = "After the first of the times come the data, at ᾱ' = 1."
+_ANEW = "A step starts where the one before it ended: `x = step(x, ...)`, with x = z at first."
 _GOES_TO = "You tell the network the time that you go to."
 
 # fmt: off
@@ -675,6 +678,9 @@ _SAMPLE_WRONG = [
     Wrong(_sampler(chosen=lambda times, T: times[:-1]), "You leave out the last of the times.",
           "z is the noise at times[-1]: start there."),
     Wrong(_sampler(order=lambda n: []), "Your x is z, unchanged.", _ASK),
+    Wrong(_sampler(start=lambda x, z: z), "Every step of yours starts anew from z.", _ANEW),
+    Wrong(_sampler(chosen=lambda times, T: times[:1]), "Every step of yours starts anew from z.",
+          _ANEW),
     Wrong(_sampler(chosen=lambda times, T: times[-1:]),
           "Your x is the guess of x_0 from z: a single step, or the network's first answer in "
           "all of them, which comes to the same.",
@@ -711,7 +717,36 @@ formula(
 # --- Between two noises --------------------------------------------------------------------------
 
 
-@exercise(
+_ADD = "Variances add up, not lengths. What is the variance of (z_0 + z_1) / 2, in one number?"
+# fmt: off
+_MIDPOINT_WRONG = [
+    Slip(1.0, "That would be so if the two pointed the same way.", within=0.05),
+    Slip(0.5, "That is the variance of its numbers, or the square of its length.", "Root.", 0.05),
+    Slip(math.sqrt(2), "That is the length of the sum, or the distance of the two.",
+         "The middle is half of the sum.", 0.05),
+    Slip(2.0, "That is longer than both.", "The middle of a chord is never outside.", 0.05),
+    Slip(0.0, "That would be so if the two were opposite.", within=0.1),
+    Slip(28 * math.sqrt(0.5), "That is its length.", "As a share of 28, the length of the two?",
+         0.8),
+    Slip(28.0, "That is the length of the two.", "As a share of it?", 0.8),
+]
+# fmt: on
+
+
+def _praise_midpoint(generator: torch.Generator) -> str:
+    z0, z1 = _random(2, 1000, 784, generator=generator)
+    length = z0.norm(dim=1)
+    share = ((z0 + z1) / 2).norm(dim=1) / length
+    return (
+        f"1/√2: of 1,000 pairs the shortest has {share.min():.2f} and the longest "
+        f"{share.max():.2f}, while no z is further from the mean length than "
+        f"{(length / length.mean() - 1).abs().max():.0%}. So the middle of a straight line is a z "
+        "that is never drawn, and the network has never seen such an x_T. On the arc, with slerp, "
+        "lie none of these."
+    )
+
+
+prediction(
     "07.predict_midpoint",
     task="Predict: two independent noises z of 784 standard normal numbers each. How long is the "
     "point in the middle of them, as a share of their own length?",
@@ -721,39 +756,14 @@ formula(
         "Independent variances add up: (1 + 1) / 4.",
         "A length in many dimensions is the standard deviation of a number times sqrt(784).",
     ],
+    right=math.sqrt(0.5),
+    within=0.025,
+    wrong=_MIDPOINT_WRONG,
+    passes=_praise_midpoint,
+    question="1 would be as long as the two themselves.",
+    hint=_ADD,
+    otherwise=lambda got: (f"{got:.4g} is too {'long' if got > 0.7 else 'short'}.", _ADD),
 )
-def _check_predict_midpoint(attempt: Any, generator: torch.Generator) -> str:
-    got = take_number(attempt, "1 would be as long as the two themselves.")
-    z0, z1 = _random(2, 1000, 784, generator=generator)
-    length, right = z0.norm(dim=1), math.sqrt(0.5)
-    share = ((z0 + z1) / 2).norm(dim=1) / length
-    if abs(got - right) <= 0.025:
-        return (
-            f"1/√2: of 1,000 pairs the shortest has {share.min():.2f} and the longest "
-            f"{share.max():.2f}, while no z is further from the mean length than "
-            f"{(length / length.mean() - 1).abs().max():.0%}. So the middle of a straight line is "
-            "a z that is never drawn, and the network has never seen such an x_T. On the arc, with "
-            "slerp, lie none of these."
-        )
-    add = "Variances add up, not lengths. What is the variance of (z_0 + z_1) / 2, in one number?"
-    known = [
-        (1.0, 0.05, "That would be so if the two pointed the same way.", add),
-        (0.5, 0.05, "That is the variance of its numbers, or the square of its length.", "Root."),
-        (
-            math.sqrt(2),
-            0.05,
-            "That is the length of the sum, or the distance of the two.",
-            "The middle is half of the sum.",
-        ),
-        (2.0, 0.05, "That is longer than both.", "The middle of a chord is never outside."),
-        (0.0, 0.1, "That would be so if the two were opposite.", add),
-        (28 * right, 0.8, "That is its length.", "As a share of 28, the length of the two?"),
-        (28.0, 0.8, "That is the length of the two.", "As a share of it?"),
-    ]
-    for wrong, tolerance, reason, hint in known:
-        if abs(got - wrong) <= tolerance:
-            raise Mistake(reason, hint)
-    raise Mistake(f"{got:.4g} is too {'long' if got > right else 'short'}.", add)
 
 
 def _angles(z0: Tensor, z1: Tensor) -> Tensor:

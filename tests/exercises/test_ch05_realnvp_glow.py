@@ -27,18 +27,6 @@ LN2 = math.log(2)
 
 PREDICT_RIGHT = [768, 768.0, torch.tensor(768), 48 * 4 * 4]
 PREDICT_WRONG = {
-    "all": (3072, "not all pass through the last level"),
-    "one split": (1536, "pass through the second level: one split came before"),
-    "three splits": (384, "You split once too often"),
-    "quarters": (192, "each split lets three quarters go"),
-    "those that left": (2304, "you count those that do not pass"),
-    "channels": (48, "the number of channels of the last level"),
-    "places": (16, "the number of places in the last level"),
-    "a third": (1024, "You divide by the number of levels"),
-    "squeeze loses": (12, "You let a squeeze lose numbers"),
-    "squeeze makes": (12_288, "A squeeze makes no numbers"),
-    "twice": (6144, "No level has more numbers than the image"),
-    "share": (0.25, "That is the share"),
     "too few": (700, "700 is too few"),
     "too many": (4000, "4,000 is too many"),
     "0": (0, "whole number of at least 1"),

@@ -7,9 +7,10 @@ import torch
 
 from course_lib.diffusion import DDPM, Denoiser, DiscreteSchedule, convert
 from course_lib.exercises import check
+from course_lib.exercises.ch06_ddpm import DATA_FACTORS, LOSSES, NOISE_FACTORS, TIMES_TOLD
 from course_lib.exercises.formula import declared
 from course_lib.experiments import reverse_density
-from tests.exercises.laws import ExerciseLaws, is_prediction
+from tests.exercises.laws import ExerciseLaws, from_a_copy, is_prediction
 
 
 def wide(c, x):
@@ -20,14 +21,8 @@ def wide(c, x):
 
 HALFWAY_RIGHT = [0.08, 0.1, torch.tensor(0.0779), np.float64(0.07)]
 HALFWAY_WRONG = {
-    "half": (0.5, "what the cosine schedule leaves"),
     "percent": (8, "You gave `8`"),
     "root": (0.28, "factor of the data, sqrt(ᾱ)"),
-    "noise": (0.92, "share of the noise"),
-    "one step": (0.99, "500th step alone"),
-    "beta": (0.01, "the β of the 500th step"),
-    "all alike": (0.0066, "the β of the last of them"),
-    "the end": (0.00004, "whole schedule leaves"),
     "the middle": (0.25, "too much"),
     "little": (0.03, "too little"),
     "negative": (-1, "You gave `-1`"),
@@ -304,16 +299,13 @@ WIDTH_WRONG = {
 # --- ddpm_loss -----------------------------------------------------------------------------------
 
 
-def mean_square(said, eps, x0, x_t):
-    return (said - eps).square().mean()
-
-
 def loss_with(
     *,
-    value=mean_square,
+    value=lambda said, eps, x0, x_t: (said - eps).square().mean(),
     draw_t=lambda x0, T, g: torch.randint(T, (len(x0),), generator=g),
     draw_eps=lambda x0, g: torch.randn(x0.shape, generator=g),
-    noised=lambda x, e, ab: ab.sqrt() * x + (1 - ab).sqrt() * e,
+    data=torch.sqrt,
+    noise=lambda alpha_bars: (1 - alpha_bars).sqrt(),
     told=lambda t, T: t,
     axes=wide,
 ):
@@ -322,7 +314,8 @@ def loss_with(
     def attempt(net, x0, alpha_bars, generator):
         t = draw_t(x0, len(alpha_bars), generator)
         eps = draw_eps(x0, generator)
-        x_t = noised(x0, eps, axes(alpha_bars[t], x0))
+        a, b = axes(data(alpha_bars)[t], x0), axes(noise(alpha_bars)[t], x0)
+        x_t = a * x0 + b * eps
         return value(net(x_t, told(t, len(alpha_bars))), eps, x0, x_t)
 
     return attempt
@@ -356,77 +349,22 @@ def loss_another_t(net, x0, alpha_bars, generator):
     return ddpm_loss(lambda x, t: net(x, other), x0, alpha_bars, generator)
 
 
-def loss_seeded(net, x0, alpha_bars, generator):
-    return ddpm_loss(net, x0, alpha_bars, torch.Generator().manual_seed(3))
-
-
-def loss_global_noise(net, x0, alpha_bars, generator):
-    return loss_with(draw_eps=lambda x0, g: torch.randn_like(x0))(net, x0, alpha_bars, generator)
-
-
 def loss_swapped_call(net, x0, alpha_bars, generator):
     return ddpm_loss(lambda x, t: net(t, x), x0, alpha_bars, generator)
 
 
+def each(part, changes):
+    return {said: (loss_with(**{part: change}), said) for said, change in changes.items()}
+
+
 LOSS_RIGHT = [ddpm_loss, loss_noise_first, loss_float_times, library_loss]
 LOSS_WRONG = {
-    "t + 1": (loss_with(told=lambda t, T: t + 1), "You tell the network t + 1"),
-    "t - 1": (loss_with(told=lambda t, T: t - 1), "You tell the network t − 1"),
-    "backwards": (loss_with(told=lambda t, T: T - 1 - t), "the time backwards"),
-    "t / T": (loss_with(told=lambda t, T: t / T), "You tell the network t / T"),
-    "t / (T - 1)": (loss_with(told=lambda t, T: t / (T - 1)), "You tell the network t / (T − 1)"),
-    "0": (loss_with(told=lambda t, T: 0 * t), "You tell the network 0 at all times"),
-    "another t": (loss_another_t, "other times than those that you noised to"),
-    "one t": (
-        loss_with(draw_t=lambda x, T, g: torch.randint(T, (1,), generator=g).expand(len(x))),
-        "share one time",
-    ),
-    "scalar t": (
-        loss_with(told=lambda t, T: t[0], draw_t=lambda x, T, g: torch.full((len(x),), 3)),
-        "times of shape []",
-    ),
-    "never 0": (
-        loss_with(draw_t=lambda x, T, g: torch.randint(1, T, (len(x),), generator=g)),
-        "t = 0 never comes",
-    ),
-    "never the last": (
-        loss_with(draw_t=lambda x, T, g: torch.randint(T - 1, (len(x),), generator=g)),
-        "t = T − 1 = 11 never comes",
-    ),
-    "uneven": (
-        loss_with(
-            draw_t=lambda x, T, g: (torch.rand(len(x), generator=g).square() * T).long(),
-        ),
-        "not evenly drawn",
-    ),
-    "fixed times": (
-        loss_with(draw_t=lambda x, T, g: torch.arange(len(x)) % T),
-        "the same in every call",
-    ),
-    "no root of data": (
-        loss_with(noised=lambda x, e, ab: ab * x + (1 - ab).sqrt() * e),
-        "You noise with ᾱ_t x_0",
-    ),
-    "no root of noise": (
-        loss_with(noised=lambda x, e, ab: ab.sqrt() * x + (1 - ab) * e),
-        "You add (1 − ᾱ_t) eps, without the root",
-    ),
-    "all noise": (loss_with(noised=lambda x, e, ab: ab.sqrt() * x + e), "You add all of eps"),
-    "noise like data": (
-        loss_with(noised=lambda x, e, ab: ab.sqrt() * (x + e)),
-        "scale the noise like the data",
-    ),
-    "swapped": (
-        loss_with(noised=lambda x, e, ab: (1 - ab).sqrt() * x + ab.sqrt() * e),
-        "multiply the data by sqrt(1 − ᾱ_t)",
-    ),
-    "not shrunk": (
-        loss_with(noised=lambda x, e, ab: x + (1 - ab).sqrt() * e),
-        "You don't shrink the data",
-    ),
-    "noise alone": (loss_with(noised=lambda x, e, ab: e), "There are no data"),
-    "no noise": (loss_with(noised=lambda x, e, ab: ab.sqrt() * x), "You add no noise"),
-    "odd data": (loss_with(noised=lambda x, e, ab: 3 * x + e), "not sqrt(ᾱ_t) x_0 for any t"),
+    **each("told", TIMES_TOLD),
+    **each("data", DATA_FACTORS),
+    **each("noise", NOISE_FACTORS),
+    **{f"{i} {w.says}": (loss_with(value=w.answer), w.says) for i, w in enumerate(LOSSES)},
+    "no noise": (loss_with(noise=torch.zeros_like), "You add no noise"),
+    "odd data": (loss_with(data=lambda ab: 3 + 0 * ab), "not sqrt(ᾱ_t) x_0 for any t"),
     "columns": (loss_with(axes=lambda c, x: c), "factors run along the last axis"),
     "images only": (
         loss_with(axes=lambda c, x: c[:, None, None, None]),
@@ -436,47 +374,48 @@ LOSS_WRONG = {
         loss_with(axes=lambda c, x: c[:, None]),
         "Your function stopped with `RuntimeError",
     ),
-    "shared noise": (
-        loss_with(draw_eps=lambda x, g: torch.randn(x.shape[1:], generator=g).expand_as(x)),
-        "All examples share the same noise",
+    "another t": (loss_another_t, "other times than those that you noised to"),
+    "scalar t": (
+        loss_with(told=lambda t, T: t[0], draw_t=lambda x, T, g: torch.full((len(x),), 3)),
+        "times of shape []",
     ),
-    "one number": (
-        loss_with(draw_eps=lambda x, g: wide(torch.randn(len(x), generator=g), x).expand_as(x)),
-        "All numbers of an example share one draw",
+    **each(
+        "draw_t",
+        {
+            "You copy the generator": lambda x, T, g: torch.randint(
+                T, (len(x),), generator=from_a_copy(g)
+            ),
+            "share one time": lambda x, T, g: torch.randint(T, (1,), generator=g).expand(len(x)),
+            "t = 0 never comes": lambda x, T, g: torch.randint(1, T, (len(x),), generator=g),
+            "t = T − 1 = 11 never comes": lambda x, T, g: torch.randint(
+                T - 1, (len(x),), generator=g
+            ),
+            "not evenly drawn": lambda x, T, g: (
+                torch.rand(len(x), generator=g).square() * T
+            ).long(),
+            "Your times are the same in every call": lambda x, T, g: torch.arange(len(x)) % T,
+        },
     ),
-    "uniform": (
-        loss_with(draw_eps=lambda x, g: torch.rand(x.shape, generator=g)),
-        "Your noise is not standard normal",
+    **each(
+        "draw_eps",
+        {
+            "All examples share the same noise": lambda x, g: torch.randn(
+                x.shape[1:], generator=g
+            ).expand_as(x),
+            "All numbers of an example share one draw": lambda x, g: wide(
+                torch.randn(len(x), generator=g), x
+            ).expand_as(x),
+            "Your noise is not standard normal": lambda x, g: torch.rand(x.shape, generator=g),
+            "your noise comes from elsewhere": lambda x, g: torch.randn_like(x),
+            "Your noise is the same in every call": lambda x, g: torch.randn(
+                x.shape, generator=g.manual_seed(1)
+            ),
+        },
     ),
     "small noise": (
         loss_with(draw_eps=lambda x, g: 0.9 * torch.randn(x.shape, generator=g)),
         "not standard normal",
     ),
-    "global noise": (loss_global_noise, "your noise comes from elsewhere"),
-    "seeded": (loss_seeded, "the same in every call"),
-    "seeded noise": (
-        loss_with(draw_eps=lambda x, g: torch.randn(x.shape, generator=g.manual_seed(1))),
-        "Your noise is the same in every call",
-    ),
-    "sum": (loss_with(value=lambda s, e, x, n: (s - e).square().sum()), "You sum where you must"),
-    "sum over numbers": (
-        loss_with(value=lambda s, e, x, n: (s - e).square().flatten(1).sum(1).mean()),
-        "sum over the numbers of an example",
-    ),
-    "sum over examples": (
-        loss_with(value=lambda s, e, x, n: (s - e).square().flatten(1).mean(1).sum()),
-        "You sum over the examples",
-    ),
-    "root": (loss_with(value=lambda s, e, x, n: mean_square(s, e, x, n).sqrt()), "take the root"),
-    "norm": (loss_with(value=lambda s, e, x, n: (s - e).norm()), "take the norm"),
-    "half": (loss_with(value=lambda s, e, x, n: mean_square(s, e, x, n) / 2), "half of the mean"),
-    "absolute": (loss_with(value=lambda s, e, x, n: (s - e).abs().mean()), "absolute error"),
-    "no square": (loss_with(value=lambda s, e, x, n: (s - e).mean()), "You forget the square"),
-    "minus": (loss_with(value=lambda s, e, x, n: -mean_square(s, e, x, n)), "has the wrong sign"),
-    "plus eps": (loss_with(value=lambda s, e, x, n: (s + e).square().mean()), "You add eps"),
-    "x_0": (loss_with(value=lambda s, e, x, n: (s - x).square().mean()), "You compare with x_0"),
-    "x_t": (loss_with(value=lambda s, e, x, n: (s - n).square().mean()), "You compare with x_t"),
-    "no target": (loss_with(value=lambda s, e, x, n: s.square().mean()), "compare with nothing"),
     "fresh target": (
         loss_with(value=lambda s, e, x, n: (s - torch.randn_like(e)).square().mean()),
         "with the eps that is in x_t",
@@ -485,16 +424,12 @@ LOSS_WRONG = {
         loss_with(value=lambda s, e, x, n: (s - e).square()),
         "Your loss has shape [40",
     ),
-    "per example": (
-        loss_with(value=lambda s, e, x, n: (s - e).square().flatten(1).mean(1)),
-        "Your loss has shape [4000]",
-    ),
     "number": (
-        loss_with(value=lambda s, e, x, n: mean_square(s, e, x, n).item()),
+        loss_with(value=lambda s, e, x, n: (s - e).square().mean().item()),
         "Your loss is of type float",
     ),
     "detached": (
-        loss_with(value=lambda s, e, x, n: mean_square(s.detach(), e, x, n)),
+        loss_with(value=lambda s, e, x, n: (s.detach() - e).square().mean()),
         "No gradient flows",
     ),
     "twice": (loss_twice, "You call the network 2 times"),

@@ -276,13 +276,7 @@ SAMPLE_WRONG = {
 
 MIDPOINT_RIGHT = [0.7, math.sqrt(0.5), np.float32(0.71), torch.tensor(0.7071)]
 MIDPOINT_WRONG = {
-    "as long": (1, "pointed the same way"),
-    "half": (0.5, "variance of its numbers"),
-    "sum": (1.41, "the length of the sum"),
-    "two": (2, "longer than both"),
-    "zero": (0, "if the two were opposite"),
     "length": (19.8, "That is its length"),
-    "their length": (28, "the length of the two"),
     "long": (0.9, "0.9 is too long"),
     "short": (0.6, "0.6 is too short"),
 }

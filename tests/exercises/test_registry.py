@@ -424,6 +424,7 @@ def reseeded(generator):
     ],
 )
 def test_randomness_comes_from_the_generator_and_moves_it_on(draw, said):
+    torch.manual_seed(0)  # the coin of the last row falls five times alike for one seed in 32
     with pytest.raises(Mistake, match=said):
         attempt.check_randomness(draw, torch.Generator().manual_seed(0), "hint")
 
