@@ -64,11 +64,6 @@ def naive_log(x, logits):
     return (x * p.log() + (1 - x) * (1 - p).log()).sum(1)
 
 
-def fvsbn_in_place(x, W, b):
-    W.tril_(-1)
-    return fvsbn(x, W, b)
-
-
 FVSBN_RIGHT = [fvsbn, fvsbn_of_library, fvsbn_by_loop]
 FVSBN_WRONG = {
     "all logits": (with_log_p(lambda x, a: a.sum(1)), "add up to"),
@@ -78,20 +73,6 @@ FVSBN_WRONG = {
         with_log_p(lambda x, a: -F.binary_cross_entropy(a.sigmoid(), x, reduction="none").sum(1)),
         "right for small logits, and wrong or not finite",
     ),
-    "per pixel": (
-        with_log_p(lambda x, a: x * a - F.softplus(a)),
-        "log-probability has shape [32, 5]; it must have [32]",
-    ),
-    "scalar": (lambda x, W, b: fvsbn(x, W, b).mean(), "log-probability has shape []"),
-    "wrong axis": (with_log_p(lambda x, a: (x * a - F.softplus(a)).sum(0)), "has shape [5]"),
-    "float64": (lambda x, W, b: fvsbn(x.double(), W.double(), b.double()), "dtype float64"),
-    "NumPy": (lambda x, W, b: fvsbn(x, W, b).detach().numpy(), "of type ndarray"),
-    "in place": (fvsbn_in_place, "changes its input `W` in place"),
-    "detached": (lambda x, W, b: fvsbn(x, W, b).detach(), "No gradient flows"),
-    "W detached": (lambda x, W, b: fvsbn(x, W.detach(), b), "back to W"),
-    "b detached": (lambda x, W, b: fvsbn(x, W, b.data), "back to b"),
-    "NaN": (lambda x, W, b: fvsbn(x, W, b) * math.nan, "holds NaN"),
-    "one point": (lambda x, W, b: fvsbn(x[0], W, b), "stopped with `IndexError"),
 }
 
 # --- nade_logits ---------------------------------------------------------------------------------
@@ -153,14 +134,6 @@ def nade_with_all_rows_of_V(x, W, V, b, c):
     return b + (h @ V.T).diagonal(dim1=1, dim2=2)
 
 
-def nade_in_place(x, W, V, b, c):
-    logits = []
-    for i in range(x.shape[1]):
-        logits.append(b[i] + c.expand(len(x), -1).sigmoid() @ V[i])
-        c += x[0, i] * W[i]
-    return torch.stack(logits, 1)
-
-
 NADE_RIGHT = [nade, nade_of_library, nade_by_loop, nade_by_indices, nade_by_growing]
 ANEW = "Your logits are right, but expensive"
 NADE_WRONG = {
@@ -175,21 +148,10 @@ NADE_WRONG = {
         lambda x, W, V, b, c: nade(x, W, V.roll(1, 0), b, c),
         "Your logits are not b_i + V_i",
     ),
-    "per hidden unit": (lambda x, W, V, b, c: x[:, :, None] * W, "result has shape [7, 6, 4]"),
-    "transposed": (lambda *a: nade(*a).T, "result has shape [6, 7]; it must have [7, 6]"),
-    "list": (lambda *a: list(nade(*a).T), "is a list of 6, not a tensor"),
-    "in place": (nade_in_place, "changes its input `c` in place"),
-    "detached": (lambda *a: nade(*a).detach(), "No gradient flows from your result back to W"),
-    "c detached": (lambda x, W, V, b, c: nade(x, W, V, b, c.detach()), "back to c"),
     "history detached": (
         lambda x, W, V, b, c: nade(x, (W + W.detach()) / 2, V, b, c),
         "with respect to W is off",
     ),
-    "NumPy": (
-        lambda *a: torch.from_numpy(nade(*a).detach().numpy()),
-        "No gradient flows",
-    ),
-    "W transposed": (lambda x, W, V, b, c: x @ W.T, "stopped with `RuntimeError"),
 }
 
 # --- made_masks ----------------------------------------------------------------------------------
@@ -227,12 +189,6 @@ def masks_in_place(degrees):
     return masks_by(lambda a, b: a > b - 1, lambda a, b: a > b + 1)(degrees)
 
 
-def masks_eating(degrees):
-    masks = right_masks(list(degrees))
-    degrees.pop()
-    return masks
-
-
 def replaced_last(last):
     return lambda degrees: [*right_masks(degrees)[:-1], last(degrees).float()]
 
@@ -265,15 +221,6 @@ MADE_WRONG = {
     "NumPy": (lambda d: [mask.numpy() for mask in right_masks(d)], "mask 0 is of type ndarray"),
     "single mask": (lambda d: right_masks(d)[0], "returns a Tensor, not a list of masks"),
     "in place": (masks_in_place, "changes its input `degrees` in place"),
-    "eats its list": (masks_eating, "changes its input `degrees` in place"),
-    "two hidden layers": (
-        lambda d: [
-            (d[1][:, None] >= d[0]).float(),
-            (d[2][:, None] >= d[1]).float(),
-            (d[0][:, None] > d[2]).float(),
-        ],
-        "stopped with `IndexError",
-    ),
 }
 
 # --- break_the_order -----------------------------------------------------------------------------
@@ -292,13 +239,6 @@ LEAK_WRONG = {
         replaced_last(lambda d: (d[0][:, None] + d[-1]) % 2 == 0),
         "Your last mask is not the one",
     ),
-    "transposed": (
-        lambda d: [mask.T for mask in leaky_masks(d)],
-        "Your mask 0 has shape [6, 8]; it must have [8, 6]",
-    ),
-    "one missing": (lambda d: leaky_masks(d)[1:], "Your list has 2 masks; it must have 3"),
-    "halves": (lambda d: [mask / 2 for mask in leaky_masks(d)], "other numbers than 0 and 1"),
-    "in place": (masks_eating, "changes its input `degrees` in place"),
 }
 
 # --- raster_mask ---------------------------------------------------------------------------------
@@ -512,8 +452,6 @@ SAMPLE_WRONG = {
         lambda c, n, dim, g: c(torch.full((n, dim), math.nan)),
         "an x that holds NaN or infinity",
     ),
-    "fixed n": (lambda c, n, dim, g: sample(c, 10, dim, g), "x has shape [10, 4]"),
-    "not returned": (lambda c, n, dim, g: (sample(c, n, dim, g), None), "a tuple of 2"),
 }
 
 # --- bayes_classifier ----------------------------------------------------------------------------
@@ -544,11 +482,6 @@ def posterior_by_evidence(ll, lp, eps=0.0):
     return ll + lp - ((ll + lp).exp().sum(1, keepdim=True) + eps).log()
 
 
-def posterior_in_place(ll, lp):
-    ll += lp
-    return ll.log_softmax(1)
-
-
 BAYES_RIGHT = [posterior, log_posterior, posterior_by_largest, posterior_by_pairs]
 SMALL = "Right for log-likelihoods near 0, but"
 BAYES_WRONG = {
@@ -560,12 +493,6 @@ BAYES_WRONG = {
     ),
     "half": (lambda ll, lp: posterior(ll / 2, lp), "ratios are not those of likelihood times"),
     "plus one": (lambda ll, lp: posterior(ll, lp) + 1, "row 0 add up to 2.72, not to 1"),
-    "evidence": (lambda ll, lp: (ll + lp).logsumexp(1), "result has shape [7]; it must have [7, 5"),
-    "class": (lambda ll, lp: (ll + lp).argmax(1), "result has shape [7]"),
-    "transposed": (lambda ll, lp: posterior(ll, lp).T, "result has shape [5, 7]"),
-    "float64": (lambda ll, lp: posterior(ll.double(), lp.double()), "of dtype float64"),
-    "NumPy": (lambda ll, lp: posterior(ll, lp).numpy(), "of type ndarray"),
-    "in place": (posterior_in_place, "changes its input `log_likelihood` in place"),
 }
 
 ALL = {
