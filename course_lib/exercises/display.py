@@ -143,17 +143,21 @@ class Source(Shown):
     """Pieces of source, each with the name of where it lives.
 
     Args:
-        pieces: Pairs ``(module, qualified name, code)``.
+        pieces: Triples ``(module, qualified name, code)``.
+        note: What a reader should know before, in a sentence or two.
 
     """
 
     pieces: Sequence[tuple[str, str, str]]
+    note: str = ""
 
     def __repr__(self) -> str:
-        return "\n\n".join(f"# {module}: {name}\n{code}" for module, name, code in self.pieces)
+        blocks = [f"# {self.note}"] if self.note else []
+        blocks += [f"# {module}: {name}\n{code}" for module, name, code in self.pieces]
+        return "\n\n".join(blocks)
 
     def _repr_markdown_(self) -> str:
-        blocks = []
+        blocks = [self.note] if self.note else []
         for module, name, code in self.pieces:
             longest = max((len(ticks) for ticks in re.findall("`+", code)), default=0)
             fence = "`" * max(3, longest + 1)

@@ -19,11 +19,12 @@ A chapter adds an exercise with the decorator ``exercise`` on a checker::
         return "Twice your result is x."
 """
 
+import inspect
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -191,7 +192,25 @@ def solution(name: str) -> Source:
         ValueError: When there is no exercise of that name; the message lists those there are.
 
     """
-    return show_source(_find(name).solution).show()
+    exercise = _find(name)
+    return replace(show_source(exercise.solution), note=_other_arguments(exercise)).show()
+
+
+def _other_arguments(exercise: Exercise) -> str:
+    """Which of the arguments of an exercise the library's own code does not take by their names."""
+    if exercise.signature is None:
+        return ""
+    parts = (
+        exercise.solution if isinstance(exercise.solution, list | tuple) else (exercise.solution,)
+    )
+    taken = {name for part in parts for name in inspect.signature(part).parameters}
+    missing = [f"`{name}`" for name in exercise.argument_names() if name not in taken]
+    if not missing:
+        return ""
+    return (
+        f"You were asked for `{exercise.signature}`. The library's code has other arguments: find "
+        f"{', '.join(missing)} among them, in `self`, or in what it calls."
+    )
 
 
 def exercises(chapter: str | None = None) -> dict[str, str]:

@@ -102,6 +102,17 @@ def test_solutions_are_the_library_s_own_source():
     assert "torch.logsumexp" in repr(solution("04.break_it"))
 
 
+def test_a_solution_says_where_its_arguments_are_others():
+    shown = solution("04.additive_coupling")
+    assert repr(shown).startswith(
+        "# You were asked for `additive_coupling(x, shift, flip) -> (z, log_det)`."
+    )
+    assert shown._repr_markdown_().startswith("You were asked for")
+    assert "find `shift` among" in shown.note  # x and flip have their names there
+    for name in ("04.dequantize", "04.bits_per_dim", "05.predict_split"):
+        assert solution(name).note == ""
+
+
 class Checked(html.parser.HTMLParser):
     """Collects the text and fails on tags that don't close in order."""
 
