@@ -1,10 +1,13 @@
 """Stored widgets in a plain HTML page, as nbconvert writes it: no Jupyter around them."""
 
+import io
 from collections.abc import Callable
 
 import numpy as np
 import pytest
-from playwright.sync_api import Locator, expect
+from matplotlib.figure import Figure
+from PIL import Image
+from playwright.sync_api import Browser, Locator, expect
 
 from course_lib import widgets
 from tests.browser.harness import fingerprint, settle
@@ -45,6 +48,28 @@ def test_the_page_background_decides_the_theme(show: Callable[..., Locator]) -> 
     ink = "root => getComputedStyle(root).color"
     assert show(plain(), style="background: white").evaluate(ink) == "rgb(31, 35, 40)"
     assert show(plain(), style="background: #111").evaluate(ink) == "rgb(232, 234, 237)"
+
+
+def test_a_figure_is_dark_on_a_dark_page_and_light_on_paper(browser: Browser) -> None:
+    figure = Figure(figsize=(3, 2))
+    figure.subplots().plot([0, 1], color="black")
+    page = browser.new_page()
+    page.set_content(widgets.show_figure(figure, alt="a line").data)
+
+    def ground() -> np.ndarray:
+        shot = Image.open(io.BytesIO(page.get_by_alt_text("a line").screenshot())).convert("RGB")
+        assert shot.size == (300, 200)
+        return np.asarray(shot)[3, 3]
+
+    assert ground().tolist() == [255, 255, 255]
+    for turn in ("dataset.jpThemeLight = 'false'", "className = 'vscode-dark'"):
+        page.evaluate(f"() => {{ document.body.{turn}; }}")
+        np.testing.assert_allclose(ground(), 17, atol=3)
+        page.emulate_media(media="print")
+        assert ground().tolist() == [255, 255, 255]
+        page.emulate_media(media="screen")
+        page.evaluate("() => { delete document.body.dataset.jpThemeLight; }")
+    page.close()
 
 
 def test_reduced_motion_moves_in_whole_steps(show: Callable[..., Locator]) -> None:

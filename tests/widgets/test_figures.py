@@ -10,12 +10,13 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from course_lib.widgets import image_grid, show_figure
+from course_lib.widgets import PALETTE, image_grid, show_figure
 
 
-def picture(shown):
+def picture(shown, theme="light"):
     """The PNG inside a shown figure, as an RGB array."""
-    found = re.search(r'src="data:image/png;base64,([A-Za-z0-9+/=]+)"', shown.data)
+    start = {"light": 'src="', "dark": r'content: url\("'}[theme]
+    found = re.search(start + r'data:image/png;base64,([A-Za-z0-9+/=]+)"', shown.data)
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(found[1]))).convert("RGB"))
 
 
@@ -28,6 +29,34 @@ def test_a_shown_figure_is_one_picture_with_its_text():
     pixels = picture(shown)
     assert pixels.shape == (200, 300, 3)
     assert pixels.std() > 0
+
+
+def test_on_a_dark_page_ink_and_ground_change_places_and_data_stay():
+    figure = Figure(figsize=(4, 2))
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 1], [0, 1], color=PALETTE["model"], lw=6)
+    left.annotate("here", (0.2, 0.8), (0.9, 0.1), arrowprops={"arrowstyle": "->"})
+    right.imshow(np.array([[0, 1], [1, 0]]), cmap="Greys", aspect="auto")
+    right.text(0, 0, "white on black", color="black")
+    figure.canvas.draw()
+    x0, y0, x1, y1 = right.get_window_extent().padded(-2).extents.astype(int)
+    shown = show_figure(figure, alt="x")
+    light, dark = picture(shown), picture(shown, "dark")
+    assert light.shape == dark.shape
+    np.testing.assert_array_equal(light[2, 2], [255, 255, 255])
+    np.testing.assert_allclose(dark[2, 2], [17, 17, 17], atol=3)
+    orange = [int(PALETTE["model"][k : k + 2], 16) for k in (1, 3, 5)]
+    for one in (light, dark):
+        assert (np.abs(one.astype(int) - orange).max(-1) < 12).sum() > 300
+    inside, outside = np.zeros((2, *dark.shape[:2]), bool)
+    inside[200 - y1 : 200 - y0, x0:x1] = True
+    outside[:, : x0 - 30] = True
+    np.testing.assert_allclose(dark[inside], light[inside], atol=25)  # an image is what it is
+    levels = dark[outside].max(-1)
+    assert levels[levels < 40].size > 0.5 * levels.size
+    assert (dark[outside].max(-1) < 12).sum() == 0  # nothing black is left on the dark page
+    assert (dark[outside].min(-1) > 200).sum() > 100
+    assert show_figure(figure, alt="x").data == shown.data  # the figure is as it was
 
 
 @pytest.mark.parametrize(
