@@ -5,7 +5,6 @@ Every check works with tolerances for which a right answer is refused less than 
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -15,13 +14,12 @@ from torch import Tensor, nn
 from course_lib.data import dequantize
 from course_lib.exercises.attempt import (
     Attempt,
-    Given,
     Mistake,
     check_randomness,
     fresh_seed,
-    same,
     take_tensor,
 )
+from course_lib.exercises.couplings import New, draw_couplings, halves_wrong, move, not_moved, split
 from course_lib.exercises.formula import Wrong, formula, usual
 from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
@@ -43,30 +41,6 @@ __all__: list[str] = []
 _BATCH = 7  # not the number of coordinates, so that swapped axes show
 
 
-class _Shift(Given):
-    """The shift of a random coupling; says so when it is given the wrong columns."""
-
-    def __init__(self, coupling: AdditiveCoupling):
-        super().__init__("shift", ["kept"], self._shift)
-        self.coupling, self.network = coupling, coupling.shift
-        self.n_kept = self.network.layers[0].in_features
-        self.weight = self.network.layers[0].weight
-
-    def _shift(self, kept: Any) -> Tensor:
-        if not isinstance(kept, Tensor):
-            raise Mistake(
-                f"You call shift with a {type(kept).__name__}.",
-                "Give it the half that stays, a tensor.",
-            )
-        if kept.ndim == 0 or kept.shape[-1] != self.n_kept:
-            raise Mistake(
-                f"You call shift on a tensor of shape {list(kept.shape)}; the half that stays has "
-                f"{self.n_kept} columns.",
-                "Columns, not rows: `x[:, 0::2]` are the even coordinates, `x[:, 1::2]` the odd.",
-            )
-        return self.network(kept)
-
-
 def _randomize(module: nn.Module, generator: torch.Generator) -> nn.Module:
     """Give every parameter a random value of a size that keeps all numbers near 1."""
     module = module.float()
@@ -81,126 +55,38 @@ def _randomize(module: nn.Module, generator: torch.Generator) -> nn.Module:
 # --- Couplings -----------------------------------------------------------------------------------
 
 
-def _draw_couplings(generator: torch.Generator) -> list[tuple[Tensor, _Shift, bool]]:
-    cases = []
-    for dim in (4, 5):
-        for flip in (False, True):
-            coupling = _randomize(AdditiveCoupling(dim, [16], flip=flip), generator)
-            x = torch.randn(_BATCH, dim, generator=generator, dtype=torch.float32)
-            cases.append((x, _Shift(coupling), flip))
-    return cases
+def _added(sign: int) -> New:
+    return lambda moved, m: moved + sign * m
 
 
-def _put(x: Tensor, columns: slice, values: Tensor) -> Tensor:
-    """``x`` with other values in some columns."""
-    out = x.clone()
-    out[:, columns] = values
-    return out
+def _coupling(log_det: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    """The right z with another log_det, a function of the shifts."""
+    return lambda x, shift, flip: (
+        move(x, shift, flip, _added(+1)),
+        log_det(shift(split(x, flip)[0])),
+    )
 
 
-def _moved(new: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """An answer that keeps the right half and puts ``new(kept, moved, shift)`` into the other."""
-
-    def answer(x: Tensor, shift: Any, flip: bool) -> Tensor:
-        kept, moved = slice(int(flip), None, 2), slice(1 - flip, None, 2)
-        return _put(x, moved, new(x[:, kept], x[:, moved], shift))
-
-    return answer
-
-
-def _down_the_middle(x: Tensor, shift: Any, flip: bool, sign: int) -> Tensor:
-    left, right = x.chunk(2, 1)
-    moved = [left + sign * shift(right), right] if flip else [left, right + sign * shift(left)]
-    return torch.cat(moved, 1)
-
-
-def _coupling_mistakes(sign: int) -> list[Wrong]:
+def _coupling_mistakes(sign: int, answer: Callable[..., Any]) -> list[Wrong]:
     """What people write in place of x_moved + sign · shift(x_kept)."""
     out, into, add, subtract = (
         ("z", "x", "add", "subtract") if sign > 0 else ("x", "z", "subtract", "add")
     )
-    couple = _moved(lambda kept, moved, m: moved + sign * m(kept))
-    half = "With flip=False the even coordinates stay and the odd ones move, with flip=True the "
-    half += "odd ones stay."
-    halves = (
-        "The halves are the even coordinates `0::2` and the odd ones `1::2`: neighbouring pixels "
-        "land in different halves."
-    )
-    both = (
-        "You move both halves.",
-        "One half stays as it is; the next coupling of the flow moves it.",
-    )
-    beside = (
-        f"Your {out} holds the two halves side by side instead of interleaved.",
-        "Write the moved half back to the columns it came from.",
-    )
-
-    def parts(x: Tensor, shift: Any, flip: bool) -> list[Tensor]:
-        return [couple(x, shift, flip)[:, start::2] for start in (int(flip), 1 - flip)]
-
     # fmt: off
     return [
-        Wrong(_moved(lambda kept, moved, m: moved - sign * m(kept)),
-              f"You {subtract} the shift; this direction has to {add} it.",
-              "Data to latent adds, latent to data subtracts."),
-        Wrong(lambda x, m, flip: couple(x, m, False),
-              f"Your {out} keeps the wrong half: you ignore `flip`.", half),
-        Wrong(lambda x, m, flip: couple(x, m, not flip), f"Your {out} keeps the wrong half.", half),
-        Wrong(_moved(lambda kept, moved, m: moved + sign * m(moved)),
-              "Your shift is computed from the half that moves.",
-              f"Compute it from the half that stays, which {out} still holds: only so can it be "
-              "undone."),
-        Wrong(_moved(lambda kept, moved, m: m(kept)),
-              "You overwrite the moved half with the shift.",
+        Wrong(answer(move, _added(-sign)), f"You {subtract} the shift; this direction has to {add} "
+              "it.", "Data to latent adds, latent to data subtracts."),
+        Wrong(answer(move, lambda moved, m: m), "You overwrite the moved half with the shift.",
               f"{add.capitalize()} it: what was there before must not be lost."),
-        Wrong(_moved(lambda kept, moved, m: moved * m(kept)),
+        Wrong(answer(move, lambda moved, m: moved * m),
               "You multiply the moved half by the shift.",
               f"The coupling is additive: {add} the shift."),
-        Wrong(lambda x, m, flip: x,
-              f"Your {out} is {into}, unchanged.", "Shift the half that moves."),
-        Wrong(lambda x, m, flip: couple(couple(x, m, flip), m, not flip), *both),
-        Wrong(lambda x, m, flip: couple(x, m, flip) + couple(x, m, not flip) - x, *both),
-        Wrong(lambda x, m, flip: _down_the_middle(x, m, flip, sign),
-              "You split down the middle.", halves),
-        Wrong(lambda x, m, flip: _down_the_middle(x, m, not flip, sign),
-              "You split down the middle.", halves),
-        Wrong(lambda x, m, flip: torch.cat(parts(x, m, flip), 1), *beside),
-        Wrong(lambda x, m, flip: torch.cat(parts(x, m, flip)[::-1], 1), *beside),
+        *halves_wrong(answer, _added(sign), "shift", out, into),
     ]
     # fmt: on
 
 
-def _not_a_coupling(sign: int) -> Callable[..., tuple[str, str]]:
-    out, into, step = ("z", "x", "add") if sign > 0 else ("x", "z", "subtract")
-
-    def otherwise(
-        got: Tensor, right: Tensor, x: Tensor, shift: _Shift, flip: bool
-    ) -> tuple[str, str]:
-        if same(got[:, int(flip) :: 2], x[:, int(flip) :: 2]):
-            formula = f"{into}_moved {'+' if sign > 0 else '−'} shift({into}_kept)"
-            return (
-                f"Your {out} keeps the right half, but its other half is not {formula}.",
-                f"One line will do: {step} `shift` of the kept half to the other half.",
-            )
-        which = "odd" if flip else "even"
-        return (
-            f"Your {out} changes the half that must stay: the {which} coordinates.",
-            f"Copy {into} first, then change the other half of the copy only.",
-        )
-
-    return otherwise
-
-
-def _with_log_det(log_det: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Any]:
-    """The right z with another log_det, a function of z and of the shifts."""
-
-    def answer(x: Tensor, shift: _Shift, flip: bool) -> tuple[Tensor, Tensor]:
-        z, _ = shift.coupling(x)
-        return z, log_det(z, shift(x[:, int(flip) :: 2]))
-
-    return answer
-
-
+_LINE = "One line will do: {} `shift` of the kept half {} the other half."
 _DET_1 = "∂z/∂x is triangular, with ones on its diagonal: its determinant is 1."
 _SUMMED = (
     "Your log_det adds up the shifts.",
@@ -221,27 +107,32 @@ formula(
         "The Jacobian is triangular with ones on its diagonal, whatever `shift` is. What is the "
         "logarithm of its determinant? Return one such number per point: shape [B].",
     ],
-    right=lambda x, shift, flip: shift.coupling(x),
-    inputs=_draw_couplings,
+    right=_coupling(lambda m: 0 * m.sum(1)),
+    inputs=draw_couplings("shift", 1),
     result=["z", "log_det"],
     axes="[B, D], _, _ -> [B, D], [B]",
     gradients={"x": None, "the weights of shift": lambda x, shift, flip: shift.weight},
     wrong=[
-        *(
-            replace(w, answer=lambda *args, z=w.answer: (z(*args), args[0].new_zeros(_BATCH)))
-            for w in _coupling_mistakes(+1)
+        *_coupling_mistakes(
+            +1,
+            lambda change, new: (
+                lambda x, shift, flip: (
+                    change(x, shift, flip, new),
+                    x.new_zeros(len(x)),
+                )
+            ),
         ),
         Wrong(
-            _with_log_det(lambda z, m: torch.ones(_BATCH)),
+            _coupling(lambda m: torch.ones(len(m))),
             "Your log_det is the determinant itself.",
             "log 1 = 0.",
         ),
-        Wrong(_with_log_det(lambda z, m: m.sum(1)), *_SUMMED),
-        Wrong(_with_log_det(lambda z, m: -m.sum(1)), *_SUMMED),
-        Wrong(_with_log_det(lambda z, m: m.abs().log().sum(1)), *_SUMMED),
+        Wrong(_coupling(lambda m: m.sum(1)), *_SUMMED),
+        Wrong(_coupling(lambda m: -m.sum(1)), *_SUMMED),
+        Wrong(_coupling(lambda m: m.abs().log().sum(1)), *_SUMMED),
     ],
     otherwise={
-        "z": _not_a_coupling(+1),
+        "z": not_moved("x_moved + shift(x_kept)", "z", "x", _LINE.format("add", "to")),
         "log_det": ("Your log_det is not the one of the autograd Jacobian of your own z.", _DET_1),
     },
     passes="The library's inverse leads your z back to x, your log_det is that of the autograd "
@@ -260,13 +151,15 @@ formula(
         "Copy z and subtract `shift(kept half)` from the other half. The function `shift` itself "
         "is never inverted.",
     ],
-    right=lambda z, shift, flip: shift.coupling.inverse(z)[0],
-    inputs=_draw_couplings,
+    right=lambda z, shift, flip: move(z, shift, flip, _added(-1)),
+    inputs=draw_couplings("shift", 1),
     result="x",
     axes="[B, D], _, _ -> [B, D]",
     gradients={"z": None, "the weights of shift": lambda z, shift, flip: shift.weight},
-    wrong=_coupling_mistakes(-1),
-    otherwise=_not_a_coupling(-1),
+    wrong=_coupling_mistakes(
+        -1, lambda change, new: lambda z, shift, flip: change(z, shift, flip, new)
+    ),
+    otherwise=not_moved("z_moved − shift(z_kept)", "x", "z", _LINE.format("subtract", "from")),
     passes="Every point comes back: inverse(forward(x)) = x, for even and odd D, both flips.",
 )
 

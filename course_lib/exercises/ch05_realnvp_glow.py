@@ -12,11 +12,11 @@ from torch import Tensor
 
 from course_lib.exercises.attempt import (
     Attempt,
-    Given,
     Mistake,
     same,
     take_tensor,
 )
+from course_lib.exercises.couplings import New, draw_couplings, halves_wrong, move, not_moved, split
 from course_lib.exercises.formula import Case, Wrong, formula, usual
 from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
@@ -92,9 +92,6 @@ prediction(
 
 # --- Affine couplings ----------------------------------------------------------------------------
 
-# What becomes of the moved half a, with log-scale s and shift t.
-_Moved = Callable[[Tensor, Tensor, Tensor], Tensor]
-
 
 def _stretch(a: Tensor, s: Tensor, t: Tensor) -> Tensor:
     return a * s.exp() + t
@@ -104,159 +101,27 @@ def _shrink(a: Tensor, s: Tensor, t: Tensor) -> Tensor:
     return (a - t) * (-s).exp()
 
 
-class _ScaleAndShift(Given):
-    """The log-scale and shift of a coupling, at random; says so when it is given wrong columns."""
-
-    def __init__(self, n_kept: int, n_moved: int, generator: torch.Generator):
-        super().__init__("scale_and_shift", ["kept"], self._of)
-        self.weight = torch.randn(n_kept, 2 * n_moved, generator=generator).requires_grad_()
-        self.bias = torch.randn(2 * n_moved, generator=generator)
-
-    def _of(self, kept: Any) -> tuple[Tensor, Tensor]:
-        if not isinstance(kept, Tensor):
-            raise Mistake(
-                f"You call scale_and_shift with a {type(kept).__name__}.",
-                "Give it the half that stays, a tensor.",
-            )
-        if kept.ndim != 2 or kept.shape[1] != len(self.weight):
-            raise Mistake(
-                f"You call scale_and_shift on a tensor of shape {list(kept.shape)}; the half that "
-                f"stays has {len(self.weight)} columns.",
-                "Columns, not rows: `x[:, 0::2]` are the even coordinates, `x[:, 1::2]` the odd.",
-            )
-        log_scale, shift = (kept @ self.weight + self.bias).sin().chunk(2, dim=1)
-        return log_scale, 2 * shift
-
-
-def _draw_couplings(generator: torch.Generator) -> list[tuple[Tensor, _ScaleAndShift, bool]]:
-    """Random points ``[B, D]`` and couplings, for even and odd D and both flips."""
-    return [
-        (
-            torch.randn(_BATCH, dim, generator=generator),
-            _ScaleAndShift((dim + 1 - flip) // 2, (dim + flip) // 2, generator),
-            flip,
-        )
-        for dim, flip in ((4, False), (4, True), (5, False), (5, True))
-    ]
-
-
-def _split(x: Tensor, flip: bool) -> tuple[Tensor, Tensor]:
-    return x[:, int(flip) :: 2], x[:, 1 - flip :: 2]
-
-
-def _merge(kept: Tensor, moved: Tensor, flip: bool) -> Tensor:
-    x = kept.new_empty(len(kept), kept.shape[1] + moved.shape[1])
-    x[:, int(flip) :: 2], x[:, 1 - flip :: 2] = kept, moved
-    return x
-
-
-def _move(x: Tensor, net: Callable, flip: bool, new: _Moved) -> Tensor:
-    kept, moved = _split(x, flip)
-    return _merge(kept, new(moved, *net(kept)), flip)
-
-
-def _both(order: str) -> Callable[..., Tensor]:
-    """Both halves are moved: the kept one "first", "last", or from x, "together" with the other."""
-
-    def both(x: Tensor, net: Callable, flip: bool, new: _Moved) -> Tensor:
-        kept, moved = _split(x, flip)
-        if order == "first":
-            return _move(_move(x, net, not flip, new), net, flip, new)
-        if order == "last":
-            return _move(_move(x, net, flip, new), net, not flip, new)
-        return _merge(new(kept, *net(moved)), new(moved, *net(kept)), flip)
-
-    return both
-
-
-def _from_moved(x: Tensor, net: Callable, flip: bool, new: _Moved) -> Tensor:
-    kept, moved = _split(x, flip)
-    return _merge(kept, new(moved, *net(moved)), flip)
-
-
-def _middle(x: Tensor, net: Callable, flip: bool, new: _Moved) -> Tensor:
-    left, right = x.chunk(2, dim=1)
-    parts = [new(left, *net(right)), right] if flip else [left, new(right, *net(left))]
-    return torch.cat(parts, dim=1)
-
-
-def _beside(x: Tensor, net: Callable, flip: bool, new: _Moved) -> list[Tensor]:
-    kept, moved = _split(x, flip)
-    return [kept, new(moved, *net(kept))]
-
-
-def _halves_wrong(answer: Callable[..., Any], new: _Moved, out: str, into: str) -> list[Wrong]:
-    """A right formula on wrong halves; ``answer`` makes results of a function that moves."""
-    middle = "The halves are the even coordinates `0::2` and the odd ones `1::2`."
-    both = "One half stays as it is; the next coupling of the flow moves it."
-    side = "Write the moved half back to the columns it came from."
-    sides = "With flip=False the even coordinates stay and the odd ones move; flip=True exchanges."
-    # fmt: off
-    rows: list[tuple[Callable[..., Tensor], str, str]] = [
-        (lambda x, net, flip, new: _move(x, net, not flip, new),
-         f"Your {out} keeps the wrong half.", sides),
-        (lambda x, net, flip, new: _move(x, net, False, new),
-         f"Your {out} keeps the wrong half: you ignore `flip`.", sides),
-        (lambda x, net, flip, new: _move(x, net, True, new),
-         f"Your {out} keeps the wrong half: you ignore `flip`.", sides),
-        (_from_moved, "Log-scale and shift are computed from the half that moves.",
-         f"Compute them from the half that stays, which {out} still holds: only so can the step be "
-         "undone."),
-        (lambda x, *_: x, f"Your {out} is {into}, unchanged.",
-         "One half moves. (`a.mul(b)` and `a.add(b)` leave a as it is: keep what they return.)"),
-        *((_both(order), "You move both halves.", both) for order in ("first", "last", "together")),
-        (_middle, "You split down the middle.", middle),
-        (lambda x, net, flip, new: _middle(x, net, False, new),
-         "You split down the middle.", middle),
-        (lambda *args: torch.cat(_beside(*args), 1),
-         f"Your {out} holds the two halves side by side instead of interleaved.", side),
-        (lambda *args: torch.cat(_beside(*args)[::-1], 1),
-         f"Your {out} holds the two halves side by side instead of interleaved.", side),
-        (lambda x, net, flip, new: _merge(*_beside(x, net, flip, new)[::-1], flip),
-         "You exchange the two halves.", f"The columns of {out} that stay are those of {into}."),
-    ]
-    # fmt: on
-    return [Wrong(answer(change, new), says, hint) for change, says, hint in rows]
-
-
-def _not_moved(text: str, out: str, into: str) -> Callable[..., tuple[str, str]]:
-    def otherwise(
-        got: Tensor, right: Tensor, given: Tensor, net: Callable, flip: bool
-    ) -> tuple[str, str]:
-        if same(_split(got, flip)[0], _split(given, flip)[0]):
-            return (
-                f"Your {out} keeps the right half, but its other half is not {text}.",
-                "Call `log_scale, shift = scale_and_shift(kept half)` once; the rest is one line.",
-            )
-        return (
-            f"Your {out} changes the half that must stay: the {'odd' if flip else 'even'} "
-            "coordinates.",
-            f"Copy {into} first, then change the other half of the copy only.",
-        )
-
-    return otherwise
-
-
-def _forward(move: Callable[..., Tensor] = _move, new: _Moved = _stretch) -> Callable[..., Any]:
+def _forward(change: Callable[..., Tensor] = move, new: New = _stretch) -> Callable[..., Any]:
     """A coupling that moves in another way."""
     return lambda x, net, flip: (
-        move(x, net, flip, new),
-        net(_split(x, flip)[0])[0].sum(1),
+        change(x, net, flip, new),
+        net(split(x, flip)[0])[0].sum(1),
     )
 
 
-def _moved(new: _Moved) -> Callable[..., Any]:
+def _moved(new: New) -> Callable[..., Any]:
     return _forward(new=new)
 
 
 def _counted(log_det: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Any]:
     """A coupling with another log_det, of log-scale and shift."""
     return lambda x, net, flip: (
-        _move(x, net, flip, _stretch),
-        log_det(*net(_split(x, flip)[0])),
+        move(x, net, flip, _stretch),
+        log_det(*net(split(x, flip)[0])),
     )
 
 
+_ONCE = "Call `log_scale, shift = scale_and_shift(kept half)` once; the rest is one line."
 _EXP = "The log-scale is the logarithm of the factor: take `exp`."
 _RESULTS = "`scale_and_shift` returns the log-scale first, then the shift."
 _ADD = "log Π exp(s) = Σ s: add up the log-scales of the moved coordinates."
@@ -289,7 +154,7 @@ _COUPLING_WRONG = [
           "You swap the log-scale and the shift.", _RESULTS),
     Wrong(_moved(lambda a, s, t: s.exp() + t), "You overwrite the moved half.",
           "Multiply what was there by exp(log_scale): it must not be lost."),
-    *_halves_wrong(_forward, _stretch, "z", "x"),
+    *halves_wrong(_forward, _stretch, "scale_and_shift", "z", "x"),
     usual("sign", "Your log_det has the sign of the inverse.", part="log_det",
           hint="From data to latent the step multiplies by exp(log_scale): log_det is the sum."),
     Wrong(_counted(lambda s, t: 0 * s.sum(1)), "Your log_det is 0, as for an additive coupling.",
@@ -329,7 +194,7 @@ formula(
         "exp(log_scale) for each moved one: what is the logarithm of their product?",
     ],
     right=_forward(),
-    inputs=_draw_couplings,
+    inputs=draw_couplings("scale_and_shift", 2),
     result=["z", "log_det"],
     axes="[B, D], _, _ -> [B, D], [B]",
     gradients={"x": None, "the weights of scale_and_shift": lambda x, net, flip: net.weight},
@@ -338,7 +203,7 @@ formula(
     wrong=_COUPLING_WRONG,
     hint="First stretch, then shift: x_moved · exp(log_scale) + shift.",
     otherwise={
-        "z": _not_moved("x_moved · exp(log_scale) + shift", "z", "x"),
+        "z": not_moved("x_moved · exp(log_scale) + shift", "z", "x", _ONCE),
         "log_det": (
             "Your log_det is not the one of the autograd Jacobian of your own z.",
             "∂z/∂x is triangular, with 1 or exp(log_scale) on its diagonal.",
@@ -350,8 +215,8 @@ formula(
 )
 
 
-def _undone(new: _Moved) -> Callable[..., Tensor]:
-    return lambda z, net, flip: _move(z, net, flip, new)
+def _undone(new: New) -> Callable[..., Tensor]:
+    return lambda z, net, flip: move(z, net, flip, new)
 
 
 _UNDO = "What was done last is undone first: subtract the shift, then multiply by exp(−log_scale)."
@@ -378,8 +243,8 @@ _INVERSE_WRONG = [
           "You divide by the tanh of the log-scale.", _EXP),
     Wrong(_undone(lambda a, s, t: _shrink(a, t, s)),
           "You swap the log-scale and the shift.", _RESULTS),
-    *_halves_wrong(lambda move, new: lambda z, net, flip: move(z, net, flip, new), _shrink,
-                   "x", "z"),
+    *halves_wrong(lambda change, new: lambda z, net, flip: change(z, net, flip, new), _shrink,
+                  "scale_and_shift", "x", "z"),
 ]
 # fmt: on
 
@@ -395,14 +260,14 @@ formula(
         "x_moved = (z_moved − shift) · exp(−log_scale). No network is inverted.",
     ],
     right=_undone(_shrink),
-    inputs=_draw_couplings,
+    inputs=draw_couplings("scale_and_shift", 2),
     result="x",
     axes="[B, D], _, _ -> [B, D]",
     gradients={"z": None, "the weights of scale_and_shift": lambda z, net, flip: net.weight},
     gradient_hint="Gradients through samples need all of it: no `detach`, no `no_grad`.",
     wrong=_INVERSE_WRONG,
     hint=_UNDO,
-    otherwise=_not_moved("(z_moved − shift) · exp(−log_scale)", "x", "z"),
+    otherwise=not_moved("(z_moved − shift) · exp(−log_scale)", "x", "z", _ONCE),
     passes="Every point comes back: inverse(forward(x)) = x, for even and odd D, both flips.",
 )
 
