@@ -3,144 +3,65 @@
 
 import { drawAxes, drawDigits, drawPlane, plane } from "./parts/axes.js";
 import { throttledChanges } from "./parts/changes.js";
-import { PALETTE } from "./parts/colours.js";
+import { PALETTE, rgb } from "./parts/colours.js";
+import { row, toggle } from "./parts/controls.js";
 import { unpack } from "./parts/data.js";
 import { drag } from "./parts/drag.js";
+import { handle } from "./parts/handle.js";
 import { kernelLine } from "./parts/kernel.js";
 import { onKeys } from "./parts/keys.js";
+import { hint, say } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
-import { paintGrey } from "./parts/pixels.js";
+import { backdrop, clamp, inside, segment, trace, words } from "./parts/panel.js";
+import { greyCanvas, paintGrey, wholePixels } from "./parts/pixels.js";
 import { listenersOf, perModel } from "./parts/shared.js";
+import STYLE from "./latent_plane.css" with { type: "css" };
 
-const N_WALK = 9; // images along a walk; latent_plane.py has the same number
 const NO_KERNEL = "Run this cell to decode every point.";
 
-const STYLE = `
-.latent-body { display: flex; flex-wrap: wrap; gap: 10px 22px; align-items: flex-start; }
-.latent-body .cw-stage { flex: 1 1 300px; min-width: 0; max-width: 440px; }
-.latent-body canvas { border-radius: 2px; }
-.latent-body .cw-stage canvas { cursor: crosshair; }
-.latent-handle {
-  position: absolute; width: 24px; height: 24px; margin: -12px 0 0 -12px; border-radius: 50%; pointer-events: none;
-}
-.latent-handle::after {
-  content: ""; position: absolute; inset: 3px; border-radius: 50%; background: ${PALETTE.latent};
-  border: 2px solid var(--cw-plot); box-shadow: 0 0 0 1px ${PALETTE.latent};
-}
-.latent-end::after { inset: 4px; border-radius: 3px; transform: rotate(45deg); }
-.latent-handle:focus { outline: none; }
-.latent-handle:focus-visible { outline: 2px solid var(--cw-accent); outline-offset: 3px; }
-.latent-handle[hidden] { display: none; }
-.latent-side { flex: 1 1 200px; max-width: 300px; }
-.latent-side.narrow { flex-basis: 100%; max-width: none; display: flex; gap: 14px; }
-.latent-image {
-  display: block; width: 100%; flex: none; image-rendering: pixelated; box-shadow: 0 0 0 1px var(--cw-line);
-}
-.latent-place { margin: 6px 0 0; font-weight: 600; font-variant-numeric: tabular-nums; }
-.latent-mark { margin: 2px 0 0; min-height: 2.8em; color: var(--cw-muted); overflow-wrap: anywhere; }
-.latent-mark::before {
-  content: ""; display: inline-block; width: 8px; height: 8px; margin-right: 6px; border-radius: 50%;
-  border: 1.5px solid ${PALETTE.latent};
-}
-.latent-mark.exact::before { background: ${PALETTE.latent}; }
-.latent-mark.failed { color: var(--cw-ink); border-left: 3px solid ${PALETTE.error}; padding-left: 8px; }
-.latent-mark.failed::before { display: none; }
-.latent-walk { margin-top: 12px; }
-.latent-walk[hidden] { display: none; }
-.latent-strip { display: grid; grid-template-columns: repeat(${N_WALK}, 1fr); gap: 4px; }
-.latent-strip canvas { width: 100%; image-rendering: pixelated; border: 1px solid var(--cw-line); }
-.latent-ends { display: flex; justify-content: space-between; font-size: 12px; color: var(--cw-muted); }
-.course-widget .latent-tools { flex-wrap: wrap; gap: 6px; }
-.latent-tools button { border: 1px solid var(--cw-line); padding: 0 12px; }
-.latent-square { flex: 1 1 300px; min-width: 0; max-width: 440px; margin-bottom: 6px; }
-.latent-square .cw-stage { max-width: none; }
-.latent-corners { display: flex; justify-content: space-between; gap: 8px; padding: 0 9px; }
-.latent-corner {
-  display: flex; align-items: center; gap: 8px; min-width: 0; margin: 0; padding: 0; border: 0;
-  background: none; color: inherit; font: inherit; cursor: pointer;
-}
-.latent-corner:nth-child(2) { flex-direction: row-reverse; }
-.latent-corner canvas { display: block; min-width: 0; image-rendering: pixelated; box-shadow: 0 0 0 1px var(--cw-line); }
-.latent-corner span { font-weight: 600; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.latent-corner:hover span { color: var(--cw-accent); }
-.latent-hint { margin: 8px 2px 0; color: var(--cw-muted); font-size: 12px; }
-`;
+// -------------------------------------------------------------------------------- the mathematics
 
-// ------------------------------------------------------------------------------------ the images
+// The shares of four corners in a place of the square [0, 1]², in the order of reading: top left, top
+// right, bottom left, bottom right. `corner_shares` of latent_plane.py is the same.
+function sharesAt([right, up]) {
+  return [(1 - right) * up, right * up, (1 - right) * (1 - up), right * (1 - up)];
+}
 
-// The image at a latent point, 0 ... 255, mixed from the four nearest of the stored grid into `out`.
-function mixtureAt({ values, shape }, extent, [z1, z2], out) {
-  const [side] = shape;
+// The image at a place of the square, 0 ... 255, mixed from the four nearest of the grid into `out`.
+function mixtureAt({ values, shape: [side] }, place, out) {
   const size = out.length;
-  const place = (z) => {
-    const at = Math.max(0, Math.min(((z + extent) / (2 * extent)) * (side - 1), side - 1));
+  const [[j, right], [i, up]] = place.map((value) => {
+    const at = value * (side - 1);
     const cell = Math.min(Math.floor(at), side - 2);
     return [cell, at - cell];
-  };
-  const [j, right] = place(z1);
-  const [i, up] = place(z2);
-  const [a, b] = [(i * side + j) * size, ((i + 1) * side + j) * size];
+  });
+  const [topLeft, topRight, bottomLeft, bottomRight] = sharesAt([right, up]);
+  const below = (i * side + j) * size;
+  const above = below + side * size;
   for (let k = 0; k < size; k++) {
-    const low = values[a + k] + (values[a + size + k] - values[a + k]) * right;
-    const high = values[b + k] + (values[b + size + k] - values[b + k]) * right;
-    out[k] = low + (high - low) * up;
+    out[k] = topLeft * values[above + k] + topRight * values[above + size + k]
+      + bottomLeft * values[below + k] + bottomRight * values[below + size + k];
   }
   return out;
 }
 
-// The points on the straight line from z to the end, both included.
-function walkOf(z, end) {
-  return Array.from({ length: N_WALK }, (_, k) => {
-    if (k === N_WALK - 1) return [...end];
-    return z.map((value, i) => value + ((end[i] - value) * k) / (N_WALK - 1));
-  });
-}
-
-// The corners, in the order of their images: a name, and where each stands from -1 to 1.
-const CORNERS = [
-  ["top left", [-1, 1]], ["top right", [1, 1]], ["bottom left", [-1, -1]], ["bottom right", [1, -1]]
-];
-
-// The share of each corner in a mixture; latent_plane.py has the same formula.
-function sharesAt(extent, [z1, z2]) {
-  return CORNERS.map(([, [x, y]]) => ((1 + (x * z1) / extent) * (1 + (y * z2) / extent)) / 4);
+// `count` points on the straight line from z to the end, both included.
+function walkOf(z, end, count) {
+  const at = (share) => z.map((value, i) => (share === 1 ? end[i] : value + (end[i] - value) * share));
+  return Array.from({ length: count }, (_, k) => at(k / (count - 1)));
 }
 
 const samePoint = (a, b) => a[0] === b[0] && a[1] === b[1];
-
-// The map: stored images side by side, as ink on the page, so that it can stay in the background.
-// latent_plane.py has the same tiles.
-function drawMap(ctx, { values, shape }, box, strength, theme) {
-  const [side, , rows, columns] = shape;
-  const width = side <= 25 ? 2 : 4;
-  const sheet = element("canvas", { width: columns, height: rows });
-  const brush = sheet.getContext("2d");
-  const pixels = brush.createImageData(columns, rows);
-  const ink = theme.ink.match(/\w\w/g).map((part) => parseInt(part, 16));
-  const tile = (box.width * width) / (side - 1);
-  ctx.imageSmoothingQuality = "high";
-  for (let i = width / 2; i < side; i += width) {
-    for (let j = width / 2; j < side; j += width) {
-      const from = (i * side + j) * rows * columns;
-      for (let k = 0; k < rows * columns; k++) {
-        pixels.data.set([...ink, strength * values[from + k]], 4 * k);
-      }
-      brush.putImageData(pixels, 0, 0);
-      const [left, top] = [(j - width / 2) / width, (side - 1 - i - width / 2) / width];
-      ctx.drawImage(sheet, box.x + left * tile, box.y + top * tile, tile, tile);
-    }
-  }
-}
 
 // ------------------------------------------------------------------------------ asking the kernel
 
 // What is shown and what is asked, once per model, shared by all its views.
 const deskOf = perModel((model) => {
   const { tell, listen } = listenersOf();
-  const desk = {};
+  const desk = { listen };
   // All points whose images are on the screen; with a walk, z is the first of them.
   desk.latents = () =>
-    model.get("walk") ? walkOf(model.get("z"), model.get("z_end")) : [model.get("z")];
+    model.get("walk") ? walkOf(model.get("z"), model.get("z_end"), model.get("n_walk")) : [model.get("z")];
   // The decoded image of a point, where the last answer holds it.
   let answer = null;
   desk.exactly = (z, size) => {
@@ -166,171 +87,247 @@ const deskOf = perModel((model) => {
       tell();
     }
   };
-  desk.listen = listen;
   // Whoever moved a point.
   for (const name of ["z", "z_end", "walk"]) model.on(`change:${name}`, desk.ask);
   return desk;
 });
 
-// ----------------------------------------------------------------------------------------- render
+// -------------------------------------------------------------------------------------- the state
 
-// Room around the plane for the numbers and names of the axes; where there are corners, for half a
-// handle.
-const ROOM_FOR_AXES = { left: 40, right: 8, top: 8, bottom: 40 };
-const ROOM_FOR_A_HANDLE = { left: 9, right: 9, top: 9, bottom: 9 };
-const CORNER_SIDE = 56; // the width of a corner's image, at most
+// The corners, in the order of their images: a name, and where each stands from -1 to 1.
+const CORNERS = [
+  ["top left", [-1, 1]], ["top right", [1, 1]], ["bottom left", [-1, -1]], ["bottom right", [1, -1]]
+];
 
-function render({ model, el }) {
+const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
+
+function stateOf(model) {
   const { grid, points, labels, corners } = unpack(model);
   const [, , rows, columns] = grid.shape;
   const size = rows * columns;
   const extent = model.get("extent");
-  const range = [-extent, extent, -extent, extent];
   const desk = deskOf(model);
-  const mixture = new Float32Array(size);
-  const room = corners ? ROOM_FOR_A_HANDLE : ROOM_FOR_AXES;
-  let box = { x: room.left, y: room.top, width: 0, height: 0 };
-
-  const inside = [];
-  const count = points ? points.shape[0] : 0;
-  for (let i = 0; i < count; i++) {
-    const [x, y] = points.values.subarray(2 * i, 2 * i + 2);
-    if (Math.max(Math.abs(x), Math.abs(y)) <= extent) inside.push({ x, y, label: labels?.values[i] });
-  }
-
-  // -------------------------------------------------------------------------------------- the plane
-
-  // What lies under the point is drawn once, until something of it changes.
-  const layer = document.createElement("canvas");
-  let drawn = "";
-  const drawLayer = (ratio, theme) => {
-    const [map, cloud] = [model.get("show_map"), model.get("show_points") && count > 0];
-    const wanted = [box.width, ratio, theme.dark, theme.font, map, cloud].join();
-    if (drawn === wanted) return;
-    drawn = wanted;
-    layer.width = layer.height = Math.ceil(box.width * ratio);
-    const ctx = layer.getContext("2d");
-    ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
-    const all = { x: 0, y: 0, width: box.width, height: box.height };
-    const to = plane(range, all);
-    drawPlane(ctx, all, theme);
-    if (map) drawMap(ctx, grid, all, cloud ? 0.3 : 0.85, theme);
-    if (!cloud) return;
-    const places = inside.map(({ x, y }) => [to.x(x), to.y(y)]);
-    if (labels) {
-      drawDigits(ctx, places, inside.map(({ label }) => label), theme);
-      return;
-    }
-    ctx.fillStyle = PALETTE.latent;
-    for (const [x, y] of places) ctx.fillRect(x - 1.5, y - 1.5, 3, 3);
-  };
-
-  const draw = (ctx, { ratio }, theme) => {
-    drawLayer(ratio, theme);
-    ctx.drawImage(layer, box.x, box.y, box.width, box.height);
-    const to = plane(range, box);
-    const [x, y] = [to.x(model.get("z")[0]), to.y(model.get("z")[1])];
-    // Where z stands on the axes. Between corners the lines go on: they cut the square into four
-    // rectangles, and the area of each is the share of the corner opposite to it.
-    ctx.strokeStyle = PALETTE.latent;
-    ctx.lineWidth = 1;
-    ctx.setLineDash([3, 4]);
-    ctx.beginPath();
-    ctx.moveTo(box.x, y);
-    ctx.lineTo(x, y);
-    ctx.lineTo(x, box.y + box.height);
-    if (corners) {
-      ctx.moveTo(box.x + box.width, y);
-      ctx.lineTo(x, y);
-      ctx.lineTo(x, box.y);
-    }
-    ctx.stroke();
-    ctx.setLineDash([]);
-    if (model.get("walk")) {
-      const path = walkOf(model.get("z"), model.get("z_end")).map((z) => [to.x(z[0]), to.y(z[1])]);
-      for (const [colour, width] of [[theme.plot, 5], [PALETTE.latent, 2]]) {
-        ctx.strokeStyle = ctx.fillStyle = colour;
-        ctx.lineWidth = width;
-        ctx.beginPath();
-        for (const [px, py] of path) ctx.lineTo(px, py);
-        ctx.stroke();
-        ctx.beginPath();
-        for (const [px, py] of path) {
-          ctx.moveTo(px, py);
-          ctx.arc(px, py, 2 + width / 2, 0, 2 * Math.PI);
-        }
-        ctx.fill();
-      }
-    }
-    if (corners) {
-      ctx.strokeStyle = theme.line;
-      ctx.lineWidth = 1;
-      ctx.strokeRect(box.x + 0.5, box.y + 0.5, box.width - 1, box.height - 1);
-    } else {
-      drawAxes(ctx, range, box, theme);
-      ctx.font = `600 12px ${theme.font}`;
-      ctx.fillStyle = theme.muted;
-      ctx.textAlign = "center";
-      ctx.fillText("z\u2081", box.x + box.width / 2, box.y + box.height + 30);
-      ctx.fillText("z\u2082", 9, box.y + box.height / 2);
-    }
-    for (const [name, node] of Object.entries(handles)) {
-      const [z1, z2] = model.get(name);
-      node.style.left = `${to.x(z1)}px`;
-      node.style.top = `${to.y(z2)}px`;
-    }
-  };
-  const layout = (width) => {
-    const side = Math.floor(width - room.left - room.right);
-    box = { x: room.left, y: room.top, width: side, height: side };
-    return side + room.top + room.bottom;
-  };
-
-  const view = outline({ model, el, layout, draw, maxWidth: 780 });
-  view.root.prepend(element("style", {}, STYLE));
-  const side = element("div", { class: "latent-side" });
-  const body = element("div", { class: "latent-body" });
-  view.root.insertBefore(body, view.stage);
-  body.append(view.stage, side);
-
-  // ------------------------------------------------------------------------------ pointer and keys
-
-  const handle = (kind, name) => {
-    const node = element("div", {
-      class: `latent-handle latent-${kind}`, role: "slider", tabindex: "0", "aria-label": name,
-      "aria-valuemin": String(-extent), "aria-valuemax": String(extent)
-    });
-    view.stage.append(node);
-    return node;
-  };
-  const handles = {
-    z: handle("z", corners ? "Point in the square" : "Point z"), z_end: handle("end", "End of the walk")
-  };
-
   const { change, send } = throttledChanges(model);
-  const moveTo = (name, z) =>
-    change({ [name]: z.map((value) => Math.max(-extent, Math.min(value, extent))) });
+  const mixture = new Float32Array(size);
+  const count = points ? points.shape[0] : 0;
+  const all = Array.from({ length: count }, (_, i) => ({
+    z: [...points.values.subarray(2 * i, 2 * i + 2)], label: labels?.values[i]
+  }));
+  const cloud = all.filter(({ z }) => Math.max(...z.map(Math.abs)) <= extent);
+  const nearly = corners ? "blended" : "mixed"; // what an image is that is not decoded
+  const state = { model, grid, corners, labels, rows, columns, size, extent, desk, send, count, cloud, nearly };
+  state.range = [-extent, extent, -extent, extent];
 
-  drag(view.canvas, {
-    focus: null, end: send,
+  const inSquare = (z) => z.map((value) => clamp((value / extent + 1) / 2, 0, 1));
+  state.shares = (z) => sharesAt(inSquare(z));
+  state.moveTo = (name, z) => change({ [name]: z.map((value) => clamp(value, -extent, extent)) });
+  // Paints the image of a point; whether it is the decoded one.
+  state.paint = (canvas, z) => {
+    const exact = desk.exactly(z, size);
+    paintGrey(canvas, exact || mixtureAt(grid, inSquare(z), mixture));
+    return Boolean(exact);
+  };
+  // A point in words.
+  state.written = (z) => corners
+    ? state.shares(z).map((share, k) => `${CORNERS[k][0]} ${percent(share)}`).join(", ")
+    : `(${z.map((value) => value.toFixed(2).replace("-", "\u2212")).join(", ")})`;
+  // Where the images come from.
+  state.message = (exact) => {
+    if (desk.line.late) return desk.line.late;
+    if (desk.failed()) return `decode failed: ${desk.failed()}`;
+    if (exact) return model.get("walk") ? "decoded at these points" : "decoded at this point";
+    return `${nearly} from stored points nearby${model.standIn ? `. ${NO_KERNEL}` : ""}`;
+  };
+  return state;
+}
+
+// -------------------------------------------------------------------------------------- the plane
+
+// The map: stored images side by side, as ink on the page, so that it can stay in the background.
+function drawMap(ctx, { values, shape }, tiles, box, strength, theme) {
+  const [side, , rows, columns] = shape;
+  const sheet = element("canvas", { width: columns, height: rows });
+  const brush = sheet.getContext("2d");
+  const pixels = brush.createImageData(columns, rows);
+  const ink = rgb(theme.ink);
+  const tile = box.width / tiles.length;
+  ctx.imageSmoothingQuality = "high";
+  tiles.forEach((i, up) => tiles.forEach((j, right) => {
+    const from = (i * side + j) * rows * columns;
+    for (let k = 0; k < rows * columns; k++) {
+      pixels.data.set([...ink, strength * values[from + k]], 4 * k);
+    }
+    brush.putImageData(pixels, 0, 0);
+    ctx.drawImage(sheet, box.x + right * tile, box.y + (tiles.length - 1 - up) * tile, tile, tile);
+  }));
+}
+
+function drawCloud(ctx, { cloud, labels }, map, theme) {
+  const places = cloud.map(({ z: [x, y] }) => [map.x(x), map.y(y)]);
+  if (labels) {
+    drawDigits(ctx, places, cloud.map(({ label }) => label), theme);
+    return;
+  }
+  ctx.fillStyle = PALETTE.latent;
+  for (const [x, y] of places) ctx.fillRect(x - 1.5, y - 1.5, 3, 3);
+}
+
+// Where z stands on the axes. Between corners the lines go on: they cut the square into four
+// rectangles, and the area of each is the share of the corner opposite to it.
+function drawCross(ctx, x, y, box, whole) {
+  ctx.strokeStyle = PALETTE.latent;
+  ctx.lineWidth = 1;
+  ctx.setLineDash([3, 4]);
+  ctx.beginPath();
+  segment(ctx, box.x, y, whole ? box.x + box.width : x, y);
+  segment(ctx, x, box.y + box.height, x, whole ? box.y : y);
+  ctx.stroke();
+  ctx.setLineDash([]);
+}
+
+function drawWalk(ctx, places, theme) {
+  for (const [colour, width] of [[theme.plot, 5], [PALETTE.latent, 2]]) {
+    ctx.strokeStyle = ctx.fillStyle = colour;
+    ctx.lineWidth = width;
+    trace(ctx, places);
+    ctx.stroke();
+    ctx.beginPath();
+    for (const [x, y] of places) {
+      ctx.moveTo(x, y);
+      ctx.arc(x, y, 2 + width / 2, 0, 2 * Math.PI);
+    }
+    ctx.fill();
+  }
+}
+
+function drawFrame(ctx, { corners, range }, box, theme) {
+  if (corners) {
+    ctx.strokeStyle = theme.line;
+    ctx.lineWidth = 1;
+    ctx.strokeRect(box.x + 0.5, box.y + 0.5, box.width - 1, box.height - 1);
+    return;
+  }
+  drawAxes(ctx, range, box, theme);
+  const font = `600 12px ${theme.font}`;
+  words(ctx, "z\u2081", box.x + box.width / 2, box.y + box.height + 30, theme.muted, font, "center");
+  words(ctx, "z\u2082", 9, box.y + box.height / 2, theme.muted, font, "center");
+}
+
+// The whole plane; what lies under the point stays as it is while the point moves.
+function planePicture(state) {
+  const { model, grid, range, count, corners, desk } = state;
+  const drawUnder = backdrop();
+  return (ctx, box, ratio, theme) => {
+    const map = plane(range, box);
+    const [mapped, clouded] = [model.get("show_map"), model.get("show_points") && count > 0];
+    drawUnder(ctx, ratio, [theme.dark, theme.font, mapped, clouded], (own) => {
+      drawPlane(own, box, theme);
+      if (mapped) drawMap(own, grid, model.get("tiles"), box, model.get("map_ink")[Number(clouded)], theme);
+      if (clouded) inside(own, box, () => drawCloud(own, state, map, theme));
+    });
+    const at = ([x, y]) => [map.x(x), map.y(y)];
+    drawCross(ctx, ...at(model.get("z")), box, corners);
+    if (model.get("walk")) drawWalk(ctx, desk.latents().map(at), theme);
+    drawFrame(ctx, state, box, theme);
+    return map;
+  };
+}
+
+// ---------------------------------------------------------------------------- around the picture
+
+const sheetOf = ({ rows, columns }, label) =>
+  element("canvas", { width: columns, height: rows, role: "img", "aria-label": label });
+
+// The image of z and where it comes from: beside the plane or, in a narrow page, small below it.
+function sideOf(state, view, body) {
+  const image = sheetOf(state, "The decoded image");
+  image.classList.add("latent-image");
+  const place = element("p", { class: "latent-place" });
+  const mark = element("p", { class: "latent-mark" });
+  const node = element("div", { class: "latent-side" }, image, element("div", {}, place, mark));
+  const arrange = new ResizeObserver(() => {
+    const narrow = body.clientWidth < 520;
+    node.classList.toggle("narrow", narrow);
+    const most = Math.min(narrow ? 0.55 * body.clientWidth : node.clientWidth, 300);
+    image.style.width = wholePixels(most, state.columns);
+  });
+  arrange.observe(body);
+  view.onStop(() => arrange.disconnect());
+  const tell = (z, exact) => {
+    say(place, state.corners ? "the mixture" : `z = ${state.written(z)}`);
+    say(mark, state.message(exact));
+    mark.classList.toggle("exact", exact);
+    mark.classList.toggle("failed", Boolean(!exact && state.desk.failed()));
+  };
+  return { node, image, tell };
+}
+
+const CORNER_SIDE = 56; // the width of a corner's image, at most
+
+// The plane between its corners: the image of each with its share beside it. Pressed, one brings the
+// point into its corner.
+function squareOf({ corners, rows, columns, size, extent, moveTo, shares }, stage) {
+  const said = CORNERS.map(() => element("span"));
+  const buttons = CORNERS.map(([name, corner], k) => {
+    const picture = greyCanvas(corners.values.subarray(k * size, (k + 1) * size), columns, rows, { "aria-hidden": "true" });
+    picture.style.width = wholePixels(CORNER_SIDE, columns);
+    const title = `Go to the image at the ${name}`;
+    const attributes = { type: "button", class: "latent-corner", title, "aria-label": title };
+    const node = element("button", attributes, picture, said[k]);
+    node.addEventListener("click", () => moveTo("z", corner.map((side) => side * extent)));
+    return node;
+  });
+  const pair = (from) => element("div", { class: "latent-corners" }, ...buttons.slice(from, from + 2));
+  const node = element("div", { class: "latent-square" }, pair(0), stage, pair(2));
+  return { node, tell: (z) => shares(z).forEach((share, k) => say(said[k], percent(share))) };
+}
+
+// The images of a walk.
+function stripOf(state) {
+  const { model, corners } = state;
+  const images = Array.from({ length: model.get("n_walk") }, (_, k) => sheetOf(state, `Image ${k + 1} of the walk`));
+  const ends = [corners ? "point \u25cf" : "z \u25cf", "equal steps on the straight line", "\u25c6 end"];
+  const node = element("div", { class: "latent-walk" },
+    element("div", { class: "latent-strip" }, ...images),
+    element("div", { class: "latent-ends" }, ...ends.map((end) => element("span", {}, end))));
+  return { node, images };
+}
+
+function howTo({ corners, count, cloud }) {
+  const outside = count - cloud.length;
+  const left = outside ? ` ${outside} of ${count} ${count === 1 ? "point" : "points"} lie outside the plane.` : "";
+  return "Drag the green point anywhere, or move it with the arrow keys (Shift: further)." +
+    `${corners ? " Press an image in a corner to go there." : ""}${left}`;
+}
+
+// ------------------------------------------------------------------------------- pointer and keys
+
+// The two ends of the walk. `seen()` is the map as last drawn.
+function handlesOf(state, view, seen) {
+  const { model, extent, corners, moveTo, send } = state;
+  const handleOf = (name, label, shape) => handle(view, label, {
+    shape, colour: PALETTE.latent, range: [-extent, extent], end: send,
     start: ([x, y]) => {
-      const to = plane(range, box);
-      const from = (name) => [to.x(model.get(name)[0]) - x, to.y(model.get(name)[1]) - y];
-      // The nearest handle within reach is taken where it is; else z comes to the pointer.
-      const near = Object.keys(handles)
-        .filter((name) => !handles[name].hidden && Math.hypot(...from(name)) < 14)
-        .sort((a, b) => Math.hypot(...from(a)) - Math.hypot(...from(b)));
-      const [name, by] = near.length ? [near[0], from(near[0])] : ["z", [0, 0]];
-      const move = ([px, py]) => moveTo(name, plane(range, box).toPlane(px + by[0], py + by[1]));
-      handles[name].focus({ preventScroll: true });
-      move([x, y]);
+      const [z1, z2] = model.get(name);
+      const [left, top] = [seen().x(z1) - x, seen().y(z2) - y]; // to the middle of the handle
+      return ([toX, toY]) => moveTo(name, seen().toPlane(toX + left, toY + top));
+    }
+  });
+  const handles = {
+    z: handleOf("z", corners ? "Point in the square" : "Point z", "round latent-z"),
+    z_end: handleOf("z_end", "End of the walk", "diamond latent-end")
+  };
+  drag(view.canvas, {
+    focus: handles.z.node, end: send,
+    start: (place) => {
+      const move = (to) => moveTo("z", seen().toPlane(...to));
+      move(place);
       return move;
     }
   });
-
-  const step = (right, up) => (event) => {
-    const name = event.target === handles.z_end ? "z_end" : "z";
-    const length = event.shiftKey ? 0.5 : 0.1;
+  const step = (right, up) => ({ target, shiftKey }) => {
+    const name = target === handles.z_end.node ? "z_end" : "z";
+    const length = shiftKey ? 0.5 : 0.1;
     const [z1, z2] = model.get(name);
     const tidied = (value) => Math.round(1e6 * value) / 1e6; // 0.1 + 0.2 is 0.3
     moveTo(name, [tidied(z1 + length * right), tidied(z2 + length * up)]);
@@ -338,130 +335,67 @@ function render({ model, el }) {
   onKeys(view, {
     ArrowLeft: step(-1, 0), ArrowRight: step(1, 0), ArrowUp: step(0, 1), ArrowDown: step(0, -1)
   });
+  return handles;
+}
 
-  // ---------------------------------------------------------------------------- beside the picture
+// -------------------------------------------------------------------------------------- the widget
 
-  const sheet = (more) => element("canvas", { width: columns, height: rows, role: "img", ...more });
-  const image = sheet({ class: "latent-image", "aria-label": "The decoded image" });
-  const place = element("p", { class: "latent-place" });
-  const mark = element("p", { class: "latent-mark" });
-  side.append(image, element("div", {}, place, mark));
-  // Beside the plane or, in a narrow page, small below it; all pixels equally large.
-  const arrange = new ResizeObserver(() => {
-    const narrow = body.clientWidth < 520;
-    side.classList.toggle("narrow", narrow);
-    const most = Math.min(narrow ? 0.55 * body.clientWidth : side.clientWidth, 300);
-    image.style.width = `${Math.max(1, Math.floor(most / columns)) * columns}px`;
-  });
-  arrange.observe(body);
-  view.onStop(() => arrange.disconnect());
+// Room around the plane for the numbers and names of the axes; where there are corners, for half a
+// handle.
+const ROOM_FOR_AXES = { left: 40, right: 8, top: 8, bottom: 40 };
+const ROOM_FOR_A_HANDLE = { left: 9, right: 9, top: 9, bottom: 9 };
 
-  // The corners' images stand above and below the plane, each with its share beside it; pressed, one
-  // brings the point into its corner.
-  const shares = [];
-  if (corners) {
-    const buttons = CORNERS.map(([name, [x, y]], k) => {
-      const picture = sheet({ "aria-hidden": "true" });
-      picture.style.width = `${Math.max(1, Math.floor(CORNER_SIDE / columns)) * columns}px`;
-      paintGrey(picture, corners.values.subarray(k * size, (k + 1) * size));
-      shares.push(element("span"));
-      const title = `Go to the image at the ${name}`;
-      const node = element("button", {
-        type: "button", class: "latent-corner", title, "aria-label": title
-      }, picture, shares[k]);
-      node.addEventListener("click", () => moveTo("z", [x * extent, y * extent]));
-      return node;
-    });
-    const square = element("div", { class: "latent-square" });
-    view.stage.replaceWith(square);
-    square.append(
-      element("div", { class: "latent-corners" }, ...buttons.slice(0, 2)), view.stage,
-      element("div", { class: "latent-corners" }, ...buttons.slice(2))
-    );
-  }
+function render({ model, el }) {
+  const state = stateOf(model);
+  const { desk, corners, labels, count, send } = state;
+  const picture = planePicture(state);
+  const room = corners ? ROOM_FOR_A_HANDLE : ROOM_FOR_AXES;
+  const sideFor = (width) => Math.floor(width - room.left - room.right);
+  let map = null; // as last drawn
 
-  const strip = Array.from({ length: N_WALK }, (_, k) => sheet({ "aria-label": `Image ${k + 1} of the walk` }));
-  const walk = element("div", { class: "latent-walk" },
-    element("div", { class: "latent-strip" }, ...strip),
-    element("div", { class: "latent-ends" },
-      element("span", {}, corners ? "point \u25cf" : "z \u25cf"),
-      element("span", {}, "equal steps on the straight line"),
-      element("span", {}, "\u25c6 end")));
-  body.after(walk);
-
-  const toggle = (name, label) => {
-    const node = element("button", { type: "button" }, label);
-    node.addEventListener("click", () => {
-      change({ [name]: !model.get(name) });
-      send();
-    });
-    return [name, node];
-  };
-  const toggles = [toggle("show_map", "Map"), toggle("walk", "Walk")];
-  if (count) toggles.splice(1, 0, toggle("show_points", labels ? "Digits" : "Points"));
-  view.controls.classList.add("latent-tools");
-  view.controls.append(...toggles.map(([, node]) => node));
-  const outside = count - inside.length;
-  const left = outside ? ` ${outside} of ${count} ${count === 1 ? "point" : "points"} lie outside the plane.` : "";
-  view.root.append(element("p", { class: "latent-hint" },
-    "Drag the green point anywhere, or move it with the arrow keys (Shift: further)." +
-    `${corners ? " Press an image in a corner to go there." : ""}${left}`));
-
-  // --------------------------------------------------------------------------------- what is shown
-
-  const say = (node, text) => {
-    if (node.textContent !== text) node.textContent = text;
-  };
-  const nearly = corners ? "blended" : "mixed"; // what an image is that is not decoded
-  const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
-  const written = (z) => corners
-    ? sharesAt(extent, z).map((share, k) => `${CORNERS[k][0]} ${percent(share)}`).join(", ")
-    : `(${z.map((value) => value.toFixed(2).replace("-", "\u2212")).join(", ")})`;
-  // Paints z's image; whether it is the decoded one.
-  const paintAt = (sheet, z) => {
-    const exact = desk.exactly(z, size);
-    paintGrey(sheet, exact || mixtureAt(grid, extent, z, mixture));
-    return Boolean(exact);
-  };
-  const message = (exact) => {
-    if (desk.line.late) return desk.line.late;
-    if (desk.failed()) return `decode failed: ${desk.failed()}`;
-    if (exact) return model.get("walk") ? "decoded at these points" : "decoded at this point";
-    return `${nearly} from stored points nearby${model.standIn ? `. ${NO_KERNEL}` : ""}`;
-  };
-
-  let painted = 0; // the next frame's painting
-  const paintAll = () => {
-    painted = 0;
-    const walking = model.get("walk");
-    const latents = desk.latents();
-    const flags = [paintAt(image, latents[0])];
-    if (walking) latents.forEach((z, k) => flags.push(paintAt(strip[k], z)));
-    const exact = flags.every(Boolean);
-    say(place, corners ? "the mixture" : `z = ${written(latents[0])}`);
-    if (corners) sharesAt(extent, latents[0]).forEach((share, k) => say(shares[k], percent(share)));
-    say(mark, message(exact));
-    mark.classList.toggle("exact", exact);
-    mark.classList.toggle("failed", Boolean(!exact && desk.failed()));
+  // Images and words; whether all that is shown is decoded.
+  const tell = () => {
+    const [walking, latents] = [model.get("walk"), desk.latents()];
+    const shown = [state.paint(side.image, latents[0])];
+    if (walking) latents.forEach((z, k) => shown.push(state.paint(strip.images[k], z)));
+    const exact = shown.every(Boolean);
+    side.tell(latents[0], exact);
+    square?.tell(latents[0]);
     view.root.setAttribute("aria-busy", String(Boolean(desk.line.waiting)));
-    walk.hidden = handles.z_end.hidden = !walking;
-    for (const [name, node] of Object.entries(handles)) {
+    strip.node.hidden = handles.z_end.node.hidden = !walking;
+    return exact;
+  };
+  const draw = (ctx, { width, ratio }, theme) => {
+    const box = { x: room.left, y: room.top, width: sideFor(width), height: sideFor(width) };
+    map = picture(ctx, box, ratio, theme);
+    const source = tell() ? "decoded" : state.nearly;
+    for (const [name, { stand }] of Object.entries(handles)) {
       const z = model.get(name);
-      node.setAttribute("aria-valuenow", z[0].toFixed(2));
-      node.setAttribute("aria-valuetext", `${written(z)}, ${exact ? "decoded" : nearly}`);
+      stand(map.x(z[0]), map.y(z[1]), z[0], `${state.written(z)}, ${source}`);
     }
-    for (const [name, node] of toggles) node.setAttribute("aria-pressed", String(model.get(name)));
   };
-  const show = () => {
-    if (!painted) painted = requestAnimationFrame(paintAll);
-    view.redraw();
-  };
-  view.onStop(desk.listen(show));
-  view.follow(["show_map", "show_points"], show);
-  view.onStop(() => cancelAnimationFrame(painted));
+  const layout = (width) => sideFor(width) + room.top + room.bottom;
+  const view = outline({ model, el, layout, draw, maxWidth: 780, style: STYLE });
+
+  const body = element("div", { class: "latent-body" });
+  const side = sideOf(state, view, body);
+  const square = corners ? squareOf(state, view.stage) : null;
+  const strip = stripOf(state);
+  body.append(square?.node || view.stage, side.node);
+  view.header.after(body, strip.node);
+  view.controls.replaceWith(row(
+    toggle(view, "show_map", "Map"),
+    ...(count ? [toggle(view, "show_points", labels ? "Digits" : "Points")] : []),
+    toggle(view, "walk", "Walk")
+  ));
+  view.root.append(hint(howTo(state)));
+  const handles = handlesOf(state, view, () => map);
+
+  view.onStop(desk.listen(view.redraw));
+  view.follow(["show_map", "show_points"], view.redraw);
   view.onStop(send);
   desk.ask();
-  paintAll();
+  tell();
   return view.stop;
 }
 

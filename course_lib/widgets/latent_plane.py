@@ -33,7 +33,8 @@ Decode = Callable[[torch.Tensor], np.ndarray | torch.Tensor]
 # among them for each of these.
 SIDES = (41, 37, 33, 29, 25, 23, 21, 19, 17, 15, 13, 11, 9)
 BATCH = 64  # latent points that are decoded at once
-N_WALK = 9  # images along a walk, its two ends included. latent_plane.js has the same number.
+MAP_INK = [0.85, 0.3]  # how strong the map is: alone, and under points
+N_WALK = 9  # images along a walk, its two ends included
 
 ALT = "A plane of latent points, and the image that a chosen point decodes to."
 ALT_CORNERS = "A square between four images, and the image that a chosen mixture decodes to."
@@ -86,7 +87,10 @@ class LatentPlane(CourseWidget):
     z = traitlets.List(traitlets.Float()).tag(sync=True, echo_update=False)
     z_end = traitlets.List(traitlets.Float()).tag(sync=True, echo_update=False)
     walk = traitlets.Bool(False).tag(sync=True)
+    n_walk = traitlets.Int(N_WALK, read_only=True).tag(sync=True)
     show_map = traitlets.Bool(True).tag(sync=True)
+    map_ink = traitlets.List(MAP_INK, read_only=True).tag(sync=True)
+    tiles = traitlets.List(traitlets.Int(), read_only=True).tag(sync=True)  # see `map_tiles`
     show_points = traitlets.Bool(True).tag(sync=True)
     # The last answer: {"sequence", "latents" [K, 2], "pixels" [K, H, W] as base64, "error"}. A view
     # shows it where it shows these very latents.
@@ -141,6 +145,7 @@ class LatentPlane(CourseWidget):
             z_end=[-v for v in start] if any(start) else [0.6 * self._extent, 0.4 * self._extent],
         )
         self.set_trait("extent", self._extent)
+        self.set_trait("tiles", list(map_tiles(side)))
         self._answer("", [start], first)
         self.on_msg(self._receive)
 
@@ -169,7 +174,7 @@ class LatentPlane(CourseWidget):
     @property
     def path(self) -> np.ndarray:
         """The latent points of the walk from z to its other end, float64 ``[9, 2]``."""
-        return np.linspace(self.z, self.z_end, N_WALK)
+        return np.linspace(self.z, self.z_end, self.n_walk)
 
     @property
     def error(self) -> str:
@@ -274,11 +279,10 @@ class LatentPlane(CourseWidget):
         if self.show_map:
             # As ink on paper: dark where an image is bright.
             grid = self.grid
-            tiles = map_tiles(len(grid))
-            rows = [np.hstack([grid[i, j] for j in tiles]) for i in reversed(tiles)]
-            faint = 0.3 if self.show_points and "points" in self.arrays else 0.85
+            rows = [np.hstack([grid[i, j] for j in self.tiles]) for i in reversed(self.tiles)]
+            strength = self.map_ink[self.show_points and "points" in self.arrays]
             whole = (-extent, extent, -extent, extent)
-            ax.imshow(faint * np.vstack(rows), cmap="gray_r", vmin=0, vmax=1, extent=whole)
+            ax.imshow(strength * np.vstack(rows), cmap="gray_r", vmin=0, vmax=1, extent=whole)
         if self.show_points and "points" in self.arrays:
             inside = np.abs(self.array("points")).max(1) <= extent
             points = self.array("points")[inside]
@@ -337,7 +341,7 @@ def map_tiles(side: int) -> range:
     """The stored images that make the map, as places along an axis.
 
     Each stands in the middle of its tile, and the tiles cover the plane: four to twelve of them
-    along an axis. latent_plane.js does the same.
+    along an axis.
     """
     width = 2 if side <= 25 else 4
     return range(width // 2, side, width)

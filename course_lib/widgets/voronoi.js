@@ -8,7 +8,7 @@ import { handle } from "./parts/handle.js";
 import { onKeys } from "./parts/keys.js";
 import { hint, legend, say } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
-import { clamp, dot, groundedWords, panel, segment, trace } from "./parts/panel.js";
+import { backdrop, clamp, dot, groundedWords, panel, segment, trace } from "./parts/panel.js";
 import { clockOf, playerBar } from "./parts/player.js";
 import STYLE from "./voronoi.css" with { type: "css" };
 
@@ -261,9 +261,8 @@ function drawCode(ctx, map, codes, k, used, radius, rim, theme) {
 
 // Cells, points and codes as a picture, which a drag leaves as it is.
 function backdropOf({ codes, outputs }, marks) {
-  const canvas = document.createElement("canvas");
+  const drawOnce = backdrop();
   const count = outputs.length / 2;
-  let paintedFor = "";
   let sheetFor = "";
   let dots = null;
   const drawPoints = (ctx, map, ratio, theme) => {
@@ -276,21 +275,12 @@ function backdropOf({ codes, outputs }, marks) {
       ctx.drawImage(sheet, columnOf(i), 0, cell, cell, x, y, side, side);
     }
   };
-  return (ctx, map, seen, ratio, theme) => {
-    const { width, height } = ctx.canvas;
-    const key = [seen.step, width, height, theme.dark].join();
-    if (key !== paintedFor) {
-      paintedFor = key;
-      Object.assign(canvas, { width, height }); // which also clears it
-      const own = canvas.getContext("2d");
-      own.scale(ratio, ratio);
-      drawCells(own, map, seen, theme);
-      drawPoints(own, map, ratio, theme);
-      const radius = codes.length > 64 ? 4 : 5;
-      seen.counts.forEach((used, k) => drawCode(own, map, codes, k, used, radius, theme.plot, theme));
-    }
-    ctx.drawImage(canvas, 0, 0, width / ratio, height / ratio);
-  };
+  return (ctx, map, seen, ratio, theme) => drawOnce(ctx, ratio, [seen.step, theme.dark], (own) => {
+    drawCells(own, map, seen, theme);
+    drawPoints(own, map, ratio, theme);
+    const radius = codes.length > 64 ? 4 : 5;
+    seen.counts.forEach((used, k) => drawCode(own, map, codes, k, used, radius, theme.plot, theme));
+  });
 }
 
 function drawTrail(ctx, map, trail, z) {

@@ -23,6 +23,25 @@ export function panel(ctx, extent, box, theme, paint) {
   return map;
 }
 
+// What lies under the things that move: `paint(own)` draws it once, until one of `facts` or the size of
+// the canvas is another.
+export function backdrop() {
+  const canvas = document.createElement("canvas");
+  let drawn = "";
+  return (ctx, ratio, facts, paint) => {
+    const { width, height } = ctx.canvas;
+    const wanted = [width, height, ratio, ...facts].join();
+    if (drawn !== wanted) {
+      drawn = wanted;
+      Object.assign(canvas, { width, height }); // which also clears it
+      const own = canvas.getContext("2d");
+      own.scale(ratio, ratio);
+      paint(own);
+    }
+    ctx.drawImage(canvas, 0, 0, width / ratio, height / ratio);
+  };
+}
+
 // Words, no wider than `most`.
 export function words(ctx, text, x, y, colour, font, align = "left", baseline = "middle", most = undefined) {
   ctx.font = font;
@@ -30,6 +49,17 @@ export function words(ctx, text, x, y, colour, font, align = "left", baseline = 
   ctx.textAlign = align;
   ctx.textBaseline = baseline;
   ctx.fillText(text, x, y, most);
+}
+
+// The names of both axes: below the plot, and upright at `left` beside it.
+export function axisNames(ctx, box, across, up, left, theme) {
+  const font = `12px ${theme.font}`;
+  words(ctx, across, box.x + box.width / 2, box.y + box.height + 30, theme.muted, font, "center");
+  ctx.save();
+  ctx.translate(left, box.y + box.height / 2);
+  ctx.rotate(-Math.PI / 2);
+  words(ctx, up, 0, 0, theme.muted, font, "center", "middle", box.height + 20);
+  ctx.restore();
 }
 
 // Words on a ground of their own, inside the box, so that nothing behind crosses them out.

@@ -39,6 +39,9 @@ export function paintGrey(canvas, levels) {
   ctx.putImageData(pixels, 0, 0);
 }
 
+// A width in CSS for an image of so many pixels, at most `most` and all of them equally large.
+export const wholePixels = (most, pixels) => `${Math.max(1, Math.floor(most / pixels)) * pixels}px`;
+
 // The k-th of the images that stand one below the other on a sheet, with its frame.
 export function drawTile(ctx, sheet, k, [rows, columns], { x, y, width, height }, frame = "") {
   ctx.imageSmoothingEnabled = false; // pixels are what there is, so show them as pixels
