@@ -9,15 +9,14 @@ from matplotlib.figure import Figure
 
 from course_lib.checks import check_int
 from course_lib.widgets.base import CourseWidget, png, to_array, to_bytes, to_images
-from course_lib.widgets.palette import PALETTE, colour_map
+from course_lib.widgets.palette import PALETTE, THEMES, colour_map
 
 __all__ = ["Interpolation"]
 
 Array = np.ndarray | torch.Tensor
 
-# Of the ways in their order; interpolation.js has the same.
-ROLES = ("latent", "error", "data", "model")
-DASHES = ("-", "--", ":", "-.")
+# Of the ways in their order: the role that colours the line; dashes and gaps in widths of the line.
+LOOKS = (("latent", ()), ("error", (3, 2)), ("data", (1, 1.5)), ("model", (4, 1.5, 1, 1.5)))
 
 
 class Interpolation(CourseWidget):
@@ -52,6 +51,7 @@ class Interpolation(CourseWidget):
     w = traitlets.Float(0.5).tag(sync=True, echo_update=False)
     pair = traitlets.Int(0).tag(sync=True, echo_update=False)
     names = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    looks = traitlets.List(traitlets.List(), read_only=True).tag(sync=True)
     norm_label = traitlets.Unicode().tag(sync=True)
     typical = traitlets.List(traitlets.Float()).tag(sync=True)
 
@@ -84,6 +84,7 @@ class Interpolation(CourseWidget):
             norm_label=norm_label,
             typical=[] if typical is None else _typical(typical),
         )
+        self.set_trait("looks", [[role, list(dashes)] for role, dashes in LOOKS[: len(names)]])
 
     # ---------------------------------------------------------------------------------------- state
 
@@ -124,21 +125,23 @@ class Interpolation(CourseWidget):
         figure = Figure(figsize=(6.4, ways * strip + 1.75))
         total = figure.get_figheight()
         left, right = 0.7 / 6.4, 6.3 / 6.4
-        for n, name in enumerate(self.names):
+        colours = [PALETTE[role] for role, _ in self.looks]
+        for n, (name, (role, _)) in enumerate(zip(self.names, self.looks, strict=True)):
             box = [left, 1 - (n + 1) * strip / total, right - left, (strip - 0.25) / total]
             ax = figure.add_axes(box)
             ax.imshow(np.hstack(images[n]), cmap=colour_map("grey"), vmin=0, vmax=1, aspect="auto")
             for k in range(1, count):
                 ax.axvline(k * width - 0.5, color="white", lw=1.5)
             edges = np.array([self.position, self.position + 1]) * width - 0.5
-            ax.axvspan(*edges, fill=False, edgecolor=PALETTE[ROLES[n]], lw=2)
-            ax.set_title(name, fontsize=8, loc="left", pad=3, color=PALETTE[ROLES[n]])
+            ax.axvspan(*edges, fill=False, edgecolor=colours[n], lw=2)
+            dark = THEMES["light"]["words"][role]  # the still picture is on white
+            ax.set_title(name, fontsize=8, loc="left", pad=3, color=dark)
             ax.axis("off")
         ax = figure.add_axes([left, 0.42 / total, right - left, 1.2 / total])
         if self.typical:
             ax.axhspan(*self.typical, color=PALETTE["noise"], alpha=0.3, lw=0)
-        for n in range(ways):
-            look = {"color": PALETTE[ROLES[n]], "ls": DASHES[n], "marker": ".", "ms": 4, "lw": 1.3}
+        for n, (_, dashes) in enumerate(self.looks):
+            look = {"color": colours[n], "ls": (0, dashes), "marker": ".", "ms": 4, "lw": 1.3}
             ax.plot(np.linspace(0, 1, count), norms[n], **look)
         half = 0.5 / (count - 1)
         ax.set(xlim=(-half, 1 + half))
@@ -147,7 +150,7 @@ class Interpolation(CourseWidget):
         ax.set_xlabel(f"w{band}", fontsize=7, labelpad=1)
         ax.set_ylabel(self.norm_label, fontsize=7)
         ax.tick_params(labelsize=6, length=2)
-        return png(figure)
+        return png(figure, colours=256)
 
 
 # --------------------------------------------------------------------------------------- arguments
@@ -155,9 +158,9 @@ class Interpolation(CourseWidget):
 
 def _named(name: str, values: object) -> dict:
     """``values`` as a dict of one to four arrays, by non-empty strings."""
-    if not isinstance(values, Mapping) or not 1 <= len(values) <= len(ROLES):
+    if not isinstance(values, Mapping) or not 1 <= len(values) <= len(LOOKS):
         got = f"{len(values)}" if isinstance(values, Mapping) else f"{values!r}"
-        raise ValueError(f"{name} must be a dict of 1 to {len(ROLES)} named arrays, got {got}")
+        raise ValueError(f"{name} must be a dict of 1 to {len(LOOKS)} named arrays, got {got}")
     for key in values:
         if not isinstance(key, str) or not key:
             raise ValueError(f"the names in {name} must be strings, not empty, got {key!r}")

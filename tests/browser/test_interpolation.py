@@ -111,7 +111,7 @@ def go(widget: Locator, k: int, row: str) -> None:
 def check(widget: Locator, twin: Interpolation) -> None:
     """The widget shows what its twin says: large images, captions, strips, curves and w."""
     k = twin.position
-    expect(handle(widget)).to_have_attribute("aria-valuenow", f"{twin.w:g}")
+    expect(handle(widget)).to_have_attribute("aria-valuenow", f"{twin.w:.2f}")
     expect(widget.locator(".cw-note")).to_have_text(f"w = {twin.w:.2f}")
     widget.evaluate(
         "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
