@@ -5,15 +5,15 @@ import { PALETTE } from "./parts/colours.js";
 import { unpack } from "./parts/data.js";
 import { drag } from "./parts/drag.js";
 import { onKeys } from "./parts/keys.js";
-import { spoken } from "./parts/notes.js";
+import { hint, legend, say, spoken, takesKeys } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
-import { playerBar } from "./parts/player.js";
+import { clamp, segment, trace } from "./parts/panel.js";
+import { clockOf, playerBar } from "./parts/player.js";
 import STYLE from "./receptive_field.css" with { type: "css" };
 
-// What a pixel is to the chosen one. receptive_field.py has the same numbers.
-const [AFTER, SEEN, FRESH, BLIND, LEAK, UNMEASURED] = [0, 1, 2, 3, 4, 5];
+// -------------------------------------------------------------------------------- the mathematics
 
-// The states of all pixels of an image, row by row: the field moved to the chosen pixel, cropped.
+// What all pixels of an image are to the chosen one, row by row: the field moved to it, cropped.
 function statesOf({ values, shape }, variant, layer, row, column, [rows, columns]) {
   const [, layers, height, width] = shape;
   const at = (l, i, j) => values[((variant * layers + l) * height + i) * width + j] > 0.5;
@@ -21,12 +21,12 @@ function statesOf({ values, shape }, variant, layer, row, column, [rows, columns
   for (let i = 0; i < rows; i++) {
     for (let j = 0; j < columns; j++) {
       const [y, x] = [i - row + (height >> 1), j - column + (width >> 1)];
-      const inside = y >= 0 && y < height && x >= 0 && x < width;
-      const seen = inside && at(layer, y, x);
-      if (i * columns + j >= row * columns + column) states.push(seen ? LEAK : AFTER);
-      else if (!inside) states.push(UNMEASURED);
-      else if (!seen) states.push(BLIND);
-      else states.push(layer > 0 && at(layer - 1, y, x) ? SEEN : FRESH);
+      const measured = y >= 0 && y < height && x >= 0 && x < width;
+      const seen = measured && at(layer, y, x);
+      if (i * columns + j >= row * columns + column) states.push(seen ? "leak" : "after");
+      else if (!measured) states.push("unmeasured");
+      else if (!seen) states.push("blind");
+      else states.push(layer > 0 && at(layer - 1, y, x) ? "seen" : "fresh");
     }
   }
   return states;
@@ -34,46 +34,50 @@ function statesOf({ values, shape }, variant, layer, row, column, [rows, columns
 
 function sentenceOf(states, layer, before) {
   const count = (...wanted) => states.filter((state) => wanted.includes(state)).length;
-  const blind = count(BLIND);
-  let said = `Layer ${layer + 1}: sees ${count(SEEN, FRESH)} of the ${before} ` +
-    `${before === 1 ? "pixel" : "pixels"} before it; blind: ${blind}.`;
-  const [unmeasured, leaks] = [count(UNMEASURED), count(LEAK)];
+  let said = `Layer ${layer + 1}: sees ${count("seen", "fresh")} of the ${before} ` +
+    `${before === 1 ? "pixel" : "pixels"} before it; blind: ${count("blind")}.`;
+  const [unmeasured, leaks] = [count("unmeasured"), count("leak")];
   if (unmeasured) said += ` Too far to be measured: ${unmeasured}.`;
   if (leaks) said += ` Seen against the order: ${leaks}.`;
   return said;
 }
 
-// --------------------------------------------------------------------------------------- the look
+function stateOf(model) {
+  const { fields } = unpack(model);
+  const [variants, layers, height, width] = fields.shape;
+  const size = model.get("size");
+  const [rows, columns] = size;
+  const clock = clockOf(model);
+  const { change, send } = throttledChanges(model);
+  const chosen = () => [model.get("row"), model.get("column")];
+  const layer = () => clamp(Math.floor(clock.shown() + 0.5), 0, layers - 1);
+  const states = (variant) => statesOf(fields, variant, layer(), ...chosen(), size);
+  return {
+    variants, rows, columns, chosen, states, send, names: model.get("names"),
+    sentence: (seen) => sentenceOf(seen, layer(), chosen()[0] * columns + chosen()[1]),
+    moveTo: (row, column) => change({ row: clamp(row, 0, rows - 1), column: clamp(column, 0, columns - 1) }),
+    // Whether some pixel may be too far away to have been measured, and whether some field holds its
+    // own centre or what comes after it.
+    open: 2 * rows - 1 > height || 2 * columns - 1 > width,
+    leaks: fields.values.some((value, k) => value > 0.5 && 2 * (k % (height * width)) >= height * width - 1)
+  };
+}
 
-const HATCH = `repeating-linear-gradient(-45deg, ${PALETTE.error} 0 1.5px, transparent 1.5px 5px)`;
+// ------------------------------------------------------------------------------------ the picture
 
-// The key: a state, its name and its background.
-const KEY = [
-  [null, "the pixel", PALETTE.model],
-  [FRESH, "seen, new in this layer", PALETTE.data],
-  [SEEN, "seen by earlier layers, too", `${PALETTE.data}66`],
-  [BLIND, "before it, but not seen", HATCH],
-  [UNMEASURED, "before it, not measured", `radial-gradient(circle, ${PALETTE.noise} 2px, transparent 2.5px)`],
-  [LEAK, "seen, but not before it", PALETTE.error],
-  [AFTER, "after it", "transparent"]
-];
+const FILLS = { seen: [PALETTE.data, 0.4], fresh: [PALETTE.data, 1], leak: [PALETTE.error, 1] };
 
-function drawImage(ctx, states, [row, column], [rows, columns], { x, y, cell }, theme) {
-  const [width, height] = [columns * cell, rows * cell];
+function drawStates(ctx, states, columns, width, height, { x, y, cell }) {
   const hatch = new Path2D();
-  ctx.fillStyle = theme.plot;
-  ctx.fillRect(x, y, width, height);
   states.forEach((state, k) => {
-    const [i, j] = [Math.floor(k / columns), k % columns];
-    const [left, top] = [x + j * cell, y + i * cell];
-    if (state === SEEN || state === FRESH || state === LEAK) {
-      ctx.globalAlpha = state === SEEN ? 0.4 : 1;
-      ctx.fillStyle = state === LEAK ? PALETTE.error : PALETTE.data;
+    const [left, top] = [x + (k % columns) * cell, y + Math.floor(k / columns) * cell];
+    if (state in FILLS) {
+      [ctx.fillStyle, ctx.globalAlpha] = FILLS[state];
       ctx.fillRect(left, top, cell, cell);
       ctx.globalAlpha = 1;
-    } else if (state === BLIND) {
+    } else if (state === "blind") {
       hatch.rect(left, top, cell, cell);
-    } else if (state === UNMEASURED) {
+    } else if (state === "unmeasured") {
       ctx.fillStyle = PALETTE.noise;
       ctx.beginPath();
       ctx.arc(left + cell / 2, top + cell / 2, Math.min(2, cell / 6), 0, 2 * Math.PI);
@@ -89,130 +93,114 @@ function drawImage(ctx, states, [row, column], [rows, columns], { x, y, cell }, 
   ctx.strokeStyle = PALETTE.error;
   ctx.lineWidth = 1.5;
   ctx.beginPath();
-  for (let k = -height; k < width; k += 6) {
-    ctx.moveTo(x + k, y + height);
-    ctx.lineTo(x + k + height, y);
-  }
+  for (let k = -height; k < width; k += 6) segment(ctx, x + k, y + height, x + k + height, y);
   ctx.stroke();
   ctx.restore();
+}
 
+function drawImage(ctx, states, [row, column], { rows, columns }, box, theme) {
+  const { x, y, cell } = box;
+  const [width, height] = [columns * cell, rows * cell];
+  ctx.fillStyle = theme.plot;
+  ctx.fillRect(x, y, width, height);
+  drawStates(ctx, states, columns, width, height, box);
   ctx.strokeStyle = theme.line;
   ctx.lineWidth = 1;
   ctx.beginPath();
-  for (let k = 0; k <= columns; k++) {
-    ctx.moveTo(x + k * cell + 0.5, y);
-    ctx.lineTo(x + k * cell + 0.5, y + height + 1);
-  }
-  for (let k = 0; k <= rows; k++) {
-    ctx.moveTo(x, y + k * cell + 0.5);
-    ctx.lineTo(x + width, y + k * cell + 0.5);
-  }
+  for (let k = 0; k <= columns; k++) segment(ctx, x + k * cell + 0.5, y, x + k * cell + 0.5, y + height + 1);
+  for (let k = 0; k <= rows; k++) segment(ctx, x, y + k * cell + 0.5, x + width, y + k * cell + 0.5);
   ctx.stroke();
   // Between what comes before the pixel and what comes after it.
   const [px, py] = [x + column * cell, y + row * cell];
   ctx.strokeStyle = theme.ink;
   ctx.lineWidth = 2;
   ctx.lineJoin = "miter";
-  ctx.beginPath();
-  ctx.moveTo(x, py + cell);
-  ctx.lineTo(px, py + cell);
-  ctx.lineTo(px, py);
-  ctx.lineTo(x + width, py);
+  trace(ctx, [[x, py + cell], [px, py + cell], [px, py], [x + width, py]]);
   ctx.stroke();
   ctx.fillStyle = PALETTE.model;
   ctx.fillRect(px, py, cell, cell);
-  const own = states[row * columns + column] === LEAK;
+  const own = states[row * columns + column] === "leak";
   ctx.strokeStyle = own ? PALETTE.error : theme.ink;
   ctx.lineWidth = own ? 4 : 2;
   ctx.strokeRect(px, py, cell, cell);
 }
 
-// -------------------------------------------------------------------------------------- the widget
-
-function render({ model, el }) {
-  const { fields } = unpack(model);
-  const [variants, layers] = fields.shape;
-  const size = model.get("size");
-  const [rows, columns] = size;
-  const names = model.get("names");
-  // Whether some pixel may be too far away to have been measured, and whether some field holds its
-  // own centre or what comes after it.
-  const [height, width] = fields.shape.slice(2);
-  const open = 2 * rows - 1 > height || 2 * columns - 1 > width;
-  const leaks = fields.values.some((value, k) => value > 0.5 && 2 * (k % (height * width)) >= height * width - 1);
-  let boxes = []; // of the images, as last laid out
-  let clock = null;
-
-  const { change, send } = throttledChanges(model);
-  const moveTo = (row, column) => {
-    const clamped = [[row, rows], [column, columns]].map(([v, n]) => Math.max(0, Math.min(n - 1, v)));
-    change({ row: clamped[0], column: clamped[1] });
-  };
-  const layerShown = () => Math.max(0, Math.min(layers - 1, Math.floor(clock.shown() + 0.5)));
-  const chosen = () => [model.get("row"), model.get("column")];
-
-  const panels = names.map((name) => ({
-    name: element("div", { class: "field-name" }, name),
-    said: element("div", { class: "field-said" })
+// The images side by side, their names above and what is seen below. Words wrap, and the room they
+// get is that of the longest sentence, so that nothing moves and nothing is cut off.
+//
+// `layout(space)` returns the height of all and where the images are.
+function captionsOf({ variants, names, rows, columns, open, leaks }) {
+  const captions = names.map((name) => ({
+    name: element("div", { class: "field-name" }, name), said: element("div", { class: "field-said" })
   }));
-
-  // The images side by side, their names above and what is seen below. Words wrap, and the room
-  // they get is that of the longest sentence, so that nothing moves and nothing is cut off.
+  const longest = "Layer 20: sees 200 of the 200 pixels before it; blind: 200." +
+    (open ? " Too far to be measured: 200." : "") + (leaks ? " Seen against the order: 200." : "");
   const layout = (space) => {
     const gap = 24;
-    const across = Math.max(1, Math.min(variants, Math.floor((space + gap) / (200 + gap))));
+    const across = clamp(Math.floor((space + gap) / (200 + gap)), 1, variants);
     const room = Math.floor((space - gap * (across - 1)) / across);
     const cell = Math.floor(Math.min((room - 4) / columns, 38, Math.max(8, 380 / rows)));
     const heights = { name: 0, said: 0 };
-    for (const panel of panels) {
-      const before = panel.said.textContent;
-      panel.said.textContent = "Layer 20: sees 200 of the 200 pixels before it; blind: 200." +
-        (open ? " Too far to be measured: 200." : "") + (leaks ? " Seen against the order: 200." : "");
+    for (const caption of captions) {
+      const before = caption.said.textContent;
+      caption.said.textContent = longest;
       for (const kind of ["name", "said"]) {
-        panel[kind].style.width = `${room - 4}px`;
-        heights[kind] = Math.max(heights[kind], panel[kind].offsetHeight);
+        caption[kind].style.width = `${room - 4}px`;
+        heights[kind] = Math.max(heights[kind], caption[kind].offsetHeight);
       }
-      panel.said.textContent = before;
+      caption.said.textContent = before;
     }
     const pitch = heights.name + 6 + rows * cell + 8 + heights.said + 12;
-    boxes = panels.map((panel, k) => {
+    const boxes = captions.map(({ name, said }, k) => {
       const box = { x: (k % across) * (room + gap) + 2, y: Math.floor(k / across) * pitch + heights.name + 6, cell };
-      Object.assign(panel.name.style, { left: `${box.x}px`, top: `${box.y - 6 - heights.name}px` });
-      Object.assign(panel.said.style, { left: `${box.x}px`, top: `${box.y + rows * cell + 8}px` });
+      Object.assign(name.style, { left: `${box.x}px`, top: `${box.y - 6 - heights.name}px` });
+      Object.assign(said.style, { left: `${box.x}px`, top: `${box.y + rows * cell + 8}px` });
       return box;
     });
-    return Math.ceil(variants / across) * pitch - 12;
+    return { total: Math.ceil(variants / across) * pitch - 12, boxes };
   };
+  return { captions, layout };
+}
 
-  const draw = (ctx, _, theme) => {
-    const [row, column] = chosen();
-    const layer = layerShown();
-    panels.forEach(({ said }, v) => {
-      const states = statesOf(fields, v, layer, row, column, size);
-      drawImage(ctx, states, [row, column], size, boxes[v], theme);
-      const words = sentenceOf(states, layer, row * columns + column);
-      if (said.textContent !== words) said.textContent = words;
-    });
+// The key; what should not be is explained only where it can be.
+function keyOf({ open, leaks }) {
+  const entries = [
+    ["pixel", "the pixel"],
+    ["fresh", "seen, new in this layer"],
+    ["seen", "seen by earlier layers, too"],
+    ["blind", "before it, but not seen"],
+    ...(open ? [["unmeasured", "before it, not measured"]] : []),
+    ...(leaks ? [["leak", "seen, but not before it"]] : []),
+    ["after", "after it"]
+  ];
+  return legend(entries.map(([state, meaning]) => [element("i", { class: `field-mark ${state}` }), meaning]));
+}
+
+// -------------------------------------------------------------------------------------- the widget
+
+function render({ model, el }) {
+  const state = stateOf(model);
+  const { variants, rows, columns, names, chosen, states, sentence, moveTo, send } = state;
+  const { captions, layout: layOut } = captionsOf(state);
+  let boxes = []; // of the images, as last laid out
+
+  const layout = (space) => {
+    const laid = layOut(space);
+    boxes = laid.boxes;
+    return laid.total;
   };
-
-  const view = outline({
-    model, el, style: STYLE, draw, layout, maxWidth: Math.max(440, Math.min(980, variants * (38 * columns + 60) + 40))
+  const draw = (ctx, _, theme) => captions.forEach(({ said }, v) => {
+    const seen = states(v);
+    drawImage(ctx, seen, chosen(), state, boxes[v], theme);
+    say(said, sentence(seen));
   });
-  view.root.classList.add("field-widget");
+  const maxWidth = clamp(variants * (38 * columns + 60) + 40, 440, 980);
+  const view = outline({ model, el, layout, draw, maxWidth, style: STYLE, name: "field-widget" });
   // They stand in the page before the first layout, which comes with the next frame, measures them.
-  view.stage.append(...panels.flatMap(({ name, said }) => [name, said]));
-
-  // ------------------------------------------------------------------------------ pointer and keys
-
-  const { canvas } = view;
-  canvas.classList.add("field-canvas");
-  canvas.tabIndex = 0;
-  canvas.setAttribute("role", "application");
-  canvas.setAttribute("aria-label", `${model.get("alt")} Arrow keys move the pixel.`);
-  const speak = spoken(view);
+  view.stage.append(...captions.flatMap(({ name, said }) => [name, said]));
 
   const pixel = ([px, py], { x, y, cell }) => [Math.floor((py - y) / cell), Math.floor((px - x) / cell)];
-  drag(canvas, {
+  drag(view.canvas, {
     end: send,
     start: (place) => {
       const box = boxes.find((one) => {
@@ -220,40 +208,29 @@ function render({ model, el }) {
         return row >= 0 && row < rows && column >= 0 && column < columns;
       });
       if (!box) return null;
-      moveTo(...pixel(place, box));
-      return (to) => moveTo(...pixel(to, box));
+      const move = (to) => moveTo(...pixel(to, box));
+      move(place);
+      return move;
     }
   });
+  takesKeys(view.canvas, model.get("alt"), "Arrow keys move the pixel.");
+  const speak = spoken(view);
   const step = (down, right) => () => {
+    moveTo(chosen()[0] + down, chosen()[1] + right);
+    const said = names.map((name, v) => `${name}: ${sentence(states(v))}`);
     const [row, column] = chosen();
-    moveTo(row + down, column + right);
-    const [newRow, newColumn] = chosen();
-    const said = names.map((name, v) => {
-      const states = statesOf(fields, v, layerShown(), newRow, newColumn, size);
-      return `${name}: ${sentenceOf(states, layerShown(), newRow * columns + newColumn)}`;
-    });
-    speak(`Row ${newRow + 1}, column ${newColumn + 1}. ${said.join(" ")}`);
+    speak(`Row ${row + 1}, column ${column + 1}. ${said.join(" ")}`);
   };
   onKeys(view, {
     ArrowUp: step(-1, 0), ArrowDown: step(1, 0), ArrowLeft: step(0, -1), ArrowRight: step(0, 1)
-  }, canvas);
+  }, view.canvas);
 
-  // ---------------------------------------------------------------------------------- what is below
-
-  const key = element("div", { class: "field-key" });
-  for (const [state, name, background] of KEY) {
-    // What should not be is explained only where it can be.
-    if ((state === UNMEASURED && !open) || (state === LEAK && !leaks)) continue;
-    key.append(element("span", {}, element("i", { style: `background: ${background}` }), name));
-  }
-  view.root.insertBefore(key, view.controls);
-  view.root.append(element("p", { class: "field-hint" },
+  view.controls.before(keyOf(state));
+  view.root.append(hint(
     "Click or drag in an image to move the pixel, or go there with Tab and use the arrow keys. " +
     "Space plays; \u2190 \u2192 on the bar go through the layers."));
-
-  clock = playerBar(view, model);
-  const redraw = () => view.redraw();
-  view.follow(["row", "column"], redraw);
+  playerBar(view, model);
+  view.follow(["row", "column"], view.redraw);
   view.onStop(send);
   return view.stop;
 }

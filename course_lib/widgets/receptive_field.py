@@ -20,8 +20,9 @@ __all__ = ["ReceptiveField"]
 MOST_PIXELS = 32  # of height and width: smaller cells cannot be told apart
 MOST_VARIANTS = 4
 
-# What a pixel is to the chosen one. receptive_field.js has the same numbers.
-AFTER, SEEN, FRESH, BLIND, LEAK, UNMEASURED = range(6)
+# What a pixel is to the chosen one.
+STATES = ("after", "seen", "fresh", "blind", "leak", "unmeasured")
+AFTER, SEEN, FRESH, BLIND, LEAK, UNMEASURED = STATES
 
 Fields = Sequence[np.ndarray | torch.Tensor] | np.ndarray | torch.Tensor
 
@@ -118,7 +119,7 @@ class ReceptiveField(PlayerWidget):
         return [self._count(self._states(v, self.layer)) for v in range(len(self.names))]
 
     def _count(self, states: np.ndarray) -> dict[str, int]:
-        count = {code: int((states == code).sum()) for code in range(6)}
+        count = {state: int((states == state).sum()) for state in STATES}
         return {
             "before": self.row * self.size[1] + self.column,
             "seen": count[SEEN] + count[FRESH],
@@ -128,7 +129,7 @@ class ReceptiveField(PlayerWidget):
         }
 
     def _states(self, variant: int, layer: int) -> np.ndarray:
-        """What each pixel of the image is to the chosen one, [h, w] of the codes above."""
+        """What each pixel of the image is to the chosen one: ``[h, w]`` of ``STATES``."""
         fields = self.array("fields")[variant] > 0.5
         height, width = fields.shape[1:]
         # Where each pixel stands in the field, whose centre is the chosen pixel.
@@ -170,7 +171,7 @@ class ReceptiveField(PlayerWidget):
             row[0].set_ylabel(textwrap.fill(self.names[v], 22), fontsize=7)
         return png(figure)
 
-    def _look(self, state: int, row: int, column: int) -> dict[str, object]:
+    def _look(self, state: str, row: int, column: int) -> dict[str, object]:
         """How a pixel is drawn in the still picture."""
         look: dict[str, object] = {"edgecolor": LINE, "lw": 0.5, "facecolor": "white"}
         faces = {

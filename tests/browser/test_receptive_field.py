@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from course_lib.widgets import PALETTE, ReceptiveField
-from course_lib.widgets.receptive_field import AFTER, BLIND, FRESH, SEEN
+from course_lib.widgets.receptive_field import AFTER, BLIND, FRESH, LEAK, SEEN, UNMEASURED
 from tests.browser.gallery import GALLERY, in_python
 from tests.browser.harness import (
     DRAG_IN_CIRCLES,
@@ -161,15 +161,15 @@ def test_javascript_shifts_and_crops_as_python_does(module: Page, size: tuple[in
                 states = widget._states(v, layer)
                 np.testing.assert_array_equal(np.reshape(variants[v][layer], size), states)
                 seen |= set(states.ravel().tolist())
-    assert {0, 1, 2, 3, 4} <= seen
+    assert {AFTER, SEEN, FRESH, BLIND, LEAK} <= seen
 
 
 def test_the_sentence_names_what_is_open_and_what_leaks(module: Page) -> None:
     say = "([states, layer, before]) => parts.sentenceOf(states, layer, before)"
-    assert module.evaluate(say, [[1, 2, 3, 5, 5, 0], 2, 5]) == (
+    assert module.evaluate(say, [[SEEN, FRESH, BLIND, UNMEASURED, UNMEASURED, AFTER], 2, 5]) == (
         "Layer 3: sees 2 of the 5 pixels before it; blind: 1. Too far to be measured: 2."
     )
-    assert module.evaluate(say, [[2, 4, 0, 0], 0, 1]) == (
+    assert module.evaluate(say, [[FRESH, LEAK, AFTER, AFTER], 0, 1]) == (
         "Layer 1: sees 1 of the 1 pixel before it; blind: 0. Seen against the order: 1."
     )
 
