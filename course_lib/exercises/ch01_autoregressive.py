@@ -895,8 +895,68 @@ class _Conditionals:
             return self.model.logits(x).sigmoid()
 
 
-# Of the models' distributions: far enough from each other for 4000 draws to tell them apart.
-_DRAWS, _SAMPLE_DIM, _APART = 4000, 4, 0.13
+def _bits(p: Tensor, generator: torch.Generator) -> Tensor:
+    return (torch.rand(p.shape, generator=generator) < p).float()
+
+
+def _in_turn(
+    draw: Callable[[Tensor, torch.Generator], Tensor],
+    pixels: Callable[[int], Sequence[int]] = range,
+) -> Callable[..., Tensor]:
+    """A sampler that draws one pixel after the other from its conditional."""
+
+    def answer(conditionals: Any, n: int, dim: int, generator: torch.Generator) -> Tensor:
+        x = torch.zeros(n, dim)
+        for i in pixels(dim):
+            x[:, i] = draw(conditionals(x)[:, i], generator)
+        return x
+
+    return answer
+
+
+def _anew(conditionals: Any, n: int, dim: int, generator: torch.Generator) -> Tensor:
+    x = torch.zeros(n, dim)
+    for _ in range(dim):
+        x = _bits(conditionals(x), generator)
+    return x
+
+
+def _late(conditionals: Any, n: int, dim: int, generator: torch.Generator) -> Tensor:
+    x = torch.zeros(n, dim)
+    for i in range(dim):
+        known = x * (torch.arange(dim) < i - 1)
+        x[:, i] = _bits(conditionals(known)[:, i], generator)
+    return x
+
+
+def _one_u(conditionals: Any, n: int, dim: int, generator: torch.Generator) -> Tensor:
+    u = torch.rand(n, generator=generator)
+    return _in_turn(lambda p, _: (u < p).float())(conditionals, n, dim, generator)
+
+
+_LOOP = "In a loop over i: call `conditionals(x)`, draw column i, write it to x[:, i]; repeat."
+# fmt: off
+_SAMPLE_WRONG = [
+    Wrong(lambda c, n, dim, g: _bits(c(torch.zeros(n, dim)), g),
+          "Every pixel is drawn as if all pixels before it were 0", _LOOP),
+    Wrong(lambda c, n, dim, g: _bits(c(torch.ones(n, dim)), g),
+          "Every pixel is drawn as if all pixels before it were 1", _LOOP),
+    Wrong(_in_turn(lambda p, g: _bits(1 - p, g)), "You draw a 1 with probability 1 − p",
+          "A uniform u lies below p with probability p: `u < p`."),
+    Wrong(_anew, "You draw all pixels anew in every step, also those that others follow from",
+          "In step i write column i only: what is drawn stays."),
+    Wrong(_late, "Your conditionals lag behind: pixel i is drawn before pixel i − 1 counts",
+          "Call `conditionals(x)` after pixel i − 1 is written, right before you draw pixel i."),
+    Wrong(_in_turn(_bits, lambda dim: range(1, dim)), "Your pixel 0 is never 1",
+          "The loop starts at pixel 0, by p(x_0 = 1)."),
+    Wrong(_in_turn(_bits, lambda dim: range(dim - 1)), "Your last pixel is never 1",
+          "The loop runs over all of 0 ... dim − 1."),
+    Wrong(_one_u, "One random number decides for all pixels of a row",
+          "Draw new numbers in every step of the loop."),
+]
+# fmt: on
+_DRAWS, _SAMPLE_DIM = 4000, 4
+_APART = 0.13  # of distributions: far enough for 4000 draws to tell them apart
 
 
 @exercise(
@@ -931,13 +991,12 @@ def _check_sample(attempt: Attempt, generator: torch.Generator) -> str:
         )
     if (x == x[0]).all():
         _diagnose_constant(x[0], conditionals, draw, generator)
-    index = (x.long() * 2 ** torch.arange(_SAMPLE_DIM)).sum(1)
-    counts = torch.bincount(index, minlength=len(p)).double()
+    shares = _shares(x)
     # χ² with 15 degrees of freedom and no expected count below 24. The Gaussian limit is above 75
     # once in 10^9; the tails of such counts are heavier, but far from 10^−6.
-    chi2 = float(((counts - _DRAWS * p) ** 2 / (_DRAWS * p)).sum())
+    chi2 = float(_DRAWS * ((shares - p) ** 2 / p).sum())
     if chi2 > 75:
-        _diagnose_sample(counts / _DRAWS, known, calls, chi2)
+        _diagnose_sample(shares, known, calls, chi2)
     check_randomness(
         draw,
         generator,
@@ -952,11 +1011,16 @@ def _check_sample(attempt: Attempt, generator: torch.Generator) -> str:
     )
 
 
+def _shares(x: Tensor) -> Tensor:
+    """How often each of the 2^dim states occurs in ``x [n, dim]``."""
+    index = (x.long() * 2 ** torch.arange(x.shape[1])).sum(1)
+    return torch.bincount(index, minlength=2 ** x.shape[1]).double() / len(x)
+
+
 def _random_sampler(
     generator: torch.Generator,
-) -> tuple[BinaryAutoregressive, Tensor, dict[str, Tensor]]:
-    """A random model, its probabilities of all states, and those that known mistakes give."""
-    states = _states(_SAMPLE_DIM)
+) -> tuple[BinaryAutoregressive, Tensor, list[Tensor]]:
+    """A random model, its probabilities of all states, and what known mistakes make of them."""
     for _ in range(1000):
         # Strong weights of either sign, and biases that keep every logit near 0 on average.
         model = FVSBN(_SAMPLE_DIM)
@@ -964,11 +1028,12 @@ def _random_sampler(
         with torch.no_grad():
             W.copy_(_either_sign(1.0, 1.8, W.shape, generator))
             b.copy_(_either_sign(0.2, 0.6, b.shape, generator) - W.tril(-1).sum(1) / 2)
-            p = model.log_prob(states).double().exp()
-            if p.min() < 0.006 or p.max() > 0.5:
-                continue
-            known = _sample_mistakes(model, states)
-        values = torch.stack([p, *known.values()])
+            p = model.log_prob(_states(_SAMPLE_DIM)).double().exp()
+        if p.min() < 0.006 or p.max() > 0.5:
+            continue
+        given = _SAMPLE_DIM, generator
+        known = [_shares(w.answer(_Conditionals(model), 20_000, *given)) for w in _SAMPLE_WRONG]
+        values = torch.stack([p, *known])
         distance = (values[:, None] - values[None]).abs().sum(2) / 2 + torch.eye(len(values))
         if distance.min() > _APART:
             return model, p, known
@@ -981,41 +1046,6 @@ def _either_sign(
     """Numbers of size ``low`` to ``high`` and random sign."""
     sign = 2 * torch.randint(2, shape, generator=generator) - 1
     return sign * (low + (high - low) * torch.rand(shape, generator=generator))
-
-
-def _sample_mistakes(model: BinaryAutoregressive, states: Tensor) -> dict[str, Tensor]:
-    """The distribution ``[2^dim]`` of what people draw instead."""
-    dim, given = states.shape[1], model.conditionals(states).double()  # (S, dim)
-    x = states.double()
-
-    def product(q: Tensor) -> Tensor:
-        """∏_i q_i^{x_i} (1 − q_i)^{1 − x_i}."""
-        return (x * q + (1 - x) * (1 - q)).prod(-1)
-
-    def at(y: Tensor) -> Tensor:
-        return model.conditionals(y).double()
-
-    moves = product(given[:, None, :].expand(-1, len(states), -1))  # (S from, S to)
-    start = torch.zeros(len(states), dtype=torch.float64)
-    start[0] = 1
-    late = torch.stack([at(states * (torch.arange(dim) < i - 1))[:, i] for i in range(dim)], 1)
-    first, last = torch.eye(dim)[0], torch.eye(dim)[-1]
-    # One u for all pixels of a row: for each u the state is certain.
-    u = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
-    drawn = torch.zeros(len(u), dim)
-    for i in range(dim):
-        drawn[:, i] = (u < at(drawn)[:, i]).float()
-    index = (drawn.long() * 2 ** torch.arange(dim)).sum(1)
-    return {
-        "zeros": product(at(torch.zeros(1, dim))),
-        "ones": product(at(torch.ones(1, dim))),
-        "flipped": product(1 - given),
-        "redrawn": start @ torch.linalg.matrix_power(moves, dim),
-        "late": product(late),
-        "no first": product(given * (1 - first)),
-        "no last": product(given * (1 - last)),
-        "one u": torch.bincount(index, minlength=len(states)).double() / len(u),
-    }
 
 
 def _diagnose_constant(
@@ -1045,46 +1075,21 @@ def _diagnose_constant(
     )
 
 
-def _diagnose_sample(
-    frequencies: Tensor, known: dict[str, Tensor], calls: list[Tensor], chi2: float
-) -> None:
+def _diagnose_sample(shares: Tensor, known: list[Tensor], calls: list[Tensor], chi2: float) -> None:
     far = f"(χ² of {_DRAWS:,} draws: {chi2:.0f}; a right answer has about 15)"
-    loop = "In a loop over i: call `conditionals(x)`, draw column i, write it to x[:, i]; repeat."
-    zeros = "Every pixel is drawn as if all pixels before it were 0"
-    if len(calls) == 1:
-        zeros += ": you call conditionals only once, before anything is drawn"
-    elif not any(written.any() for written in calls):
-        zeros += ": x is still empty whenever you call conditionals"
-    elif calls[-1][-1] and not calls[-1][0]:
-        zeros += ": you begin with the last pixel"
-    messages = {
-        "zeros": (f"{zeros} {far}.", loop),
-        "ones": (f"Every pixel is drawn as if all pixels before it were 1 {far}.", loop),
-        "flipped": (
-            f"You draw a 1 with probability 1 − p {far}.",
-            "A uniform u lies below p with probability p: `u < p`.",
-        ),
-        "redrawn": (
-            f"You draw all pixels anew in every step, also those that others follow from {far}.",
-            "In step i write column i only: what is drawn stays.",
-        ),
-        "late": (
-            f"Your conditionals lag behind: pixel i is drawn before pixel i − 1 counts {far}.",
-            "Call `conditionals(x)` after pixel i − 1 is written, right before you draw pixel i.",
-        ),
-        "no first": ("Your pixel 0 is never 1.", "The loop starts at pixel 0, by p(x_0 = 1)."),
-        "no last": ("Your last pixel is never 1.", "The loop runs over all of 0 ... dim − 1."),
-        "one u": (
-            f"One random number decides for all pixels of a row {far}.",
-            "Draw new numbers in every step of the loop.",
-        ),
-    }
-    distances = {name: float((frequencies - q).abs().sum() / 2) for name, q in known.items()}
-    nearest = min(distances, key=distances.get)
+    distances = [float((shares - q).abs().sum() / 2) for q in known]
+    nearest = min(range(len(known)), key=distances.__getitem__)
     # 4000 draws are within 0.06 of what they are drawn from.
-    if distances[nearest] < 0.06:
-        raise Mistake(*messages[nearest])
-    raise Mistake(f"Your draws don't follow p(x) {far}.", loop)
+    if distances[nearest] > 0.06:
+        raise Mistake(f"Your draws don't follow p(x) {far}.", _LOOP)
+    says = _SAMPLE_WRONG[nearest].says
+    if nearest == 0 and len(calls) == 1:
+        says += ": you call conditionals only once, before anything is drawn"
+    elif nearest == 0 and not any(written.any() for written in calls):
+        says += ": x is still empty whenever you call conditionals"
+    elif nearest == 0 and calls[-1][-1] and not calls[-1][0]:
+        says += ": you begin with the last pixel"
+    raise Mistake(f"{says} {far}.", _SAMPLE_WRONG[nearest].hint)
 
 
 # --- Bayes' rule ---------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from course_lib import autoregressive
 from course_lib.autoregressive import FVSBN, NADE, log_posterior
-from course_lib.exercises import check
+from course_lib.exercises import ch01_autoregressive, check
 from course_lib.experiments import leaky_masks
 from tests.exercises.laws import ExerciseLaws
 
@@ -320,16 +320,6 @@ def sample_as_the_library(conditionals, n, dim, generator):
     return Model().sample(n, generator=generator)
 
 
-def sample_by_rows(conditionals, n, dim, generator):
-    rows = []
-    for _ in range(n):
-        row = torch.zeros(1, dim)
-        for i in range(dim):
-            row[0, i] = float(torch.rand((), generator=generator) < conditionals(row)[0, i])
-        rows.append(row[0])
-    return torch.stack(rows)
-
-
 def sample_by_fixed_point(conditionals, n, dim, generator):
     """With the same noise in every pass, pixel i is right after pass i."""
     u = torch.rand(n, dim, generator=generator)
@@ -339,7 +329,7 @@ def sample_by_fixed_point(conditionals, n, dim, generator):
     return x
 
 
-SAMPLE_RIGHT = [sample, sample_as_the_library, sample_by_rows, sample_by_fixed_point]
+SAMPLE_RIGHT = [sample, sample_as_the_library, sample_by_fixed_point]
 
 
 def sampling(**parts):
@@ -357,28 +347,6 @@ def sample_stale(c, n, dim, g):
     return y
 
 
-def sample_redrawn(c, n, dim, g):
-    x = torch.zeros(n, dim)
-    for _ in range(dim):
-        x = bernoulli(c(x), g)
-    return x
-
-
-def sample_late(c, n, dim, g):
-    x = torch.zeros(n, dim)
-    p = c(x)
-    for i in range(dim):
-        before = x.clone()
-        x[:, i] = bernoulli(p[:, i], g)
-        p = c(before)
-    return x
-
-
-def sample_one_u(c, n, dim, g):
-    u = torch.rand(n, generator=g)
-    return sample(c, n, dim, g, choose=lambda p, g: (u < p).float())
-
-
 def sample_means(c, n, dim, g):
     x = torch.zeros(n, dim)
     for i in range(dim):
@@ -394,23 +362,10 @@ def sample_shifted(c, n, dim, g):
     return sample(c, n, dim, g).roll(1, 1)
 
 
-SAMPLE_WRONG = {
+SAMPLE_WRONG = {w.says: (w.answer, w.says) for w in ch01_autoregressive._SAMPLE_WRONG} | {
     "at once": (sample_at_once, "you call conditionals only once"),
-    "at once from ones": (
-        lambda c, n, dim, g: bernoulli(c(torch.ones(n, dim)), g),
-        "as if all pixels before it were 1",
-    ),
     "stale": (sample_stale, "x is still empty whenever you call conditionals"),
     "reverse": (sampling(pixels=lambda dim: reversed(range(dim))), "begin with the last pixel"),
-    "redrawn": (sample_redrawn, "You draw all pixels anew in every step"),
-    "late": (sample_late, "Your conditionals lag behind"),
-    "flipped": (
-        sampling(choose=lambda p, g: (torch.rand(len(p), generator=g) > p).float()),
-        "with probability 1 − p",
-    ),
-    "no first": (sampling(pixels=lambda dim: range(1, dim)), "Your pixel 0 is never 1"),
-    "no last": (sampling(pixels=lambda dim: range(dim - 1)), "Your last pixel is never 1"),
-    "one u for all pixels": (sample_one_u, "decides for all pixels of a row"),
     "threshold": (
         sampling(choose=lambda p, g: (p > 0.5).float()),
         "You take the more probable value",
@@ -521,8 +476,6 @@ class TestExercises(ExerciseLaws):
     def times(self, name, answer):
         if name == "01.break_the_order" and answer in LEAK_RIGHT[1:]:
             return 3  # a model is fitted each time
-        if answer is sample_by_rows:
-            return 2  # a loop over 4000 rows
         return super().times(name, answer)
 
 
