@@ -173,6 +173,25 @@ def test_texts_must_be_strings(argument: str) -> None:
 PARTS = sorted(path.name for path in (HERE / "parts").glob("*.js"))
 
 
+EXPORTED = [
+    (part, name)
+    for part in PARTS
+    for name in re.findall(
+        r"^export (?:const|function) (\w+)", (HERE / "parts" / part).read_text("utf-8"), re.M
+    )
+]
+
+
+@pytest.mark.parametrize(("part", "name"), EXPORTED)
+def test_every_part_is_used(part: str, name: str) -> None:
+    """By a widget or by another part: what nobody uses is no part."""
+    others = [cls.module for cls in CLASSES] + [
+        f"parts/{other}" for other in PARTS if other != part
+    ]
+    imports = re.compile(rf'^import \{{[^}}]*\b{name}\b[^}}]*\}} from "[^"]*\b{part}"', re.M)
+    assert any(imports.search((HERE / other).read_text("utf-8")) for other in others)
+
+
 @pytest.mark.parametrize("cls", CLASSES)
 def test_each_module_stands_alone(cls: type) -> None:
     source = javascript(cls.module)
