@@ -27,6 +27,7 @@ __all__ = [
     "check_randomness",
     "first_line",
     "fresh_seed",
+    "is_normal",
     "same",
     "take_number",
     "take_results",
@@ -411,6 +412,18 @@ def check_gradients(
 def fresh_seed(generator: torch.Generator) -> int:
     """A seed for a generator that is handed to the reader."""
     return int(torch.randint(1, 2**62, (), generator=generator))
+
+
+def is_normal(eps: Tensor) -> bool:
+    """Whether the entries look like standard normal draws: true ones fail once in 10⁹ times."""
+    if not eps.isfinite().all():
+        return False
+    n = eps.numel()
+    expected = torch.special.ndtr(eps.flatten().double().sort().values)
+    below = torch.arange(n) / n
+    distance = torch.maximum((below + 1 / n - expected).abs(), (expected - below).abs()).max()
+    # Dvoretzky-Kiefer-Wolfowitz: P(distance > c) ≤ 2 exp(−2 n c²).
+    return bool(distance < math.sqrt(math.log(2e9) / (2 * n)))
 
 
 _ITSELF = "Draw from `generator` itself, not from a copy of it and not from its seed."

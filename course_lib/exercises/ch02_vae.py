@@ -19,6 +19,7 @@ from course_lib.exercises.attempt import (
     check_gradients,
     check_randomness,
     fresh_seed,
+    is_normal,
     same,
     take_tensor,
 )
@@ -390,7 +391,7 @@ def _judge_gaussian(z: Tensor, mu: Tensor, log_var: Tensor, eps: Tensor) -> None
     far = (torch.corrcoef(eps.T) - torch.eye(eps.shape[1])).abs().max()
     if far > 0.99:  # so few draws need not look normal
         raise Mistake("The coordinates of your z are correlated.", shared)
-    if _is_normal(eps):
+    if is_normal(eps):
         # The correlation of independent columns is normal with deviation 1/√B: 7 of them.
         if far > 7 / math.sqrt(len(eps)):
             raise Mistake("The coordinates of your z are correlated.", shared)
@@ -422,7 +423,7 @@ def _judge_gaussian(z: Tensor, mu: Tensor, log_var: Tensor, eps: Tensor) -> None
         (((z - sigma) / mu).nan_to_num(), "You swap μ and σ.", plain),
     ]
     for standard, reason, hint in known:
-        if _is_normal(standard):
+        if is_normal(standard):
             raise Mistake(reason, hint)
     for u in (eps, (eps + 1) / 2, eps + 0.5):
         if u.min() > -1e-3 and u.max() < 1.001:
@@ -432,18 +433,6 @@ def _judge_gaussian(z: Tensor, mu: Tensor, log_var: Tensor, eps: Tensor) -> None
         f"deviation {eps.std():.2f}, where 0 and 1 are expected, or another shape.",
         f"{plain} with ε ~ N(0, 1). {half}",
     )
-
-
-def _is_normal(eps: Tensor) -> bool:
-    """Whether the entries look like independent standard normal draws."""
-    if not eps.isfinite().all():
-        return False
-    n = eps.numel()
-    expected = torch.special.ndtr(eps.flatten().double().sort().values)
-    below = torch.arange(n) / n
-    distance = torch.maximum((below + 1 / n - expected).abs(), (expected - below).abs()).max()
-    # Dvoretzky-Kiefer-Wolfowitz: P(distance > c) ≤ 2 exp(−2 n c²), here 10⁻⁹.
-    return bool(distance < math.sqrt(math.log(2e9) / (2 * n)))
 
 
 # --- Bounds --------------------------------------------------------------------------------------

@@ -198,8 +198,6 @@ formula(
     result=["z", "log_det"],
     axes="[B, D], _, _ -> [B, D], [B]",
     gradients={"x": None, "the weights of scale_and_shift": lambda x, net, flip: net.weight},
-    gradient_hint="The flow is trained through z and log_det: no `detach`, no `.data`, no "
-    "`no_grad`.",
     wrong=_COUPLING_WRONG,
     hint="First stretch, then shift: x_moved · exp(log_scale) + shift.",
     otherwise={
@@ -264,7 +262,6 @@ formula(
     result="x",
     axes="[B, D], _, _ -> [B, D]",
     gradients={"z": None, "the weights of scale_and_shift": lambda z, net, flip: net.weight},
-    gradient_hint="Gradients through samples need all of it: no `detach`, no `no_grad`.",
     wrong=_INVERSE_WRONG,
     hint=_UNDO,
     otherwise=not_moved("(z_moved − shift) · exp(−log_scale)", "x", "z", _ONCE),
@@ -440,7 +437,6 @@ formula(
     take=_take_squeezed,
     result="z",
     gradients=["x"],
-    gradient_hint="The flow is trained through it: stay in PyTorch, without `detach`.",
     wrong=_SQUEEZE_WRONG,
     otherwise=_not_squeezed,
     passes=_praise_squeeze,
@@ -534,7 +530,6 @@ formula(
     take=_take_unsqueezed,
     result="x",
     gradients=["z"],
-    gradient_hint="Gradients through samples need it: stay in PyTorch, without `detach`.",
     wrong=_UNSQUEEZE_WRONG,
     otherwise=_not_unsqueezed,
     passes="The library's squeeze leads your x back to z.",
@@ -813,7 +808,6 @@ formula(
     result="log_det",
     axes="[C, C], _, _ -> []",
     gradients=["weight"],
-    gradient_hint="The matrix is trained through it: no `detach`, no `.item()`.",
     wrong=_CONV_WRONG,
     otherwise=lambda got, right, *_: (
         f"Your log_det is {got.item():.4g}; the autograd Jacobian of the convolution has "
@@ -927,7 +921,6 @@ formula(
     result="log-density",
     axes="[B, D], _ -> [B]",
     gradients=["z"],
-    gradient_hint="The slope of log p in z is of use, too: no `detach`, no `.item()`.",
     wrong=_TEMPERATURE_WRONG,
     otherwise=(
         "Your value is not the log-density of a flow that divides by T.",

@@ -29,6 +29,7 @@ from course_lib.exercises.attempt import (
     check_gradients,
     check_randomness,
     fresh_seed,
+    is_normal,
     same,
     take_results,
     take_tensor,
@@ -607,6 +608,9 @@ def _say_eps(x: Any, t: Any) -> Tensor:
     return torch.tanh(x + wave)
 
 
+EPS_NET = Given("net", ["x_t", "t"], _say_eps)
+
+
 def _walk(
     *,
     less: Callable[..., Tensor] = lambda b, ab: b / (1 - ab).sqrt(),
@@ -643,8 +647,7 @@ def _draw_walks(generator: torch.Generator) -> list[Case]:
         betas = _random_schedule(generator, T).betas
         z = torch.randn(shape, generator=generator)
         noises = torch.randn(T, *shape, generator=generator)
-        net = Given("net", ["x_t", "t"], _say_eps)
-        cases.append(Case((net, z, betas, noises), fails=single if T == 1 else None))
+        cases.append(Case((EPS_NET, z, betas, noises), fails=single if T == 1 else None))
     return cases
 
 
@@ -1067,18 +1070,13 @@ def _judge_loss_noise(net: _Recorder, x0: Tensor, schedule: DiscreteSchedule) ->
 
 def _is_normal(eps: Tensor, t: Tensor) -> bool:
     """Whether ``eps [4000, 2]`` may be standard normal: a true one fails once in 10⁹ times."""
-    u = (0.5 * (1 + torch.erf(eps.double() / math.sqrt(2)))).flatten().sort().values
-    rank = torch.arange(len(u)) / len(u)
-    distance = torch.maximum((rank + 1 / len(u) - u).abs(), (u - rank).abs()).max()
-    # Dvoretzky-Kiefer-Wolfowitz: P(distance > c) ≤ 2 exp(−2 N c²).
-    near = distance <= math.sqrt(math.log(2 / 1e-9) / (2 * len(u)))
 
     def has_variance_1(part: Tensor) -> bool:
         # The mean square of N normal numbers has the standard deviation sqrt(2 / N).
         return abs(float(part.square().mean()) - 1) < 6.5 * math.sqrt(2 / part.numel())
 
     # At each time by itself, too: wrong factors can even out over the times.
-    return bool(near) and all(map(has_variance_1, [eps, *(eps[t == k] for k in t.unique())]))
+    return is_normal(eps) and all(map(has_variance_1, [eps, *(eps[t == k] for k in t.unique())]))
 
 
 def _judge_loss_values(cases: list[tuple[Any, _Recorder, Tensor, Tensor]]) -> None:

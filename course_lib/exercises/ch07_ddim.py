@@ -21,7 +21,8 @@ from course_lib.diffusion import (
     ddim_times,
     slerp,
 )
-from course_lib.exercises.attempt import Attempt, Given, Mistake, same, take_number
+from course_lib.exercises.attempt import Attempt, Mistake, same, take_number
+from course_lib.exercises.ch06_ddpm import EPS_NET
 from course_lib.exercises.formula import Advice, Case, Wrong, formula
 from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
@@ -587,18 +588,6 @@ formula(
 # --- All steps -----------------------------------------------------------------------------------
 
 
-def _say_eps(x: Any, t: Any) -> Tensor:
-    """The network's answer; it says when it is asked in the wrong way."""
-    if not isinstance(x, Tensor) or not isinstance(t, Tensor) or t.shape != (len(x),):
-        kind = f"shape {list(t.shape)}" if isinstance(t, Tensor) else type(t).__name__
-        raise Mistake(
-            f"You tell the network a time of {kind}.",
-            "One for each example of x: `torch.full((len(x),), t)`.",
-        )
-    wave = (0.9 * t.double() + 1).cos().to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
-    return torch.tanh(x + wave)
-
-
 def _sampler(
     *,
     told: Callable[..., int] = lambda times, i: times[i],
@@ -630,8 +619,7 @@ def _draw_samplings(generator: torch.Generator) -> list[Case]:
         "The step from the first of the times goes to the data, ᾱ' = 1.",
     )
     for times in ([2, *middle, T - 1], [0, *middle, T - 1], [T - 1]):
-        net = Given("net", ["x", "t"], _say_eps)
-        inputs = (net, _random(4, 3, generator=generator), table, times)
+        inputs = (EPS_NET, _random(4, 3, generator=generator), table, times)
         cases.append(Case(inputs, fails=alone if len(times) == 1 else None))
     return cases
 

@@ -289,6 +289,9 @@ class ExerciseLaws:
                 if any(form(formula))
             ]
             metafunc.parametrize(("name", "form"), values)
+        elif "odd_name" in wanted:
+            table = declared(self.chapter)
+            metafunc.parametrize("odd_name", [n for n in table if is_compared_as_it_is(table[n])])
         elif "function_name" in wanted:
             metafunc.parametrize("function_name", [n for n in cases if not is_prediction(n)])
         elif "name" in wanted:
@@ -341,6 +344,20 @@ class ExerciseLaws:
                 known = result.reason in [w.says for w in formula.wrong]
                 assert known or re.search(said, result.reason), result
                 assert result.hint, result
+
+    def test_other_numbers_get_the_general_word(self, odd_name):
+        formula = declared(self.chapter)[odd_name]
+        for k, name in enumerate(formula.results):
+            answer = with_result(formula, k, lambda y: 3.7 - 5.3 * y)
+            advice = formula.otherwise
+            advice = advice[name] if isinstance(advice, dict) else advice
+            for drawn in draws(odd_name)[:2]:
+                result = on_draw(odd_name, answer, drawn)
+                assert result.status == "fails", result
+                if callable(advice):
+                    assert result.reason not in [w.says for w in formula.wrong]
+                else:
+                    assert (result.reason, result.hint) == advice
 
     def test_a_detached_answer_passes_where_no_gradient_is_asked_for(self):
         for name, formula in declared(self.chapter).items():

@@ -184,11 +184,7 @@ def squeeze_with_shifted_rows(x):
     return z
 
 
-SQUEEZE_RIGHT = [
-    squeeze_by_slices,
-    squeeze_as_tensorflow,
-    squeeze_by_unfold,
-]
+SQUEEZE_RIGHT = [squeeze_by_slices, squeeze_as_tensorflow, squeeze_by_unfold]
 # fmt: off
 SQUEEZE_WRONG = {
     "swapped H and W": (lambda x: library_squeeze(x).transpose(2, 3), "You swap height and width"),
@@ -246,10 +242,7 @@ def unsqueeze_with_swapped_corners(z):
     return library_unsqueeze(z.flatten(1, 2))
 
 
-UNSQUEEZE_RIGHT = [
-    unsqueeze_by_slices,
-    unsqueeze_by_permute,
-]
+UNSQUEEZE_RIGHT = [unsqueeze_by_slices, unsqueeze_by_permute]
 # fmt: off
 UNSQUEEZE_WRONG = {
     "squeeze again": (lambda z: F.pixel_unshuffle(z, 2), "You squeeze once more"),
@@ -290,27 +283,11 @@ def start_as_glow(x):
     return -mean.flatten(), torch.log(1 / (variance.sqrt() + 1e-6)).flatten()
 
 
-def bias_of(make):
-    return lambda x: (make(x), start(x)[1])
-
-
-def log_scale_of(make):
-    return lambda x: (start(x)[0], make(x))
-
-
-ACTNORM_RIGHT = [
-    start,
-    start_of_library,
-    start_with_n_minus_1,
-    start_as_glow,
-]
-# fmt: off
+ACTNORM_RIGHT = [start, start_of_library, start_with_n_minus_1, start_as_glow]
 ACTNORM_WRONG = {
-    "half the mean": (bias_of(lambda x: -x.mean(ALL_BUT_CHANNELS) / 2), "in place of 0"),
-    "bias nearly right": (bias_of(lambda x: start(x)[0] - 3e-3), "in place of 0"),
-    "large ε": (log_scale_of(lambda x: -(x.std(ALL_BUT_CHANNELS) + 0.1).log()), "in place of 1"),
+    "bias nearly right": (lambda x: (start(x)[0] - 3e-3, start(x)[1]), "in place of 0"),
+    "large ε": (lambda x: (start(x)[0], -(x.std(ALL_BUT_CHANNELS) + 0.1).log()), "in place of 1"),
 }
-# fmt: on
 
 # --- lu_log_det ----------------------------------------------------------------------------------
 
@@ -340,11 +317,7 @@ def elimination_without_exchange(weight, height, width):
     return (height * width * diagonal.abs().log().sum()).float()
 
 
-CONV_RIGHT = [
-    conv_log_det,
-    log_det_of_library,
-    log_det_by_svd,
-]
+CONV_RIGHT = [conv_log_det, log_det_of_library, log_det_by_svd]
 ON_LARGE = "off on a 64 × 64 matrix"
 # fmt: off
 CONV_WRONG = {
@@ -377,11 +350,7 @@ def tempered_by_flow(z, t):
     return Flow([scaling], StandardGaussian(z.shape[1])).log_prob(z)
 
 
-TEMPERATURE_RIGHT = [
-    tempered,
-    tempered_by_torch,
-    tempered_by_flow,
-]
+TEMPERATURE_RIGHT = [tempered, tempered_by_torch, tempered_by_flow]
 # fmt: off
 TEMPERATURE_WRONG = {
     "other": (lambda z, t: tempered(z, 1.1 * t), "not the log-density of a flow that divides by T"),
@@ -414,13 +383,7 @@ def shrinking_to_nothing(kept):
     return 100 * (kept.abs() - 1).relu()
 
 
-BREAK_RIGHT = [
-    runaway_log_scale,
-    relu_network,
-    gentle_line,
-    one_sided,
-    shrinking_to_nothing,
-]
+BREAK_RIGHT = [runaway_log_scale, relu_network, gentle_line, one_sided, shrinking_to_nothing]
 BREAK_WRONG = {
     "zero": (lambda h: 0 * h, "Your log-scale is 0 outside of the data, too"),
     "sign": (lambda h: (h.abs() - 1).relu(), "sampling multiplies by exp(−s): far latents shrink"),
@@ -442,6 +405,7 @@ BREAK_WRONG = {
     "scalar": (lambda h: runaway_log_scale(h).sum(), "Your log-scale has shape []"),
     "number": (lambda h: -3.0, "Your log-scale is of type float"),
 }
+
 
 ALL = {
     "05.predict_split": (PREDICT_RIGHT, PREDICT_WRONG),

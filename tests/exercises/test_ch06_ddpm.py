@@ -56,16 +56,8 @@ def twice_as_noisy_first(x0, t, eps, alpha_bars):
     return torch.where(wide(t == 0, x0), x0 + eps, noise_to(x0, t, eps, alpha_bars))
 
 
-NOISE_RIGHT = [
-    noise_to,
-    noise_each,
-    library_noise,
-]
+NOISE_RIGHT = [noise_to, noise_each, library_noise]
 NOISE_WRONG = {
-    "doubled": (
-        lambda x, t, e, ab: 2 * wide(ab[t], x).sqrt() * x + e,
-        "is not sqrt(ᾱ_t) x_0",
-    ),
     "t - 1, clamped": (at(lambda t, T: (t - 1).clamp(min=0)), "one step too early, at t − 1"),
     "odd at 0": (twice_as_noisy_first, "right for t ≥ 1 and wrong at t = 0"),
 }
@@ -137,12 +129,7 @@ def odd_at_0(x_t, x_0, t, betas):
     return mean, torch.where(wide(t == 0, x_t), 0.01, variance)
 
 
-POSTERIOR_RIGHT = [
-    posterior,
-    posterior_flat,
-    posterior_full,
-    library_posterior,
-]
+POSTERIOR_RIGHT = [posterior, posterior_flat, posterior_full, library_posterior]
 POSTERIOR_WRONG = {
     "odd": (
         posterior_with(mean=lambda x, d, b, a, n, p: x + d),
@@ -198,7 +185,6 @@ X0_WRONG = {
         lambda x, e, t, ab: torch.where(wide(t == 0, x), x, x0_from_eps(x, e, t, ab)),
         "right for t ≥ 1 and wrong at t = 0",
     ),
-    "odd": (lambda *inputs: x0_from_eps(*inputs) + 1, "x_t does not come back"),
 }
 X0_RIGHT = [x0_from_eps, x0_by_ratio, library_x0]
 
@@ -243,10 +229,6 @@ WALK_WRONG = {
     "plain times": (
         lambda net, z, betas, noises: my_ddpm_sample(lambda x, t: net(x, 3), z, betas, noises),
         "a time of int",
-    ),
-    "odd": (
-        lambda net, z, betas, noises: my_ddpm_sample(net, z, betas, noises) + 1,
-        "not where algorithm 2 ends",
     ),
 }
 

@@ -37,20 +37,11 @@ def times_linspace(T, steps):
     return np.linspace(T - 1, 0, steps).round().astype(int)[::-1]
 
 
-def library_times(T, steps):
-    return diffusion.ddim_times(T, steps)
-
-
 def edited(edit):
     return lambda T, steps: edit(my_times(T, steps), T, steps)
 
 
-TIMES_RIGHT = [
-    my_times,
-    times_tensor,
-    times_linspace,
-    library_times,
-]
+TIMES_RIGHT = [my_times, times_tensor, times_linspace, diffusion.ddim_times]
 TIMES_WRONG = {
     "from 1": (lambda T, n: [round(T * i / n) for i in range(1, n + 1)], "Your last time is T = 1"),
     "falling": (lambda T, n: my_times(T, n)[::-1], "Your times fall"),
@@ -102,28 +93,13 @@ def library_step(x_t, eps, alpha_bar, alpha_bar_next):
     return diffusion.ddim_step(x_t, (x_t - b * eps) / a, now=(a, b), then=then)
 
 
-def by(formula):
-    """An attempt by a formula of x, eps, and a, b here and there."""
-
-    def attempt(x, eps, ab, to):
-        return formula(x, eps, ab.sqrt(), (1 - ab).sqrt(), to.sqrt(), (1 - to).sqrt())
-
-    return attempt
-
-
-STEP_MISTAKES = {
-    "odd": (lambda *inputs: my_ddim_step(*inputs) + 1, "with the guess of x_0"),
-}
 STEP_RIGHT = [my_ddim_step, step_scaled, library_step]
-
-
 DDIM_WRONG = {
-    **STEP_MISTAKES,
     "inverse data": (
         lambda x, e, ab, to: x / ab.sqrt() if to == 1 else my_ddim_step(x, e, ab, to),
         "Your step to the data, ᾱ' = 1",
     ),
-    "NaN": (by(lambda x, e, a, b, c, d: (a**2 - c**2).sqrt() * x), "is a number under a root neg"),
+    "NaN": (lambda x, e, ab, to: (ab - to).sqrt() * x, "is a number under a root neg"),
 }
 
 
@@ -135,7 +111,6 @@ def by_level(x, eps, ab, to):
 
 
 INVERT_WRONG = {
-    **STEP_MISTAKES,
     "divides by b": (by_level, "you divide by sqrt(1 − ᾱ) = 0"),
     "data as they are": (
         lambda x, e, ab, to: x.clone() if ab == 1 else my_ddim_step(x, e, ab, to),
@@ -170,7 +145,6 @@ SIGMA_WRONG = {
         lambda m, n, eta: torch.where(n == 1, eta * (1 - m).sqrt(), ddim_sigma(m, n, eta)),
         "In a step to the data, ᾱ' = 1, your σ is not 0",
     ),
-    "odd": (lambda m, n, eta: 5 * ddim_sigma(m, n, eta), "variance of DDPM's posterior"),
 }
 
 # --- ddim_step_eta -------------------------------------------------------------------------------
@@ -195,38 +169,18 @@ NOISY_WRONG = {
         lambda x, e, ab, to, s, n: noisy_ddim_step(x, e, ab, to, s, n) + (s == 0),
         "At sigma = 0 your step is not",
     ),
-    "odd": (
-        lambda *inputs: noisy_ddim_step(*inputs) + 1,
-        "is not sqrt(ᾱ') x_0 + sqrt(1 − ᾱ' − σ²)",
-    ),
 }
 
 # --- ddim_sample ---------------------------------------------------------------------------------
 
 
-def sampler(
-    *,
-    told=lambda times, i: times[i],
-    here=lambda table, times, i: table[times[i]],
-    there=lambda table, times, i: table[times[i - 1]] if i else torch.ones(()),
-    order=lambda n: reversed(range(n)),
-    chosen=lambda times, T: times,
-    step=my_ddim_step,
-):
-    """A right sampler, of which a test can replace a part."""
-
-    def attempt(net, z, alpha_bars, times):
-        times, x = chosen(times, len(alpha_bars)), z
-        for i in order(len(times)):
-            eps = net(x, torch.full((len(x),), told(times, i)))
-            x = step(x, eps, here(alpha_bars, times, i), there(alpha_bars, times, i))
-        return x
-
-    return attempt
-
-
-my_ddim_sample = sampler()
-my_ddim_sample.__name__ = "my_ddim_sample"
+def my_ddim_sample(net, z, alpha_bars, times):
+    x = z
+    for i in reversed(range(len(times))):
+        to = alpha_bars[times[i - 1]] if i else torch.ones(())
+        eps = net(x, torch.full((len(x),), times[i]))
+        x = my_ddim_step(x, eps, alpha_bars[times[i]], to)
+    return x
 
 
 def sample_by_pairs(net, z, alpha_bars, times):
@@ -245,23 +199,11 @@ def library_sample(net, z, alpha_bars, times):
     return diffusion.last(diffusion.ddim_sample(model, z.shape, steps=len(times), z=z))
 
 
-def sample_with_plain_times(net, z, alpha_bars, times):
-    return my_ddim_sample(lambda x, t: net(x, int(t[0])), z, alpha_bars, times)
-
-
-SAMPLE_RIGHT = [
-    my_ddim_sample,
-    sample_by_pairs,
-    library_sample,
-]
+SAMPLE_RIGHT = [my_ddim_sample, sample_by_pairs, library_sample]
 SAMPLE_WRONG = {
     "without the first": (
-        sampler(chosen=lambda times, T: times[1:] or times),
+        lambda net, z, table, times: my_ddim_sample(net, z, table, times[1:] or times),
         "You leave out the first of the times",
-    ),
-    "odd": (
-        lambda *inputs: my_ddim_sample(*inputs) + 1,
-        "is not what DDIM's steps make of z",
     ),
     "one time": (
         lambda net, z, table, times: (
@@ -269,7 +211,7 @@ SAMPLE_WRONG = {
         ),
         "With a single time, T − 1",
     ),
-    "plain times": (sample_with_plain_times, "a time of int"),
+    "plain times": (lambda net, z, table, times: net(z, times[0]), "a time of int"),
 }
 
 # --- predict_midpoint ----------------------------------------------------------------------------
@@ -306,7 +248,6 @@ def slerp_by_turning(z0, z1, w):
 
 SLERP_RIGHT = [my_slerp, slerp_by_turning]
 SLERP_WRONG = {
-    "odd": (lambda z0, z1, w: 2 * my_slerp(z0, z1, w), "is not on the arc"),
     "at 0": (lambda z0, z1, w: my_slerp(z0, z1, w) + (w == 0), "At w = 0 your z is not z0"),
     "at 1": (lambda z0, z1, w: my_slerp(z0, z1, w) + (w == 1), "At w = 1 your z is not z1"),
 }
