@@ -30,7 +30,7 @@ function of every table.
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -132,23 +132,64 @@ class Case:
     gradients: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass
 class Formula:
-    """A declared exercise: see ``formula`` for the meaning of the attributes."""
+    """A declared exercise.
+
+    Attributes:
+        name: Chapter and exercise.
+        signature: The call of the function to write.
+        right: The right function of the reader's arguments.
+        inputs: Draws the cases: tuples of arguments, or ``Case``.
+        wrong: The table of mistakes. Mistakes that say the same may look alike, and of two that
+            explain an answer equally well the first is named.
+        otherwise: Reason and hint when nothing explains the values, or a function of ``(got,
+            right, *inputs)`` that gives them (and that may ask for ``attempt=``); where there are
+            several results, one for each, under its name.
+        passes: What holds, in a sentence; or a function of ``(attempt, generator)`` that gives it,
+            and may look further and raise ``Mistake``.
+        result: What the messages call the result, or several in their order.
+        axes: The axes of arguments and results in words, like ``"[draws, B] -> [B]"``, for the
+            messages about shapes. ``*`` before a word stands for any number of axes, an argument
+            that is no tensor is ``_``.
+        gradients: The arguments that gradients are taken by; or, under the words for it, a
+            function of all arguments that finds a source (weights of a network), None for an
+            argument of that name.
+        gradient_hint: Helps a reader who lost them.
+        hint: What is said to mistakes that have no hint of their own.
+        tolerance: Values agree up to this, relative and absolute; or this for each result, by name.
+        take: Called with the answer and the inputs before values are compared: brings an answer
+            into the form that is compared, or raises ``Mistake``.
+
+    """
 
     name: str
-    arguments: Sequence[str]
+    signature: str
     right: Callable[..., Any]
     inputs: Callable[[torch.Generator], Sequence[Any]]
-    wrong: Sequence[Wrong]
+    wrong: Sequence[Wrong | _Usual]
     otherwise: Any
     passes: str | Callable[[Attempt, torch.Generator], str]
-    results: Sequence[str]
+    result: str | Sequence[str] = "result"
     axes: str = ""
-    gradients: Mapping[str, Callable[..., Tensor] | None] = field(default_factory=dict)
-    gradient_hint: str = ""
+    gradients: Sequence[str] | Mapping[str, Callable[..., Tensor] | None] = ()
+    gradient_hint: str = "No `detach`, no `.item()`, no `no_grad`, no NumPy: training needs it."
+    hint: str = "Compare with the formula, term by term."
     tolerance: float | Mapping[str, float] = 1e-4
     take: Callable[..., Any] | None = None
+
+    def __post_init__(self) -> None:
+        inside = self.signature.split("(")[1].split(")")[0]
+        self.arguments = [part.strip() for part in inside.split(",")]
+        self.results = [self.result] if isinstance(self.result, str) else list(self.result)
+        if not isinstance(self.gradients, Mapping):
+            self.gradients = dict.fromkeys(self.gradients)
+        words = _Axes(self.axes, ()).words()
+        table = [
+            _bind(w, self.right, self.results, words) if isinstance(w, _Usual) else w
+            for w in self.wrong
+        ]
+        self.wrong = [w if w.hint else replace(w, hint=self.hint) for w in table]
 
     def judge(
         self, attempt: Attempt, generator: torch.Generator, drawn: tuple | None = None
@@ -392,24 +433,7 @@ class Formula:
 
 
 def formula(
-    name: str,
-    *,
-    task: str,
-    signature: str,
-    solution: Any,
-    hints: Sequence[str],
-    right: Callable[..., Any],
-    inputs: Callable[[torch.Generator], Sequence[Any]],
-    wrong: Sequence[Wrong | _Usual],
-    otherwise: Any,
-    passes: str | Callable[[Attempt, torch.Generator], str],
-    result: str | Sequence[str] = "result",
-    axes: str = "",
-    gradients: Sequence[str] | Mapping[str, Callable[..., Tensor] | None] = (),
-    gradient_hint: str = "No `detach`, no `.item()`, no `no_grad`, no NumPy: training needs it.",
-    hint: str = "Compare with the formula, term by term.",
-    tolerance: float | Mapping[str, float] = 1e-4,
-    take: Callable[..., Any] | None = None,
+    name: str, *, task: str, signature: str, solution: Any, hints: Sequence[str], **options: Any
 ) -> Formula:
     """Register an exercise that asks for a formula.
 
@@ -420,51 +444,10 @@ def formula(
         signature: The call of the function to write.
         solution: The function, method or class of the library that does it, or several of them.
         hints: From general to specific.
-        right: The right function of the reader's arguments.
-        inputs: Draws the cases: tuples of arguments, or ``Case``.
-        wrong: The table of mistakes. Mistakes that say the same may look alike, and of two that
-            explain an answer equally well the first is named.
-        otherwise: Reason and hint when nothing explains the values, or a function of ``(got,
-            right, *inputs)`` that gives them (and that may ask for ``attempt=``); where there are
-            several results, one for each, under its name.
-        passes: What holds, in a sentence; or a function of ``(attempt, generator)`` that gives it,
-            and may look further and raise ``Mistake``.
-        result: What the messages call the result, or several in their order.
-        axes: The axes of arguments and results in words, like ``"[draws, B] -> [B]"``, for the
-            messages about shapes. ``*`` before a word stands for any number of axes, an argument
-            that is no tensor is ``_``.
-        gradients: The arguments that gradients are taken by; or, under the words for it, a
-            function of all arguments that finds a source (weights of a network), None for an
-            argument of that name.
-        gradient_hint: Helps a reader who lost them.
-        hint: What is said to mistakes that have no hint of their own.
-        tolerance: Values agree up to this, relative and absolute; or this for each result, by name.
-        take: Called with the answer and the inputs before values are compared: brings an answer
-            into the form that is compared, or raises ``Mistake``.
+        **options: The attributes of ``Formula``.
 
     """
-    results = [result] if isinstance(result, str) else list(result)
-    arguments = [part.strip() for part in signature.split("(")[1].split(")")[0].split(",")]
-    if not isinstance(gradients, Mapping):
-        gradients = dict.fromkeys(gradients)
-    words = _Axes(axes, ()).words()
-    table = [_bind(w, right, results, words) if isinstance(w, _Usual) else w for w in wrong]
-    table = [w if w.hint else replace(w, hint=hint) for w in table]
-    new = Formula(
-        name=name,
-        arguments=arguments,
-        right=right,
-        inputs=inputs,
-        wrong=table,
-        otherwise=otherwise,
-        passes=passes,
-        results=results,
-        axes=axes,
-        gradients=gradients,
-        gradient_hint=gradient_hint,
-        tolerance=tolerance,
-        take=take,
-    )
+    new = Formula(name, signature, **options)
     exercise(name, task=task, signature=signature, solution=solution, hints=hints)(new.judge)
     _DECLARED[name] = new
     return new
