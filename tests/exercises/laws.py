@@ -458,3 +458,16 @@ class ExerciseLaws:
                 result = check(name, slip.number)
                 assert result.status == "fails", result
                 assert (result.reason, result.hint) == (slip.says, slip.hint), result
+
+    def test_gradients_are_compared_where_the_task_asks_for_them(self):
+        for name, formula in declared(self.chapter).items():
+            if "Gradients flow." not in exercises()[name]:
+                assert not formula.gradients or "gradient" in exercises()[name]
+                continue
+            learned = {
+                argument
+                for argument, value in zip(formula.arguments, an_example(name)[0], strict=True)
+                if isinstance(value, torch.Tensor) and value.is_floating_point()
+            }
+            assert learned - {"x"} <= set(formula.gradients)  # x may be data
+            assert formula.gradients
