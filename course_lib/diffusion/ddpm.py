@@ -118,6 +118,7 @@ class DDPM(Denoiser):
         y: Tensor | None = None,
         *,
         levels: int | None = None,
+        clip: float | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """The parts of −ELBO of ``x [B, *event]``, in nats: ``[T + 1, B]``.
@@ -135,6 +136,8 @@ class DDPM(Denoiser):
             y: Labels ``[B]``, for a network with classes.
             levels: With it the data are grey levels, evenly spaced from −1 to 1, and the
                 reconstruction is a probability (section 3.3). Without, it is a density.
+            clip: Cut off every guess of x_0 at −``clip`` and ``clip``: a bound of the model that
+                samples so.
             generator: Source of the noise.
 
         """
@@ -150,7 +153,7 @@ class DDPM(Denoiser):
         terms = []
         for t in range(len(self.schedule)):
             x_t = self.schedule.noised(x, t, self.noise(x.shape, generator))
-            mean, variance = self.reverse(x_t, t, y=y)
+            mean, variance = self.reverse(x_t, t, y=y, clip=clip)
             if t == 0:
                 beta = self.schedule.betas[:1].to(x)
                 if levels is None:
@@ -174,6 +177,7 @@ class DDPM(Denoiser):
         y: Tensor | None = None,
         *,
         levels: int | None = None,
+        clip: float | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """A lower bound of log p(x) for ``x [B, *event]``, in nats, ``[B]``.
@@ -182,7 +186,7 @@ class DDPM(Denoiser):
         network, all of which are kept for a gradient unless gradients are off. Each call estimates
         the bound anew, with other noise.
         """
-        return -self.elbo_terms(x, y, levels=levels, generator=generator).sum(0)
+        return -self.elbo_terms(x, y, levels=levels, clip=clip, generator=generator).sum(0)
 
     def sample(
         self,

@@ -174,6 +174,22 @@ def test_the_bound_on_grey_levels(variance, T):
         assert elbo > p.log() - 6
 
 
+def test_a_clip_cuts_the_guesses_off_and_nothing_else():
+    schedule = DiscreteSchedule.linear(20)
+    model = DDPM(lambda x, t: -x, schedule).double()  # guesses far out where a is small
+    x = torch.tensor([[0.5, -1.0]], dtype=torch.float64)
+    free, wide, tight = (
+        model.elbo_terms(x, clip=clip, generator=seeded(1)) for clip in (None, 1e6, 1.0)
+    )
+    assert torch.equal(free, wide)
+    assert tight[-2] < free[-2]
+    assert torch.equal(tight[-1], free[-1])  # the prior
+    for t in (3, 15):
+        x_t = schedule.noised(x, t, torch.randn(2, generator=seeded(2), dtype=torch.float64)[None])
+        mean, variance = model.posterior(x_t, model.predict_x0(x_t, t).clamp(-1, 1), t)
+        torch.testing.assert_close(model.reverse(x_t, t, clip=1.0), (mean, variance))
+
+
 def test_the_elbo_can_be_trained():
     """Its gradient is finite at the lowest and the highest level, too, and reaches the network."""
     model = DDPM(TimeMLP(4, [8]), DiscreteSchedule.linear(5)).double()
