@@ -75,6 +75,8 @@ def _on_a_dark_page(figure: Figure) -> Iterator[None]:
         for axes in figure.axes
         if axes.images or any(isinstance(one, QuadMesh) for one in axes.collections)
         for artist in (*axes.texts, *axes.lines, *axes.patches, *axes.collections)
+        # Words may stand beside the image.
+        if not isinstance(artist, Text) or axes.bbox.overlaps(artist.get_window_extent())
     }
     try:
         artists = figure.findobj(lambda artist: id(artist) not in over)

@@ -59,6 +59,15 @@ def test_on_a_dark_page_ink_and_ground_change_places_and_data_stay():
     assert show_figure(figure, alt="x").data == shown.data  # the figure is as it was
 
 
+def test_words_beside_an_image_are_light_on_a_dark_page():
+    grid = image_grid(np.zeros((2, 4, 4)), columns=2, titles=["a row"])
+    shown = show_figure(grid, alt="x")
+    width = grid.axes[0].get_window_extent().x0.astype(int) - 3
+    beside = picture(shown, "dark")[:, :width].max(-1)
+    assert (beside > 180).sum() > 20
+    assert beside.min() > 12
+
+
 @pytest.mark.parametrize(
     ("figure", "alt", "message"),
     [
