@@ -142,7 +142,8 @@ class MADE(BinaryAutoregressive):
         k = 0
         if self.n_masks > 1:
             k = int(torch.randint(self.n_masks, (), generator=generator, device=x.device))
-        return -bernoulli_log_prob(self.logits(x, k), x).mean()
+        # −log p, summed over the coordinates, is the binary cross-entropy.
+        return F.binary_cross_entropy_with_logits(self.logits(x, k), x, reduction="sum") / len(x)
 
     def conditionals(self, x: Tensor, *, mask_set: int = 0) -> Tensor:
         """p(x_i = 1 | x_<i) under one mask set as ``[B, dim]``, in x's own positions."""

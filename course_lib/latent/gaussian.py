@@ -5,11 +5,53 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from course_lib.checks import check_generator, check_int, check_tensor
+from course_lib.checks import at_the_door, check_generator, check_int, check_tensor
 
 __all__ = ["gaussian_kl", "reparameterize"]
 
 
+def check_gaussian(
+    mu: Tensor | None,
+    log_var: Tensor | None,
+    shape: Sequence[int | None] | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    prefix: str = "",
+) -> None:
+    """Require means and log σ² of one shape and dtype; with a prefix each of them may be None."""
+    if not (prefix and mu is None):
+        check_tensor(f"{prefix}mu", mu, shape, dtype=dtype)
+        shape, dtype = mu.shape, mu.dtype
+    if not (prefix and log_var is None):
+        check_tensor(f"{prefix}log_var", log_var, shape, dtype=dtype)
+
+
+def check_draw(
+    mu: Tensor,
+    log_var: Tensor,
+    n_samples: int | None = None,
+    *,
+    generator: torch.Generator | None = None,
+) -> None:
+    """Require what ``reparameterize`` can draw from."""
+    check_gaussian(mu, log_var)
+    check_generator(generator, mu.device)
+    if n_samples is not None:
+        check_int("n_samples", n_samples, minimum=1)
+
+
+def check_pair(
+    mu: Tensor,
+    log_var: Tensor,
+    other_mu: Tensor | None = None,
+    other_log_var: Tensor | None = None,
+) -> None:
+    """Require two Gaussians that ``gaussian_kl`` can compare."""
+    check_gaussian(mu, log_var, (None, None))
+    check_gaussian(other_mu, other_log_var, mu.shape, dtype=mu.dtype, prefix="other_")
+
+
+@at_the_door(check_draw)
 def reparameterize(
     mu: Tensor,
     log_var: Tensor,
@@ -30,15 +72,12 @@ def reparameterize(
         (arXiv:1401.4082).
 
     """
-    check_gaussian(mu, log_var)
-    check_generator(generator, mu.device)
-    if n_samples is not None:
-        check_int("n_samples", n_samples, minimum=1)
     shape = mu.shape if n_samples is None else (n_samples, *mu.shape)
     eps = torch.randn(shape, generator=generator, dtype=mu.dtype, device=mu.device)
     return mu + (0.5 * log_var).exp() * eps
 
 
+@at_the_door(check_pair)
 def gaussian_kl(
     mu: Tensor,
     log_var: Tensor,
@@ -63,8 +102,6 @@ def gaussian_kl(
         tensor([0.5000])
 
     """
-    check_gaussian(mu, log_var, (None, None))
-    check_gaussian(other_mu, other_log_var, mu.shape, dtype=mu.dtype, prefix="other_")
     difference, log_ratio = mu, log_var  # (μ − m) / s and log σ²/s², where m = 0 and s = 1
     if other_mu is not None:
         difference = mu - other_mu
@@ -72,19 +109,3 @@ def gaussian_kl(
         difference = difference * (-0.5 * other_log_var).exp()
         log_ratio = log_var - other_log_var
     return 0.5 * (log_ratio.exp() + difference**2 - 1 - log_ratio).sum(dim=1)
-
-
-def check_gaussian(
-    mu: Tensor | None,
-    log_var: Tensor | None,
-    shape: Sequence[int | None] | None = None,
-    *,
-    dtype: torch.dtype | None = None,
-    prefix: str = "",
-) -> None:
-    """Require means and log σ² of one shape and dtype; with a prefix each of them may be None."""
-    if not (prefix and mu is None):
-        check_tensor(f"{prefix}mu", mu, shape, dtype=dtype)
-        shape, dtype = mu.shape, mu.dtype
-    if not (prefix and log_var is None):
-        check_tensor(f"{prefix}log_var", log_var, shape, dtype=dtype)

@@ -217,10 +217,11 @@ class VAE(Placed):
         if self.importance_samples > 1:
             n = self.importance_samples
             return -self.importance_log_prob(x, n, y=y, generator=generator).mean()
+        check_generator(generator, x.device)
         mu, log_var = self.encode(x, y)
-        z = reparameterize(mu, log_var, generator=generator)  # one draw for each x
-        rate, distortion = gaussian_kl(mu, log_var), -self.decoder_log_prob(x, z, y)
-        return (distortion + self.beta * rate).mean()
+        z = reparameterize.inside(mu, log_var, generator=generator)  # one draw for each x
+        rate = gaussian_kl.inside(mu, log_var)
+        return (self.beta * rate - self.decoder_log_prob(x, z, y)).mean()
 
     @torch.no_grad()
     def sample(

@@ -12,10 +12,12 @@ __all__ = ["bernoulli_log_prob", "discretized_gaussian_log_prob", "gaussian_log_
 def bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
     """Σ_i log p(x_i) as ``[...]``, from logits ``[..., dim]`` of a one and ``x [..., dim]``.
 
-    A one has log-probability log σ(a), a zero log(1 − σ(a)) = log σ(−a): both are log σ(s a) with
-    the sign s = 2 x − 1. It is x a − log(1 + e^a), too, but keeps its digits where a is large.
+    A one has log-probability log σ(a), a zero log(1 − σ(a)): x log σ(a) + (1 − x) log(1 − σ(a)), or
+    x a − log(1 + e^a). With the other sign it is called binary cross-entropy.
     """
-    return F.logsigmoid((2 * x - 1) * logits).sum(dim=-1)
+    if x.shape != logits.shape:  # the same x under several logits
+        logits, x = torch.broadcast_tensors(logits, x)
+    return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(dim=-1)
 
 
 def gaussian_log_prob(x: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
