@@ -28,6 +28,7 @@ __all__ = [
     "first_line",
     "fresh_seed",
     "is_normal",
+    "is_uniform",
     "same",
     "take_number",
     "take_results",
@@ -414,16 +415,18 @@ def fresh_seed(generator: torch.Generator) -> int:
     return int(torch.randint(1, 2**62, (), generator=generator))
 
 
+def is_uniform(u: Tensor, failing: float = 1e-9) -> bool:
+    """Whether the entries look like draws from [0, 1); true ones fail with this probability."""
+    n = u.numel()
+    u, below = u.flatten().double().sort().values, torch.arange(n) / n
+    distance = torch.maximum(below + 1 / n - u, u - below).max()
+    # Dvoretzky-Kiefer-Wolfowitz: P(distance > c) ≤ 2 exp(−2 n c²).
+    return bool(distance < math.sqrt(math.log(2 / failing) / (2 * n)))
+
+
 def is_normal(eps: Tensor) -> bool:
     """Whether the entries look like standard normal draws: true ones fail once in 10⁹ times."""
-    if not eps.isfinite().all():
-        return False
-    n = eps.numel()
-    expected = torch.special.ndtr(eps.flatten().double().sort().values)
-    below = torch.arange(n) / n
-    distance = torch.maximum((below + 1 / n - expected).abs(), (expected - below).abs()).max()
-    # Dvoretzky-Kiefer-Wolfowitz: P(distance > c) ≤ 2 exp(−2 n c²).
-    return bool(distance < math.sqrt(math.log(2e9) / (2 * n)))
+    return bool(eps.isfinite().all()) and is_uniform(torch.special.ndtr(eps.double()))
 
 
 _ITSELF = "Draw from `generator` itself, not from a copy of it and not from its seed."

@@ -17,6 +17,7 @@ from course_lib.exercises.attempt import (
     Mistake,
     check_randomness,
     fresh_seed,
+    is_uniform,
     take_tensor,
 )
 from course_lib.exercises.couplings import New, draw_couplings, halves_wrong, move, not_moved, split
@@ -391,25 +392,13 @@ def _judge_noise(u: Tensor) -> None:
         )
     if (u.std(0) < 1e-2).any() or (u.std(1) < 1e-2).all():
         raise Mistake("Some pixels share one draw of noise.", about)
-    # Dvoretzky-Kiefer-Wolfowitz: P(distance > c) ≤ 2 exp(−2 N c²), here 10⁻⁹ in all.
-    far = _distance_from_uniform(u.reshape(-1, 1)) > _dkw(u.numel(), 1)
-    if far.any() or (_distance_from_uniform(u) > _dkw(len(u), u.shape[1])).any():
+    each = 5e-10 / u.shape[1]
+    if not (is_uniform(u, 5e-10) and all(is_uniform(column, each) for column in u.T)):
         raise Mistake(
             f"Your noise is not uniform: it has mean {u.mean():.2f} and standard deviation "
             f"{u.std():.2f} of a bin, where a uniform u has 0.50 and 0.29.",
             about,
         )
-
-
-def _dkw(n: int, tests: int) -> float:
-    return math.sqrt(math.log(2 * tests / 5e-10) / (2 * n))
-
-
-def _distance_from_uniform(u: Tensor) -> Tensor:
-    """The Kolmogorov-Smirnov distance of every column from the uniform distribution."""
-    u = u.sort(0).values
-    below = torch.arange(len(u))[:, None] / len(u)
-    return torch.maximum((below + 1 / len(u) - u).abs(), (u - below).abs()).amax(0)
 
 
 def _draw_log_probs(generator: torch.Generator) -> list[tuple[Tensor, int, int]]:
