@@ -4,11 +4,12 @@ import { PALETTE, colourWords } from "./parts/colours.js";
 import { button, row } from "./parts/controls.js";
 import { unpack } from "./parts/data.js";
 import { drag } from "./parts/drag.js";
+import { gridOf, wayBetween } from "./parts/grid.js";
 import { kernelLine, waitSign } from "./parts/kernel.js";
 import { onKeys } from "./parts/keys.js";
 import { hint, say, spoken, status, takesKeys } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
-import { clamp, words } from "./parts/panel.js";
+import { words } from "./parts/panel.js";
 import { drawCursor, greyCanvas, pixelSheet } from "./parts/pixels.js";
 import { listenersOf, perModel } from "./parts/shared.js";
 import STYLE from "./code_swap.css" with { type: "css" };
@@ -207,10 +208,10 @@ const cells = (count) => `${count} ${count === 1 ? "cell" : "cells"}`;
 // What the brush does to the map, and where it is: `cursor` is the cell under pointer or keyboard.
 function brushOf(model, memory) {
   const { data } = memory;
-  const { rows, columns } = data;
+  const grid = gridOf(data.rows, data.columns);
   const all = model.get("palette");
   const palette = model.standIn ? all.slice(0, model.get("stored").codes || 0) : all;
-  const brush = { palette, cursor: null };
+  const brush = { palette, grid, cursor: null };
   brush.map = () => model.get("codes").flat();
   brush.at = (cell) => {
     const source = model.get("source");
@@ -238,18 +239,12 @@ function brushOf(model, memory) {
     const place = palette.indexOf(model.get("brush"));
     brush.choose(palette[place < 0 ? 0 : (place + by + palette.length) % palette.length]);
   };
-  brush.nameOf = (cell) => `row ${Math.floor(cell / columns) + 1}, column ${(cell % columns) + 1}`;
   brush.describe = (cell) => {
     const [code, before] = [brush.map()[cell], memory.own()[cell]];
     return `code ${code}${code === before ? "" : `, was ${before}`}`;
   };
   // One step with the keys; the first goes to the middle.
-  brush.next = (down, right) => {
-    const { cursor } = brush;
-    if (cursor === null) return Math.floor(rows / 2) * columns + Math.floor(columns / 2);
-    return clamp(Math.floor(cursor / columns) + down, 0, rows - 1) * columns
-      + clamp((cursor % columns) + right, 0, columns - 1);
-  };
+  brush.next = (down, right) => (brush.cursor === null ? grid.middle : grid.step(brush.cursor, down, right));
   return brush;
 }
 
@@ -327,24 +322,13 @@ function differences(levels, before) {
 
 // On the map and on the image: both are divided into the same cells.
 function paintOn(target, view, memory, brush, point) {
-  const { rows, columns } = memory.data;
+  const { grid } = brush;
   let last = ""; // the place of the pointer
-  const inCells = ([x, y]) => [(y / target.clientHeight) * rows, (x / target.clientWidth) * columns];
-  const cellAt = ([y, x]) => {
-    const inside = y >= 0 && y < rows && x >= 0 && x < columns;
-    return inside ? Math.floor(y) * columns + Math.floor(x) : null;
-  };
-  // All cells on the straight way from one place to another: a quick move leaves none out.
-  const between = (from, to) => {
-    const steps = Math.max(1, Math.ceil(4 * Math.hypot(to[0] - from[0], to[1] - from[1])));
-    const way = Array.from({ length: steps + 1 }, (_, k) => cellAt(from.map((v, axis) => v + ((to[axis] - v) * k) / steps)));
-    return [...new Set(way)].filter((cell) => cell !== null);
-  };
   drag(target, {
     buttons: [0, 1, 2], focus: view.canvas, end: () => memory.drag(false),
     start: (place, event) => {
-      let at = inCells(place);
-      const cell = cellAt(at);
+      let at = grid.within(place, target);
+      const cell = grid.at(at);
       if (cell === null) return null;
       point(cell);
       if (event.shiftKey || event.altKey || event.button !== 0) {
@@ -354,8 +338,9 @@ function paintOn(target, view, memory, brush, point) {
       memory.drag(true);
       brush.paint([cell]);
       return (to) => {
-        const way = between(at, inCells(to));
-        at = inCells(to);
+        const next = grid.within(to, target);
+        const way = [...new Set(wayBetween(at, next).map(grid.at))].filter((one) => one !== null);
+        at = next;
         const now = brush.map();
         if (way.some((one) => now[one] !== brush.at(one))) brush.paint(way);
       };
@@ -363,20 +348,16 @@ function paintOn(target, view, memory, brush, point) {
     hover: (place, event) => {
       // A browser tells of a move, too, when the page moves below a pointer that rests.
       const screen = `${event.clientX} ${event.clientY}`;
-      if (screen !== last) point(cellAt(inCells(place)));
+      if (screen !== last) point(grid.at(grid.within(place, target)));
       last = screen;
     },
     leave: () => point(null)
-  });
-  target.addEventListener("contextmenu", (event) => {
-    event.preventDefault();
-    event.stopPropagation(); // JupyterLab has a menu of its own
   });
 }
 
 function keysOf(view, memory, brush, point) {
   const speak = spoken(view);
-  const tell = () => speak(`${brush.nameOf(brush.cursor)}, ${brush.describe(brush.cursor)}`);
+  const tell = () => speak(`${brush.grid.name(brush.cursor)}, ${brush.describe(brush.cursor)}`);
   const walk = (down, right) => () => {
     point(brush.next(down, right));
     tell();
@@ -473,7 +454,7 @@ function partsOf(view, model, memory, brush, images) {
     const { cursor } = brush;
     say(names.original, `example ${example + 1}${data.originals ? "" : ", decoded"}`);
     if (cursor === null) say(names.map, `codes, ${rows} × ${columns}, each one of ${model.get("n_codes")}`);
-    else say(names.map, `${brush.nameOf(cursor)}: `, bold(brush.describe(cursor)));
+    else say(names.map, `${brush.grid.name(cursor)}: `, bold(brush.describe(cursor)));
     if (source === null) say(names.brush, "paint code ", bold(String(code)));
     else say(names.brush, "paint a code");
     if (source === null) say(names.source, "or the codes of another example");

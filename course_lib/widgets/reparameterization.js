@@ -7,7 +7,7 @@ import { button, choice, group } from "./parts/controls.js";
 import { tidy, unpack } from "./parts/data.js";
 import { handle } from "./parts/handle.js";
 import { onKeys } from "./parts/keys.js";
-import { hint, say } from "./parts/notes.js";
+import { hint, keepRoom, say } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
 import { clamp, dot, groundedWords, inside, segment, words } from "./parts/panel.js";
 import STYLE from "./reparameterization.css" with { type: "css" };
@@ -465,12 +465,7 @@ function render({ model, el }) {
     say(said, sentence(seen.exact));
   };
   const layout = (width) => {
-    // Room for the longest of all sentences, so that nothing below moves while one drags.
-    const text = said.textContent;
-    said.style.minHeight = "";
-    said.textContent = sentence({ mu: { path: 1, score: 30 }, sigma: { path: 0, score: 1 } });
-    said.style.minHeight = `${said.offsetHeight}px`;
-    said.textContent = text;
+    keepRoom(said, sentence({ mu: { path: 1, score: 30 }, sigma: { path: 0, score: 1 } }));
     return arrangement(width).total;
   };
   const view = outline({ model, el, draw, maxWidth: 720, layout, style: STYLE });

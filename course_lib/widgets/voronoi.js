@@ -6,7 +6,7 @@ import { atStep, unpack } from "./parts/data.js";
 import { button, row, slider } from "./parts/controls.js";
 import { handle } from "./parts/handle.js";
 import { onKeys } from "./parts/keys.js";
-import { hint, legend, say } from "./parts/notes.js";
+import { hint, keepRoom, legend, say } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
 import { backdrop, clamp, dot, groundedWords, panel, segment, trace } from "./parts/panel.js";
 import { clockOf, playerBar } from "./parts/player.js";
@@ -378,12 +378,7 @@ function render({ model, el }) {
     say(said, state.sentence(picked));
   };
   const layout = (width) => {
-    // Room for the longest of all sentences, so that nothing below moves while one reads.
-    const text = said.textContent;
-    said.style.minHeight = "";
-    said.textContent = sentence(10, 99.99, 99.99, crossing(10, 10, 99.99, 99.99));
-    said.style.minHeight = `${said.offsetHeight}px`;
-    said.textContent = text;
+    keepRoom(said, sentence(10, 99.99, 99.99, crossing(10, 10, 99.99, 99.99)));
     const box = boxFor(width);
     return box.y + box.height + 24;
   };

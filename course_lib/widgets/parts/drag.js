@@ -1,11 +1,13 @@
 // One gesture for all that is dragged or painted: with a mouse, a pen or a finger.
 
 // `start(place, event)` is called where the pointer goes down; it returns the function that hears of
-// every move, `move(place, event)`, or nothing where there is nothing to take. `end()` is called when
-// it is let go, however that happens. `hover(place, event)` hears of all moves, `leave()` of the last.
+// every move, `move(place, event)`, or nothing where there is nothing to take. `end(place, event)` is
+// called when it is let go, however that happens; only "pointerup" was meant. `hover(place, event)`
+// hears of all moves, `leave()` of the last.
 //
 // A place is [x, y] in CSS pixels from the corner of `within`, which stands still while `node` may
-// move. `focus` (an element or a function that gives one) takes the focus. `buttons` are the mouse's.
+// move. `focus` (an element or a function that gives one) takes the focus. `buttons` are the mouse's;
+// where the right one is among them, it opens no menu.
 //
 // A finger that swipes up or down over a canvas scrolls the page, as everywhere (`touch-action:
 // pan-y`): there a drag begins when the finger goes aside or is lifted, not when it comes down.
@@ -23,11 +25,11 @@ export function drag(node, { within = node, start, end, hover, leave, focus = no
     node.setPointerCapture(event.pointerId);
     held = { move };
   };
-  const drop = () => {
+  const drop = (event) => {
     waiting = null;
     if (!held) return;
     held = null;
-    end?.();
+    end?.(placeOf(event), event);
   };
   node.addEventListener("pointerdown", (event) => {
     if (!buttons.includes(event.button) || held) return;
@@ -47,10 +49,15 @@ export function drag(node, { within = node, start, end, hover, leave, focus = no
     hover?.(place, event);
     held?.move(place, event);
   });
-  node.addEventListener("pointerup", () => {
+  node.addEventListener("pointerup", (event) => {
     if (waiting) take(waiting); // a tap
-    drop();
+    drop(event);
   });
   for (const name of ["pointercancel", "lostpointercapture"]) node.addEventListener(name, drop);
   if (leave) node.addEventListener("pointerleave", leave);
+  if (!buttons.includes(2)) return;
+  node.addEventListener("contextmenu", (event) => {
+    event.preventDefault();
+    event.stopPropagation(); // JupyterLab has a menu of its own
+  });
 }

@@ -66,6 +66,11 @@ export function kernelLine(model, kind, { onAnswer, tell }) {
   return line;
 }
 
+// What is written while an answer is awaited, for `say`.
+export function waitWords(line) {
+  return [waitSign(), line.late || "Waiting for the kernel \u2026"];
+}
+
 // A sign that something is awaited.
 export function waitSign() {
   return element("span", { class: "cw-wait", "aria-hidden": "true" });

@@ -30,6 +30,15 @@ export function status() {
   return node;
 }
 
+// Room in a node for the longest of its words, so that nothing below it moves while one reads.
+export function keepRoom(node, longest) {
+  const now = node.textContent;
+  node.style.minHeight = "";
+  node.textContent = longest;
+  node.style.minHeight = `${node.offsetHeight}px`;
+  node.textContent = now;
+}
+
 // Returns `speak(words)`, for a screen reader alone.
 export function spoken(view) {
   const node = element("div", { class: "cw-spoken", "aria-live": "polite" });

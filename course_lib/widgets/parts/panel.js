@@ -79,6 +79,13 @@ export function groundedWords(ctx, text, x, y, colour, font, theme, { align = "l
   words(ctx, text, left + 4, middle, colour, font);
 }
 
+// Slanted lines through a box, so many pixels apart.
+export function hatch(ctx, { x, y, width, height }, pitch) {
+  ctx.beginPath();
+  for (let at = x - height; at < x + width; at += pitch) segment(ctx, at, y + height, at + height, y);
+  ctx.stroke();
+}
+
 // A round mark with a rim.
 export function dot(ctx, x, y, radius, colour, rim, line = 1) {
   ctx.beginPath();

@@ -53,10 +53,10 @@ export function drawTile(ctx, sheet, k, [rows, columns], { x, y, width, height }
 }
 
 // The frame of a cell, light inside dark: seen on every grey.
-export function drawCursor(ctx, x, y, width, height) {
+export function drawCursor(ctx, x, y, width, height, colour = "#ffffff") {
   ctx.lineJoin = "miter";
-  for (const [colour, line] of [["#000000", 4], ["#ffffff", 2]]) {
-    ctx.strokeStyle = colour;
+  for (const [stroke, line] of [["#000000", 4], [colour, 2]]) {
+    ctx.strokeStyle = stroke;
     ctx.lineWidth = line;
     ctx.strokeRect(x + 1, y + 1, width - 2, height - 2);
   }
