@@ -195,11 +195,11 @@ def test_sentences_about_inputs_hidden_units_and_outputs(masks: Locator) -> None
 
 
 def test_a_leak_is_called_a_leak(masks: Locator) -> None:
-    assert "mask-leak" not in masks.locator(".mask-words").get_attribute("class")
+    assert "failed" not in masks.locator(".mask-words").get_attribute("class")
     before = settle(masks)
     button(masks, "instead of").click()
     assert "4 of 5 outputs see their own input" in words(masks)
-    assert "mask-leak" in masks.locator(".mask-words").get_attribute("class")
+    assert "failed" in masks.locator(".mask-words").get_attribute("class")
     assert settle(masks) != before
     assert pixels_near(masks, "#cc4b9b") > 500  # the diagonal
     select(masks, 3, 2)
