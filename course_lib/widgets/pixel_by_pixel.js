@@ -1,12 +1,17 @@
 // PixelByPixel: a model writes an image pixel by pixel; a click on a pixel rewrites its history.
 
 import { drawColourBar } from "./parts/axes.js";
-import { PALETTE, colourTable } from "./parts/colours.js";
+import { PALETTE, colourWords } from "./parts/colours.js";
+import { button, row } from "./parts/controls.js";
 import { unpack } from "./parts/data.js";
-import { kernelLine } from "./parts/kernel.js";
+import { drag } from "./parts/drag.js";
+import { gridLines, gridOf } from "./parts/grid.js";
+import { kernelLine, waitWords } from "./parts/kernel.js";
 import { onKeys } from "./parts/keys.js";
-import { spoken } from "./parts/notes.js";
+import { hint, say, spoken, status } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
+import { clamp, dot, hatch, inside } from "./parts/panel.js";
+import { drawCursor, greyCanvas, pixelSheet } from "./parts/pixels.js";
 import { clockOf, playerBar } from "./parts/player.js";
 import { listenersOf, perModel } from "./parts/shared.js";
 import STYLE from "./pixel_by_pixel.css" with { type: "css" };
@@ -48,7 +53,7 @@ const deskOf = perModel((model) => {
     });
     const order = model.get("order");
     desk.compared = Boolean(before && desk.nKnown);
-    const differs = (pixel) => desk.compared && Math.abs(before[pixel] - desk.image[pixel]) > 0.01;
+    const differs = (pixel) => desk.compared && Math.abs(before[pixel] - desk.image[pixel]) > model.get("rounding");
     desk.flipped = order.slice(0, desk.nKnown).filter(differs);
     desk.changed = order.slice(desk.nKnown).filter(differs);
   };
@@ -92,6 +97,10 @@ const deskOf = perModel((model) => {
     model.save_changes();
     reveal();
   };
+  desk.say = (notice) => {
+    desk.notice = notice;
+    tell();
+  };
   desk.failed = () => model.get("answered").error;
   desk.listen = listen;
   model.on("change:choice", () => {
@@ -103,304 +112,275 @@ const deskOf = perModel((model) => {
   return desk;
 });
 
-// --------------------------------------------------------------------------------------- painting
+// -------------------------------------------------------------------------------------- the state
 
-const VIRIDIS = colourTable("viridis");
-const KNOWN = [1, 3, 5].map((i) => parseInt(PALETTE.data.slice(i, i + 2), 16));
-
-// An image on a small canvas, one screen pixel for each of its own; colour(i) is [r, g, b] or null.
-function paint(sheet, size, colour) {
-  const ctx = sheet.getContext("2d");
-  const pixels = ctx.createImageData(sheet.width, sheet.height);
-  for (let i = 0; i < size; i++) {
-    const rgb = colour(i);
-    if (rgb) pixels.data.set([...rgb, 255], 4 * i);
-  }
-  ctx.putImageData(pixels, 0, 0);
+function stateOf(model) {
+  const desk = deskOf(model);
+  const clock = clockOf(model);
+  const order = model.get("order");
+  const grid = gridOf(desk.rows, desk.columns);
+  const placeOf = new Int32Array(grid.size);
+  order.forEach((pixel, place) => (placeOf[pixel] = place));
+  const state = {
+    model, desk, clock, order, grid,
+    places: null, // of the two panels, as last laid out
+    cursor: null // the pixel under the pointer or chosen by keys
+  };
+  state.written = (pixel) => placeOf[pixel] < clock.shown();
+  // Where "again" starts: here; with all written, where the last rewriting started.
+  state.here = () => (clock.shown() < grid.size ? clock.shown() : desk.nKnown);
+  state.again = () => desk.ask({ nKnown: state.here(), image: desk.image, label: desk.label });
+  state.flip = (pixel) => {
+    if (!state.written(pixel)) return desk.say("This pixel is not written yet.");
+    const image = Float32Array.from(desk.image);
+    image[pixel] = 1 - image[pixel];
+    desk.ask({ pixel, image, nKnown: placeOf[pixel] + 1, label: desk.label });
+  };
+  return state;
 }
 
-const grey = (level) => Array(3).fill(Math.round(255 * level));
-const tinted = (level) => KNOWN.map((part) => Math.round(0.55 * 255 * level + 0.45 * part));
-const viridis = (p) => {
-  const i = 3 * Math.max(0, Math.min(255, Math.round(255 * p)));
-  return VIRIDIS.subarray(i, i + 3);
-};
-
-// Light inside dark: seen on every colour.
-function ring(ctx, x, y, side, colour) {
-  for (const [stroke, line] of [["rgba(0, 0, 0, 0.55)", 4], [colour, 2.5]]) {
-    ctx.strokeStyle = stroke;
-    ctx.lineWidth = line;
-    ctx.strokeRect(x + 1, y + 1, side - 2, side - 2);
-  }
-}
-
-function hatch(ctx, { x, y, width, height }, theme) {
-  ctx.save();
-  ctx.beginPath();
-  ctx.rect(x, y, width, height);
-  ctx.fillStyle = theme.fill;
-  ctx.fill();
-  ctx.clip();
-  ctx.globalAlpha = 0.4;
-  ctx.strokeStyle = theme.muted;
-  ctx.lineWidth = 1;
-  ctx.beginPath();
-  for (let at = x - height; at < x + width; at += 7) {
-    ctx.moveTo(at, y + height);
-    ctx.lineTo(at + height, y);
-  }
-  ctx.stroke();
-  ctx.restore();
-}
-
-// ----------------------------------------------------------------------------------------- render
+// ------------------------------------------------------------------------------------ the picture
 
 const [HEAD, FOOT, GAP, BAR] = [20, 22, 24, 68];
 
-function render({ model, el }) {
-  const desk = deskOf(model);
-  const clock = clockOf(model);
-  const { rows, columns, size } = desk;
-  const order = model.get("order");
-  const classes = model.get("classes");
-  const placeOf = new Int32Array(size);
-  order.forEach((pixel, place) => (placeOf[pixel] = place));
-  const written = () => clock.shown();
-  let cursor = null; // the pixel under the pointer or chosen by keys
-  let cell = 0; // the size of a pixel on the screen
-  let panels = [];
+// Where the image and its conditionals stand, of how large pixels, and what is below them.
+function arrange({ rows, columns }, width) {
+  const room = (width - GAP - BAR) / 2;
+  const cell = Math.max(2, Math.floor(Math.min(room / columns, 320 / Math.max(rows, columns))));
+  const [w, h] = [cell * columns, cell * rows];
+  const boxes = [0, Math.max(w, Math.ceil(Math.min(room, 130))) + GAP].map((x) =>
+    ({ x, y: HEAD, width: w, height: h, cell }));
+  // Where the panels are narrow, what is said of the second one stands a line lower.
+  const foot = HEAD + Math.max(h, 100) + 4;
+  return { boxes, cell, feet: [foot, foot + (room < 150 ? 18 : 0)] };
+}
 
-  const sheets = [0, 1].map(() => element("canvas", { width: columns, height: rows }));
+const COLOURS = [colourWords("grey"), colourWords("viridis")];
 
-  const draw = (ctx, { width }, theme) => {
-    const k = written();
-    paint(sheets[0], size, (i) => (placeOf[i] < k ? grey(desk.image[i]) : null));
-    paint(sheets[1], size, (i) => (placeOf[i] <= k ? viridis(desk.conditionals[i]) : null));
-    const at = (box, pixel) => [box.x + (pixel % columns) * cell, box.y + Math.floor(pixel / columns) * cell];
-    const [left, heat] = panels;
-    panels.forEach((box, which) => {
-      hatch(ctx, box, theme);
-      ctx.imageSmoothingEnabled = false; // pixels are what the model made, so show them as pixels
-      ctx.drawImage(sheets[which], box.x, box.y, box.width, box.height);
-      if (cell >= 9) {
-        ctx.strokeStyle = "rgba(128, 134, 144, 0.3)";
-        ctx.lineWidth = 1;
-        ctx.beginPath();
-        for (let i = 1; i < columns; i++) {
-          ctx.moveTo(box.x + i * cell + 0.5, box.y);
-          ctx.lineTo(box.x + i * cell + 0.5, box.y + box.height);
-        }
-        for (let i = 1; i < rows; i++) {
-          ctx.moveTo(box.x, box.y + i * cell + 0.5);
-          ctx.lineTo(box.x + box.width, box.y + i * cell + 0.5);
-        }
-        ctx.stroke();
-      }
-      ctx.strokeStyle = theme.line;
-      ctx.lineWidth = 1;
-      ctx.strokeRect(box.x + 0.5, box.y + 0.5, box.width - 1, box.height - 1);
-      if (k < size) ring(ctx, ...at(box, order[k]), cell, PALETTE.model);
-    });
-    // What the reader changed, and what came of it.
-    for (const pixel of desk.changed) {
-      if (placeOf[pixel] >= k) continue;
-      const [x, y] = at(left, pixel);
-      ctx.beginPath();
-      ctx.arc(x + cell / 2, y + cell / 2, Math.max(1.5, Math.min(5, 0.2 * cell)), 0, 2 * Math.PI);
-      ctx.fillStyle = PALETTE.error;
-      ctx.fill();
-    }
-    if (cursor !== null) panels.forEach((box) => ring(ctx, ...at(box, cursor), cell, "#ffffff"));
-    for (const pixel of desk.flipped) {
-      if (placeOf[pixel] < k) ring(ctx, ...at(left, pixel), cell, PALETTE.error);
-    }
-    const asked = desk.asked?.pixel;
-    if (asked !== undefined) ring(ctx, ...at(left, asked), cell, PALETTE.error);
-    const height = Math.max(heat.height, 100);
-    const bar = { x: heat.x + heat.width + 8, y: heat.y, width: 12, height };
-    const label = height < 175 ? "p(1 | before)" : "p(pixel = 1 | pixels before)";
-    drawColourBar(ctx, "viridis", 0, 1, label, bar, theme);
+// One of the two panels, of which the first `count` pixels are known; the next one is marked.
+function drawPanel(ctx, { grid, order, clock }, box, sheet, values, colours, count, theme) {
+  sheet.words.fill(0);
+  for (const pixel of order.slice(0, count)) {
+    sheet.words[pixel] = colours[clamp(Math.round(255 * values[pixel]), 0, 255)];
+  }
+  sheet.put();
+  inside(ctx, box, () => {
+    ctx.fillStyle = theme.fill;
+    ctx.fillRect(box.x, box.y, box.width, box.height);
+    ctx.globalAlpha = 0.4;
+    ctx.strokeStyle = theme.muted;
+    ctx.lineWidth = 1;
+    hatch(ctx, box, 7);
+  });
+  ctx.imageSmoothingEnabled = false; // pixels are what the model made, so show them as pixels
+  ctx.drawImage(sheet.canvas, box.x, box.y, box.width, box.height);
+  if (box.cell >= 9) {
+    ctx.strokeStyle = "rgba(128, 134, 144, 0.3)";
+    ctx.lineWidth = 1;
+    gridLines(ctx, box, grid.rows, grid.columns);
+  }
+  ctx.strokeStyle = theme.line;
+  ctx.lineWidth = 1;
+  ctx.strokeRect(box.x + 0.5, box.y + 0.5, box.width - 1, box.height - 1);
+  const k = clock.shown();
+  if (k < grid.size) markPixel(ctx, grid, box, order[k], PALETTE.model);
+}
+
+function markPixel(ctx, grid, { x, y, cell }, pixel, colour) {
+  drawCursor(ctx, x + grid.columnOf(pixel) * cell, y + grid.rowOf(pixel) * cell, cell, cell, colour);
+}
+
+function drawPicture(ctx, state, sheets, theme) {
+  const { desk, grid, clock, cursor, written, places: { boxes, cell } } = state;
+  const [left, heat] = boxes;
+  const k = clock.shown();
+  drawPanel(ctx, state, left, sheets[0], desk.image, COLOURS[0], k, theme);
+  drawPanel(ctx, state, heat, sheets[1], desk.conditionals, COLOURS[1], k + 1, theme);
+  // What the reader changed, and what came of it.
+  for (const pixel of desk.changed.filter(written)) {
+    const [x, y] = [left.x + (grid.columnOf(pixel) + 0.5) * cell, left.y + (grid.rowOf(pixel) + 0.5) * cell];
+    dot(ctx, x, y, clamp(0.2 * cell, 1.5, 5), PALETTE.error, "transparent");
+  }
+  if (cursor !== null) for (const box of boxes) markPixel(ctx, grid, box, cursor);
+  for (const pixel of desk.flipped.filter(written)) markPixel(ctx, grid, left, pixel, PALETTE.error);
+  const asked = desk.asked?.pixel;
+  if (asked !== undefined) markPixel(ctx, grid, left, asked, PALETTE.error);
+  const height = Math.max(heat.height, 100);
+  const bar = { x: heat.x + heat.width + 8, y: heat.y, width: 12, height };
+  drawColourBar(ctx, "viridis", 0, 1, height < 175 ? "p(1 | before)" : "p(pixel = 1 | pixels before)", bar, theme);
+}
+
+// What is written above and below the two panels. `stand` puts it there, `write` brings it up to date.
+function captionsOf({ desk, clock, order, grid, written }) {
+  const label = (text = "") => element("div", { class: `pixel-label${text ? "" : " strong"}` }, text);
+  const heads = [label("image"), label("conditionals")];
+  const [count, next] = [label(), label()];
+  const stand = ({ boxes, feet }) => boxes.forEach(({ x }, i) => {
+    Object.assign(heads[i].style, { left: `${x}px`, top: 0 });
+    Object.assign([count, next][i].style, { left: `${x}px`, top: `${feet[i]}px` });
+  });
+  const write = (cursor) => {
+    const k = clock.shown();
+    const p = (pixel) => desk.conditionals[pixel].toFixed(2);
+    say(count, k < grid.size ? `${k} of ${grid.size} pixels written` : `all ${grid.size} pixels written`);
+    if (cursor !== null && written(cursor)) say(next, `${grid.name(cursor)}: p = ${p(cursor)}`);
+    else say(next, k < grid.size ? `next: p = ${p(order[k])}` : "no pixel left");
   };
+  return { nodes: [...heads, count, next], stand, write };
+}
 
-  const [count, next] = [0, 1].map(() => element("div", { class: "pixel-label" }));
-  const heads = ["image", "conditionals"].map((text) =>
-    element("div", { class: "pixel-label" }, text));
-  next.classList.add("strong");
-  count.classList.add("strong");
-  const layout = (width) => {
-    const room = (width - GAP - BAR) / 2;
-    cell = Math.max(2, Math.floor(Math.min(room / columns, 320 / Math.max(rows, columns))));
-    const [w, h] = [cell * columns, cell * rows];
-    const x = Math.max(w + GAP, Math.ceil(Math.min(room, 130)) + GAP);
-    panels = [{ x: 0, y: HEAD, width: w, height: h }, { x, y: HEAD, width: w, height: h }];
-    const foot = HEAD + Math.max(h, 100) + 4;
-    [[heads[0], 0, 0], [heads[1], x, 0], [count, 0, foot], [next, x, foot]].forEach(([node, left, top]) => {
-      node.style.left = `${left}px`;
-      node.style.top = `${top}px`;
-    });
-    return foot + FOOT - 4;
+// ------------------------------------------------------------------------------- pointer and keys
+
+function pointOn(view, state, show) {
+  const { canvas, root } = view;
+  const { desk, grid, clock, order } = state;
+  const point = (pixel) => {
+    if (pixel === state.cursor) return;
+    state.cursor = pixel;
+    canvas.style.cursor = pixel !== null && state.written(pixel) ? "pointer" : "";
+    show();
   };
+  const pixelAt = ([x, y]) => {
+    const { boxes: [left], cell } = state.places;
+    return grid.at([(x - left.x) / cell, (y - left.y) / cell]);
+  };
+  drag(canvas, {
+    focus: root,
+    start: (place) => (pixelAt(place) === null ? null : () => {}),
+    end: (place, { type }) => {
+      const pixel = pixelAt(place);
+      if (type === "pointerup" && pixel !== null) state.flip(pixel);
+    },
+    hover: (place) => point(pixelAt(place)),
+    leave: () => point(null)
+  });
+  root.addEventListener("focusout", (event) => {
+    if (!root.contains(event.relatedTarget)) point(null);
+  });
+  const speak = spoken(view);
+  // From the pixel that was written last.
+  const walk = (down, right) => () => {
+    const { cursor } = state;
+    point(cursor === null ? order[Math.max(0, clock.shown() - 1)] : grid.step(cursor, down, right));
+    const value = state.written(state.cursor) ? `is ${desk.image[state.cursor].toFixed(1)}` : "not written yet";
+    speak(`${grid.name(state.cursor)}, ${value}`);
+  };
+  // With shift the arrows belong to the picture, else to the player.
+  onKeys(view, {
+    "Shift+ArrowUp": walk(-1, 0), "Shift+ArrowDown": walk(1, 0),
+    "Shift+ArrowLeft": walk(0, -1), "Shift+ArrowRight": walk(0, 1),
+    Enter: () => state.cursor !== null && state.flip(state.cursor)
+  });
+}
 
-  const view = outline({ model, el, style: STYLE, layout, draw, maxWidth: 900 });
-  const side = element("div", { class: "pixel-side" });
-  const body = element("div", { class: "pixel-body" });
-  view.root.insertBefore(body, view.stage);
-  body.append(view.stage, side);
-  view.stage.append(...heads, count, next);
-  const sizes = new ResizeObserver(() => body.classList.toggle("narrow", body.clientWidth < 642));
-  sizes.observe(body);
-  view.onStop(() => sizes.disconnect());
+// ----------------------------------------------------------------------------- beside the picture
 
-  // ----------------------------------------------------------------------------- beside the picture
+// An image on a canvas of its own, blue where its pixels were given.
+function tinted({ desk, order, grid }, values) {
+  const canvas = greyCanvas(values.map((value) => 255 * value), grid.columns, grid.rows);
+  const ctx = canvas.getContext("2d");
+  ctx.globalAlpha = 0.45;
+  ctx.fillStyle = PALETTE.data;
+  for (const pixel of order.slice(0, desk.nKnown)) ctx.fillRect(grid.columnOf(pixel), grid.rowOf(pixel), 1, 1);
+  return canvas;
+}
 
-  const meanName = element("div", { class: "pixel-name" });
-  const shared = element("div", { class: "pixel-name" });
-  const mean = element("canvas", { width: columns, height: rows, role: "img" });
+// The mean of all continuations, and some of them to choose from.
+function sideOf(state) {
+  const { desk } = state;
+  const [meanName, shared] = [0, 1].map(() => element("div", { class: "pixel-name" }));
+  const mean = element("div", { role: "img" });
   const thumbs = element("div", { class: "pixel-thumbs" });
   const others = element("div", { role: "group", "aria-label": "Continuations" },
     element("div", { class: "pixel-name" }, "ways to go on: pick one"), thumbs);
-  side.append(element("div", { class: "pixel-mean" }, meanName, mean, shared), others);
-
-  const given = (i) => placeOf[i] < desk.nKnown;
-  const tint = (values) => (i) => (given(i) ? tinted : grey)(values[i]);
-  let painted = null; // the answer that the side shows
-  const paintSide = () => {
-    if (painted === desk.images) return;
+  const node = element("div", { class: "pixel-side" },
+    element("div", { class: "pixel-mean" }, meanName, mean, shared), others);
+  let painted = null; // the answer that it shows
+  const paint = () => {
     painted = desk.images;
     meanName.textContent = desk.count === 1 ? "only one continuation" : `average of ${desk.count} continuations`;
     shared.textContent = desk.nKnown
       ? `blue: the ${desk.nKnown === 1 ? "given pixel" : `${desk.nKnown} given pixels`}` : "no pixel given";
     mean.setAttribute("aria-label", `${meanName.textContent}, ${shared.textContent}`);
-    paint(mean, size, tint(desk.mean));
+    mean.replaceChildren(tinted(state, desk.mean));
     others.hidden = desk.count === 1;
-    thumbs.replaceChildren(...desk.images.slice(0, SHOWN).map((values, i) => {
-      const small = element("canvas", { width: columns, height: rows });
-      paint(small, size, tint(values));
-      const node = element("button", { type: "button", "aria-label": `Continuation ${i + 1}` }, small);
-      node.addEventListener("click", () => desk.choose(i));
-      return node;
-    }));
+    thumbs.replaceChildren(...desk.images.slice(0, SHOWN).map((values, i) =>
+      button(tinted(state, values), () => desk.choose(i), { "aria-label": `Continuation ${i + 1}` })));
   };
-
-  // ------------------------------------------------------------------------------ pointer and keys
-
-  const { canvas } = view;
-  const flip = (pixel) => {
-    if (placeOf[pixel] >= written()) {
-      desk.notice = "This pixel is not written yet.";
-      show();
-      return;
-    }
-    const image = Float32Array.from(desk.image);
-    image[pixel] = 1 - image[pixel];
-    desk.ask({ pixel, image, nKnown: placeOf[pixel] + 1, label: desk.label });
+  const write = () => {
+    if (painted !== desk.images) paint();
+    [...thumbs.children].forEach((one, i) => one.setAttribute("aria-pressed", String(i === desk.choice)));
   };
-  const pixelAt = (event) => {
-    const box = canvas.getBoundingClientRect();
-    const column = Math.floor((event.clientX - box.left - panels[0].x) / cell);
-    const row = Math.floor((event.clientY - box.top - panels[0].y) / cell);
-    const inside = row >= 0 && row < rows && column >= 0 && column < columns;
-    return inside ? row * columns + column : null;
-  };
-  canvas.addEventListener("click", (event) => {
-    const pixel = pixelAt(event);
-    if (pixel !== null) flip(pixel);
-  });
-  const point = (pixel) => {
-    if (pixel === cursor) return;
-    cursor = pixel;
-    canvas.style.cursor = pixel !== null && placeOf[pixel] < written() ? "pointer" : "";
-    show();
-  };
-  canvas.addEventListener("pointermove", (event) => point(pixelAt(event)));
-  canvas.addEventListener("pointerleave", () => point(null));
-  view.root.addEventListener("focusout", (event) => {
-    if (!view.root.contains(event.relatedTarget)) point(null);
-  });
+  return { node, write };
+}
 
-  const speak = spoken(view);
-  const name = (pixel) => `row ${Math.floor(pixel / columns) + 1}, column ${(pixel % columns) + 1}`;
-  const walk = (down, right) => {
-    // From the pixel that was written last.
-    const from = cursor ?? order[Math.max(0, written() - 1)];
-    const clamp = (value, count) => Math.max(0, Math.min(count - 1, value));
-    const row = clamp(Math.floor(from / columns) + (cursor === null ? 0 : down), rows);
-    const column = clamp((from % columns) + (cursor === null ? 0 : right), columns);
-    point(row * columns + column);
-    const value = placeOf[cursor] < written() ? `is ${desk.image[cursor].toFixed(1)}` : "not written yet";
-    speak(`${name(cursor)}, ${value}`);
-  };
-  // With shift the arrows belong to the picture, else to the player.
-  onKeys(view, {
-    "Shift+ArrowUp": () => walk(-1, 0), "Shift+ArrowDown": () => walk(1, 0),
-    "Shift+ArrowLeft": () => walk(0, -1), "Shift+ArrowRight": () => walk(0, 1),
-    Enter: () => cursor !== null && flip(cursor)
-  });
-
-  // -------------------------------------------------------------------------------------- controls
-
-  // Where "again" starts: here; with all written, where the last rewriting started.
-  const here = () => (written() < size ? written() : desk.nKnown);
-  const again = element("button", { type: "button", class: "pixel-again" });
-  again.addEventListener("click", () =>
-    desk.ask({ nKnown: here(), image: desk.image, label: desk.label }));
+// Below the picture: write again, another class, and what has come of it.
+function toolsOf(state) {
+  const { model, desk, clock, grid } = state;
+  const classes = model.get("classes");
+  const again = button("", state.again, { class: "pixel-again" });
   const select = element("select", { "aria-label": "Class" },
     ...classes.map((text, i) => element("option", { value: String(i) }, text)));
-  select.addEventListener("change", () => {
-    desk.ask({ nKnown: 0, image: desk.image, label: Number(select.value) });
-  });
-  const status = element("p", { class: "pixel-status", role: "status" });
-  const tools = element("div", { class: "cw-controls pixel-tools" }, again);
-  if (classes.length) tools.append(element("label", {}, "class", select));
-  tools.append(status);
-  view.controls.after(tools, element("p", { class: "pixel-hint" },
-    "Click a written pixel to flip it and rewrite all that follows. Keys: Shift + arrows choose a pixel, Enter flips it."));
-
-  const consequences = () => {
-    const after = size - desk.nKnown;
-    const [pixel] = desk.flipped;
-    const what = pixel === undefined ? "Rewritten" : `Flipped ${name(pixel)}`;
-    if (!after) return `${what}: no pixel comes after it.`;
-    return `${what}: ${desk.changed.length} of ${after} later ${after === 1 ? "pixel" : "pixels"} changed.`;
-  };
-  function message() {
-    if (desk.line.waiting || model.get("status") === "waiting") {
-      const words = desk.line.late || "Waiting for the kernel …";
-      return [element("span", { class: "cw-wait", "aria-hidden": "true" }), words];
-    }
-    if (desk.notice) return [desk.notice];
-    if (desk.failed()) return [`write failed: ${desk.failed()}`];
-    return [desk.compared ? consequences() : ""];
-  }
-  const say = (node, ...words) => {
-    if (node.textContent !== words.at(-1)) node.replaceChildren(...words);
-  };
-
-  function show() {
-    paintSide();
-    const k = written();
-    say(count, k < size ? `${k} of ${size} pixels written` : `all ${size} pixels written`);
-    const p = (pixel) => desk.conditionals[pixel].toFixed(2);
-    const seen = cursor !== null && placeOf[cursor] < k;
-    if (seen) say(next, `${name(cursor)}: p = ${p(cursor)}`);
-    else say(next, k < size ? `next: p = ${p(order[k])}` : "no pixel left");
-    [...thumbs.children].forEach((node, i) => {
-      node.setAttribute("aria-pressed", String(i === desk.choice));
-    });
-    say(again, k < size || !desk.nKnown ? (here() ? "Again from here" : "A new image")
-      : `Again after ${desk.nKnown} ${desk.nKnown === 1 ? "pixel" : "pixels"}`);
-    again.disabled = here() >= size;
+  select.addEventListener("change", () =>
+    desk.ask({ nKnown: 0, image: desk.image, label: Number(select.value) }));
+  const told = status();
+  told.classList.add("pixel-status");
+  const bar = row(again, ...(classes.length ? [element("label", {}, "class", select)] : []));
+  bar.classList.add("pixel-tools");
+  const write = () => {
+    const { nKnown, line, notice } = desk;
+    const here = state.here();
+    say(again, clock.shown() < grid.size || !nKnown ? (here ? "Again from here" : "A new image")
+      : `Again after ${nKnown} ${nKnown === 1 ? "pixel" : "pixels"}`);
+    again.disabled = here >= grid.size;
     if (classes.length) select.value = String((desk.asked || desk).label);
-    view.root.setAttribute("aria-busy", String(Boolean(desk.line.waiting)));
-    const failed = !desk.line.waiting && !desk.notice && desk.failed();
-    status.classList.toggle("failed", Boolean(failed));
-    say(status, ...message());
-    view.redraw();
-  }
+    told.tell(messageOf(state), Boolean(!line.waiting && !notice && desk.failed()));
+  };
+  return { nodes: [bar, told], write };
+}
 
+function messageOf({ model, desk, grid }) {
+  if (desk.line.waiting || model.get("status") === "waiting") return waitWords(desk.line);
+  if (desk.notice) return desk.notice;
+  if (desk.failed()) return `write failed: ${desk.failed()}`;
+  if (!desk.compared) return "";
+  const after = grid.size - desk.nKnown;
+  const [pixel] = desk.flipped;
+  const what = pixel === undefined ? "Rewritten" : `Flipped ${grid.name(pixel)}`;
+  if (!after) return `${what}: no pixel comes after it.`;
+  return `${what}: ${desk.changed.length} of ${after} later ${after === 1 ? "pixel" : "pixels"} changed.`;
+}
+
+// -------------------------------------------------------------------------------------- the widget
+
+function render({ model, el }) {
+  const state = stateOf(model);
+  const { desk, clock, grid } = state;
+  const sheets = [0, 1].map(() => pixelSheet(grid.columns, grid.rows));
+  const [captions, side, tools] = [captionsOf(state), sideOf(state), toolsOf(state)];
+  const draw = (ctx, _, theme) => drawPicture(ctx, state, sheets, theme);
+  const layout = (width) => {
+    state.places = arrange(grid, width);
+    captions.stand(state.places);
+    return state.places.feet[1] + FOOT - 4;
+  };
+  const view = outline({ model, el, style: STYLE, layout, draw, maxWidth: 900 });
+  view.header.after(element("div", { class: "pixel-frame" },
+    element("div", { class: "pixel-body" }, view.stage, side.node)));
+  view.stage.append(...captions.nodes);
+  view.controls.after(...tools.nodes, hint("Click a written pixel to flip it and rewrite all that follows. " +
+    "Keys: Shift + arrows choose a pixel, Enter flips it."));
+  pointOn(view, state, show);
   playerBar(view, model);
   view.controls.querySelector("input").step = "1";
+
+  function show() {
+    captions.write(state.cursor);
+    side.write();
+    tools.write();
+    view.root.setAttribute("aria-busy", String(Boolean(desk.line.waiting)));
+    view.redraw();
+  }
   view.onStop(desk.listen(show));
   view.onStop(clock.listen(show));
   view.follow(["status"], show);

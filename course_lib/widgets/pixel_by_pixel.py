@@ -26,6 +26,7 @@ Array = np.ndarray | torch.Tensor
 Write = Callable[[np.ndarray, int, int], tuple[Array, Array]]
 
 HINT = "return fewer images from write"
+ROUNDING = 0.01  # half precision may round a grey value; what differs by more is another one
 
 
 class PixelByPixel(PlayerWidget):
@@ -71,6 +72,7 @@ class PixelByPixel(PlayerWidget):
     # An older choice must not come back from the kernel while the reader makes others: no echo.
     choice = traitlets.Int(0).tag(sync=True, echo_update=False)
     status = traitlets.Unicode("done", read_only=True).tag(sync=True)
+    rounding = traitlets.Float(ROUNDING, read_only=True).tag(sync=True)
     # The last answer: {"sequence", "error"}. All that belongs to it comes in the same message.
     answered = traitlets.Dict().tag(sync=True)
 
@@ -237,7 +239,7 @@ class PixelByPixel(PlayerWidget):
                 f"{names[1]} must be as many as its images, {len(images)}, got {len(conditionals)}"
             )
         change = np.abs(images - image)[:, known].max(initial=0)
-        if change > 0.01:  # half precision may round a grey value
+        if change > ROUNDING:
             raise ValueError(
                 f"{names[0]} must keep the {n_known} given pixels, got a change of {change:.3g}"
             )

@@ -407,7 +407,7 @@ def test_both_themes(pixels: Locator, live: Page) -> None:
 @pytest.mark.parametrize("width", [500, 640, 700, 1000])
 def test_nothing_is_cut_off(trusted: Page, width: int) -> None:
     widget = stored_widget(trusted, CELL)
-    parts = ".pixel-label, .pixel-name, .cw-readout, button, select, .pixel-status, .pixel-hint"
+    parts = ".pixel-label, .pixel-name, .cw-readout, button, select, .pixel-status, .cw-hint"
     found = cut_off(widget, [width], parts)
     widget.evaluate("root => { root.ownerDocument.body.style.width = ''; }")
     assert found == []
