@@ -50,6 +50,11 @@ HERE = Path(__file__).parent
 MAX_BYTES = 300_000  # of one widget's arrays, after quantization
 LEVELS = 65_535  # of one number, after quantization
 LINE = THEMES["light"]["line"]  # the colour of lines on a light page
+# An exported notebook that is printed: long lines of code wrap instead of ending at the margin.
+ON_PAPER = (
+    "<style>@media print { pre { white-space: pre-wrap !important; overflow-wrap: anywhere; } }"
+    "</style>"
+)
 STILL = (
     "A still picture. In JupyterLab it moves once you run the cell, or choose "
     "<i>Trust Notebook</i> in the command palette (Ctrl/⌘ + Shift + C)."
@@ -365,7 +370,7 @@ class CourseWidget(anywidget.AnyWidget):
             f'style="max-width: 100%"><br><small>{STILL}</small></div>'
             f'<iframe title="{html.escape(self.title or "interactive figure")}" '
             'style="display: block; width: 100%; height: 0; border: 0" '
-            f'srcdoc="{html.escape(page)}"></iframe>'
+            f'srcdoc="{html.escape(page)}"></iframe>{ON_PAPER}'
         )
 
     def close(self) -> None:

@@ -57,6 +57,8 @@ if (frame) {
     frame.style.colorScheme = place.firstElementChild.style.colorScheme;
     document.documentElement.style.colorScheme = frame.style.colorScheme;
   };
+  const outputs = outputsAround(frame);
+  window.addEventListener("pagehide", () => holdPlace(outputs, outputs?.offsetHeight));
   new ResizeObserver(fit).observe(place);
   new MutationObserver(fit).observe(place.firstElementChild, { attributeFilter: ["style"] });
   fit();

@@ -44,6 +44,16 @@ def test_on_paper_the_picture_stands_again(show: Callable[..., Locator]) -> None
     assert player.page.locator("iframe").bounding_box()["height"] == height
 
 
+def test_on_paper_code_is_whole(show: Callable[..., Locator]) -> None:
+    code = "<div style='width: 600px'><pre style='white-space: pre'>"
+    code += "a_name = a_function(an_argument, another_one)  # " * 3 + "</pre></div>"
+    page = show(plain(), width=700, after=code).page
+    cropped = "() => { const pre = document.querySelector('pre'); return pre.scrollWidth > 600; }"
+    assert page.evaluate(cropped)
+    page.emulate_media(media="print")
+    assert not page.evaluate(cropped)
+
+
 def test_the_page_background_decides_the_theme(show: Callable[..., Locator]) -> None:
     ink = "root => getComputedStyle(root).color"
     assert show(plain(), style="background: white").evaluate(ink) == "rgb(31, 35, 40)"

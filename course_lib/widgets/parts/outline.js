@@ -24,6 +24,16 @@ function viewHeight(root) {
   return page.defaultView.innerHeight;
 }
 
+// A cell that is run again loses its outputs until the new ones come: so that the page does not jump,
+// their place is held for two seconds. An animation, since that outlives an iframe that is taken away.
+function holdPlace(outputs, height) {
+  const minHeight = `${height}px`;
+  if (height) outputs?.animate([{ minHeight }, { minHeight }], 2000);
+}
+
+// JupyterLab's outputs of the cell in which `node` stands, if it stands there. static.js uses both.
+const outputsAround = (node) => node.closest(".jp-Cell-outputArea");
+
 // The outline of a widget: a focusable group with a header, a stage and a place for controls.
 //
 // `layout(width)` says how high the canvas is in CSS pixels, `draw(ctx, size, theme)` draws it. A
@@ -91,7 +101,11 @@ export function outline({ model, el, layout, draw, maxWidth = 560, style = "", n
     return best.width;
   };
   let before = "";
+  let outputs = null;
+  let high = 0; // as they are taken away, they are no longer so high
   const measure = () => {
+    if (!outputs && (outputs = outputsAround(root))) observer.observe(outputs);
+    high = outputs?.offsetHeight || high;
     const now = () => [root.clientWidth, stage.clientWidth, viewHeight(root), window.devicePixelRatio].join();
     if (!root.clientWidth || before === now()) return;
     stage.style.maxWidth = "";
@@ -133,6 +147,7 @@ export function outline({ model, el, layout, draw, maxWidth = 560, style = "", n
   onStop(theme.stop);
   onStop(keys.stop);
   onStop(() => {
+    holdPlace(outputs, high);
     observer.disconnect();
     around.removeEventListener("resize", measure);
     sharpness.removeEventListener("change", resharpen);
