@@ -43,13 +43,12 @@ def noise_each(x0, t, eps, alpha_bars):
     return torch.stack(rows)
 
 
+def schedule_of(alpha_bars):
+    return DiscreteSchedule(1 - alpha_bars / torch.cat([alpha_bars.new_ones(1), alpha_bars[:-1]]))
+
+
 def library_noise(x0, t, eps, alpha_bars):
-    alphas = alpha_bars / torch.cat([alpha_bars.new_ones(1), alpha_bars[:-1]])
-    return DiscreteSchedule(1 - alphas).sample(x0, t, eps)
-
-
-def at(index, function=noise_to):
-    return lambda x, t, y, table: function(x, index(t, len(table)), y, table)
+    return schedule_of(alpha_bars).sample(x0, t, eps)
 
 
 def twice_as_noisy_first(x0, t, eps, alpha_bars):
@@ -58,7 +57,10 @@ def twice_as_noisy_first(x0, t, eps, alpha_bars):
 
 NOISE_RIGHT = [noise_to, noise_each, library_noise]
 NOISE_WRONG = {
-    "t - 1, clamped": (at(lambda t, T: (t - 1).clamp(min=0)), "one step too early, at t − 1"),
+    "t - 1, clamped": (
+        lambda x, t, e, ab: noise_to(x, (t - 1).clamp(min=0), e, ab),
+        "one step too early, at t − 1",
+    ),
     "odd at 0": (twice_as_noisy_first, "right for t ≥ 1 and wrong at t = 0"),
 }
 
@@ -98,24 +100,11 @@ def library_posterior(x_t, x_0, t, betas):
     return DDPM(lambda x, t: x, DiscreteSchedule(betas)).posterior(x_t, x_0, t)
 
 
-def posterior_with(mean=right_mean, variance=right_variance):
-    def attempt(x_t, x_0, t, betas):
-        c = parts(t, betas, x_t)
-        return mean(x_t, x_0, *c), variance(*c)
-
-    return attempt
-
-
-def posterior_before(before_of):
-    """With another ᾱ before: from alpha_bars and t."""
-
-    def attempt(x_t, x_0, t, betas):
-        beta, alpha, now, _ = parts(t, betas, x_t)
-        before = wide(before_of((1 - betas).cumprod(0), t), x_t)
-        c = beta, alpha, now, before
-        return right_mean(x_t, x_0, *c), right_variance(*c)
-
-    return attempt
+def posterior_of_the_last(x_t, x_0, t, betas):
+    """Takes index −1 for the one before 0."""
+    beta, alpha, now, _ = parts(t, betas, x_t)
+    c = beta, alpha, now, wide((1 - betas).cumprod(0)[t - 1], x_t)
+    return right_mean(x_t, x_0, *c), right_variance(*c)
 
 
 def posterior_nan(x_t, x_0, t, betas):
@@ -130,32 +119,27 @@ def odd_at_0(x_t, x_0, t, betas):
 
 
 POSTERIOR_RIGHT = [posterior, posterior_flat, posterior_full, library_posterior]
+
+
+def changed(mean=lambda m: m, variance=lambda v: v):
+    def attempt(*inputs):
+        m, v = posterior(*inputs)
+        return mean(m), variance(v)
+
+    return attempt
+
+
 POSTERIOR_WRONG = {
-    "odd": (
-        posterior_with(mean=lambda x, d, b, a, n, p: x + d),
-        "is not where the product of the two",
-    ),
-    "last before first": (posterior_before(lambda ab, t: ab[t - 1]), "at t = 0 it is not x_0"),
+    "odd": (changed(mean=lambda m: m + 1), "is not where the product of the two"),
+    "odd variance": (changed(variance=lambda v: 3 * v), "Your variance is not that"),
+    "one variance": (changed(variance=lambda v: v.mean()), "Your variance has shape []"),
+    "float variance": (changed(variance=lambda v: 0.1), "variance is of type float"),
+    "last before first": (posterior_of_the_last, "at t = 0 it is not x_0"),
     "NaN at 0": (posterior_nan, "NaN at t = 0"),
     "odd at 0": (odd_at_0, "At t = 0 your variance is not 0"),
-    "odd variance": (
-        posterior_with(variance=lambda b, a, n, p: 3 * b),
-        "Your variance is not that",
-    ),
-    "variance first": (lambda *inputs: posterior_full(*inputs)[::-1], "You swap the two results"),
-    "short variance first": (
-        lambda *inputs: posterior(*inputs)[::-1],
-        "You return the variance first",
-    ),
+    "full first": (lambda *inputs: posterior_full(*inputs)[::-1], "You swap the two results"),
+    "short first": (lambda *inputs: posterior(*inputs)[::-1], "You return the variance first"),
     "mean only": (lambda *inputs: posterior(*inputs)[0], "only one result"),
-    "one variance": (
-        lambda *inputs: (posterior(*inputs)[0], posterior(*inputs)[1].mean()),
-        "Your variance has shape []",
-    ),
-    "float variance": (
-        lambda *inputs: (posterior(*inputs)[0], 0.1),
-        "variance is of type float",
-    ),
 }
 
 # --- x0_from_eps ---------------------------------------------------------------------------------
@@ -169,10 +153,6 @@ def x0_from_eps(x_t, eps, t, alpha_bars):
 def x0_by_ratio(x_t, eps, t, alpha_bars):
     ab = alpha_bars[t].view([len(t)] + [1] * (x_t.dim() - 1))
     return ab**-0.5 * x_t - (1 / ab - 1) ** 0.5 * eps
-
-
-def schedule_of(alpha_bars):
-    return DiscreteSchedule(1 - alpha_bars / torch.cat([alpha_bars.new_ones(1), alpha_bars[:-1]]))
 
 
 def library_x0(x_t, eps, t, alpha_bars):
@@ -246,13 +226,6 @@ def reverse_variance(t, betas, std):
     return v * betas[t] / ((1 - betas[t]) * v + betas[t])
 
 
-def width_by_covariance(t, betas, std):
-    """Var(x) − Cov(x, y)² / Var(y), of two Gaussians."""
-    before, now = before_and_now(betas)
-    v, w = (p[t] * std**2 + 1 - p[t] for p in (before, now))
-    return v - (1 - betas[t]) * v**2 / w
-
-
 def width_by_the_posterior(t, betas, std):
     """β̃ and what not knowing x_0 adds."""
     before, now = (p[t] for p in before_and_now(betas))
@@ -270,7 +243,7 @@ def width_each(t, betas, std):
     return torch.tensor(widths)
 
 
-WIDTH_RIGHT = [reverse_variance, width_by_covariance, width_by_the_posterior, width_each]
+WIDTH_RIGHT = [reverse_variance, width_by_the_posterior, width_each]
 WIDTH_WRONG = {
     "index −1 at 0": (
         lambda t, betas, std: torch.where(t == 0, betas[t] / 2, reverse_variance(t, betas, std)),
@@ -281,11 +254,19 @@ WIDTH_WRONG = {
 # --- ddpm_loss -----------------------------------------------------------------------------------
 
 
+def times(g, n, low, high):
+    return torch.randint(low, high, (n,), generator=g)
+
+
+def normal(g, *shape):
+    return torch.randn(shape, generator=g)
+
+
 def loss_with(
     *,
     value=lambda said, eps, x0, x_t: (said - eps).square().mean(),
-    draw_t=lambda x0, T, g: torch.randint(T, (len(x0),), generator=g),
-    draw_eps=lambda x0, g: torch.randn(x0.shape, generator=g),
+    draw_t=lambda x0, T, g: times(g, len(x0), 0, T),
+    draw_eps=lambda x0, g: normal(g, *x0.shape),
     data=torch.sqrt,
     noise=lambda alpha_bars: (1 - alpha_bars).sqrt(),
     told=lambda t, T: t,
@@ -339,6 +320,22 @@ def each(part, changes):
     return {said: (loss_with(**{part: change}), said) for said, change in changes.items()}
 
 
+DRAWS_OF_T = {
+    "You copy the generator": lambda x, T, g: times(from_a_copy(g), len(x), 0, T),
+    "share one time": lambda x, T, g: times(g, 1, 0, T).expand(len(x)),
+    "t = 0 never comes": lambda x, T, g: times(g, len(x), 1, T),
+    "t = T − 1 = 11 never comes": lambda x, T, g: times(g, len(x), 0, T - 1),
+    "not evenly drawn": lambda x, T, g: times(g, len(x), 0, T**2).sqrt().long(),
+    "Your times are the same in every call": lambda x, T, g: torch.arange(len(x)) % T,
+}
+DRAWS_OF_EPS = {
+    "All examples share the same noise": lambda x, g: normal(g, 1, *x.shape[1:]).expand_as(x),
+    "All numbers of an example share": lambda x, g: wide(normal(g, len(x)), x).expand_as(x),
+    "Your noise is not standard normal": lambda x, g: torch.rand(x.shape, generator=g),
+    "not standard normal": lambda x, g: 0.9 * normal(g, *x.shape),
+    "your noise comes from elsewhere": lambda x, g: torch.randn_like(x),
+    "Your noise is the same": lambda x, g: normal(g.manual_seed(1), *x.shape),
+}
 LOSS_RIGHT = [ddpm_loss, loss_noise_first, loss_float_times, library_loss]
 LOSS_WRONG = {
     **each("told", TIMES_TOLD),
@@ -361,43 +358,8 @@ LOSS_WRONG = {
         loss_with(told=lambda t, T: t[0], draw_t=lambda x, T, g: torch.full((len(x),), 3)),
         "times of shape []",
     ),
-    **each(
-        "draw_t",
-        {
-            "You copy the generator": lambda x, T, g: torch.randint(
-                T, (len(x),), generator=from_a_copy(g)
-            ),
-            "share one time": lambda x, T, g: torch.randint(T, (1,), generator=g).expand(len(x)),
-            "t = 0 never comes": lambda x, T, g: torch.randint(1, T, (len(x),), generator=g),
-            "t = T − 1 = 11 never comes": lambda x, T, g: torch.randint(
-                T - 1, (len(x),), generator=g
-            ),
-            "not evenly drawn": lambda x, T, g: (
-                torch.rand(len(x), generator=g).square() * T
-            ).long(),
-            "Your times are the same in every call": lambda x, T, g: torch.arange(len(x)) % T,
-        },
-    ),
-    **each(
-        "draw_eps",
-        {
-            "All examples share the same noise": lambda x, g: torch.randn(
-                x.shape[1:], generator=g
-            ).expand_as(x),
-            "All numbers of an example share one draw": lambda x, g: wide(
-                torch.randn(len(x), generator=g), x
-            ).expand_as(x),
-            "Your noise is not standard normal": lambda x, g: torch.rand(x.shape, generator=g),
-            "your noise comes from elsewhere": lambda x, g: torch.randn_like(x),
-            "Your noise is the same in every call": lambda x, g: torch.randn(
-                x.shape, generator=g.manual_seed(1)
-            ),
-        },
-    ),
-    "small noise": (
-        loss_with(draw_eps=lambda x, g: 0.9 * torch.randn(x.shape, generator=g)),
-        "not standard normal",
-    ),
+    **each("draw_t", DRAWS_OF_T),
+    **each("draw_eps", DRAWS_OF_EPS),
     "fresh target": (
         loss_with(value=lambda s, e, x, n: (s - torch.randn_like(e)).square().mean()),
         "with the eps that is in x_t",

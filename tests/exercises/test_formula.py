@@ -1,7 +1,5 @@
 """The engine behind declared exercises: what it draws, how it compares, whom it names."""
 
-import math
-
 import pytest
 import torch
 
@@ -174,10 +172,6 @@ def test_several_results_are_judged_one_after_the_other():
         (lambda x, k: scaled(x, k).sum(), "has shape []", "One number for all is left"),
         (lambda x, k: scaled(x, k)[:, None], "has shape [6, 1]", "squeeze"),
         (lambda x, k: scaled(x, k)[:5], "has shape [5]", "print the shapes"),
-        (lambda x, k: scaled(x, k).double(), "dtype float64", "zeros_like"),
-        (lambda x, k: list(scaled(x, k)), "is a list of 6, not a tensor", "torch.stack"),
-        (lambda x, k: scaled(x, k) * math.nan, "holds NaN", "log(0)"),
-        (lambda x, k: x.sum(1) + torch.rand(6), "drawn at random", "draw nothing"),
         (lambda x, k: x.add_(1).sum(1), "changes its input `x` in place", "clone"),
         (lambda x, k: scaled(x, k) / 0 if x.shape[1] == 2 else 1 / 0, "infinite values", "log"),
         (lambda x, k: scaled(x, k) if x.shape[1] == 2 else 1 / 0, "ZeroDivisionError", "Call"),
