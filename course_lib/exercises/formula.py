@@ -36,7 +36,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from course_lib.exercises.attempt import Attempt, Mistake, same, take_results, take_tensor
+from course_lib.exercises.attempt import Attempt, Mistake, take_results, take_tensor
 from course_lib.exercises.registry import exercise
 
 __all__ = ["SHAPES", "USUAL", "Case", "Formula", "Wrong", "declared", "formula", "usual"]
@@ -315,22 +315,25 @@ class Formula:
         """The mistake that explains result ``k`` in all ordinary cases, and most of the others."""
         best, most = None, 0
         for wrong, values in zip(self.wrong, prints, strict=True):
-            score, explains = 0, True
+            score = 0
             for i, (parts, _) in enumerate(answers):
                 if values[i] is None or isinstance(parts, Mistake):
-                    explains = explains and i != first
+                    if i == first:
+                        break
                     continue
+                if i == first and _alike(values[i][k], truths[i][k]):
+                    break  # it touches another result
                 hits = [
                     isinstance(part, Tensor) and _alike(part.detach(), value, self._loosest())
                     for part, value in zip(parts, values[i], strict=True)
                 ]
-                if i == first and _alike(values[i][k], truths[i][k]):
-                    explains = False  # it touches another result
                 # On a case of its own kind other slips may be added to this one.
-                explains = explains and (hits[k] or (i != first and cases[i].fails is not None))
+                if not hits[k] and (i == first or cases[i].fails is None):
+                    break
                 score += sum(hits)
-            if explains and score > most:
-                best, most = wrong, score
+            else:
+                if score > most:
+                    best, most = wrong, score
         return best
 
     def _raise_unknown(
@@ -493,8 +496,6 @@ def _alike(a: Any, b: Any, tolerance: float = 1e-4) -> bool:
         return a is None and b is None
     if a.shape != b.shape or a.is_complex() or b.is_complex() or a.device != b.device:
         return False
-    if same(a, b, tolerance=tolerance):
-        return True
     a, b = a.detach().double(), b.detach().double()
     return torch.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
 
