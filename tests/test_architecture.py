@@ -182,6 +182,25 @@ def test_an_arrow_that_turns_round_is_found(
     assert said in found[0]
 
 
+SLOW = {"sklearn", "scipy"}  # a command, a kernel and each process of a training wait for them
+
+
+def test_slow_libraries_are_imported_by_the_function_that_needs_them() -> None:
+    found = []
+    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+        at_once = ast.parse(path.read_text(encoding="utf-8")).body
+        names = [
+            alias.name for node in at_once if isinstance(node, ast.Import) for alias in node.names
+        ]
+        names += [
+            node.module for node in at_once if isinstance(node, ast.ImportFrom) and node.module
+        ]
+        found += [
+            f"{path.relative_to(ROOT)}: {name}" for name in names if name.split(".")[0] in SLOW
+        ]
+    assert found == []
+
+
 # --- docstrings --------------------------------------------------------------------------------
 
 SECTIONS = {"Reference", "Args", "Returns", "Yields", "Raises", "Example"}  # and in this order

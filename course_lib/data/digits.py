@@ -1,7 +1,6 @@
 """The handwritten digits inside scikit-learn: real images without a download."""
 
 import torch
-from sklearn import datasets
 from torch import Tensor
 
 from course_lib.checks import check_one_of
@@ -33,6 +32,8 @@ def load_digits(split: str) -> tuple[Tensor, Tensor]:
 
     """
     check_one_of("split", split, ("train", "test"))
+    from sklearn import datasets  # takes as long to import as half of PyTorch: only who needs it
+
     bunch = datasets.load_digits()
     images = torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16
     labels = torch.tensor(bunch.target, dtype=torch.int64)

@@ -60,9 +60,6 @@ def reverse_density(
         centres: The centres m ``[K]`` of equally likely clusters, float64.
         std: The standard deviation of each cluster.
 
-    Raises:
-        ValueError: When an argument is not as described.
-
     Example:
         >>> path, centres = DiscreteSchedule.linear(1000), torch.tensor([-2.0, 2.0]).double()
         >>> for s in (299, 0):

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable
 
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from course_lib.autoregressive import FVSBN, MADE, NADE, NaivePixelCNN, PixelCNN
@@ -72,6 +71,8 @@ def logistic_regression_accuracy(
     train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]
 ) -> float:
     """Accuracy on ``test`` of a plain classifier, fitted to images and labels ``train``."""
+    from sklearn.linear_model import LogisticRegression  # slow to import
+
     classifier = LogisticRegression(C=0.1, max_iter=1000)
     classifier.fit(train[0].flatten(1).numpy(), train[1].numpy())
     return classifier.score(test[0].flatten(1).numpy(), test[1].numpy())

@@ -216,7 +216,11 @@ def test_as_a_process():
 
 
 def test_two_processes_take_the_steps_of_one(tmp_path):
-    """Five examples a step: shares of three and two. Process 1 starts with other weights."""
+    """Five examples a step: shares of three and two. Process 1 starts with other weights.
+
+    It is slow because it is the command that readers type: a launcher and two processes, each of
+    which imports PyTorch.
+    """
     script = str(ROOT / "tests" / "training" / "tiny.py")
     launch = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", script]
     result = run(*launch, "train", "tiny", "--out", str(tmp_path / "two"))

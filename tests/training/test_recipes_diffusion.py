@@ -87,6 +87,19 @@ def test_samples_of_the_toys_lie_where_the_data_do(toy):
     assert samples.std(dim=0) == pytest.approx(toy_points(toy, seed=1).std(dim=0), rel=0.1)
 
 
+def asked_once(net):
+    """The network, which is not asked twice about the same images at the same time."""
+    answers = {}
+
+    def ask(x, t):
+        question = int(t[0]), x.numpy().tobytes()
+        if question not in answers:
+            answers[question] = net(x, t)
+        return answers[question]
+
+    return ask
+
+
 @pytest.mark.parametrize("name", ["ddpm_digits", "ddpm_digits_cosine"])
 def test_the_digits_cards_say_what_the_models_do(name):
     model, card = load_pretrained(name), load_card(name)["metrics"]
@@ -99,7 +112,8 @@ def test_the_digits_cards_say_what_the_models_do(name):
     assert measured["distance"] == pytest.approx(distances(name)[10, 0.0], rel=0.01)
     assert measured["seconds"] > 0
     x = to_signed(load_digits("test")[0])[::12]
-    bound = bounds(bound_metrics(model, x, levels=17))
+    # Both bounds see the same noised images.
+    bound = bounds(bound_metrics(DDPM(asked_once(model.net), model.schedule), x, levels=17))
     for variance in VARIANCES:
         gap = bound[variance][NATS] - bounds(card)[variance][NATS]
         assert abs(gap) < 4 * bound[variance][ERROR]
@@ -117,11 +131,11 @@ def test_the_mnist_card_says_what_the_model_does(monkeypatch):
     monkeypatch.setenv("COURSE_DATA", str(MNIST))
     model, card = load_pretrained("ddpm_mnist"), distances("ddpm_mnist")
     assert list(card) == MNIST_SAMPLERS
-    y = torch.arange(200) % 10
-    states = ddim_sample(model, (200, 1, 28, 28), steps=20, y=y, clip=1.0, generator=generator(3))
+    y = torch.arange(100) % 10
+    states = ddim_sample(model, (100, 1, 28, 28), steps=20, y=y, clip=1.0, generator=generator(3))
     few = feature_distance(to_unit(last(states)), "mnist")
-    real = feature_distance(load_mnist("train")[0][:200], "mnist")
-    assert few < card[20, 0.0] + 3 * real  # 200 images lie farther than 1,000
+    real = feature_distance(load_mnist("train")[0][:100], "mnist")
+    assert few < card[20, 0.0] + real  # 100 images lie farther than 1,000, real ones as well
 
 
 def test_a_classifier_reads_the_digits_that_were_asked_for():

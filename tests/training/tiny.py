@@ -123,6 +123,8 @@ WAYS_TO_DIE = (killed_in_a_step, killed_while_writing, killed_before_replacing)
 
 def kill_children(folder):
     """Die in every way, each in a child process of its own; return how many did not die."""
+    import torch._dynamo  # noqa: F401 - a first step imports it: once here, not in each child
+
     survivors = 0
     for way in WAYS_TO_DIE:
         child = os.fork()  # quicker than to import torch anew
