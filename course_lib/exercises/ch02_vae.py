@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch import distributions as td
-from torch.nn import functional as F
+from torch.special import entr, xlogy
 
 from course_lib.exercises.attempt import (
     Attempt,
@@ -28,12 +27,14 @@ from course_lib.exercises.registry import exercise
 from course_lib.experiments.collapse import CollapseReport, collapsing_loss, fit_vae
 from course_lib.latent import (
     VAE,
-    gaussian_kl,
+    best_log_var,
+    leave_one_out,
+    rate_parts,
     reparameterization_gradient,
     reparameterize,
     score_function_gradient,
 )
-from course_lib.nn import bernoulli_log_prob
+from course_lib.nn import gaussian_log_prob
 
 __all__: list[str] = []
 
@@ -113,219 +114,250 @@ def _take_estimator(value: Any) -> str:
     )
 
 
-_BASELINE = (
-    "You subtract a baseline: less noise, but this one is made of the same draws, and biases each "
-    "estimate a little."
-)
-_PER_DRAW = "Each draw gives an estimate of its own; nobody has averaged yet."
-_BY_MU = "The slope of log N(z; μ, σ²) in μ is (z − μ) / σ²."
-_BY_SIGMA = "The slope of log N(z; μ, σ²) in σ is (z − μ)² / σ³ − 1 / σ."
-
-
-def _scores(values: Tensor, z: Tensor, mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """The library's estimate in one dimension, for values instead of a function."""
+def _leave_one_out(f: Tensor, z: Tensor, mu: Tensor, sigma: Tensor) -> Tensor:
+    """The library's estimate for μ, of values less the mean of the other draws' values."""
     eps = ((z - mu) / sigma)[:, None]
-    by_mu, by_sigma = score_function_gradient(lambda _: values, mu[None], sigma[None], eps)
-    return by_mu[:, 0], by_sigma[:, 0]
+    centred = f - leave_one_out(f)
+    return score_function_gradient(lambda _: centred, mu[None], sigma[None], eps)[0][:, 0]
 
 
-def _by_mu(slope: Callable[..., Tensor]) -> Callable[..., Any]:
-    """An answer with another slope of log p by μ, a function of z − μ and σ."""
-    return lambda f, z, m, s: (f * slope(z - m, s), _scores(f, z, m, s)[1])
-
-
-def _by_sigma(slope: Callable[..., Tensor]) -> Callable[..., Any]:
-    return lambda f, z, m, s: (_scores(f, z, m, s)[0], f * slope(z - m, s))
-
-
-def _draw_scores(generator: torch.Generator) -> list[tuple[Tensor, ...]]:
+def _draw_values(generator: torch.Generator) -> list[tuple[Tensor, ...]]:
     cases = []
-    for n in (40, 3):
+    for n in (5, 40, 3):
         mu = 1.0 + torch.rand((), generator=generator)
-        # Far from 1, so that a lost power of σ shows.
-        sigma = 0.4 + 0.2 * torch.rand((), generator=generator)
-        if torch.rand((), generator=generator) < 0.5:
-            sigma = 1 / sigma
+        sigma = 0.4 + 0.2 * torch.rand((), generator=generator)  # far from 1: a lost power shows
         z = mu + sigma * torch.randn(n, generator=generator)
-        cases.append((3 + 2 * torch.randn(n, generator=generator), z, mu, sigma))
+        cases.append((20 + 3 * torch.randn(n, generator=generator), z, mu, sigma))
     return cases
 
 
-def _praise_scores(attempt: Attempt, generator: torch.Generator) -> str:
+def _with_baseline(baseline: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """An answer with another baseline, a function of the values."""
+    return lambda f, z, m, s: (f - baseline(f)) * (z - m) / s**2
+
+
+def _praise_baseline(attempt: Attempt, generator: torch.Generator) -> str:
     mu, sigma = torch.tensor(1.5), torch.tensor(0.8)
-    z = mu + sigma * torch.randn(10_000, generator=generator)
-    by_mu, by_sigma = attempt(z**2, z, mu, sigma)
+    z = mu + sigma * torch.randn(300, generator=generator)
+    values = z**2 + 100
+    plain = values * (z - mu) / sigma**2
+    mine = attempt(values, z, mu, sigma)
     return (
-        "Each estimate is f(z) times the score. For f(z) = z², μ = 1.5, σ = 0.8 the means of "
-        f"10,000 of yours are {by_mu.mean():.2f} and {by_sigma.mean():.2f}; the gradient is "
-        f"2 μ = 3, 2 σ = 1.6. One alone has a standard deviation of {by_mu.std():.1f}."
+        f"For f(z) = z² + 100, μ = 1.5, σ = 0.8 the gradient is 3. The mean of 300 estimates of "
+        f"yours is {mine.mean():.1f}, and one has a standard deviation of {mine.std():.1f}; "
+        f"without a baseline it is {plain.std():.0f}."
     )
 
 
+_OTHERS = "The mean of the others is (sum − own) / (n − 1)."
+_SCORE = "The slope of log N(z; μ, σ²) in μ is (z − μ) / σ²."
 # fmt: off
-_SCORES_WRONG = [
-    Wrong(lambda f, z, m, s: _scores(f, z, m, s)[::-1],
-          "You swap the two gradients.", "End with `return grad_mu, grad_sigma`."),
-    Wrong(lambda f, z, m, s: ((z - m) / s**2, _scores(f, z, m, s)[1]),
-          "Your grad_mu is the score itself.", "Multiply it with the values f(z)."),
-    usual("sign", hint=_BY_MU, part="grad_mu"),
-    Wrong(_by_mu(lambda d, s: d), "Your grad_mu is not divided by σ².", _BY_MU),
-    Wrong(_by_mu(lambda d, s: d / s), "Your grad_mu is divided by σ, not by σ².", _BY_MU),
-    Wrong(_by_mu(lambda d, s: d * s), "Your grad_mu is multiplied by σ.", _BY_MU),
-    Wrong(lambda f, z, m, s: (f * z / s**2, f), "Your grad_mu uses z in place of z − μ.", _BY_MU),
-    Wrong(lambda f, z, m, s: (f * z, f),
-          "Your grad_mu uses z in place of z − μ, and no σ.", _BY_MU),
-    Wrong(_by_mu(lambda d, s: -d**2 / (2 * s**2)),
-          "Your grad_mu is f(z) times the logarithm of p, not its slope.", _BY_MU),
-    Wrong(lambda f, z, m, s: _scores(f - f.mean(), z, m, s),
-          _BASELINE, "Here the plain estimate is asked for: the values as they are."),
-    Wrong(lambda f, z, m, s: _scores(f / len(z), z, m, s),
-          "You divide by the number of draws.", _PER_DRAW),
-    Wrong(lambda f, z, m, s: _scores(f.mean().expand(len(z)), z, m, s),
-          "You take the mean of f first.", "Multiply each score with the f(z) of its own draw."),
-    Wrong(lambda f, z, m, s: (_scores(f, z, m, s)[0], (z - m)**2 / s**3 - 1 / s),
-          "Your grad_sigma is the score itself.", "Multiply it with the values f(z)."),
-    usual("sign", hint=_BY_SIGMA, part="grad_sigma"),
-    Wrong(_by_sigma(lambda d, s: d**2 / s**3), "The −1 / σ is missing in your grad_sigma.",
-          "The Gaussian's own factor 1 / σ depends on σ, too: −log σ has the slope −1 / σ. (f(z) ε "
-          "belongs to the reparameterized estimate alone.)"),
-    Wrong(_by_sigma(lambda d, s: d**2 / s**3 + 1 / s),
-          "The 1 / σ in your grad_sigma has the wrong sign.", "−log σ has the slope −1 / σ."),
-    Wrong(_by_sigma(lambda d, s: d**2 / s**2 - 1),
-          "Your grad_sigma is the slope in log σ.", _BY_SIGMA),
-    Wrong(_by_sigma(lambda d, s: (d**2 / s**2 - 1) / 2),
-          "Your grad_sigma is the slope in log σ².", _BY_SIGMA),
-    Wrong(_by_sigma(lambda d, s: (d**2 / s**3 - 1 / s) / (2 * s)),
-          "Your grad_sigma is the slope in σ².", _BY_SIGMA),
-    Wrong(_by_sigma(lambda d, s: d**2 / s**2 - 1 / s),
-          "Your (z − μ)² is divided by σ², not by σ³.", _BY_SIGMA),
-    Wrong(_by_sigma(lambda d, s: d / s**2), "Your grad_sigma is grad_mu again.", _BY_SIGMA),
-    Wrong(lambda f, z, m, s: (_scores(f, z, m, s)[0], _scores(f - f.mean(), z, m, s)[1]),
-          _BASELINE, "Here the plain estimate is asked for: the values as they are."),
-    Wrong(lambda f, z, m, s: (_scores(f, z, m, s)[0], _scores(f / len(z), z, m, s)[1]),
-          "You divide by the number of draws.", _PER_DRAW),
+_BASELINE_WRONG = [
+    Wrong(_with_baseline(lambda f: 0), "You subtract no baseline.", _OTHERS),
+    Wrong(_with_baseline(lambda f: f.mean()),
+          "Your baseline is the mean of all draws: it contains the draw that it is used for, and "
+          "makes the estimate (n − 1) / n of what it should be.", _OTHERS),
+    Wrong(_with_baseline(lambda f: (f.sum() - f) / len(f)),
+          "You divide the sum of the others by n: they are n − 1.", _OTHERS),
+    Wrong(_with_baseline(lambda f: f.sum() - f), "Your baseline is the sum of the others.",
+          _OTHERS),
+    Wrong(_with_baseline(lambda f: -leave_one_out(f)), "You add the baseline.", "Subtract it."),
+    Wrong(_with_baseline(lambda f: f.roll(1)),
+          "Your baseline is the value of one other draw: unbiased, and noisier than their mean.",
+          _OTHERS),
+    Wrong(lambda f, z, m, s: f * (z - m) / s**2 - leave_one_out(f),
+          "You subtract the baseline from the product.",
+          "It is subtracted from f(z), before the score multiplies both."),
+    usual("sign", hint=_SCORE),
+    Wrong(lambda f, z, m, s: (f - leave_one_out(f)) * (z - m), "Your score is not divided by σ².",
+          _SCORE),
+    Wrong(lambda f, z, m, s: (f - leave_one_out(f)) * (z - m) / s,
+          "Your score is divided by σ, not by σ².", _SCORE),
+    Wrong(lambda f, z, m, s: (f - leave_one_out(f)) * z / s**2,
+          "Your score uses z in place of z − μ.", _SCORE),
+    Wrong(lambda f, z, m, s: f - leave_one_out(f), "The score is missing.", _SCORE),
+    Wrong(lambda f, z, m, s: _leave_one_out(f, z, m, s) / len(z),
+          "You divide by the number of draws.", "Each draw gives an estimate of its own."),
 ]
 # fmt: on
 
 formula(
-    "02.score_function",
-    task="Write `score_function`: for draws z [n] of N(μ, σ²) in one dimension and values [n] = "
-    "f(z), one estimate of the gradient of E f(z) for each draw, for μ and for σ, both [n].",
-    signature="score_function(values, z, mu, sigma) -> (grad_mu, grad_sigma)",
-    solution=score_function_gradient,
+    "02.leave_one_out",
+    task="Write `with_baseline`: the score function estimate of the gradient of E f(z) by μ, one "
+    "for each draw, where from each f(z) the mean of f over the *other* draws is subtracted first.",
+    signature="with_baseline(values, z, mu, sigma) -> [n]",
+    solution=[leave_one_out, score_function_gradient],
     hints=[
-        "∇ E f(z) = E [f(z) ∇ log p(z)]. Only log p depends on the parameters; f needs no slope.",
-        "log N(z; μ, σ²) = −(z − μ)² / (2 σ²) − log σ + constant. Take its derivatives by hand.",
-        "By μ it is (z − μ) / σ². By σ it is (z − μ)² / σ³ − 1 / σ.",
+        "Why the others? A baseline that depends on its own draw no longer has mean zero when "
+        "the score multiplies it.",
+        "The mean of the others is (sum − own) / (n − 1).",
+        "(values − others) · (z − μ) / σ².",
     ],
-    right=_scores,
-    inputs=_draw_scores,
-    result=["grad_mu", "grad_sigma"],
-    axes="[draws], [draws], [], [] -> [draws], [draws]",
-    wrong=_SCORES_WRONG,
-    otherwise={
-        "grad_mu": (
-            "Your grad_mu is not f(z) times the slope of log p(z) in μ.",
-            _BY_MU + " Try one draw by hand: values = 1, z = 2, μ = 1, σ = 2 gives 1/4.",
-        ),
-        "grad_sigma": (
-            "Your grad_mu is right; your grad_sigma is not f(z) times the slope of log p(z) in σ.",
-            _BY_SIGMA + " Try one draw by hand: values = 1, z = 3, μ = 1, σ = 1 gives 3.",
-        ),
-    },
-    tolerance=1e-3,  # small σ make large numbers, and z − μ has lost digits
-    passes=_praise_scores,
+    right=_leave_one_out,
+    inputs=_draw_values,
+    axes="[draws], [draws], [], [] -> [draws]",
+    wrong=_BASELINE_WRONG,
+    otherwise=(
+        "Your result is not (f(z) − mean of the others) times the slope of log p(z) in μ.",
+        "Try two draws by hand: values 1 and 3, z − μ = 1 and −1, σ = 1 give −2 and −2.",
+    ),
+    tolerance=1e-3,  # z − μ has lost digits
+    passes=_praise_baseline,
 )
 
 
 # --- Gaussians -----------------------------------------------------------------------------------
 
 
-def _draw_gaussians(generator: torch.Generator) -> list[tuple[Tensor, ...]]:
-    cases = []
-    for dim in (3, 5, 1):
-        both = [_random(_BATCH, dim, generator=generator) for _ in range(4)]
-        both[2][0], both[3][0] = both[0][0], both[1][0]  # nothing between these two
-        cases.append(tuple(both))
-    return cases
+def _draw_tables(generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
+    """Probabilities of cells: q ``[N, G]`` and the prior ``[G]``."""
+    return [
+        ((2 * torch.randn(n, cells, generator=generator)).softmax(1),
+         torch.randn(cells, generator=generator).softmax(0))
+        for n, cells in ((4, 6), (7, 3), (2, 9))
+    ]  # fmt: skip
 
 
-def _kl(terms: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Half the sum of other terms, a function of σ², s², μ − m and log σ² − log s²."""
-    return lambda mu, v, m, w: 0.5 * terms(v.exp(), w.exp(), mu - m, v - w).sum(1)
+def _information(other: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Any]:
+    """An answer with another information, a function of q and the aggregate."""
+    return lambda q, p: (other(q, q.mean(0)), rate_parts(q, p)[1])
 
 
-def _not_a_kl(got: Tensor, *_: Any) -> tuple[str, str]:
-    reason = "Your result is not the divergence of these Gaussians."
-    if (got < -1e-3).any():
-        reason = f"Your divergence is negative somewhere ({got.min():.2f}): none ever is."
-    return reason, f"{_KL} No draws are needed: the integral is known."
+def _mismatch(other: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Any]:
+    """An answer with another mismatch, a function of q, the aggregate and the prior."""
+    return lambda q, p: (rate_parts(q, p)[0], other(q, q.mean(0), p))
 
 
-_KL = "½ (σ² / s² + (μ − m)² / s² − 1 − log(σ² / s²)), summed over coordinates."
+_INFORMATION = "I = mean over images of Σ q(z|x) log [q(z|x) / q(z)], where q(z) is the mean of q."
+_MISMATCH = "Σ q(z) log [q(z) / p(z)]: one divergence, of the mean of all rows."
 # fmt: off
-_KL_WRONG = [
-    Wrong(lambda mu, v, m, w: gaussian_kl(m, w, mu, v),
-          "You have the other direction, KL(N(m, s²) ‖ N(μ, σ²)).",
-          "The mean is taken over the first Gaussian: what is divided by is the second's s²."),
-    usual("sign", hint="A divergence is never negative."),
-    Wrong(lambda mu, v, m, w: gaussian_kl(mu, v, m, w) / mu.shape[1],
-          "You average over the coordinates.", "Independent: add them up."),
-    usual("double", "The ½ is missing."),
-    Wrong(lambda mu, v, m, w: gaussian_kl(mu, v),
-          "You give the divergence from the standard Gaussian, whatever m and s are."),
-    Wrong(_kl(lambda v, w, d, g: v / w + d**2 / w - g), "The −1 is missing."),
-    Wrong(_kl(lambda v, w, d, g: v / w + d**2 / w - 1), "The logarithm is missing."),
-    Wrong(_kl(lambda v, w, d, g: d**2 / w), "Only the means count in your result."),
-    Wrong(_kl(lambda v, w, d, g: v / w - 1 - g),
-          "Only the variances count in your result: (μ − m)² / s² is missing."),
-    Wrong(_kl(lambda v, w, d, g: v / w + d**2 / w - 1 + g), "Your logarithm has the wrong sign.",
-          "The wider the first Gaussian, the smaller: − log(σ² / s²)."),
-    Wrong(_kl(lambda v, w, d, g: v / w + d**2 - 1 - g),
-          "Your (μ − m)² is not divided by s².", "A distance counts in units of s."),
-    Wrong(_kl(lambda v, w, d, g: v / w + d**2 / v - 1 - g),
-          "Your (μ − m)² is divided by σ², not by s².",
-          "A distance counts in units of s, the width of the second Gaussian."),
-    Wrong(_kl(lambda v, w, d, g: v / w + d**2 / w.sqrt() - 1 - g),
-          "Your (μ − m)² is divided by s, not by s²."),
-    Wrong(_kl(lambda v, w, d, g: v + d**2 / w - 1 - g), "Your σ² is not divided by s²."),
-    Wrong(_kl(lambda v, w, d, g: (v / w).sqrt() + d**2 / w - 1 - g),
-          "You have σ / s where σ² / s² belongs.",
-          "`log_var` is log σ²: its exponential is the variance."),
-    Wrong(_kl(lambda v, w, d, g: v / w + d**2 / w - 1 - 0.5 * g),
-          "Your logarithm is halved once too often: log σ² = 2 log σ."),
-    Wrong(_kl(lambda v, w, d, g: v / w + d**2 / w - 1 - 2 * g),
-          "Your logarithm escapes the ½.", "`log_var` is log σ², not log σ."),
-    Wrong(lambda mu, v, m, w: gaussian_kl(mu, 2 * v, m, 2 * w),
-          "You take `log_var` for log σ; it is log σ².", "σ² is `log_var.exp()`."),
-    Wrong(_kl(lambda v, w, d, g: v / w + d / w - 1 - g), "Your μ − m is not squared."),
-    Wrong(lambda mu, v, m, w: gaussian_kl(mu, v, -m, w),
-          "You add the means.", "The distance of the means is μ − m."),
-    usual("bits"),
+_RATE_WRONG = [
+    Wrong(_information(lambda q, a: xlogy(q, q / a).sum()),
+          "Your information is summed over the images.", "It is their mean: divide by N."),
+    Wrong(_information(lambda q, a: entr(a).sum()),
+          "Your information is the entropy of q(z) alone.",
+          "The entropy that is left once the image is known does not count: subtract its mean."),
+    Wrong(_information(lambda q, a: entr(q).sum(1).mean()),
+          "Your information is the mean entropy of q(z|x) alone.", _INFORMATION),
+    Wrong(_information(lambda q, a: torch.tensor(math.log(len(q)))),
+          "Your information is log N: the most that it can be.",
+          "It is less where the q(z|x) overlap."),
+    Wrong(_information(lambda q, a: xlogy(a, a / q).sum(1).mean()),
+          "Your information has the other direction, KL(q(z) ‖ q(z|x)).", _INFORMATION),
+    usual("sign", part="information"),
+    usual("bits", part="information"),
+    Wrong(_mismatch(lambda q, a, p: xlogy(q, q / p).sum(1).mean()),
+          "Your mismatch is the whole rate.",
+          "Average the rows first, then compare the one result with the prior."),
+    Wrong(_mismatch(lambda q, a, p: xlogy(p, p / a).sum()),
+          "Your mismatch has the other direction, KL(p ‖ q).", _MISMATCH),
+    Wrong(_mismatch(lambda q, a, p: -xlogy(a, p).sum()),
+          "Your mismatch lacks the entropy of q(z).", _MISMATCH),
+    Wrong(_mismatch(lambda q, a, p: xlogy(q.sum(0), q.sum(0) / p).sum()),
+          "You add the rows up: q(z) is their mean.", "It has to add up to 1."),
+    usual("sign", part="mismatch"),
+    usual("bits", part="mismatch"),
 ]
 # fmt: on
 
 formula(
-    "02.gaussian_kl",
-    task="Write `gaussian_kl`: KL(N(μ, σ²) ‖ N(m, s²)) [B], in nats, of diagonal Gaussians [B, d]; "
-    "log_var is log σ², other_log_var is log s². Gradients flow.",
-    signature="gaussian_kl(mu, log_var, other_mu, other_log_var) -> [B]",
-    solution=gaussian_kl,
+    "02.rate_parts",
+    task="Write `split_the_rate`: from probabilities q [N, G] of G cells of z for N images, and "
+    "the prior's [G], both parts of the mean rate: I(x; z) and KL(q(z) ‖ p(z)), in nats.",
+    signature="split_the_rate(q, prior) -> (information, mismatch)",
+    solution=rate_parts,
     hints=[
-        "The coordinates are independent: their divergences are added.",
-        "For one coordinate: E_q [log q(z) − log p(z)] with q = N(μ, σ²). Under q the mean of "
-        "(z − μ)² is σ², and that of (z − m)² is σ² + (μ − m)².",
-        "½ (σ² / s² + (μ − m)² / s² − 1 − log(σ² / s²)), summed over the coordinates.",
+        "q(z), the aggregate posterior, is the mean of the rows.",
+        "Write log q(z|x) / p(z) as log q(z|x) / q(z) + log q(z) / p(z), and average each part.",
+        "information = (q * (q / aggregate).log()).sum(1).mean(); the mismatch needs the aggregate "
+        "alone.",
     ],
-    right=gaussian_kl,
-    inputs=_draw_gaussians,
-    axes="[B, d], [B, d], [B, d], [B, d] -> [B]",
-    gradients=["mu", "log_var", "other_mu", "other_log_var"],
-    wrong=_KL_WRONG,
-    hint=_KL,
-    otherwise=_not_a_kl,
-    passes="Your numbers are the divergences, in this direction; 0 where both Gaussians are the "
-    "same. Gradients reach all four inputs.",
+    right=rate_parts,
+    inputs=_draw_tables,
+    result=["information", "mismatch"],
+    axes="[N, G], [G] -> [], []",
+    wrong=_RATE_WRONG,
+    otherwise={
+        "information": ("Your information is not that of the table.", _INFORMATION),
+        "mismatch": ("Your information is right; your mismatch is not.", _MISMATCH),
+    },
+    passes="What a code tells about its image, and how far all codes together are from the prior; "
+    "their sum is the mean rate, on every table.",
+)
+
+
+def _noise(x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    log_var = best_log_var(x, mean)
+    return log_var, gaussian_log_prob(x, mean, log_var).mean()
+
+
+def _other_noise(log_var: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    """An answer with another log τ², a function of the squared errors ``[B, D]``."""
+    return lambda x, m: (log_var((x - m) ** 2), _noise(x, m)[1])
+
+
+def _other_fit(fit: Callable[[Tensor, int], Tensor]) -> Callable[..., Any]:
+    """An answer with another log-likelihood, a function of the best log τ² and D."""
+    return lambda x, m: (best_log_var(x, m), fit(best_log_var(x, m), x.shape[1]))
+
+
+_VARIANCE = "Set the derivative of −½ Σ [e² / τ² + log τ²] by log τ² to zero: τ² is the mean of e²."
+_FIT = "With τ² the mean of e² the quadratic term is ½ for each pixel: −D/2 (1 + log 2π + log τ²)."
+_TAU = math.log(2 * math.pi)
+# fmt: off
+_NOISE_WRONG = [
+    Wrong(_other_noise(lambda e: e.mean(1).log().mean()),
+          "Your log_var is the mean of each image's own: the logarithm comes after the mean.",
+          "One τ serves all pixels of all images."),
+    Wrong(_other_noise(lambda e: e.sum(1).mean().log()),
+          "Your τ² is the squared error of an image, not of a pixel.", _VARIANCE),
+    Wrong(_other_noise(lambda e: e.sum().log()), "Your τ² is a sum; it is a mean.", _VARIANCE),
+    Wrong(_other_noise(lambda e: e.mean()), "Your log_var is τ² itself.", "Take the logarithm."),
+    Wrong(_other_noise(lambda e: 0.5 * e.mean().log()), "Your log_var is log τ.",
+          "log τ² = 2 log τ."),
+    Wrong(_other_noise(lambda e: (e.mean() / 2).log()), "Your τ² is half of the mean of e².",
+          _VARIANCE),
+    usual("sign", part="log_var", hint=_VARIANCE),
+    Wrong(_other_noise(lambda e: e.sqrt().mean().log() * 2),
+          "Your τ is the mean absolute error.", _VARIANCE),
+    Wrong(_other_fit(lambda v, d: -d / 2 * (_TAU + v)), "The quadratic term is missing.", _FIT),
+    Wrong(_other_fit(lambda v, d: -d / 2 * (1 + v)), "The log 2π is missing.", _FIT),
+    Wrong(_other_fit(lambda v, d: 0 * v - d / 2 * (1 + _TAU)),
+          "The log τ² is missing: a density is high where it is narrow.", _FIT),
+    Wrong(_other_fit(lambda v, d: -(1 + _TAU + v) / 2),
+          "That is the log-likelihood of a pixel.", "Independent pixels: add up D of them."),
+    usual("sign", part="log_prob", hint="A log-likelihood, not a loss."),
+    usual("bits", part="log_prob"),
+]
+# fmt: on
+
+formula(
+    "02.best_noise",
+    task="Derive, then write `best_noise`: a decoder gives means [B, D] for data x [B, D], with "
+    "one τ for all. Return the log τ² that maximises the likelihood, and the mean log p(x|z) of an "
+    "image at this τ, in nats.",
+    signature="best_noise(x, mean) -> (log_var, log_prob)",
+    solution=[best_log_var, gaussian_log_prob],
+    hints=[
+        "Of one number: log N(x; m, τ²) = −½ [(x − m)² / τ² + log τ² + log 2π].",
+        "Write v = log τ², sum over all pixels of all images, and set the derivative by v to zero.",
+        "τ² is the mean of (x − m)²; put it back: −D/2 (1 + log 2π + log τ²).",
+    ],
+    right=_noise,
+    inputs=lambda generator: [
+        (scale * _random(*shape, generator=generator), _random(*shape, generator=generator))
+        for shape, scale in (((_BATCH, 4), 3.0), ((3, 8), 0.3), ((5, 2), 2.0))
+    ],
+    result=["log_var", "log_prob"],
+    axes="[B, D], [B, D] -> [], []",
+    wrong=_NOISE_WRONG,
+    otherwise={
+        "log_var": ("Another τ makes these data more likely.", _VARIANCE),
+        "log_prob": ("Your log_var is right; the log-likelihood at it is not.", _FIT),
+    },
+    passes="The best τ² is the mean squared error. So a Gaussian decoder that learns its τ "
+    "minimises D/2 · log(mean squared error); one that minimises the squared error itself has "
+    "fixed τ² = ½, whatever the data.",
 )
 
 
@@ -436,148 +468,6 @@ def _judge_gaussian(z: Tensor, mu: Tensor, log_var: Tensor, eps: Tensor) -> None
 
 
 # --- Bounds --------------------------------------------------------------------------------------
-
-
-def _elbo(logits: Tensor, x: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
-    return bernoulli_log_prob(logits, x) - gaussian_kl(mu, log_var)
-
-
-def _draw_codes(generator: torch.Generator) -> list[Any]:
-    cases: list[Any] = []
-    for bits, latents in ((6, 3), (10, 1), (6, 3)):
-        logits = _random(_BATCH, bits, generator=generator)
-        x = torch.randint(2, (_BATCH, bits), generator=generator).float()
-        x[0], x[1] = 1, 0
-        mu, log_var = (_random(_BATCH, latents, generator=generator) for _ in range(2))
-        cases.append((logits, x, mu, log_var))
-    sure = 200 * (1 + torch.rand(logits.shape, generator=generator)) * logits.sign()
-    sure[0], sure[1] = -200, 200  # sure of itself, and wrong
-    cases[-1] = Case((sure, x, mu, log_var), fails=_SURE)
-    return cases
-
-
-_SURE = (
-    "Your bound is right for small logits, and wrong or not finite for logits in the hundreds: "
-    "σ(−200) is 0 in float32, and its logarithm is lost.",
-    "Never take the logarithm of a sigmoid: `F.binary_cross_entropy_with_logits`, "
-    "`F.logsigmoid(a)`, or x a − softplus(a).",
-)
-
-
-def _fit(fit: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    """A bound with another log-probability of the bits, a function of logits and x."""
-    return lambda a, x, mu, v: fit(a, x) - gaussian_kl(mu, v)
-
-
-def _rate(rate: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    """A bound with another divergence, a function of μ and log σ²."""
-    return lambda a, x, mu, v: bernoulli_log_prob(a, x) - rate(mu, v)
-
-
-def _terms(terms: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    """A bound whose divergence is half the sum of other terms, a function of μ and log σ²."""
-    return _rate(lambda mu, v: 0.5 * terms(mu, v).sum(1))
-
-
-_ELBO = "ELBO = Σ log p(x_i | z) − ½ Σ (σ² + μ² − 1 − log σ²)."
-_ADD_UP = "Independent bits: their log-probabilities are added. So are those of the latents."
-_BIT = "log p(x_i | z) = x_i a_i − softplus(a_i)."
-_NONE = '`reduction="none"`, then sum over axis 1.'
-_SQUARED = "You use squared errors: that is a Gaussian's likelihood, not that of bits."
-# fmt: off
-_ELBO_WRONG = [
-    Wrong(_rate(lambda mu, v: -gaussian_kl(mu, v)),
-          "You add the divergence.", "The code costs: subtract it."),
-    usual("sign", "Your value is −ELBO, the loss.", "Change the sign of all of it."),
-    Wrong(_fit(lambda a, x: -bernoulli_log_prob(a, x)),
-          "Your fit has the wrong sign.", "Cross-entropy is −log p: subtract it."),
-    Wrong(_rate(lambda mu, v: 0), "You forget the divergence: the code costs nothing."),
-    Wrong(_fit(lambda a, x: 0), "You forget the reconstruction: Σ log p(x_i | z)."),
-    Wrong(_fit(lambda a, x: bernoulli_log_prob(a, x) / x.shape[1]),
-          "You average over the pixels: the code then looks dear.", _ADD_UP),
-    Wrong(_rate(lambda mu, v: gaussian_kl(mu, v) / mu.shape[1]),
-          "You average the divergence over the latents.", _ADD_UP),
-    Wrong(lambda a, x, mu, v: bernoulli_log_prob(a, x) / x.shape[1]
-          - gaussian_kl(mu, v) / mu.shape[1],
-          "You average over pixels and over latents.", _ADD_UP),
-    Wrong(lambda a, x, mu, v: _elbo(a, x, mu, v) / x.shape[1],
-          "You divide by the number of pixels.",
-          "The bound is one of log p(x), of the whole image."),
-    Wrong(_rate(lambda mu, v: gaussian_kl(0 * mu, 0 * v, mu, v)),
-          "Your divergence has the other direction, KL(p(z) ‖ q(z|x)).",
-          "KL(q ‖ p) is a mean over q, from which z is drawn: ½ Σ (σ² + μ² − 1 − log σ²)."),
-    Wrong(_rate(lambda mu, v: 2 * gaussian_kl(mu, v)),
-          "Your divergence is twice as large as it should be."),
-    Wrong(_rate(lambda mu, v: gaussian_kl(mu, v) / 2),
-          "Your divergence is half as large as it should be."),
-    Wrong(_terms(lambda mu, v: v.exp() + mu**2 - v), "The −1 is missing in your divergence."),
-    Wrong(_rate(lambda mu, v: gaussian_kl(mu, 2 * v)),
-          "You take `log_var` for log σ; it is log σ².", "σ² is `log_var.exp()`."),
-    Wrong(_terms(lambda mu, v: v.exp() + mu**2 - 1 + v),
-          "The logarithm in your divergence has the wrong sign."),
-    Wrong(_terms(lambda mu, v: v.exp() - 1 - v), "μ² is missing in your divergence."),
-    Wrong(_terms(lambda mu, v: (v / 2).exp() + mu**2 - 1 - v),
-          "You have σ where σ² belongs.", "σ² is `log_var.exp()`."),
-    Wrong(_fit(lambda a, x: bernoulli_log_prob(-a, x)),
-          "You swap zeros and ones.", "σ(a) is the probability of a 1."),
-    Wrong(_fit(lambda a, x: (x * F.logsigmoid(a)).sum(1)),
-          "You count only the bits that are 1.", "A bit that is 0 contributes log(1 − σ(a))."),
-    Wrong(_fit(lambda a, x: bernoulli_log_prob(a[:, 1:], x[:, 1:])),
-          "Your first pixel is left out.", "The sum runs over all D pixels."),
-    Wrong(_fit(lambda a, x: bernoulli_log_prob(a[:, :-1], x[:, :-1])),
-          "Your last pixel is left out.", "The sum runs over all D pixels."),
-    Wrong(_fit(lambda a, x: (x * a).sum(1)), "The normalization of your bits is missing.", _BIT),
-    Wrong(_fit(lambda a, x: -((a.sigmoid() - x) ** 2).sum(1)), _SQUARED, _BIT),
-    Wrong(_fit(lambda a, x: -0.5 * ((a.sigmoid() - x) ** 2).sum(1)), _SQUARED, _BIT),
-    Wrong(_fit(lambda a, x: bernoulli_log_prob(a.sigmoid(), x)), "You take the sigmoid twice.",
-          "`F.binary_cross_entropy_with_logits` takes the logits as they are."),
-    usual("bits", "Your bound is in bits."),
-    usual("batch mean", "Every image gets the mean of the batch.",
-          "Each image has its own bound: sum over axis 1 alone."),
-    usual("batch sum", "Every image gets the sum of the batch.",
-          "Each image has its own bound: sum over axis 1 alone."),
-    Wrong(_fit(lambda a, x: bernoulli_log_prob(a, x).sum()),
-          "Your reconstruction is summed over the batch, too.", _NONE),
-    Wrong(_fit(lambda a, x: bernoulli_log_prob(a, x).mean()),
-          "Your reconstruction is averaged over the batch.", _NONE),
-    Wrong(_fit(lambda a, x: bernoulli_log_prob(a, x).mean() / x.shape[1]),
-          "Your reconstruction is a mean over pixels and batch: `binary_cross_entropy_with_logits` "
-          "averages over everything if nobody says otherwise.", _NONE),
-    Wrong(_rate(lambda mu, v: gaussian_kl(mu, v).sum()),
-          "Your divergence is summed over the batch, too.", "Sum over axis 1 alone."),
-    Wrong(_rate(lambda mu, v: gaussian_kl(mu, v).mean()),
-          "Your divergence is averaged over the batch.", "Sum over axis 1 alone."),
-    Wrong(_fit(lambda a, x: td.Bernoulli(a.sigmoid()).log_prob(x).sum(1)), *_SURE),
-]
-# fmt: on
-
-formula(
-    "02.elbo",
-    task="Write `elbo`: the evidence lower bound [B], in nats, of bits x [B, D] from the decoder's "
-    "logits [B, D] and q(z|x) = N(μ, σ²) [B, d] with log_var = log σ²; the prior is N(0, I). "
-    "Gradients flow.",
-    signature="elbo(logits, x, mu, log_var) -> [B]",
-    solution=[VAE.elbo, VAE.rate_distortion, bernoulli_log_prob, gaussian_kl],
-    hints=[
-        "ELBO = E_q log p(x|z) − KL(q(z|x) ‖ p(z)): how well the bits are explained, minus what "
-        "the code costs.",
-        "A bit that is 1 has log-probability log σ(a), one that is 0 log σ(−a). Sum over the bits. "
-        "`F.binary_cross_entropy_with_logits` gives minus that.",
-        "KL = ½ Σ (σ² + μ² − 1 − log σ²), summed over the latents.",
-    ],
-    right=_elbo,
-    inputs=_draw_codes,
-    axes="[B, D], [B, D], [B, d], [B, d] -> [B]",
-    gradients=["logits", "mu", "log_var"],
-    wrong=_ELBO_WRONG,
-    hint=_ELBO,
-    otherwise=(
-        "Your result is not the fit minus the divergence.",
-        _ELBO + " Print both for one image with logits 0, μ = 0, σ = 1: −D log 2, and 0.",
-    ),
-    passes="The bits' log-probability minus the divergence from the prior, both summed, for each "
-    "image; gradients reach logits, mu and log_var, and logits of 400 do no harm.",
-)
 
 
 def _bound(log_weights: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Exercises of chapter 05: affine couplings, squeeze, ActNorm, 1×1 convolutions, temperature.
+"""Exercises of chapter 05: split, logit, squeeze, ActNorm, 1×1 convolutions, temperature.
 
 Every check works with tolerances for which a right answer is refused less than once in 10⁶ times.
 """
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from course_lib.exercises.attempt import (
     Attempt,
+    Given,
     Mistake,
     same,
     take_tensor,
 )
-from course_lib.exercises.couplings import New, draw_couplings, halves_wrong, move, not_moved, split
 from course_lib.exercises.formula import Case, Wrong, formula, usual
 from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
@@ -24,11 +24,11 @@ from course_lib.experiments.blow_up import StackReport, far_latents, run_stack, 
 from course_lib.flows import (
     ActNorm,
     AffineCoupling,
-    AlternatingMask,
     DiagonalScaling,
     Flow,
     Glow,
     InvertibleConv1x1,
+    Logit,
     Split,
     Squeeze,
 )
@@ -90,182 +90,225 @@ prediction(
 )
 
 
-# --- Affine couplings ----------------------------------------------------------------------------
+# --- Split ---------------------------------------------------------------------------------------
 
 
-def _stretch(a: Tensor, s: Tensor, t: Tensor) -> Tensor:
-    return a * s.exp() + t
+class _Prior(Given):
+    """Mean and standard deviation of the leaving half given the other, at random."""
+
+    def __init__(self, channels: int, generator: torch.Generator):
+        super().__init__("prior", ["kept"], self._of)
+        self.weight = torch.randn(channels, 2 * channels, generator=generator).requires_grad_()
+
+    def _of(self, kept: Any) -> tuple[Tensor, Tensor]:
+        if not isinstance(kept, Tensor):
+            raise Mistake(
+                f"You call prior with a {type(kept).__name__}.",
+                "Give it the half that goes on, a tensor.",
+            )
+        if kept.ndim != 4 or kept.shape[1] != len(self.weight):
+            raise Mistake(
+                f"You call prior on a tensor of shape {list(kept.shape)}; the half that goes on "
+                f"has {len(self.weight)} channels.",
+                "Channels are axis 1: `kept, leaving = h.chunk(2, dim=1)`.",
+            )
+        raw = torch.einsum("bchw,cd->bdhw", kept, self.weight).sin()
+        mean, log_std = raw.chunk(2, dim=1)
+        return 2 * mean, log_std.exp()
 
 
-def _shrink(a: Tensor, s: Tensor, t: Tensor) -> Tensor:
-    return (a - t) * (-s).exp()
+def _draw_splits(generator: torch.Generator) -> list[tuple[Tensor, _Prior]]:
+    return [
+        (torch.randn(*shape, generator=generator), _Prior(shape[1] // 2, generator))
+        for shape in ((5, 4, 2, 3), (4, 2, 3, 2), (3, 6, 1, 4))
+    ]
 
 
-def _forward(change: Callable[..., Tensor] = move, new: New = _stretch) -> Callable[..., Any]:
-    """A coupling that moves in another way."""
-    return lambda x, net, flip: (
-        change(x, net, flip, new),
-        net(split(x, flip)[0])[0].sum(1),
-    )
+def _split(h: Tensor, prior: Callable) -> tuple[Tensor, Tensor, Tensor]:
+    kept, leaving = h.chunk(2, dim=1)
+    mean, std = prior(kept)
+    return kept, (leaving - mean) / std, -std.log().sum((1, 2, 3))
 
 
-def _moved(new: New) -> Callable[..., Any]:
-    return _forward(new=new)
+def _eps(eps: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Any]:
+    """A split with another ε, a function of the leaving half, mean and std."""
+
+    def other(h: Tensor, prior: Callable) -> tuple[Tensor, Tensor, Tensor]:
+        kept, leaving = h.chunk(2, dim=1)
+        mean, std = prior(kept)
+        return kept, eps(leaving, mean, std), _split(h, prior)[2]
+
+    return other
 
 
-def _counted(log_det: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Any]:
-    """A coupling with another log_det, of log-scale and shift."""
-    return lambda x, net, flip: (
-        move(x, net, flip, _stretch),
-        log_det(*net(split(x, flip)[0])),
-    )
+def _split_log_det(log_det: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Any]:
+    """A split with another log_det, a function of std and ε."""
+
+    def other(h: Tensor, prior: Callable) -> tuple[Tensor, Tensor, Tensor]:
+        kept, eps, _ = _split(h, prior)
+        return kept, eps, log_det(prior(kept)[1], eps)
+
+    return other
 
 
-_ONCE = "Call `log_scale, shift = scale_and_shift(kept half)` once; the rest is one line."
-_EXP = "The log-scale is the logarithm of the factor: take `exp`."
-_RESULTS = "`scale_and_shift` returns the log-scale first, then the shift."
-_ADD = "log Π exp(s) = Σ s: add up the log-scales of the moved coordinates."
-_POINT = "Sum over the coordinates, axis 1: each point has a log-determinant of its own."
-_STAYS = "A shift moves a point and stretches nothing."
+def _exchanged(h: Tensor, prior: Callable) -> tuple[Tensor, Tensor, Tensor]:
+    leaving, kept = h.chunk(2, dim=1)
+    mean, std = prior(kept)
+    return kept, (leaving - mean) / std, -std.log().sum((1, 2, 3))
+
+
+_TO_STANDARD = "ε = (h₂ − mean) / std is standard normal if h₂ is N(mean, std²)."
+_SHRINKS = "∂ε/∂h₂ = 1 / std, at every channel and pixel: log_det = −Σ log std."
 # fmt: off
-_COUPLING_WRONG = [
-    Wrong(_moved(_shrink), "You run the inverse; from data to latent the coupling stretches."),
-    Wrong(_moved(lambda a, s, t: (a + t) * s.exp()),
-          "You shift first and stretch afterwards, so that the shift is stretched, too."),
-    Wrong(_moved(lambda a, s, t: a * (-s).exp() + t),
-          "You multiply by exp(−log_scale): that belongs to the inverse."),
-    Wrong(_moved(lambda a, s, t: a * s.exp() - t), "You subtract the shift; add it."),
-    Wrong(_moved(lambda a, s, t: a + t), "You forget the scale: that is the additive coupling."),
-    Wrong(_moved(lambda a, s, t: a * s.exp()), "You forget the shift."),
-    Wrong(_moved(lambda a, s, t: a * s + t), "You multiply by the log-scale itself.", _EXP),
-    Wrong(_moved(lambda a, s, t: a * (1 + s) + t), "You multiply by 1 + log_scale.", _EXP),
-    Wrong(_moved(lambda a, s, t: a * 2**s + t),
-          "You take 2 to the power of the log-scale.", "`exp` belongs to the natural logarithm."),
-    Wrong(_moved(lambda a, s, t: a * s.tanh() + t),
-          "You multiply by the tanh of the log-scale.",
-          f"A bound by tanh belongs inside, and is done already. {_EXP}"),
-    Wrong(_moved(lambda a, s, t: a * s.sigmoid() + t),
-          "You multiply by the sigmoid of the log-scale.",
-          f"{_EXP} (Some codes use a sigmoid; then its logarithm is the log-scale.)"),
-    Wrong(_moved(lambda a, s, t: a * (s + 2).sigmoid() + t),
-          "You multiply by a sigmoid, as Glow's code does.",
-          f"Glow's network gives the factor in this way; here it gives s. {_EXP}"),
-    Wrong(_moved(lambda a, s, t: a * t.exp() + s),
-          "You swap the log-scale and the shift.", _RESULTS),
-    Wrong(_moved(lambda a, s, t: s.exp() + t), "You overwrite the moved half.",
-          "Multiply what was there by exp(log_scale): it must not be lost."),
-    *halves_wrong(_forward, _stretch, "scale_and_shift", "z", "x"),
-    usual("sign", "Your log_det has the sign of the inverse.", part="log_det",
-          hint="From data to latent the step multiplies by exp(log_scale): log_det is the sum."),
-    Wrong(_counted(lambda s, t: 0 * s.sum(1)), "Your log_det is 0, as for an additive coupling.",
-          f"An affine coupling stretches. {_ADD}"),
-    Wrong(_counted(lambda s, t: s.sum(1).exp()), "Your log_det is the determinant itself.", _ADD),
-    Wrong(_counted(lambda s, t: s.exp().sum(1)), "You add up the factors.", _ADD),
-    Wrong(_counted(lambda s, t: s.exp().mean(1)), "You take the mean of the factors.", _ADD),
-    Wrong(_counted(lambda s, t: s.mean(1)), "You take the mean of the log-scales.", _ADD),
-    Wrong(_counted(lambda s, t: s.abs().sum(1)),
-          "You add up the sizes of the log-scales, without their signs.", _ADD),
-    usual("absolute", part="log_det", hint="A step that shrinks has a negative log_det."),
-    Wrong(_counted(lambda s, t: s.abs().log().sum(1)),
-          "You take the logarithm of the log-scales.", _ADD),
-    Wrong(_counted(lambda s, t: s.prod(1)), "You multiply the log-scales.", _ADD),
-    Wrong(_counted(lambda s, t: (s + t).sum(1)), "Your log_det counts the shifts, too.", _STAYS),
-    Wrong(_counted(lambda s, t: t.sum(1)),
-          "You add up the shifts in place of the log-scales.", _STAYS),
-    usual("batch sum", "You sum log_det over the batch.", _POINT, part="log_det"),
-    usual("batch mean", "You average log_det over the batch.", _POINT, part="log_det"),
-    usual("first", hint=_POINT, part="log_det"),
-    usual("double", "Your log_det counts every log-scale twice.", _ADD, part="log_det"),
+_SPLIT_OFF_WRONG = [
+    Wrong(_exchanged, "You let the first half leave.",
+          "The first half of the channels goes on, the second leaves."),
+    Wrong(_eps(lambda h, m, s: h), "Your eps is h₂ itself: it is not standard normal.",
+          _TO_STANDARD),
+    Wrong(_eps(lambda h, m, s: h - m), "Your eps is not divided by std.", _TO_STANDARD),
+    Wrong(_eps(lambda h, m, s: h / s), "The mean is not subtracted in your eps.", _TO_STANDARD),
+    Wrong(_eps(lambda h, m, s: h * s + m), "You run the split backwards: this draws h₂ from ε.",
+          _TO_STANDARD),
+    Wrong(_eps(lambda h, m, s: (h - m) / s**2), "Your eps is divided by the variance.",
+          _TO_STANDARD),
+    Wrong(_eps(lambda h, m, s: (h - m) * s), "Your eps is multiplied by std.", _TO_STANDARD),
+    Wrong(_eps(lambda h, m, s: h / s - m), "You divide before the mean is subtracted.",
+          _TO_STANDARD),
+    usual("sign", "Your log_det has the sign of the way back.", _SHRINKS, part="log_det"),
+    Wrong(_split_log_det(lambda s, e: 0 * s.sum((1, 2, 3))), "Your log_det is 0.", _SHRINKS),
+    Wrong(_split_log_det(lambda s, e: -s.log().sum((1, 2, 3)) - 0.5 * (e**2 + math.log(2 * math.pi))
+                         .sum((1, 2, 3))),
+          "Your log_det is log N(h₂; mean, std²) already.",
+          "The base adds log N(ε; 0, 1) in the end: here it would count twice."),
+    Wrong(_split_log_det(lambda s, e: -s.sum((1, 2, 3))), "You sum std, not its logarithm.",
+          _SHRINKS),
+    Wrong(_split_log_det(lambda s, e: -2 * s.log().sum((1, 2, 3))),
+          "You count the variance in place of std.", _SHRINKS),
+    Wrong(_split_log_det(lambda s, e: -s.log().mean((1, 2, 3))),
+          "You average over channels and pixels.", _SHRINKS),
+    Wrong(_split_log_det(lambda s, e: -s.log().mean((2, 3)).sum(1)),
+          "You average over the pixels.", _SHRINKS),
+    usual("batch sum", part="log_det"),
+    usual("batch mean", part="log_det"),
     usual("bits", part="log_det"),
 ]
 # fmt: on
 
 formula(
-    "05.affine_coupling",
-    task="Write `affine_coupling`: keep half of the coordinates of x [B, D], move the other half "
-    "to x · exp(log_scale) + shift, return z [B, D] and log_det [B]. Gradients flow.",
-    signature="affine_coupling(x, scale_and_shift, flip) -> (z, log_det)",
-    solution=[AlternatingMask, AffineCoupling.forward],
+    "05.split",
+    task="Write `split_off`: of h [B, C, H, W] the first half of the channels goes on; the second, "
+    "which is N(mean, std²) given the first, leaves as standard normal eps. Return the kept half, "
+    "eps, both [B, C/2, H, W], and log_det [B]. Gradients flow.",
+    signature="split_off(h, prior) -> (kept, eps, log_det)",
+    solution=[Split.prior, AffineCoupling.forward],
     hints=[
-        "With flip=False the even columns `0::2` stay and the odd ones `1::2` move, with flip=True "
-        "the other way round. Start from `z = x.clone()`.",
-        "`log_scale, shift = scale_and_shift(kept half)`: both have the shape of the moved half.",
-        "The Jacobian is triangular. Its diagonal holds a 1 for each kept coordinate and a factor "
-        "exp(log_scale) for each moved one: what is the logarithm of their product?",
+        "`kept, leaving = h.chunk(2, dim=1)`, and `mean, std = prior(kept)`.",
+        "Which linear function of `leaving` is standard normal? Its slope gives log_det.",
+        "eps = (leaving − mean) / std, log_det = −log(std) summed over channels and pixels.",
     ],
-    right=_forward(),
-    inputs=draw_couplings("scale_and_shift", 2),
-    result=["z", "log_det"],
-    axes="[B, D], _, _ -> [B, D], [B]",
-    gradients={"x": None, "the weights of scale_and_shift": lambda x, net, flip: net.weight},
-    wrong=_COUPLING_WRONG,
-    hint="First stretch, then shift: x_moved · exp(log_scale) + shift.",
+    right=_split,
+    inputs=_draw_splits,
+    result=["kept", "eps", "log_det"],
+    axes="[B, C, H, W], _ -> [B, C/2, H, W], [B, C/2, H, W], [B]",
+    gradients={"h": None, "the weights of prior": lambda h, prior: prior.weight},
+    gradient_hint="The flow is trained through all three: no `detach`, no `no_grad`.",
+    wrong=_SPLIT_OFF_WRONG,
     otherwise={
-        "z": not_moved("x_moved · exp(log_scale) + shift", "z", "x", _ONCE),
-        "log_det": (
-            "Your log_det is not the one of the autograd Jacobian of your own z.",
-            "∂z/∂x is triangular, with 1 or exp(log_scale) on its diagonal.",
-        ),
+        "kept": ("Your kept half is not the first half of the channels.", "`h.chunk(2, dim=1)`."),
+        "eps": ("Your eps is not (h₂ − mean) / std.", _TO_STANDARD),
+        "log_det": ("Your log_det is not the one of your own eps.", _SHRINKS),
     },
-    passes="The library's inverse leads your z back to x, your log_det is the logarithm of the "
-    "factor by which volume grows, for even and odd D and both flips, and gradients reach the "
-    "network through both.",
+    passes="log N(ε; 0, 1) + log_det is log N(h₂; mean, std²), for every image: the density stays "
+    "exact, and the rest of the flow has half of the work.",
 )
 
 
-def _undone(new: New) -> Callable[..., Tensor]:
-    return lambda z, net, flip: move(z, net, flip, new)
+# --- Logit ---------------------------------------------------------------------------------------
 
 
-_UNDO = "What was done last is undone first: subtract the shift, then multiply by exp(−log_scale)."
+def _paper_logit(x: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    y = alpha + (1 - alpha) * x
+    log_det = math.log(1 - alpha) - y.log() - (1 - y).log()
+    return y.log() - (1 - y).log(), log_det.flatten(1).sum(1)
+
+
+def _other_logit(z: Callable[[Tensor, Tensor, float], Tensor]) -> Callable[..., Any]:
+    """A logit with another z, a function of x, y and α."""
+    return lambda x, a: (z(x, a + (1 - a) * x, a), _paper_logit(x, a)[1])
+
+
+def _logit_log_det(term: Callable[[Tensor, float], Tensor]) -> Callable[..., Any]:
+    """A logit with another log_det: the sum of a function of y and α."""
+    return lambda x, a: (
+        _paper_logit(x, a)[0],
+        term(a + (1 - a) * x, a).flatten(1).sum(1),
+    )
+
+
+_CHAIN = "dz/dx = (1 − α) (1/y + 1/(1 − y)) = (1 − α) / (y (1 − y))."
+_PAPER = "RealNVP's paper has y = α + (1 − α) x."
 # fmt: off
-_INVERSE_WRONG = [
-    Wrong(_undone(_stretch), "You run the coupling forward again; this direction has to undo it."),
-    Wrong(_undone(lambda a, s, t: a * (-s).exp() - t),
-          "You shrink first and subtract the shift afterwards."),
-    Wrong(_undone(lambda a, s, t: (a - t) * s.exp()),
-          "You multiply by exp(log_scale) where you must divide.",
-          "The factor exp(s) is undone by exp(−s)."),
-    Wrong(_undone(lambda a, s, t: (a - t) * -s.exp()), "You multiply by −exp(log_scale).",
-          "The minus belongs inside: exp(−s) is 1 / exp(s)."),
-    Wrong(_undone(lambda a, s, t: (a + t) * (-s).exp()), "You add the shift; subtract it."),
-    Wrong(_undone(lambda a, s, t: a * (-s).exp() + t), "You add the shift; subtract it."),
-    Wrong(_undone(lambda a, s, t: (t - a) * (-s).exp()), "Your moved half has the wrong sign."),
-    Wrong(_undone(lambda a, s, t: a - t), "You forget the scale."),
-    Wrong(_undone(lambda a, s, t: a * (-s).exp()), "You forget the shift."),
-    Wrong(_undone(lambda a, s, t: (a - t) / s), "You divide by the log-scale itself.", _EXP),
-    Wrong(_undone(lambda a, s, t: (a - t) * s), "You multiply by the log-scale itself.", _EXP),
-    Wrong(_undone(lambda a, s, t: (a - t) * 2**-s),
-          "You take 2 to the power of −log_scale.", "`exp` belongs to the natural logarithm."),
-    Wrong(_undone(lambda a, s, t: (a - t) / s.tanh()),
-          "You divide by the tanh of the log-scale.", _EXP),
-    Wrong(_undone(lambda a, s, t: _shrink(a, t, s)),
-          "You swap the log-scale and the shift.", _RESULTS),
-    *halves_wrong(lambda change, new: lambda z, net, flip: change(z, net, flip, new), _shrink,
-                  "scale_and_shift", "x", "z"),
+_LOGIT_WRONG = [
+    Wrong(lambda x, a: Logit(list(x.shape[1:]), alpha=a)(x),
+          "That is the library's logit, with 1 − 2 α.", _PAPER),
+    Wrong(_other_logit(lambda x, y, a: x.logit()), "You take the logit of x itself.", _PAPER),
+    Wrong(_other_logit(lambda x, y, a: y.sigmoid()), "You take the sigmoid: the way back.",
+          "logit(y) = log y − log(1 − y)."),
+    Wrong(_other_logit(lambda x, y, a: y), "Your z is y: the logit is missing."),
+    Wrong(_other_logit(lambda x, y, a: y.log()), "Your z is log y: − log(1 − y) is missing."),
+    Wrong(_other_logit(lambda x, y, a: (1 - y).log() - y.log()), "Your z has the wrong sign."),
+    Wrong(_other_logit(lambda x, y, a: y.log() + (1 - y).log()), "You add log(1 − y).",
+          "logit(y) = log y − log(1 − y)."),
+    Wrong(_logit_log_det(lambda y, a: -y.log() - (1 - y).log()),
+          "The log(1 − α) of every pixel is missing in your log_det.", _CHAIN),
+    Wrong(_logit_log_det(lambda y, a: math.log(1 - 2 * a) - y.log() - (1 - y).log()),
+          "Your log_det has log(1 − 2 α): that belongs to the library's logit.", _CHAIN),
+    Wrong(_logit_log_det(lambda y, a: math.log(1 - a) - y.log() + (1 - y).log()),
+          "The last term of your log_det has the wrong sign.", _CHAIN),
+    Wrong(_logit_log_det(lambda y, a: math.log(1 - a) - y.log()),
+          "The 1/(1 − y) is missing in your log_det.", _CHAIN),
+    Wrong(_logit_log_det(lambda y, a: (1 - a) / (y * (1 - y))),
+          "You add up the slopes, not their logarithms.", _CHAIN),
+    usual("sign", "Your log_det has the sign of the way back.", _CHAIN, part="log_det"),
+    Wrong(lambda x, a: (_paper_logit(x, a)[0], _paper_logit(x, a)[1] / x[0].numel()),
+          "You average over the pixels.", "A log-determinant adds up all of them."),
+    Wrong(lambda x, a: (_paper_logit(x, a)[0], 0 * _paper_logit(x, a)[1]),
+          "Your log_det is 0: then it looks as if the logit were no part of the model.", _CHAIN),
+    usual("batch sum", part="log_det"),
+    usual("batch mean", part="log_det"),
+    usual("bits", part="log_det"),
 ]
 # fmt: on
 
 formula(
-    "05.affine_coupling_inverse",
-    task="Write `affine_coupling_inverse`: lead z [B, D] of an affine coupling back to x. "
-    "Gradients flow.",
-    signature="affine_coupling_inverse(z, scale_and_shift, flip) -> x",
-    solution=[AlternatingMask, AffineCoupling.inverse],
+    "05.logit",
+    task="RealNVP's paper models logit(α + (1 − α) x), the library logit(α + (1 − 2 α) x). Derive "
+    "the paper's log-determinant, then write `paper_logit`: images x [B, C, H, W] in (0, 1) to z "
+    "of their shape and log_det [B]. Gradients flow.",
+    signature="paper_logit(x, alpha) -> (z, log_det)",
+    solution=Logit.forward,
     hints=[
-        "Which half of x can you read off z at once? It gives you log-scale and shift.",
-        "What was done last is undone first.",
-        "x_moved = (z_moved − shift) · exp(−log_scale). No network is inverted.",
+        "Each pixel moves by itself: the Jacobian is diagonal.",
+        "z = log y − log(1 − y) with y = α + (1 − α) x. What is dz/dy, and what dy/dx?",
+        "log_det is the sum over pixels of log(1 − α) − log y − log(1 − y).",
     ],
-    right=_undone(_shrink),
-    inputs=draw_couplings("scale_and_shift", 2),
-    result="x",
-    axes="[B, D], _, _ -> [B, D]",
-    gradients={"z": None, "the weights of scale_and_shift": lambda z, net, flip: net.weight},
-    wrong=_INVERSE_WRONG,
-    hint=_UNDO,
-    otherwise=not_moved("(z_moved − shift) · exp(−log_scale)", "x", "z", _ONCE),
-    passes="Every point comes back: inverse(forward(x)) = x, for even and odd D, both flips.",
+    right=_paper_logit,
+    inputs=lambda generator: [
+        (0.02 + 0.9 * torch.rand(*shape, generator=generator), alpha)
+        for shape, alpha in (((5, 1, 2, 3), 0.05), ((4, 2, 3, 2), 0.2), ((3, 1, 4, 1), 0.1))
+    ],
+    result=["z", "log_det"],
+    axes="[B, C, H, W], _ -> [B, C, H, W], [B]",
+    gradients=["x"],
+    gradient_hint="Stay in PyTorch: no `detach`, no NumPy.",
+    wrong=_LOGIT_WRONG,
+    hint=_PAPER,
+    otherwise={
+        "z": ("Your z is not logit(α + (1 − α) x).", "Try α = 0 and x = ½: z is 0."),
+        "log_det": ("Your log_det is not that of the autograd Jacobian of z.", _CHAIN),
+    },
+    passes="Your log_det is the Jacobian's. With the paper's constants black lies at y = α as "
+    "here, and white at 1 in place of 1 − α.",
 )
 
 

@@ -2,6 +2,7 @@
 
 from course_lib.experiments.blow_up import far_latents, run_stack, runaway_log_scale
 from course_lib.experiments.collapse import collapsing_loss, fit_vae
+from course_lib.experiments.company import log_prob_in_company
 from course_lib.experiments.dead_codes import dead_codebook, train_codebook
 from course_lib.experiments.dependency import coupling_dependencies, dependencies
 from course_lib.experiments.discrete_spikes import spiky_log_prob
@@ -9,6 +10,7 @@ from course_lib.experiments.leak import fit_coins, leaky_masks
 from course_lib.experiments.operations import OperationCounter
 from course_lib.experiments.receptive_field import blind_spot
 from course_lib.experiments.reverse_step import ReverseDensity, reverse_density
+from course_lib.experiments.strong_decoder import fit_strength, noisy_copies
 from course_lib.experiments.two_clusters import perfect_network, run_clock, run_times
 
 __all__ = [
@@ -21,8 +23,11 @@ __all__ = [
     "dependencies",
     "far_latents",
     "fit_coins",
+    "fit_strength",
     "fit_vae",
     "leaky_masks",
+    "log_prob_in_company",
+    "noisy_copies",
     "perfect_network",
     "reverse_density",
     "run_clock",

@@ -2,8 +2,12 @@
 
 from course_lib.latent.code_capacity import code_bits
 from course_lib.latent.gan import GAN
-from course_lib.latent.gaussian import gaussian_kl, reparameterize
-from course_lib.latent.gradients import reparameterization_gradient, score_function_gradient
+from course_lib.latent.gaussian import best_log_var, gaussian_kl, reparameterize
+from course_lib.latent.gradients import (
+    leave_one_out,
+    reparameterization_gradient,
+    score_function_gradient,
+)
 from course_lib.latent.linear import LinearVAE
 from course_lib.latent.quantizer import (
     VectorQuantizer,
@@ -11,6 +15,7 @@ from course_lib.latent.quantizer import (
     straight_through,
     vq_loss,
 )
+from course_lib.latent.rate import rate_parts
 from course_lib.latent.vae import VAE
 from course_lib.latent.vqvae import VQVAE
 
@@ -20,9 +25,12 @@ __all__ = [
     "VQVAE",
     "LinearVAE",
     "VectorQuantizer",
+    "best_log_var",
     "code_bits",
     "gaussian_kl",
+    "leave_one_out",
     "perplexity",
+    "rate_parts",
     "reparameterization_gradient",
     "reparameterize",
     "score_function_gradient",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from course_lib.checks import at_the_door, check_generator, check_int, check_tensor
 
-__all__ = ["gaussian_kl", "reparameterize"]
+__all__ = ["best_log_var", "gaussian_kl", "reparameterize"]
 
 
 def check_gaussian(
@@ -109,3 +109,28 @@ def gaussian_kl(
         difference = difference * (-0.5 * other_log_var).exp()
         log_ratio = log_var - other_log_var
     return 0.5 * (log_ratio.exp() + difference**2 - 1 - log_ratio).sum(dim=1)
+
+
+def check_fit(x: Tensor, mean: Tensor) -> None:
+    """Require data and means ``[B, D]`` of one dtype."""
+    check_tensor("x", x, (None, None))
+    check_tensor("mean", mean, x.shape, dtype=x.dtype)
+
+
+@at_the_door(check_fit)
+def best_log_var(x: Tensor, mean: Tensor) -> Tensor:
+    """The log τ² for which Σ log N(x; mean, τ² I) is largest: the log of the mean squared error.
+
+    Args:
+        x: Data ``[B, D]``.
+        mean: What a Gaussian decoder gives for them, ``[B, D]``.
+
+    Returns:
+        A scalar.
+
+    Example:
+        >>> best_log_var(torch.tensor([[1.0, 3.0]]), torch.zeros(1, 2)).exp()
+        tensor(5.)
+
+    """
+    return (x - mean).square().mean().log()

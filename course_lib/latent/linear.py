@@ -40,7 +40,7 @@ class LinearVAE(VAE):
             self.encoder.layers[0].weight[latent_dim:] = 0  # of log σ²
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Exact log-density ``[B]`` of ``x [B, dim]``, in nats: x ~ N(b, W Wᵀ + σ² I)."""
+        """Exact log-density ``[B]`` of ``x [B, dim]``, in nats: x ~ N(b, W Wᵀ + τ² I)."""
         self.check_data(x, None)
         W, b, noise = self.W, self.b, self.variance
         return MultivariateNormal(b, W @ W.T + noise * identity(W)).log_prob(x)
@@ -48,7 +48,7 @@ class LinearVAE(VAE):
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean ``[B, d]`` and covariance ``[d, d]`` of the true p(z | x), for ``x [B, dim]``.
 
-        With M = Wᵀ W + σ² I they are M⁻¹ Wᵀ (x − b) and σ² M⁻¹.
+        With M = Wᵀ W + τ² I they are M⁻¹ Wᵀ (x − b) and τ² M⁻¹.
         """
         self.check_data(x, None)
         W, b, noise = self.W, self.b, self.variance
@@ -60,7 +60,7 @@ class LinearVAE(VAE):
         """Give the encoder the best parameters that it can have for this decoder.
 
         The true posterior's mean is linear in x, and so the encoder can have it. Among independent
-        variances those with σ² / M_ii are the closest: the inverse of M's diagonal, not the
+        variances those with τ² / M_ii are the closest: the inverse of M's diagonal, not the
         diagonal of its inverse, for KL(q ‖ p) asks for the posterior's precisions. Where M is
         diagonal, the encoder is then the true posterior.
         """
@@ -74,8 +74,8 @@ class LinearVAE(VAE):
     def ppca(cls, x: Tensor, latent_dim: int) -> "LinearVAE":
         """The maximum of the likelihood of data ``x [N, dim]``, in closed form, with its encoder.
 
-        With the covariance's eigenvalues λ₁ ≥ λ₂ ≥ ... and its eigenvectors U, σ² is the mean of
-        those left out, and W = U (Λ − σ² I)^½ for the ``latent_dim`` largest, fewer than ``dim``.
+        With the covariance's eigenvalues λ₁ ≥ λ₂ ≥ ... and its eigenvectors U, τ² is the mean of
+        those left out, and W = U (Λ − τ² I)^½ for the ``latent_dim`` largest, fewer than ``dim``.
 
         Raises:
             ValueError: When the data don't vary in the directions left out, so that the likelihood
@@ -112,7 +112,7 @@ class LinearVAE(VAE):
 
     @property
     def variance(self) -> Tensor:
-        """The variance σ² of the noise, a scalar."""
+        """The variance τ² of the noise, a scalar."""
         return self.log_noise.exp()
 
 

@@ -20,10 +20,10 @@
 # | | |
 # | --- | --- |
 # | You need | Gaussians, Bayes' rule, the expectation of a function; some PyTorch. Chapter 01 is useful, not needed |
-# | Time | 20 minutes to read, an hour with the exercises |
-# | You will meet | latent variables, GANs in passing, the ELBO, the reparameterization trick, posterior collapse, the importance-weighted bound |
+# | Time | TIME |
+# | You will meet | autoencoders, latent variables, the ELBO, the reparameterization trick, posterior collapse, the importance-weighted bound, GANs in a box |
 # | Papers | Kingma, Welling 2014, [Auto-encoding variational Bayes](https://arxiv.org/abs/1312.6114); Rezende, Mohamed, Wierstra 2014, [Stochastic backpropagation](https://arxiv.org/abs/1401.4082); Burda, Grosse, Salakhutdinov 2016, [IWAE](https://arxiv.org/abs/1509.00519); Goodfellow et al. 2014, [GAN](https://arxiv.org/abs/1406.2661) |
-# | Source article | 分布变换 (VAE beside GAN, in Chinese) |
+# | Source article | 分布变换, "Transforming distributions" (VAE beside GAN, in Chinese) |
 #
 #
 # ## See it
@@ -38,7 +38,7 @@ import torch
 from course_lib.data import binarize, load_digits
 from course_lib.notebook import one_thread, seeded
 from course_lib.training import fit, load_card, load_pretrained
-from course_lib.widgets import BetaExplorer, LatentPlane, ParticlePlayer, Reparameterization
+from course_lib.widgets import BetaExplorer, LatentPlane, Reparameterization
 
 one_thread()  # models this small are slower on two
 
@@ -71,143 +71,226 @@ LatentPlane(
 # - **Neighbours are alike.** A short way in the plane is a small change of the image. Nobody asked for that in words; it follows
 #   from the loss.
 # - **There are few holes.** Almost wherever you stop, you get something like a digit, and between a 4 and a 9 there are images that
-#   could be either. Ordinary autoencoders don't have this property.
+#   could be either. Ordinary autoencoders don't have this property, as the next section shows.
 # - **Borders are blurred.** Halfway between two shapes the decoder draws both a little. (What you see is the *probability* of white, pixel by pixel. A sample would decide each pixel for itself, and look speckled there.)
 
 # %% [markdown]
-# ## The problem: two distributions, known by samples only
+# ## Start with an ordinary autoencoder
 #
-# We want to draw new images. Here is a plan that sounds easy: draw a code $z$ from a distribution that we know,
-# $p(z) = \mathcal N(0, I)$, and let a network $g$ make an image of it, $x = g(z)$. The network moves the probability mass of the
-# Gaussian to where it wants; we want it to arrive where the data are. So the task is a **transformation of distributions**.
+# Two networks, back to back. The **encoder** reads an image $x$ and gives a code $z$, here two numbers; the **decoder** reads the code
+# and says for each pixel how likely it is to be white. Both learn together to give back the image that was read: the loss is $-\log p(x \mid z)$,
+# how surprised the decoder is by the image. Two numbers cannot hold 64 pixels, so the networks have to find out what matters.
 #
-# Training needs a number that says how far the distribution of $g(z)$ is from that of the data. And here is the difficulty
-# that the source article starts with. Of the data we have *samples* $x_1, \dots, x_N$, and no formula. Of $g(z)$ we can draw
-# as many samples as we like, and we have no formula either: to write down the density of $g(z)$ at an image we would have to find all
-# $z$ that lead there. (Chapter 04 builds networks that can be inverted, so that this works.) The divergences of
-# the textbooks, such as $D_\mathrm{KL}(p \,\|\, q) = \int p \log \frac pq\,dx$, need both formulas. Histograms don't help: cut the range of
-# each of 784 pixels into just two bins, and you have $2^{784}$ cells for 60,000 images.
-#
-# Two answers became famous in 2014.
-#
-# **GAN: learn the comparison.** A second network, the *critic*, sees samples of both kinds and learns to tell them apart. Let $c(x)$ be its
-# *logit* of "this is data": the probability that it gives is $\mathrm{sigmoid}(c) = 1 / (1 + e^{-c})$. Let both kinds come equally often. Its classification loss is
-#
-# $$L(c) = -\mathbb E_{x \sim p_\text{data}} \log \mathrm{sigmoid}(c(x)) - \mathbb E_{x \sim p_g} \log\big(1 - \mathrm{sigmoid}(c(x))\big)
-# = -\int \Big[p_\text{data}(x) \log \mathrm{sigmoid}(c(x)) + p_g(x) \log\big(1 - \mathrm{sigmoid}(c(x))\big)\Big]\,dx .$$
-#
-# The best $c$ can be found for each $x$ separately. With $\frac{d}{da} \log \mathrm{sigmoid}(a) = 1 - \mathrm{sigmoid}(a)$ and
-# $\frac{d}{da} \log (1 - \mathrm{sigmoid}(a)) = -\mathrm{sigmoid}(a)$, the derivative of the integrand vanishes where
-# $p_\text{data}\,(1 - \mathrm{sigmoid}(c)) = p_g\,\mathrm{sigmoid}(c)$, that is $\frac{\mathrm{sigmoid}(c)}{1 - \mathrm{sigmoid}(c)} = e^{c} = \frac{p_\text{data}}{p_g}$. Both $-\log \mathrm{sigmoid}(c)$ and $-\log(1 - \mathrm{sigmoid}(c))$ are convex
-# (their second derivative is $\mathrm{sigmoid}(c)(1 - \mathrm{sigmoid}(c)) > 0$), so this is the minimum:
-#
-# $$\boxed{\;c^*(x) = \log \frac{p_\text{data}(x)}{p_g(x)}\;}$$
-#
-# A perfect critic *is* the comparison that we lacked, learned from samples alone. The generator $g$ is then trained to raise $c(g(z))$. Both
-# learn at the same time, each against a moving opponent.
-#
-# **VAE: bound the likelihood.** Let the decoder say not one image but a distribution $p(x \mid z)$. Then $p(x) = \int p(z)\,p(x \mid z)\,dz$ is
-# positive everywhere, and maximum likelihood makes sense. The integral is out of reach, but it has a lower bound that can be
-# computed. The rest of this chapter is about this bound.
-#
-# Both answers, on eight Gaussians in a ring. Same sizes, same number of steps:
+# In the library this is a VAE with the price `beta=0`; what the price is for, you will see in a moment. The digits are
+# those of 8×8 pixels, in black and white.
 
 # %%
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 
-from course_lib.data import toy
-from course_lib.latent import GAN, VAE, LinearVAE, gaussian_kl, reparameterize
-from course_lib.latent import reparameterization_gradient, score_function_gradient
 from course_lib.exercises import check, hint, show_source, solution
-from course_lib.nn import bernoulli_log_prob
+from course_lib.latent import VAE, LinearVAE, gaussian_kl, rate_parts, reparameterize
+from course_lib.training.quality import sample_quality
 from course_lib.widgets import PALETTE, image_grid, show_figure
 
-gan, ring_vae = load_pretrained("gan_eight_gaussians"), load_pretrained("vae_eight_gaussians")
-clouds = [
-    ("data", toy("eight_gaussians", 2000, generator=seeded(0)), "data"),
-    ("GAN", gan.sample(2000, generator=seeded(1)), "model"),
-    ("VAE", ring_vae.sample(2000, generator=seeded(1)), "model"),
-]
-figure = Figure(figsize=(9, 3.1))
-for axes, (title, points, colour) in zip(figure.subplots(1, 3), clouds, strict=True):
-    axes.scatter(*points.T, s=2, color=PALETTE[colour])
-    axes.set(title=title, xlabel="$x_1$", xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
-figure.axes[0].set_ylabel("$x_2$")
+black_and_white = binarize(load_digits("train")[0], threshold=0.5)
+images, labels = load_digits("test")
+test = binarize(images, threshold=0.5)
+
+torch.manual_seed(0)
+autoencoder = VAE((1, 8, 8), 2, hidden=(128, 128), beta=0.0)
+history = fit(autoencoder, black_and_white, steps=1200, batch_size=128, lr=3e-3)
+print("the loss fell below 18 nats:", history.loss() < 18)
+
+# %% [markdown]
+# It gives back what it read. Now ask it for a *new* digit: you must choose a code. Which one? Below are the codes of the test digits, a
+# colour for each class; the circle holds 95 % of a standard Gaussian, our best guess if nobody tells us more. Beside them is what the
+# decoder makes of 24 draws from that Gaussian.
+
+
+# %%
+def codes_and_draws(model, title, alt):
+    """The codes of the test digits, and what the decoder makes of draws from N(0, I)."""
+    figure = Figure(figsize=(10, 3.6))
+    left, right = figure.subplots(1, 2)
+    with torch.no_grad():
+        left.scatter(*model.encode(test)[0].T, c=labels, s=8, cmap="tab10")
+    left.add_patch(Circle((0, 0), 2.45, fill=False, color=PALETTE["noise"], lw=2))
+    left.set(title=title, xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
+    drawn = model.sample(24, mean=True, generator=seeded(1))[:, 0]
+    right.imshow(drawn.reshape(4, 6, 8, 8).transpose(1, 2).reshape(32, 48), cmap="gray")
+    right.set(title="decoded draws from N(0, I)", xticks=[], yticks=[])
+    figure.tight_layout()
+    return show_figure(figure, alt=alt)
+
+
+codes_and_draws(
+    autoencoder,
+    "codes of an autoencoder",
+    "The codes of the autoencoder reach far beyond the circle, and few classes lie in it; its draws look like few kinds of smudged digits.",
+)
+
+
+# %%
+def distance(images):
+    """How far 1,000 images are from the test digits: a Fréchet distance in a classifier's features."""
+    return sample_quality(images, "digits")["feature distance, 1,000 samples"]
+
+
+with torch.no_grad():
+    codes, log_var = autoencoder.encode(black_and_white)
+    spread = torch.linalg.cholesky(torch.cov(codes.T))
+    normal = torch.randn(1000, 2, generator=seeded(1))
+    of_codes = distance(autoencoder.decode(codes[:1000]))
+    of_prior = distance(autoencoder.decode(normal))
+    of_fitted = distance(autoencoder.decode(codes.mean(dim=0) + normal @ spread.T))
+inside = (codes.norm(dim=1) < 2.45).float().mean().item()
+print("fewer than half of the codes lie in the circle:", inside < 0.5)
+print("images decoded at real codes are close to digits (distance below 25):", of_codes < 25)
+print("draws from N(0, I) are more than three times as far:", of_prior > 3 * of_codes)
+print("draws from a Gaussian fitted to the codes, more than twice:", of_fitted > 2 * of_codes)
+
+# %% [markdown]
+# The autoencoder has two faults, and neither shows in its loss.
+#
+# - **Nobody knows where the codes are.** They lie wherever training happened to put them, far outside the circle, and what lies in the circle is
+#   a few classes.
+# - **There are holes.** Even if you fit a Gaussian to the codes and draw from *it*, many draws fall between the codes, where the decoder has never been asked
+#   anything.
+#
+# A VAE cures both, with one idea and one price.
+#
+# ## A region for each image, and a price for it
+#
+# **The idea.** Let the encoder give each image a *cloud* in place of a point: a Gaussian $q(z \mid x) = \mathcal N(\mu(x), \sigma^2(x))$. The decoder
+# gets a draw $z$ from the cloud, another one each time, and must give back the image from all of them. So what lies inside a cloud is no hole.
+#
+# **The price.** Left alone, the clouds would shrink to points: noise only makes decoding harder. So each cloud pays for being
+# different from *one* distribution that we choose in advance for all images, the **prior** $p(z) = \mathcal N(0, I)$. Then we know where to draw from, too. What "different" costs is the
+# **Kullback–Leibler divergence**, KL for short:
+#
+# $$D_\mathrm{KL}(q \,\|\, p) = \mathbb E_{z \sim q} \log \frac{q(z)}{p(z)} .$$
+#
+# It is the mean, over draws of $q$, of how much more likely they are under $q$ than under $p$. It is never negative, and 0 only where
+# both are the same (a proof in one line comes below). Four clouds of one dimension and what they pay:
+
+# %%
+line = torch.linspace(-5, 5, 401)
+prior_density = torch.distributions.Normal(0.0, 1.0).log_prob(line).exp()
+figure = Figure(figsize=(10, 2.5))
+for axes, (m, s) in zip(figure.subplots(1, 4, sharey=True), ((0, 1), (1.5, 1), (0, 0.3), (0, 2))):
+    log_variance = 2 * torch.tensor([[float(s)]]).log()
+    price = gaussian_kl(torch.tensor([[float(m)]]), log_variance).item()
+    density = torch.distributions.Normal(float(m), float(s)).log_prob(line).exp()
+    axes.fill_between(line, prior_density, color=PALETTE["noise"], alpha=0.35, label="prior p")
+    axes.plot(line, density, color=PALETTE["latent"], label="cloud q")
+    axes.set(title=f"μ = {m}, σ = {s}: {price:.2f} nats", xlabel="z")
+figure.axes[0].legend(fontsize=8)
 figure.tight_layout()
 show_figure(
     figure,
-    alt="Eight clusters of data; the GAN's samples lie along a thin arc that passes four of them; the VAE's reach all and also fill the gaps.",
+    alt="Four clouds over the prior: the same one costs 0 nats, one that is moved to the side, one that is narrow and one that is wide cost about a nat each.",
+)
+
+# %% [markdown]
+# To be elsewhere costs; to be narrow costs, for a narrow cloud says precisely where it is; and to be too wide costs as well, because KL takes
+# the mean over $q$ and so charges for all of $q$ that lies where $p$ is small.
+#
+# **An encoder with two outputs.** A Gaussian of $d$ independent coordinates has $d$ means and $d$ standard deviations. The last layer of the encoder gives $2d$
+# numbers, and the second half of them is read as $\log \sigma^2$:
+
+# %%
+show_source(VAE.encode)
+
+# %% [markdown]
+# *Why the logarithm?* A network's output can be any number, a variance only a positive one; $\sigma = e^{\frac12 \log \sigma^2}$ always is. To halve the width is
+# then the same step at every width. And an untrained layer, which gives numbers near 0, starts at $\sigma \approx 1$: at the prior.
+#
+# **The draw** is written so that gradients can pass: noise first, then move it, $z = \mu + \sigma\varepsilon$ with $\varepsilon \sim \mathcal N(0, I)$. Why that is worth a name, the *reparameterization trick*, comes
+# further down.
+
+# %%
+show_source(reparameterize)
+
+# %% [markdown]
+# ## Train it
+#
+# The loss is the sum of both, averaged over a batch: the **distortion** $\mathcal D = -\mathbb E_{q} \log p(x \mid z)$, estimated from *one* draw of $z$ for
+# each image, and the **rate** $R = D_\mathrm{KL}(q(z \mid x) \,\|\, p(z))$. This is the whole VAE:
+#
+# $$\text{loss} = \mathcal D + R .$$
+
+# %%
+show_source(VAE.loss)
+
+# %%
+torch.manual_seed(0)
+live = VAE((1, 8, 8), 2, hidden=(128, 128))
+history = fit(live, black_and_white, steps=1200, batch_size=128, lr=3e-3)
+print("the loss fell below 20.5 nats:", history.loss() < 20.5)
+
+# %%
+codes_and_draws(
+    live,
+    "codes of a VAE",
+    "The codes of the VAE fill the circle, all classes are in it, and its draws are digits of many kinds.",
 )
 
 # %%
-for kind in ("gan", "vae"):
-    metrics = load_card(f"{kind}_eight_gaussians")["metrics"]
-    share = metrics["share of samples in a mode"]
-    print(
-        f"{kind.upper()}: {metrics['modes reached']} of 8 modes; {share:.0%} of samples in a mode"
-    )
-
-# %% [markdown]
-# The two fail in opposite ways, and one formula says why. Put a perfect critic into the GAN's game: $-\mathbb E_{x \sim p_g} c^*(x) = D_\mathrm{KL}(p_g \,\|\, p_\text{data})$. It is measured *where the
-# generator puts its samples*, so that a cluster without samples costs little, and a sample in an empty place costs much. (Our generator maximises $\log \mathrm{sigmoid}(c)$, a relative of this.) Maximum likelihood, the way of the VAE, minimises
-# $-\mathbb E_{x \sim p_\text{data}} \log p(x)$, which is $D_\mathrm{KL}(p_\text{data} \,\|\, p)$ up to a constant: measured *where the data are*. A missed cluster costs without limit, a sample in an empty place costs little.
-#
-# - **The GAN drops modes.** Samples that have left a cluster come back only if the critic's slope happens to lead there. This is *mode collapse*. It is no law: three runs that differ in their seed alone reached
-#   4, 8 and 8 modes, with 62 %, 85 % and 91 % of their samples in a mode. You see the first of them; a few of its samples lie outside the picture. At its best the GAN is sharper than the VAE, at its worst it misses half of the ring, and its loss doesn't tell you which you have.
-# - **The VAE covers everything, and smears.**
-#
-# Press play below to see the GAN's transformation itself: each particle walks in a straight line from its $z$ to $g(z)$.
-
-# %%
-latents = torch.randn(1500, 2, generator=seeded(2))
+live_prior = distance(live.sample(1000, mean=True, generator=seeded(1)))
+print("the VAE's draws from N(0, I) are closer to digits than the autoencoder's:", live_prior < of_prior)
+print("closer, too, than those from the Gaussian fitted to its codes:", live_prior < of_fitted)
 with torch.no_grad():
-    arrived = gan.decode(latents)
-ParticlePlayer(
-    torch.stack([(1 - s) * latents + s * arrived for s in torch.linspace(0, 1, 11)]),
-    role="model",
-    title="From z to g(z)",
-    alt="Fifteen hundred particles walk from a round cloud to a thin arc, which passes four of the eight clusters of the data.",
+    live_codes = distance(live.decode(live.encode(black_and_white)[0][:1000]))
+print("but at real codes the autoencoder is the better one:", of_codes < live_codes)
+
+# %% [markdown]
+# The same network, the same data, one more term in the loss: the codes fill the circle, and draws from it are digits. It is paid for in reconstructions,
+# which are worse. Here is the whole plane; rows and columns are quantiles of the normal distribution, so that each picture stands for equally much of the prior.
+
+# %%
+with torch.no_grad():
+    grid = torch.distributions.Normal(0.0, 1.0).icdf(torch.linspace(0.05, 0.95, 11))
+    tiles = live.decode(torch.cartesian_prod(-grid, grid).flip(1))
+show_figure(
+    image_grid(tiles, columns=11, size=0.5),
+    alt="Eleven by eleven decoded digits of 8 by 8 pixels: neighbours are alike, all over the plane.",
 )
 
 # %% [markdown]
-# **Check** the boxed formula, without any training. For $p_\text{data} = \mathcal N(1, 1)$ and $p_g = \mathcal N(-1, 1)$ the log-ratio is
-# $-\frac{(x-1)^2}{2} + \frac{(x+1)^2}{2} = 2x$. At this $c$ the derivative of the loss must vanish, at every $x$:
-
-# %%
-x_grid = torch.linspace(-6, 6, 1001, dtype=torch.float64)
-p_data = torch.distributions.Normal(1.0, 1.0).log_prob(x_grid).exp()
-p_g = torch.distributions.Normal(-1.0, 1.0).log_prob(x_grid).exp()
-c = (2 * x_grid).requires_grad_()
-softplus = torch.nn.functional.softplus
-critic_loss = (p_data * softplus(-c) + p_g * softplus(c)).sum()  # −log sigmoid(c) = softplus(−c)
-(slope,) = torch.autograd.grad(critic_loss, c)
-print("c = log p_data / p_g minimises the critic's loss:", slope.abs().max().item() < 1e-12)
-
-# %% [markdown]
+# That is the recipe. What remains is why: where does this loss come from, and what does it say about the probability of an image?
+#
 # ## A code for every image
 #
-# The model: first a code, then an image.
+# We know the data by samples alone. So we build a distribution $p(x)$ and make the samples likely under it. The model: first a code, then an image.
 #
 # $$p(z) = \mathcal N(0, I), \qquad p(x \mid z) \text{ from the decoder}, \qquad p(x) = \int p(z)\,p(x \mid z)\,dz .$$
 #
 # | symbol | meaning |
 # | --- | --- |
-# | $x$ | an image, a vector of $n$ pixels |
+# | $x$; $n$, $N$ | an image, a vector of $n$ pixels; the number of images |
 # | $z$, $d$ | its code, also called the latent; $d$ numbers |
 # | $p(z)$ | the prior: standard normal |
-# | $p(x \mid z)$ | the decoder: for black and white pixels, a probability of white for each pixel |
-# | $q(z \mid x)$ | the encoder: a guess of the true posterior $p(z \mid x)$; a Gaussian $\mathcal N(\mu(x), \sigma^2(x))$ with independent coordinates |
+# | $p(x \mid z)$, $a(z)$ | the decoder: for black and white pixels, a probability of white for each pixel; its logits |
+# | $q(z \mid x)$, $\mu$, $\sigma$ | the encoder: a guess of the true posterior $p(z \mid x)$; a Gaussian $\mathcal N(\mu(x), \sigma^2(x))$ with independent coordinates |
+# | $q(z)$ | the codes of all images together, $\frac1N \sum_k q(z \mid x_k)$ |
 # | $\varepsilon$ | standard normal noise |
-# | $R$, $\mathcal D$ | the rate $D_\mathrm{KL}(q(z \mid x) \,\|\, p(z))$, and the distortion $-\mathbb E_q \log p(x \mid z)$ |
-# | $c(x)$, $p_g$ | the critic of a GAN; the distribution of its $g(z)$ |
-# | $B$, $S$ | the number of images in a batch; the number of draws of $z$ for each image |
+# | $R$, $\mathcal D$, $\beta$ | the rate $D_\mathrm{KL}(q(z \mid x) \,\|\, p(z))$, the distortion $-\mathbb E_q \log p(x \mid z)$, and the price of a nat of rate |
+# | $I(x; z)$ | mutual information; $I$ alone is the identity matrix |
+# | $W$, $b$, $M$, $\tau$, $\lambda_j$ | in the linear VAE: $x = Wz + b + \tau\varepsilon$, the matrix of its posterior, eigenvalues of the data's covariance |
+# | $m$, $s$; $f$ | mean and standard deviation of a second Gaussian; the function whose mean is differentiated |
+# | $y$ | the label of an image |
+# | $S$, $w_s$, $\mathcal L_S$; $k$, $J$ | the number of draws of $z$ for each image, their weights and bound; a smaller number of draws, and which |
+# | $c(x)$, $g$, $p_g$ | the critic of a GAN, its generator, the distribution of $g(z)$ |
 #
-# Logarithms are natural; their unit is the *nat*, and a nat is $1/\ln 2 \approx 1.44$ bits. $\sigma$ is a standard deviation throughout.
+# Logarithms are natural; their unit is the *nat*, and a nat is $1/\ln 2 \approx 1.44$ bits.
 #
 # Given the code, pixels are independent: $\log p(x \mid z) = \sum_i \log \mathrm{sigmoid}\big((2 x_i - 1)\,a_i\big) = \sum_i x_i a_i - \log(1 + e^{a_i})$ with the decoder's logits $a(z)$, as in
 # chapter 01. All that makes a digit hang together must pass through $z$.
 
 # %%
+from course_lib.nn import bernoulli_log_prob
+
 show_source([VAE.decoder_log_prob, bernoulli_log_prob])
 
 # %% [markdown]
@@ -217,9 +300,6 @@ show_source([VAE.decoder_log_prob, bernoulli_log_prob])
 
 # %%
 model = load_pretrained("vae_digits_beta_1")  # two latents, trained on the 8x8 digits
-images, labels = load_digits("test")
-test = binarize(images, threshold=0.5)
-
 ticks = torch.arange(-5, 5, 0.1)
 cells = torch.cartesian_prod(ticks, ticks)  # [10000, 2]
 log_area = 2 * torch.tensor(0.1).log()
@@ -227,22 +307,21 @@ bits = test.flatten(1)  # [359, 64]
 with torch.no_grad():
     a = model.decoder(cells)  # logits, [10000, 64]
     log_prior = torch.distributions.Normal(0.0, 1.0).log_prob(cells).sum(dim=1, keepdim=True)
-    log_joint = a @ bits.T - softplus(a).sum(dim=1, keepdim=True) + log_prior  # [10000, 359]
+    log_joint = a @ bits.T - torch.nn.functional.softplus(a).sum(dim=1, keepdim=True) + log_prior  # [10000, 359]
     exact = log_joint.logsumexp(dim=0) + log_area  # log p(x), [359]
 log_likelihood = log_joint - log_prior
-matter = log_likelihood > log_likelihood.max(dim=0).values - 2  # a seventh of the best, or more
-share = (matter * (log_prior + log_area).exp()).sum(dim=0).mean().item()
-print(f"draws from the prior that suit an image, on average: {share:.0%}")
+for nats in (1, 2, 3, 4):  # within so many nats of the best z
+    suits = log_likelihood > log_likelihood.max(dim=0).values - nats
+    share = (suits * (log_prior + log_area).exp()).sum(dim=0).mean().item()
+    print(f"draws from the prior within {nats} nats of the best z, on average: {share:.1%}")
+rate = load_card("vae_mnist")["metrics"]["rate (nats)"]
+print(f"rate of the VAE with 50 latents on MNIST: {rate:.0f} nats, e^-{rate:.0f} = {2.718281828**-rate:.0e}")
 
 # %% [markdown]
-# With two latents that is a nuisance. The share is about $e^{-R}$, where the rate $R$ (in the table above) is how far the codes of an image are from the prior: here $R = 3.2$ nats and $e^{-3.2} = 4$ %. The best model of this chapter has a rate of 22 nats: of $e^{22}$, nearly
-# four billion draws, one suits the image. We must look where the image's own codes are.
+# With two latents that is a nuisance: a few draws in a hundred suit an image. (How many depends on what you call suiting.) The share falls as $e^{-R}$, roughly, because the rate says how
+# much narrower an image's codes are than the prior; with the rate of a good model on MNIST, in the last line, nobody draws from the prior until one fits. We must look where the image's own codes are. That is what the encoder is for.
 #
-# **And every image needs its own place.** In a common picture of the VAE, the encoder's outputs are averaged into *one*
-# normal distribution, from which the decoder is then fed. It can't work like that. If we drew $z$ from one distribution for all
-# images, how should the decoder know which of the $x_k$ this $z$ should become? Paired at random, the best it can do is the same
-# blurred answer for all of them. Each $x_k$ gets a distribution $q(z \mid x_k)$ *of its own*, and a draw from that one is paired with that $x_k$.
-# Here is the true posterior of six images (computed on the grid), and around it one standard deviation of the encoder's Gaussian:
+# **Every image has its own place.** Here is the true posterior of six images (computed on the grid), and around it one standard deviation of the encoder's Gaussian:
 
 # %%
 from matplotlib.patches import Ellipse
@@ -265,11 +344,14 @@ show_figure(
 )
 
 # %% [markdown]
-# Look at the ticks: each panel is another part of the plane. The ellipse is often smaller than the spot. The reason comes in the next section: the loss punishes codes outside the spot more than parts of the spot
-# left out.
+# The ellipse is often smaller than the spot. You saw why in the four clouds: KL takes the mean over its first argument. As the next section
+# shows, training makes $D_\mathrm{KL}(q \,\|\, \text{posterior})$ small; what the ellipse covers outside of the spot costs much, what it leaves out of the spot costs little.
 
 # %% [markdown]
 # ## The bound, three ways
+#
+# **Variational** means: choose a distribution $q$ out of a family such that a bound becomes as tight as it can be. **Amortized** means: not one by one, with a search for each image, but by
+# one network that gives $q(z \mid x)$ for every $x$, new ones too.
 #
 # **1. By Jensen's inequality.** Take any density $q(z \mid x)$ that is positive wherever $p(z)\,p(x \mid z)$ is. Multiply and divide by it:
 #
@@ -281,7 +363,7 @@ show_figure(
 #
 # $$\boxed{\;\mathrm{ELBO}(x) = \mathbb E_{q(z \mid x)} \log p(x \mid z) \;-\; D_\mathrm{KL}\big(q(z \mid x) \,\|\, p(z)\big)\;}$$
 #
-# The first term wants the image back from its code. The second wants the codes of every image to look like the prior.
+# The first term is minus the distortion, the second the rate: **the loss that you trained with is $-\mathrm{ELBO}$.**
 #
 # **2. From the divergence of the joint distributions**, the way of the source article. There are two ways to make a pair
 # $(x, z)$: an image of the data and then its code, $p_\text{data}(x)\,q(z \mid x)$; or a code and then an image, $p(z)\,p(x \mid z)$. Compare the two
@@ -291,8 +373,7 @@ show_figure(
 # = \mathbb E_{x \sim p_\text{data}}\Big[\log p_\text{data}(x) + \mathbb E_{q(z \mid x)} \log \frac{q(z \mid x)}{p(z)\,p(x \mid z)}\Big]
 # = \text{const} - \mathbb E_{x \sim p_\text{data}}\,\mathrm{ELBO}(x).$$
 #
-# So the mean ELBO is, up to sign and a constant, a divergence between two distributions: the very thing that the two sets of samples did not
-# give us. (The constant, minus the entropy of the data, is unknown; so one never sees how far one still is.) Is it the divergence that we wanted, the one between the images? Split both joints as image first, then code:
+# So the mean ELBO is, up to sign and a constant (the entropy of the data, which nobody knows), a divergence between two distributions. Is it the divergence that we wanted, the one between the images? Split both joints as image first, then code:
 #
 # $$D_\mathrm{KL}(\text{joints}) = D_\mathrm{KL}\big(p_\text{data}(x) \,\|\, p(x)\big) + \mathbb E_{x \sim p_\text{data}}\,D_\mathrm{KL}\big(q(z \mid x) \,\|\, p(z \mid x)\big).$$
 #
@@ -333,23 +414,25 @@ print(
 print(f"exact {-exact.mean():.2f} nats, bound {-bound.mean():.2f} nats, gap {gap.mean():.2f} nats")
 
 # %% [markdown]
-# ## A VAE that can be solved with pencil and paper
+# ## May be skipped: a VAE that can be solved with pencil and paper
+#
+# *It holds: a VAE whose likelihood and posterior are known exactly, in any dimension, and the sharpest check of the bound.*
 #
 # Grids are for two dimensions. There is one VAE whose likelihood is known in any dimension: the one where all is linear,
 #
-# $$x = W z + b + \sigma\,\varepsilon, \qquad z \sim \mathcal N(0, I_d), \quad \varepsilon \sim \mathcal N(0, I_D).$$
+# $$x = W z + b + \tau\,\varepsilon, \qquad z \sim \mathcal N(0, I_d), \quad \varepsilon \sim \mathcal N(0, I_n).$$
 #
 # A linear function of Gaussians is a Gaussian, so two moments say everything. The mean is $b$, and since $z$ and $\varepsilon$ are independent the
-# covariance is $W\,\mathbb E[zz^\top]\,W^\top + \sigma^2 I$:
+# covariance is $W\,\mathbb E[zz^\top]\,W^\top + \tau^2 I$:
 #
-# $$p(x) = \mathcal N\big(b,\; W W^\top + \sigma^2 I\big).$$
+# $$p(x) = \mathcal N\big(b,\; W W^\top + \tau^2 I\big).$$
 #
-# The posterior: collect the terms of $\log p(z) + \log p(x \mid z) = -\frac12 z^\top z - \frac{1}{2\sigma^2} \|x - b - W z\|^2 + \dots$ in $z$. The quadratic part is
-# $-\frac{1}{2\sigma^2} z^\top (W^\top W + \sigma^2 I)\,z$ and the linear one $\frac{1}{\sigma^2} z^\top W^\top (x - b)$. With $M = W^\top W + \sigma^2 I$ that is a Gaussian:
+# The posterior: collect the terms of $\log p(z) + \log p(x \mid z) = -\frac12 z^\top z - \frac{1}{2\tau^2} \|x - b - W z\|^2 + \dots$ in $z$. The quadratic part is
+# $-\frac{1}{2\tau^2} z^\top (W^\top W + \tau^2 I)\,z$ and the linear one $\frac{1}{\tau^2} z^\top W^\top (x - b)$. With $M = W^\top W + \tau^2 I$ that is a Gaussian:
 #
-# $$p(z \mid x) = \mathcal N\big(M^{-1} W^\top (x - b),\; \sigma^2 M^{-1}\big).$$
+# $$p(z \mid x) = \mathcal N\big(M^{-1} W^\top (x - b),\; \tau^2 M^{-1}\big).$$
 #
-# This model is called *probabilistic PCA*: its maximum-likelihood solution has the leading eigenvectors of the data's covariance as columns of $W$, each times $\sqrt{\lambda_j - \sigma^2}$ with its eigenvalue $\lambda_j$, or any rotation of them
+# This model is called *probabilistic PCA*: its maximum-likelihood solution has the leading eigenvectors of the data's covariance as columns of $W$, each times $\sqrt{\lambda_j - \tau^2}$ with its eigenvalue $\lambda_j$, or any rotation of them
 # (Tipping and Bishop 1999). Unrotated, as here, $M$ is diagonal. So a Gaussian encoder with independent coordinates can be exact. Then $q(z \mid x) = p(z \mid x)$, and the fraction $\frac{p(z)\,p(x \mid z)}{q(z \mid x)} = p(x)$ has no $z$ left in it: each
 # draw gives the same number. That is the sharpest check there is.
 
@@ -380,9 +463,9 @@ print(
 )
 
 # %% [markdown]
-# ## The KL term
+# ## What the rate is made of
 #
-# For Gaussians it has a closed form. In one dimension, with $z = \mu + \sigma \varepsilon$, so that $\frac{(z - \mu)^2}{\sigma^2} = \varepsilon^2$,
+# For Gaussians the KL has a closed form. In one dimension, with $z = \mu + \sigma \varepsilon$, so that $\frac{(z - \mu)^2}{\sigma^2} = \varepsilon^2$,
 #
 # $$D_\mathrm{KL}\big(\mathcal N(\mu, \sigma^2) \,\|\, \mathcal N(m, s^2)\big) = \mathbb E\left[\log \frac{s}{\sigma} - \frac{\varepsilon^2}{2} + \frac{(\mu + \sigma\varepsilon - m)^2}{2 s^2}\right]
 # = \log \frac s\sigma - \frac12 + \frac{\sigma^2 + (\mu - m)^2}{2 s^2},$$
@@ -411,10 +494,49 @@ print(
 )
 
 # %% [markdown]
-# **What does it prevent?** Without it the encoder would do best with $\sigma \to 0$: noise makes decoding harder, and nothing would reward it. What
-# remains is an ordinary autoencoder: codes are isolated points, anywhere in space, and in between and outside the decoder has never
-# been. A draw from $\mathcal N(0, I)$ would land in such a hole. The KL term pulls the codes of all images around the origin and gives each
-# a width, so that few gaps are left. It promises nothing: each $q(z \mid x)$ is compared with the prior by itself, not their sum.
+# **What does a small rate promise?** Each $q(z \mid x)$ is compared with the prior by itself, but we draw from the prior for all of them. What counts for a draw is $q(z)$, the codes of all images together
+# (the **aggregate posterior**). Write $\log \frac{q(z \mid x)}{p(z)} = \log \frac{q(z \mid x)}{q(z)} + \log \frac{q(z)}{p(z)}$ and take the mean over images and their draws:
+#
+# $$\text{mean } R = \underbrace{I(x; z)}_{\text{what a code tells about its image}} + \underbrace{D_\mathrm{KL}\big(q(z) \,\|\, p(z)\big)}_{\text{how far all codes together are from the prior}} .$$
+#
+# Neither part is negative. So the rate bounds both: a model with a small rate *cannot* have codes whose sum is far from the prior (Hoffman and Johnson 2016). The autoencoder paid nothing for either. In the library:
+
+# %%
+show_source(rate_parts)
+
+# %% [markdown]
+# **Measured**, with the plane cut into small cells, on three VAEs that were trained with another price β for a nat of rate (a section below is about β):
+
+# %%
+fine = torch.arange(-5, 5, 0.05)
+plane = torch.cartesian_prod(fine, fine)  # [40000, 2]
+prior_of_cells = torch.distributions.Normal(0.0, 1.0).log_prob(plane).sum(dim=1).softmax(dim=0)
+for beta in ("0_1", "1", "3"):
+    with torch.no_grad():
+        means, log_vars = load_pretrained(f"vae_digits_beta_{beta}").encode(test)
+        q = torch.distributions.Normal(means, (0.5 * log_vars).exp()).log_prob(plane[:, None])
+        information, mismatch = rate_parts(q.sum(dim=2).T.softmax(dim=1), prior_of_cells)
+    print(
+        f"β = {beta.replace('_', '.'):3}  R {gaussian_kl(means, log_vars).mean():.2f} = "
+        f"information {information:.2f} + mismatch {mismatch:.2f}"
+    )
+
+# %% [markdown]
+# At β = 1 the sum of all codes is within a quarter of a nat of the prior: few holes. At β = 0.1 the codes tell two nats more about their images, and the mismatch is six times as large. (The most that a code can tell is which of the 359 images it
+# belongs to, $\log 359 = 5.9$ nats.)
+#
+# **Exercise 1: split the rate.** Do it yourself, on a table: `q[k, j]` is the probability of cell $j$ for image $k$. Derive the two parts before you look at the source above, and let the check tell you.
+#
+# Each `check` judges your function on fresh random inputs and tells you which property broke; it accepts every correct solution. `hint("02.rate_parts")` helps one step at a time; `solution("02.rate_parts")` shows what the library itself does.
+
+
+# %%
+def split_the_rate(q, prior):
+    """q [N, G] and prior [G] to (information, mismatch), two scalars in nats."""
+    ...
+
+
+check("02.rate_parts", split_the_rate)
 
 # %% [markdown]
 # ## A gradient through a random draw
@@ -439,6 +561,8 @@ print(
 # This one uses the *slope* of $f$: each single draw knows which way is down.
 
 # %%
+from course_lib.latent import reparameterization_gradient, score_function_gradient
+
 show_source([reparameterization_gradient, score_function_gradient])
 
 # %% [markdown]
@@ -459,7 +583,7 @@ Reparameterization(
 )
 
 # %% [markdown]
-# **Exercise 1: predict before you run it.** Replace $f(z)$ by $f(z) + 100$. The gradient of $\mathbb{E} f(z)$ stays what it was,
+# **Exercise 2: predict before you run it.** Replace $f(z)$ by $f(z) + 100$. The gradient of $\mathbb{E} f(z)$ stays what it was,
 # for a constant has none. Whose estimates become noisier? Answer `"reparameterization"`, `"score function"`,
 # `"both"` or `"neither"`.
 
@@ -469,7 +593,7 @@ prediction = ...
 check("02.predict_constant", prediction)
 
 # %% [markdown]
-# **Measure it** on the decoder: 40,000 draws from the encoder's Gaussian, for image 7, one estimate of the gradient of the distortion from each draw. Exercise 1 suggests a third estimate: subtract a constant from $f$, a
+# **Measure it** on the decoder: 40,000 draws from the encoder's Gaussian, for image 7, one estimate of the gradient of the distortion from each draw. Exercise 2 suggests a third estimate: subtract a constant from $f$, a
 # *baseline*. It changes nothing in the mean, and may take most of the noise away. A good one is $f(\mu)$.
 
 
@@ -507,37 +631,35 @@ print("with the baseline f(μ), still more than twice:", bool(ratio > 2))
 # The factors depend on where you are and on $f$; in the widget, which has no baseline, you can watch the first of them. With thousands of parameters and one draw for each image, they decide
 # whether training works. The score function has its place where there is no slope: discrete latents, rewards from a game. There one never goes without a baseline.
 #
-# ## Train it
-#
-# All the pieces together: an encoder and a decoder with two hidden layers each, two latents, 1,500 steps. The loss is $\mathcal D + R$, averaged over the batch, with *one* draw of $z$ for
-# each image and step.
+# **Exercise 3: the reparameterization trick.** A draw from $\mathcal{N}(\mu, \sigma^2)$ through which gradients flow to $\mu$ and to
+# $\log \sigma^2$. Take all randomness from `generator`.
+
 
 # %%
-show_source(VAE.loss)
+def my_reparameterize(mu, log_var, generator):
+    """mu and log_var, of one shape, to a draw z of the same shape."""
+    ...
 
-# %%
-torch.manual_seed(0)
-live = VAE((1, 8, 8), 2, hidden=(128, 128))
-black_and_white = binarize(load_digits("train")[0], threshold=0.5)
-history = fit(live, black_and_white, steps=1500, batch_size=128, lr=3e-3)
-print("the loss fell below 20 nats:", history.loss() < 20)
 
-# %%
-with torch.no_grad():
-    grid = torch.distributions.Normal(0.0, 1.0).icdf(torch.linspace(0.05, 0.95, 11))
-    tiles = live.decode(torch.cartesian_prod(-grid, grid).flip(1))
-show_figure(
-    image_grid(tiles, columns=11, size=0.5),
-    alt="Eleven by eleven decoded digits of 8 by 8 pixels: neighbours are alike, all over the plane.",
-)
+check("02.reparameterize", my_reparameterize)
 
 # %% [markdown]
-# The rows and columns are quantiles of the normal distribution, so that each picture stands for equally much of the prior.
+# **Exercise 4: a baseline that costs nothing.** With several draws for each image you need no $f(\mu)$: the baseline of a draw can be the mean of $f$ over the *other* draws. Why the others, and not all? Write the score function estimate
+# for $\mu$, one for each draw, with this baseline.
+
+
+# %%
+def with_baseline(values, z, mu, sigma):
+    """values = f(z) and z [n], mu and sigma [] to the estimates for mu, [n]."""
+    ...
+
+
+check("02.leave_one_out", with_baseline)
 
 # %% [markdown]
 # ## Rate against distortion: the weight β
 #
-# Give the KL term a weight: $\mathcal D + \beta R$. (The bound has β = 1. With another weight we train for something else; it is still the bound that we report. The words rate and distortion are used as in [Alemi et al. 2018](https://arxiv.org/abs/1711.00464).) The best models form a curve in the plane of rate and distortion, convex if we may mix models. A model that minimises $\mathcal D + \beta R$ sits where a line
+# Give the KL term a weight: $\mathcal D + \beta R$. (The bound has β = 1, and the autoencoder above 0. With another weight we train for something else; it is still the bound that we report. The words rate and distortion are used as in [Alemi et al. 2018](https://arxiv.org/abs/1711.00464).) The best models form a curve in the plane of rate and distortion, convex if we may mix models. A model that minimises $\mathcal D + \beta R$ sits where a line
 # $\mathcal D = \text{const} - \beta R$ touches this curve from below: $\frac{d\mathcal D}{dR} = -\beta$. So β is the *price*: a nat of rate is bought if it
 # saves more than β nats of distortion.
 #
@@ -585,11 +707,10 @@ for beta, metrics in zip(BETAS, cards, strict=True):
     )
 
 # %% [markdown]
-# Check the price: between neighbours in this list the distortion rises by 0.2, 0.7, 1.6, 2.0, 3.0 and 3.4 nats for each nat of rate that is saved, which lies each time between the two βs or close to them. The ELBO is best at β = 1, where it is what was trained. At β = 0.3 the likelihood
+# Check the price, row by row: what the distortion rises by for each nat of rate that is saved lies between the βs of the two rows, or close to them. The ELBO is best at β = 1, where it is what was trained. At β = 0.3 the likelihood
 # is as good: what is worse is the bound. (−log p is estimated as in the section on importance weights below.)
 #
-# In the last row the code is gone, and the best reconstruction is the same for all images: the mean brightness of each pixel. The distortion, 24.4 nats, is what it costs to describe each pixel by itself. A collapse need not come from β. The same happens with β = 1 when the decoder is
-# so strong that it needs no code: put chapter 01's PixelCNN behind $z$, and it can be any distribution without it; then the ELBO has a maximum at $R = 0$. And it happens to single latents all the time: of the 50
+# In the last row the code is gone, and the best reconstruction is the same for all images: the mean brightness of each pixel. The distortion is then what it costs to describe each pixel by itself. It happens to single latents all the time: of the 50
 # latents of the MNIST model in the table below,
 
 # %%
@@ -598,10 +719,64 @@ print(
 )
 
 # %% [markdown]
+# **A collapse at β = 1: the decoder needs no code.** Flip a fair coin, hide it, and show eight copies of it, each wrong with probability 0.1. A decoder that draws each bit by itself, as ours do, must be told the coin: that is what a code is for. A decoder that
+# sees the bits it has drawn already, like chapter 01's, can *read the coin off them*. Then a code only costs. Four decoders that see the last 0, 2, 3 or all earlier bits, all trained on $\mathcal D + R$; the table has 256 rows, so rate, distortion and the entropy of the data
+# are exact:
+
+# %%
+from course_lib.experiments import fit_strength
+
+for sees in (0, 2, 3, 7):
+    report = fit_strength(sees)
+    above = report.rate + report.distortion - report.entropy
+    rate = f"about {report.rate:.1f}" if report.rate > 0.1 else "below 0.1"
+    print(f"sees {sees} bits: R {rate} nats, −ELBO above the entropy by less than {above + 0.05:.1f}")
+kept = fit_strength(7, free_bits=0.5)
+print("sees 7 bits, the first 0.5 nats of rate free of charge: R above 0.4:", kept.rate > 0.4)
+
+# %% [markdown]
+# The stronger the decoder, the less it is told; the strongest ignores its code, and has the *best* bound. Nothing went wrong in training: by the third way, $-\mathrm{ELBO}$ is at least the entropy of the data, and a decoder that can be any distribution reaches that with $q(z \mid x) = p(z)$ for all $x$. If you want the code as well as the likelihood, you have to ask for it:
+#
+# - **Warm-up**: let β grow from 0 to 1 in training, so that the code is in use before it costs (Bowman et al. 2016, [arXiv:1511.06349](https://arxiv.org/abs/1511.06349)). It helps against a bad start, not against a decoder as strong as this one.
+# - **Free bits**: charge for the rate only above a minimum, $\mathcal D + \max(R, \text{minimum})$ (Kingma et al. 2016, [arXiv:1606.04934](https://arxiv.org/abs/1606.04934)), as in the last line above.
+# - **A rate that cannot fall**: chapter 03's VQ-VAE. Its code is one of $K$ words, chosen without noise; against a uniform prior its rate is $\log K$, whatever the encoder does. A constant has no slope, so there is nothing to save by a collapse.
+# - **A weaker decoder**: leave to the code what you want it to say (Chen et al. 2017, [arXiv:1611.02731](https://arxiv.org/abs/1611.02731)).
+#
+# **Exercise 5, break it: the ignored code.** Write a loss that makes a VAE ignore its latents, while its decoder still learns:
+# the rate goes to zero, and every image gets the same reconstruction. The check trains a tiny VAE with your loss, for a second or
+# two. Before you run it: what will the one reconstruction look like, and what would a sample be?
+
+
+# %%
+def collapsing_loss(distortion, rate):
+    """Distortion and rate [B] of a batch, in nats, to the loss, a scalar."""
+    ...
+
+
+check("02.break_the_code", collapsing_loss)
+
+# %% [markdown]
+# ## Grey pixels: a decoder with a σ of its own
+#
+# Many programs give grey values to a VAE and minimise the squared error plus the rate. That is a Gaussian decoder, $p(x \mid z) = \mathcal N(\hat x(z), \tau^2 I)$, whose $\tau^2 = \frac12$ nobody chose: it is a β in disguise. Let the decoder learn $\tau$, as `VAE(..., likelihood="gaussian")` does, and the
+# squared error gets the weight that the data ask for.
+#
+# **Exercise 6: derive the best τ.** A decoder gives the means $\hat x$ of a batch. Which $\log \tau^2$ makes the batch most likely, and what is the mean log-likelihood of an image then? Set a derivative to zero on paper; the check compares with fresh data.
+
+
+# %%
+def best_noise(x, mean):
+    """x and mean [B, n] to (log_var, log_prob): log τ², and the mean log p(x | z) of an image in nats."""
+    ...
+
+
+check("02.best_noise", best_noise)
+
+# %% [markdown]
 # ## Ask for a digit: the conditional VAE
 #
 # Give the label $y$ to both networks: $p(x \mid z, y)$ and $q(z \mid x, y)$. All three derivations hold for each $y$ by itself, and give a bound of
-# $\log p(x \mid y)$. What is left for $z$ is what the label doesn't say: slant, width, thickness. (Nothing enforces it; it is cheapest. Conditional VAEs became known by Sohn, Lee and Yan 2015.) The prior of $z$ is the same for all classes, and so a code can be carried over from one to the other.
+# $\log p(x \mid y)$. What is left for $z$ is what the label doesn't say: slant, width, thickness. (Nothing enforces it; it is cheapest. This model is the "M2" of Kingma et al. 2014, [arXiv:1406.5298](https://arxiv.org/abs/1406.5298), with all labels given; the name conditional VAE is that of Sohn, Lee and Yan 2015, whose prior of $z$ depends on the condition.) The prior of $z$ is the same for all classes, and so a code can be carried over from one to the other.
 # Each row below decodes *one* $z$ with ten labels. (A $z$ that suits few images of a class gives a blurred one: the fourth row.)
 
 # %%
@@ -614,7 +789,9 @@ show_figure(
 )
 
 # %% [markdown]
-# ## A tighter bound: importance weights
+# ## May be skipped: a tighter bound by importance weights
+#
+# *It holds: how VAEs are evaluated, and why more draws never hurt.*
 #
 # The ELBO is the mean of $\log w$ with the weights $w = \frac{p(z)\,p(x \mid z)}{q(z \mid x)}$, whose mean is $p(x)$, exactly. Take $S$ draws and average *before* the logarithm:
 #
@@ -622,10 +799,10 @@ show_figure(
 #
 # **It is a bound**, again by Jensen: $\mathcal L_S \le \log \mathbb E\,\frac1S \sum_s w_s = \log p(x)$.
 #
-# **More draws never hurt.** Let $I$ be a random choice of $k < S$ of the $S$ indices, all choices equally likely. Each index is in it equally often, and so
-# $\frac1S \sum_s w_s = \mathbb E_I\big[\frac1k \sum_{s \in I} w_s\big]$. Jensen once more, for the average over $I$:
+# **More draws never hurt.** Let $J$ be a random choice of $k < S$ of the $S$ indices, all choices equally likely. Each index is in it equally often, and so
+# $\frac1S \sum_s w_s = \mathbb E_J\big[\frac1k \sum_{s \in J} w_s\big]$. Jensen once more, for the average over $J$:
 #
-# $$\mathcal L_S = \mathbb E \log \mathbb E_I\Big[\frac1k \sum_{s \in I} w_s\Big] \;\ge\; \mathbb E\,\mathbb E_I \log \frac1k \sum_{s \in I} w_s = \mathcal L_k ,$$
+# $$\mathcal L_S = \mathbb E \log \mathbb E_J\Big[\frac1k \sum_{s \in J} w_s\Big] \;\ge\; \mathbb E\,\mathbb E_J \log \frac1k \sum_{s \in J} w_s = \mathcal L_k ,$$
 #
 # because any $k$ of the draws are as good as the first $k$. **And it tends to the truth:** by the law of large numbers the average tends to $p(x)$, and its logarithm to $\log p(x)$. The expected logarithm follows if the ELBO is finite, for it is caught between two averages that settle down: $\frac1S \sum_s \log w_s \le \log \frac1S \sum_s w_s \le \frac1S \sum_s w_s$.
 #
@@ -672,65 +849,7 @@ show_figure(
 # no longer asked to look like the posterior, only to cover it; and the decoder may use posteriors that a Gaussian could not match.
 
 # %% [markdown]
-# ## Exercises
-#
-# Each `check` judges your function on fresh random inputs and tells you which property broke. It accepts every correct
-# solution; all but the score function are trained through, so gradients must flow. `hint("02.gaussian_kl")` helps; `solution("02.gaussian_kl")` shows what the library itself does. (Exercise 1 was the
-# prediction, further up.)
-#
-# **2. The divergence of two Gaussians**, $D_\mathrm{KL}(\mathcal{N}(\mu, \sigma^2) \,\|\, \mathcal{N}(m, s^2))$ in nats.
-# Both have a diagonal covariance; `log_var` is $\log \sigma^2$, `other_log_var` is $\log s^2$.
-
-
-# %%
-def my_gaussian_kl(mu, log_var, other_mu, other_log_var):
-    """Four tensors [B, d] to one number for each row, [B]."""
-    ...
-
-
-check("02.gaussian_kl", my_gaussian_kl)
-
-# %% [markdown]
-# **3. The reparameterization trick.** A draw from $\mathcal{N}(\mu, \sigma^2)$ through which gradients flow to $\mu$ and to
-# $\log \sigma^2$. Take all randomness from `generator`.
-
-
-# %%
-def my_reparameterize(mu, log_var, generator):
-    """mu and log_var, of one shape, to a draw z of the same shape."""
-    ...
-
-
-check("02.reparameterize", my_reparameterize)
-
-# %% [markdown]
-# **4. The ELBO** for bits. `logits` are the decoder's logits of a one, `mu` and `log_var` describe $q(z \mid x)$, the prior
-# is $\mathcal{N}(0, I)$. It must survive logits of ±200.
-
-
-# %%
-def my_elbo(logits, x, mu, log_var):
-    """logits and x [B, D], mu and log_var [B, d] to the bound [B], in nats."""
-    ...
-
-
-check("02.elbo", my_elbo)
-
-# %% [markdown]
-# **5. The score function estimate**, in one dimension: for each draw `z[i]` from $\mathcal{N}(\mu, \sigma^2)$, with
-# `values[i]` $= f(z_i)$, one estimate of the gradient of $\mathbb{E} f(z)$ with respect to $\mu$ and one with respect to $\sigma$.
-
-
-# %%
-def score_function(values, z, mu, sigma):
-    """values and z [n], mu and sigma [] to (grad_mu [n], grad_sigma [n])."""
-    ...
-
-
-check("02.score_function", score_function)
-
-# %% [markdown]
-# **6. The importance-weighted bound.** `log_weights[s, b]` is $\log \frac{p(x_b \mid z_s)\, p(z_s)}{q(z_s \mid x_b)}$ at the draw $z_s$.
+# **Exercise 7: the importance-weighted bound.** `log_weights[s, b]` is $\log \frac{p(x_b \mid z_s)\, p(z_s)}{q(z_s \mid x_b)}$ at the draw $z_s$.
 # For images they are numbers near −800.
 
 
@@ -743,18 +862,61 @@ def iwae_bound(log_weights):
 check("02.iwae_bound", iwae_bound)
 
 # %% [markdown]
-# **7. Break it: the ignored code.** Write a loss that makes a VAE ignore its latents, while its decoder still learns:
-# the rate goes to zero, and every image gets the same reconstruction. The check trains a tiny VAE with your loss, for a second or
-# two. Before you run it: what will the one reconstruction look like, and what would a sample be?
-
+# ## In a box: the other answer of 2014, the GAN
+#
+# A **generative adversarial network** draws $z$, too, and sends it through a network, $x = g(z)$. It never writes down a likelihood. A second network, the **critic** (or discriminator), sees samples of both kinds, equally often, and learns to tell them apart. Let $c(x)$ be its logit of "this is data". Its classification loss is
+#
+# $$L(c) = -\int \Big[p_\text{data}(x) \log \mathrm{sigmoid}(c(x)) + p_g(x) \log\big(1 - \mathrm{sigmoid}(c(x))\big)\Big]\,dx .$$
+#
+# The integrand is convex in $c(x)$, and its slope $p_g\,\mathrm{sigmoid}(c) - p_\text{data}\,(1 - \mathrm{sigmoid}(c))$ vanishes where $e^{c} = p_\text{data} / p_g$. So the best critic is a comparison of two distributions that are known by samples only:
+#
+# $$\boxed{\;c^*(x) = \log \frac{p_\text{data}(x)}{p_g(x)}\;}$$
+#
+# The generator is trained to raise $\log \mathrm{sigmoid}(c(g(z)))$. **Check** the box, then both models on eight Gaussians in a ring, with networks of the same sizes and the same number of steps:
 
 # %%
-def collapsing_loss(distortion, rate):
-    """Distortion and rate [B] of a batch, in nats, to the loss, a scalar."""
-    ...
+from course_lib.data import toy, toy_log_prob
 
+x_grid = torch.linspace(-6, 6, 1001, dtype=torch.float64)
+p_data = torch.distributions.Normal(1.0, 1.0).log_prob(x_grid).exp()
+p_g = torch.distributions.Normal(-1.0, 1.0).log_prob(x_grid).exp()
+c = (2 * x_grid).requires_grad_()  # the log-ratio of these two
+softplus = torch.nn.functional.softplus
+critic_loss = (p_data * softplus(-c) + p_g * softplus(c)).sum()  # −log sigmoid(c) = softplus(−c)
+(slope,) = torch.autograd.grad(critic_loss, c)
+print("c = log p_data / p_g minimises the critic's loss:", slope.abs().max().item() < 1e-12)
 
-check("02.break_the_code", collapsing_loss)
+gan, ring_vae = load_pretrained("gan_eight_gaussians"), load_pretrained("vae_eight_gaussians")
+clouds = [
+    ("data", toy("eight_gaussians", 2000, generator=seeded(0)), "data"),
+    ("GAN", gan.sample(2000, generator=seeded(1)), "model"),
+    ("VAE", ring_vae.sample(2000, generator=seeded(1)), "model"),
+]
+figure = Figure(figsize=(9, 3.1))
+for axes, (title, points, colour) in zip(figure.subplots(1, 3), clouds, strict=True):
+    axes.scatter(*points.T, s=2, color=PALETTE[colour])
+    axes.set(title=title, xlabel="$x_1$", xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
+figure.axes[0].set_ylabel("$x_2$")
+figure.tight_layout()
+show_figure(
+    figure,
+    alt="Eight clusters of data; the GAN's samples lie along a thin arc that passes four of them; the VAE's reach all and also fill the gaps.",
+)
+
+# %%
+for (name, points, _), kind in zip(clouds[1:], ("gan", "vae"), strict=True):
+    metrics = load_card(f"{kind}_eight_gaussians")["metrics"]
+    log_p = toy_log_prob("eight_gaussians", points)
+    print(
+        f"{name}: {metrics['modes reached']} of 8 modes; where no data are (log p_data < −10) "
+        f"{(log_p < -10).float().mean():.0%} of the samples; mean log p_data {log_p.mean():.1f}"
+    )
+
+# %% [markdown]
+# The GAN reaches half of the modes (**mode collapse**), *and* more of its samples lie where no data are. It is tempting to say: the VAE minimises $D_\mathrm{KL}(p_\text{data} \,\|\, p)$, which punishes missed modes; a GAN something nearer to the other direction, which punishes samples in empty places. (For a perfect critic and this
+# generator's loss the gradient is that of $D_\mathrm{KL}(p_g \,\|\, p_\text{data}) - 2\,\mathrm{JSD}$, with the Jensen–Shannon divergence: Arjovsky and Bottou 2017, [arXiv:1701.04862](https://arxiv.org/abs/1701.04862), theorem 2.5.) Our numbers say no: this GAN is worse on both counts. What you see is a *training* that failed: two
+# networks that chase each other, no critic ever perfect, and a loss that tells nobody. Goodfellow's tutorial comes to the same end, that mode collapse has another cause than the choice of divergence (2016, [arXiv:1701.00160](https://arxiv.org/abs/1701.00160), section 3.2.5). It is
+# trained without a number that says how well it does; that is the price, and the reason why this course follows likelihoods.
 
 # %% [markdown]
 # ## How good is it?
@@ -789,26 +951,41 @@ for kind, title, paper in [
     table += f"| {title} | {exact_nats[0]:.1f} | {exact_nats[1]:.1f} | | {paper} |\n"
 Markdown(table)
 
+# %%
+for name in ("vae_mnist", "iwae_mnist"):
+    card = load_card(name)
+    metrics = card["metrics"]
+    print(
+        f"{name:10}  {card['steps']:7,} steps of 128, {card['steps'] * 128 / 60_000:.0f} passes;  "
+        f"{metrics['active units']:.0f} of 50 units active;  "
+        f"standard error {metrics['standard error (nats)']:.1f} nats"
+    )
+
 # %% [markdown]
 # How to read it:
 #
-# - **Both are one nat or so behind the paper.** Ours have two layers of 400 units and 50 latents, and trained for less than an hour of one core: 100,000 steps of 128 images for the VAE,
-#   60,000 for the IWAE (213 and 128 passes through the data; the comparison between the two is not one of equal budgets). The paper's trained for 3,280 passes, with two layers of 200 units, and was evaluated with 5,000 draws.
+# - **Both are one nat or so behind the paper**, Burda et al. 2016, table 1, the rows with one stochastic layer of 50 units. Theirs trained for 3,280 passes through the data (ours: above; the VAE and the IWAE had no equal budgets), with two hidden layers of 200 units where ours have 400, and were evaluated with 5,000 draws.
 # - **The IWAE is the better model with the worse ELBO.** That is no contradiction. Its encoder was not trained to be close to the true posterior (third way!), and so its own ELBO is loose. What it gains is the likelihood,
-#   which is what counts, and some more active units (17 against 13 of 50).
-# - **The estimate is itself a bound.** With 1,000 draws the true $-\log p(x)$ is lower still, by an amount that nobody knows; the standard error over the test images is 0.2 nats.
-# - **The last column mixes two test sets.** The IWAE paper draws the black and white images anew each time, as we do in training; MADE and PixelCNN were measured on one fixed draw. On our own draw MADE, without any latents, is within two nats of both, and PixelCNN three to five nats
-#   better: it sees all earlier pixels at each pixel, where a VAE must say everything at once, through a code. In exchange the VAE has the code, and samples without waiting.
+#   which is what counts, and some more active units.
+# - **The estimate is itself a bound.** With 1,000 draws the true $-\log p(x)$ is lower still. By how much can be estimated, with annealed importance sampling (Wu et al. 2017, [arXiv:1611.04273](https://arxiv.org/abs/1611.04273)); we did not.
+# - **The last column mixes two test sets.** In the IWAE paper's table 1 the black and white images are drawn anew each time, as we do in training (its appendix has numbers for the fixed draw, too); MADE and PixelCNN were measured on one fixed draw. On our own draw MADE, without any latents, is close to both, and PixelCNN several nats
+#   better: it sees all earlier pixels at each pixel, where a VAE must say everything at once. In exchange the VAE has the code, and samples without waiting.
 #
 # ## What to take away
 #
-# - A latent variable turns one hard distribution into an integral over easy ones. The integral cannot be computed; a bound of it can.
-# - The ELBO is three things: Jensen's inequality, a divergence between two joint distributions, and $\log p(x)$ minus the encoder's error. Each view answers another question.
+# - An autoencoder gives codes; a VAE gives codes that you can draw. The price is a rate, and the rate is information plus mismatch.
+# - The loss is $-\mathrm{ELBO}$, and the ELBO is three things: Jensen's inequality, a divergence between two joint distributions, and $\log p(x)$ minus the encoder's error.
 # - Draw the noise first, and the gradient passes through the draw. Where $f$ has a slope, use it.
-# - Rate and distortion are two currencies, β the exchange rate. When a code isn't worth its price it collapses; look at the rate to see it.
+# - Rate and distortion are two currencies, β the exchange rate. When a code isn't worth its price it collapses, and with a strong enough decoder none is; look at the rate to see it.
 # - Importance weights tighten the bound, up to the truth.
 #
 # **What does not work well:** the pixels are drawn independently given $z$, and the decoder is trained to hedge: where it is unsure means are blurred, and samples speckled. The encoder's Gaussian
 # is a rough guess of the posterior. And beyond two dimensions and linear models the likelihood is a bound, not a number that one can check.
+#
+# **What came after:**
+#
+# - Deeper codes: many layers of latents make VAEs as good at likelihood as autoregressive models (NVAE, Vahdat and Kautz 2020, [arXiv:2007.03898](https://arxiv.org/abs/2007.03898); Very Deep VAEs, Child 2021, [arXiv:2011.10650](https://arxiv.org/abs/2011.10650)).
+# - Better posteriors: flows inside the encoder (Rezende and Mohamed 2015, [arXiv:1505.05770](https://arxiv.org/abs/1505.05770)). A diffusion model, chapter 06, is a deep VAE whose encoder is fixed.
+# - A VAE as a first stage: a small rate, a good decoder, and a second model for the codes (latent diffusion, Rombach et al. 2022, [arXiv:2112.10752](https://arxiv.org/abs/2112.10752); chapter 12).
 #
 # **Next, chapter 03:** codes that are whole numbers. The VQ-VAE drops the KL term, the Gaussian and the randomness; the distribution over codes is learned afterwards, by a model from chapter 01, and the codes may be much longer.

@@ -948,30 +948,30 @@ moons_player
 #
 # (Exercise 1 was the prediction, further up.)
 #
-# **2. Implement the affine coupling and its log-determinant.** As in chapter 04, `flip=False` moves the odd
-# coordinates (`x[:, 1::2]`), `flip=True` the even ones. `scale_and_shift(kept)` returns the log-scale and the
-# shift of the half that moves.
+# **2. Split.** The first half of the channels goes on; the second is $\mathcal N(\mu, \sigma^2)$ given the first,
+# and leaves as standard normal numbers. `prior(kept)` returns mean and standard deviation.
 
 
 # %%
-def affine_coupling(x, scale_and_shift, flip):
-    """x [B, D] to (z [B, D], log_det [B])."""
+def split_off(h, prior):
+    """h [B, C, H, W] to (kept and eps [B, C/2, H, W], log_det [B])."""
     ...
 
 
-check("05.affine_coupling", affine_coupling)
+check("05.split", split_off)
 
 # %% [markdown]
-# **3. And its inverse.**
+# **3. The paper's logit.** RealNVP's paper models $\mathrm{logit}(\alpha + (1 - \alpha)\,x)$, with other constants
+# than the library. Derive its log-determinant, then write both.
 
 
 # %%
-def affine_coupling_inverse(z, scale_and_shift, flip):
-    """z [B, D] to x [B, D]."""
+def paper_logit(x, alpha):
+    """x [B, C, H, W] to (z of its shape, log_det [B])."""
     ...
 
 
-check("05.affine_coupling_inverse", affine_coupling_inverse)
+check("05.logit", paper_logit)
 
 # %% [markdown]
 # **4. Squeeze.** Any order of the four new channels is welcome, as long as the numbers of a block stay together.

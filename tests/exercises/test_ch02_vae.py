@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from course_lib import latent
 from course_lib.exercises import check
 from course_lib.experiments import collapsing_loss
-from course_lib.nn import bernoulli_log_prob
 from tests.exercises.laws import ExerciseLaws
 
 # --- predict_constant ----------------------------------------------------------------------------
@@ -27,27 +26,61 @@ CONSTANT_WRONG = {
     "long": ("x\n" * 100, "You gave another text"),
 }
 
-# --- gaussian_kl ---------------------------------------------------------------------------------
+# --- rate_parts ----------------------------------------------------------------------------------
 
 
-def kl(mu, log_var, m, log_s):
-    ratio, squared = (log_var - log_s).exp(), (mu - m) ** 2 / log_s.exp()
-    return (ratio + squared - 1 - (log_var - log_s)).sum(1) / 2
+def parts(q, prior):
+    aggregate = q.mean(0)
+    return (q * (q / aggregate).log()).sum(1).mean(), (aggregate * (aggregate / prior).log()).sum()
 
 
-def kl_of_torch(mu, log_var, m, log_s):
-    q = td.Normal(mu, (log_var / 2).exp())
-    return td.kl_divergence(q, td.Normal(m, (log_s / 2).exp())).sum(-1)
+def parts_by_difference(q, prior):
+    """The rate minus the mismatch."""
+    mismatch = F.kl_div(prior.log(), q.mean(0), reduction="sum")
+    return F.kl_div(prior.log().expand_as(q), q, reduction="batchmean") - mismatch, mismatch
 
 
-KL_RIGHT = [kl, kl_of_torch]
-KL_WRONG = {
-    "half detached": (
-        lambda a, b, c, d: kl(a, b, c, d) + (b.detach() - b).sum(1),
-        "with respect to log_var is off",
-    ),
-    "half of it": (lambda *args: kl(*args) / 3.7, "not the divergence of these Gaussians"),
-    "shifted": (lambda *args: kl(*args) - 9, "Your divergence is negative somewhere"),
+def parts_by_joint_table(q, prior):
+    joint = q / q.shape[0]
+    both = joint.sum(1)[:, None] * joint.sum(0)
+    codes = td.Categorical(joint.sum(0))
+    return (joint * (joint / both).log()).sum(), td.kl_divergence(codes, td.Categorical(prior))
+
+
+PARTS_RIGHT = [parts, parts_by_difference, parts_by_joint_table, latent.rate_parts]
+PARTS_WRONG = {
+    "other": (lambda q, p: (parts(q, p)[0] + 1, parts(q, p)[1]), "not that of the table"),
+    "other mismatch": (lambda q, p: (parts(q, p)[0], parts(q, p)[1] / 3), "your mismatch is not"),
+}
+
+# --- best_noise ----------------------------------------------------------------------------------
+
+
+def noise(x, mean):
+    log_var = F.mse_loss(x, mean).log()
+    return log_var, td.Normal(mean, (log_var / 2).exp()).log_prob(x).sum(1).mean()
+
+
+def noise_in_closed_form(x, mean):
+    variance = ((x - mean) ** 2).mean()
+    per_pixel = -0.5 * (1 + torch.log(2 * math.pi * variance))
+    return variance.log(), x.shape[1] * per_pixel
+
+
+def noise_by_newton(x, mean):
+    """Without the formula for σ²: the slope is set to zero step by step."""
+    error, v = (x - mean).double().square(), torch.zeros((), dtype=torch.float64)
+    for _ in range(100):
+        ratio = (error * (-v).exp()).mean()
+        v = v + (1 - 1 / ratio if ratio > 1 else ratio - 1)
+    log_prob = -0.5 * (error * (-v).exp() + v + math.log(2 * math.pi)).sum(1).mean()
+    return v.float(), log_prob.float()
+
+
+NOISE_RIGHT = [noise, noise_in_closed_form, noise_by_newton]
+NOISE_WRONG = {
+    "unbiased": (lambda x, m: ((x - m).var().log(), noise(x, m)[1]), "Another τ makes these data"),
+    "other fit": (lambda x, m: (noise(x, m)[0], noise(x, m)[1] * 2.3), "the log-likelihood at it"),
 }
 
 # --- reparameterize ------------------------------------------------------------------------------
@@ -179,66 +212,38 @@ DRAW_WRONG = {
     "float64": (lambda mu, v, g: draw(mu.double(), v, g), "dtype float64"),
 }
 
-# --- elbo ----------------------------------------------------------------------------------------
+# --- leave_one_out -------------------------------------------------------------------------------
 
 
-def elbo(logits, x, mu, log_var, *, fit=bernoulli_log_prob):
-    """A right answer, of which a test can replace a part."""
-    return fit(logits, x) - (log_var.exp() + mu**2 - 1 - log_var).sum(1) / 2
+def baseline(values, z, mu, sigma):
+    others = (values.sum() - values) / (len(values) - 1)
+    return (values - others) * (z - mu) / sigma**2
 
 
-def elbo_of_library(logits, x, mu, log_var):
-    """Of a model whose encoder and decoder give these numbers, up to the draw of z."""
-    model = latent.VAE((x.shape[1],), mu.shape[1])
-    model.encode = lambda x, y: (mu, log_var)
-    model.decoder.forward = lambda z: logits.expand(*z.shape[:-1], -1)
-    return model.elbo(x)
+def baseline_of_all(values, z, mu, sigma):
+    """The mean of all draws, and the factor that undoes its bias."""
+    n = len(values)
+    return n / (n - 1) * (values - values.mean()) * (z - mu) / sigma**2
 
 
-def elbo_by_cross_entropy(logits, x, mu, log_var):
-    fit = F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(dim=1)
-    q = td.Normal(mu, torch.exp(log_var / 2))
-    return -fit - td.kl_divergence(q, td.Normal(0.0, 1.0)).sum(dim=1)
+def baseline_by_loop(values, z, mu, sigma):
+    estimates = []
+    for k in range(len(values)):
+        others = [v for i, v in enumerate(values) if i != k]
+        m = mu.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(td.Normal(m, sigma).log_prob(z[k]), m)
+        estimates.append((values[k] - sum(others) / len(others)) * slope)
+    return torch.stack(estimates)
 
 
-def with_fit(fit):
-    return lambda *args: elbo(*args, fit=fit)
+def baseline_of_library(values, z, mu, sigma):
+    return (values - latent.leave_one_out(values)) / sigma * ((z - mu) / sigma)
 
 
-def naive_fit(logits, x):
-    p = logits.sigmoid()
-    return (x * p.log() + (1 - x) * (1 - p).log()).sum(1)
-
-
-ELBO_RIGHT = [elbo, elbo_of_library, elbo_by_cross_entropy]
-ELBO_WRONG = {
-    "naive": (with_fit(naive_fit), "right for small logits, and wrong or not finite"),
-    "something": (lambda *args: elbo(*args) * 1.3, "not the fit minus the divergence"),
-}
-
-# --- score_function ------------------------------------------------------------------------------
-
-
-def scores(values, z, mu, sigma):
-    d = (z - mu) / sigma
-    return values * d / sigma, values * (d**2 - 1) / sigma
-
-
-def scores_by_jacobian(values, z, mu, sigma):
-    def log_p(mu, sigma):
-        return td.Normal(mu, sigma).log_prob(z)
-
-    slopes = torch.autograd.functional.jacobian(log_p, (mu, sigma))
-    return tuple(values * slope for slope in slopes)
-
-
-SCORES_RIGHT = [scores, scores_by_jacobian]
-SCORES_WRONG = {
-    "reparameterized": (
-        lambda f, z, m, s: (f, f * (z - m) / s),
-        "not f(z) times the slope of log p(z) in μ",
-    ),
-    "other": (lambda *args: (scores(*args)[0], args[1]), "your grad_sigma is not f(z) times"),
+BASELINE_RIGHT = [baseline, baseline_of_all, baseline_by_loop, baseline_of_library]
+BASELINE_WRONG = {
+    "median": (lambda f, z, m, s: (f - f.median()) * (z - m) / s**2, "not (f(z) − mean of"),
+    "matrix": (lambda f, z, m, s: (f[:, None] - f) * (z - m) / s**2, "has shape [5, 5]"),
 }
 
 # --- iwae_bound ----------------------------------------------------------------------------------
@@ -330,10 +335,10 @@ LOSS_WRONG = {
 
 ALL = {
     "02.predict_constant": (CONSTANT_RIGHT, CONSTANT_WRONG),
-    "02.gaussian_kl": (KL_RIGHT, KL_WRONG),
+    "02.rate_parts": (PARTS_RIGHT, PARTS_WRONG),
+    "02.best_noise": (NOISE_RIGHT, NOISE_WRONG),
     "02.reparameterize": (DRAW_RIGHT, DRAW_WRONG),
-    "02.elbo": (ELBO_RIGHT, ELBO_WRONG),
-    "02.score_function": (SCORES_RIGHT, SCORES_WRONG),
+    "02.leave_one_out": (BASELINE_RIGHT, BASELINE_WRONG),
     "02.iwae_bound": (BOUND_RIGHT, BOUND_WRONG),
     "02.break_the_code": (LOSS_RIGHT, LOSS_WRONG),
 }
@@ -353,22 +358,23 @@ class TestExercises(ExerciseLaws):
     def times(self, name, answer):
         if name == "02.break_the_code":
             return 1  # a model is trained, from the same seed each time
-        if answer is scores_by_jacobian:
+        if answer is baseline_by_loop:
             return 2  # a backward pass for every draw
         return 4 if name == "02.reparameterize" else super().times(name, answer)
 
 
 def test_the_input_is_named_on_which_it_broke():
-    result = check("02.gaussian_kl", lambda *args: -kl(*args))
-    assert result.where.startswith("mu of shape [7, 3], log_var of shape [7, 3]")
+    result = check("02.rate_parts", lambda q, p: (q.sum(), p.sum()))
+    assert result.where.startswith("q of shape [4, 6], prior of shape [6]")
 
 
 def test_reports_give_measured_numbers():
     reason = check("02.predict_constant", "score function").reason
     assert "is 1.0 by reparameterization and 4." in reason
     assert "for z² + 100 it is 1.0 and 20" in reason
-    reason = check("02.score_function", scores).reason
-    assert abs(float(reason.split("of yours are ")[1].split()[0]) - 3) < 0.4
+    reason = check("02.leave_one_out", baseline).reason
+    assert abs(float(reason.split("of yours is ")[1].split(",")[0]) - 3) < 2.5
+    assert "without a baseline it is 1" in reason  # 128 or so
     reason = check("02.iwae_bound", bound).reason
     assert "the ELBO is -800." in reason
     assert "the bound of 50 draws -796." in reason

@@ -11,10 +11,10 @@ from course_lib.exercises import check
 from course_lib.experiments import far_latents, run_stack, runaway_log_scale
 from course_lib.flows import (
     ActNorm,
-    AffineCoupling,
     DiagonalScaling,
     Flow,
     InvertibleConv1x1,
+    Split,
     Squeeze,
     StandardGaussian,
 )
@@ -33,96 +33,75 @@ PREDICT_WRONG = {
     "fraction": (2.5, "You gave `2.5`"),
 }
 
-# --- affine_coupling -----------------------------------------------------------------------------
+# --- split ---------------------------------------------------------------------------------------
 
 
-def halves(flip):
-    even, odd = slice(0, None, 2), slice(1, None, 2)
-    return (odd, even) if flip else (even, odd)
+def split_off(h, prior):
+    kept, leaving = h.chunk(2, dim=1)
+    mean, std = prior(kept)
+    return kept, (leaving - mean) / std, -std.log().flatten(1).sum(1)
 
 
-def stretch(a, s, t):
-    return a * s.exp() + t
+def split_by_densities(h, prior):
+    """log_det as what the two log-densities differ by."""
+    half = h.shape[1] // 2
+    mean, std = prior(h[:, :half])
+    eps = (h[:, half:] - mean).div(std)
+    of_h = td.Normal(mean, std).log_prob(h[:, half:])
+    return h[:, :half], eps, (of_h - td.Normal(0.0, 1.0).log_prob(eps)).sum(dim=(1, 2, 3))
 
 
-def couple(x, net, flip, *, new=stretch, log_det=lambda s, t: s.sum(1)):
-    """A right coupling, of which a test can replace a part."""
-    kept, moved = halves(flip)
-    s, t = net(x[:, kept])
-    z = x.clone()
-    z[:, moved] = new(x[:, moved], s, t)
-    return z, log_det(s, t)
+def split_of_library(h, prior):
+    split = Split(list(h.shape[1:]))
+
+    def scale_and_shift(kept):
+        mean, std = prior(kept)
+        return -std.log(), -mean / std
+
+    split.scale_and_shift = scale_and_shift
+    z, log_det = split(h)
+    return *z.chunk(2, dim=1), log_det
 
 
-def library_layer(x, net, flip):
-    coupling = AffineCoupling(x.shape[1], [], flip=flip)
-    coupling.scale_and_shift = net
-    return coupling
+def altered(change):
+    return lambda h, prior: change(*split_off(h, prior))
 
 
-def library_coupling(x, net, flip):
-    return library_layer(x, net, flip)(x)
-
-
-def coupling_with_full_tensors(x, net, flip):
-    """Masks as RealNVP writes them: b · x + (1 − b) · (x · exp(s) + t)."""
-    kept, moved = halves(flip)
-    b = torch.zeros(x.shape[1])
-    b[kept] = 1
-    s, t = torch.zeros_like(x), torch.zeros_like(x)
-    s[:, moved], t[:, moved] = net(x[:, kept])
-    return b * x + (1 - b) * (x * s.exp() + t), s.sum(dim=1)
-
-
-def formula(new):
-    return lambda x, net, flip: couple(x, net, flip, new=new)
-
-
-def wrong_log_det(x, net, flip):
-    z, log_det = couple(x, net, flip)
-    return z, log_det + 0.1 * z.sum(1)
-
-
-COUPLING_RIGHT = [couple, library_coupling, coupling_with_full_tensors]
-# fmt: off
-COUPLING_WRONG = {
-    "odd factor": (formula(lambda a, s, t: a * s.exp() + 2 * t), "is not x_moved · exp(log_scale)"),
-    "zeros": (lambda x, n, f: (0 * x, x.new_zeros(len(x))), "half that must stay"),
-    "whole x": (lambda x, n, f: (n(x)[0], 0), "the half that stays has 2 columns"),
-    "a number": (lambda x, n, f: n(3), "You call scale_and_shift with a int"),
-    "no argument": (lambda x, n, f: n(), "You call `scale_and_shift()`"),
-    "other log_det": (wrong_log_det, "not the one of the autograd Jacobian"),
-    "s detached": (formula(lambda a, s, t: a * s.detach().exp() + t), "part of it is cut"),
+SPLIT_RIGHT = [split_off, split_by_densities, split_of_library]
+SPLIT_WRONG = {
+    "eps first": (altered(lambda k, e, d: (e, k, d)), "Your kept half is not"),
+    "rows": (lambda h, prior: split_off(h.transpose(1, 2), prior), "You call prior on a tensor"),
+    "wrong half": (lambda h, prior: (h, *prior(h.chunk(2, 1)[1])), "Your kept has shape"),
+    "other": (altered(lambda k, e, d: (k, 1.7 * e, d)), "Your eps is not"),
 }
-# fmt: on
 
-# --- affine_coupling_inverse ---------------------------------------------------------------------
-
-
-def shrink(a, s, t):
-    return (a - t) * torch.exp(-s)
+# --- logit ---------------------------------------------------------------------------------------
 
 
-def uncouple(z, net, flip):
-    return couple(z, net, flip, new=shrink)[0]
+def paper_logit(x, alpha):
+    y = alpha + (1 - alpha) * x
+    slope = (1 - alpha) / (y * (1 - y))
+    return torch.log(y / (1 - y)), slope.log().sum(dim=(1, 2, 3))
 
 
-def library_inverse(z, net, flip):
-    return library_layer(z, net, flip).inverse(z)[0]
+def logit_by_torch(x, alpha):
+    z = torch.logit(torch.lerp(x, torch.ones_like(x), alpha))
+    log_sigmoids = F.logsigmoid(z) + F.logsigmoid(-z)  # of y and 1 − y
+    return z, (math.log1p(-alpha) - log_sigmoids).flatten(1).sum(1)
 
 
-def undone(new):
-    return lambda z, net, flip: couple(z, net, flip, new=new)[0]
+def logit_by_autograd(x, alpha):
+    inside = x if x.requires_grad else x.clone().requires_grad_()
+    z = torch.logit(alpha + (1 - alpha) * inside)
+    (slope,) = torch.autograd.grad(z.sum(), inside, create_graph=True)
+    return z, slope.log().flatten(1).sum(1)
 
 
-INVERSE_RIGHT = [uncouple, library_inverse]
-# fmt: off
-INVERSE_WRONG = {
-    "odd factor": (undone(lambda a, s, t: shrink(a, s, t) * 1.1), "is not (z_moved − shift)"),
-    "negative": (lambda z, n, f: -uncouple(z, n, f), "changes the half that must stay"),
-    "s cut": (undone(lambda a, s, t: shrink(a, s.detach(), t)), "is cut"),
+LOGIT_RIGHT = [paper_logit, logit_by_torch, logit_by_autograd]
+LOGIT_WRONG = {
+    "other": (lambda x, a: (paper_logit(x, a)[0] + 1, paper_logit(x, a)[1]), "Your z is not logit"),
+    "flat": (lambda x, a: (paper_logit(x, a)[0].flatten(1), x), "z has shape [5, 6]"),
 }
-# fmt: on
 
 # --- squeeze -------------------------------------------------------------------------------------
 
@@ -409,8 +388,8 @@ BREAK_WRONG = {
 
 ALL = {
     "05.predict_split": (PREDICT_RIGHT, PREDICT_WRONG),
-    "05.affine_coupling": (COUPLING_RIGHT, COUPLING_WRONG),
-    "05.affine_coupling_inverse": (INVERSE_RIGHT, INVERSE_WRONG),
+    "05.split": (SPLIT_RIGHT, SPLIT_WRONG),
+    "05.logit": (LOGIT_RIGHT, LOGIT_WRONG),
     "05.squeeze": (SQUEEZE_RIGHT, SQUEEZE_WRONG),
     "05.squeeze_inverse": (UNSQUEEZE_RIGHT, UNSQUEEZE_WRONG),
     "05.actnorm": (ACTNORM_RIGHT, ACTNORM_WRONG),
@@ -446,8 +425,8 @@ def test_only_a_reshape_that_is_right_is_recommended():
 
 
 def test_the_input_is_named_on_which_it_broke():
-    where = check("05.affine_coupling", lambda x, net, flip: couple(x, net, False)).where
-    assert where == "x of shape [7, 4], flip=True"
+    where = check("05.logit", LOGIT_WRONG["other"][0]).where
+    assert where == "x of shape [5, 1, 2, 3], alpha=0.05"
     where = check("05.lu_log_det", CONV_WRONG["ε"][0]).where
     assert where == "weight of shape [64, 64], height=3, width=2"
 

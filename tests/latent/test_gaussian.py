@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
-from course_lib.latent import gaussian_kl, reparameterize
+from course_lib.latent import best_log_var, gaussian_kl, reparameterize
 from tests.latent.conftest import assert_mean, randn, refuses, seeded
 
 numbers = st.floats(-4, 4)
@@ -179,3 +179,14 @@ def test_no_number_is_looked_at():
         assert reparameterize(mu, log_var).isnan().all()
         assert gaussian_kl(mu, log_var).isnan().all()
         assert gaussian_kl(ONES, ONES, mu, log_var).isnan().all()
+
+
+def test_the_best_variance_is_the_mean_squared_error(generator):
+    x, mean = randn(6, 4, generator=generator), randn(6, 4, generator=generator)
+    best = best_log_var(x, mean).requires_grad_()
+    log_prob = torch.distributions.Normal(mean, (0.5 * best).exp()).log_prob(x).sum()
+    (slope,) = torch.autograd.grad(log_prob, best)
+    assert slope.abs() < 1e-10
+    for other in (best - 0.1, best + 0.1):
+        worse = torch.distributions.Normal(mean, (0.5 * other).exp()).log_prob(x).sum()
+        assert worse < log_prob

@@ -3,7 +3,11 @@
 import pytest
 import torch
 
-from course_lib.latent import reparameterization_gradient, score_function_gradient
+from course_lib.latent import (
+    leave_one_out,
+    reparameterization_gradient,
+    score_function_gradient,
+)
 from tests.latent.conftest import assert_mean, randn, refuses
 
 MU = torch.tensor([0.7, -1.2], dtype=torch.float64)
@@ -122,3 +126,21 @@ def test_bad_arguments_are_named(estimate, changes, message):
     arguments = {"f": cubic, "mu": MU, "sigma": SIGMA, "eps": EPS} | changes
     with refuses(message):
         estimate(**arguments)
+
+
+def test_leave_one_out_keeps_the_mean_and_takes_noise_away(generator):
+    """Over all pairs of draws of a fair coin z = ±1, by enumeration; then with many draws."""
+    pairs = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    with_baseline = [(f - leave_one_out(f)) * z for z, f in ((z, 10 + 3 * z) for z in pairs)]
+    plain = [(10 + 3 * z) * z for z in pairs]
+    assert torch.stack(with_baseline).mean() == torch.stack(plain).mean() == 3
+    assert torch.stack(with_baseline).var() < torch.stack(plain).var() / 5
+    values = randn(50, generator=generator)
+    for k in (0, 17, 49):
+        others = torch.cat([values[:k], values[k + 1 :]])
+        torch.testing.assert_close(leave_one_out(values)[k], others.mean())
+
+
+def test_leave_one_out_needs_two_draws():
+    with refuses("values must hold at least two draws, got 1"):
+        leave_one_out(torch.ones(1))
