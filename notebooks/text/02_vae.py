@@ -118,7 +118,8 @@ def codes_and_draws(model, title, alt):
     left.add_patch(Circle((0, 0), 2.45, fill=False, color=PALETTE["noise"], lw=2))
     left.set(title=title, xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
     drawn = model.sample(24, mean=True, generator=seeded(1))[:, 0]
-    right.imshow(drawn.reshape(4, 6, 8, 8).transpose(1, 2).reshape(32, 48), cmap="gray")
+    drawn = torch.nn.functional.pad(drawn, (1, 1, 1, 1), value=1.0).reshape(4, 6, 10, 10)
+    right.imshow(drawn.transpose(1, 2).reshape(40, 60), cmap="gray")
     right.set(title="decoded draws from N(0, I)", xticks=[], yticks=[])
     figure.tight_layout()
     return show_figure(figure, alt=alt)

@@ -216,7 +216,8 @@ def one_result_too_many(formula):
 
 def one_result_alone(formula):
     if len(formula.results) > 1:
-        yield lambda *inputs: formula.right(*inputs)[0], "returns only one result, but both"
+        wanted = "both" if len(formula.results) == 2 else ", ".join(formula.results[:-1])
+        yield lambda *inputs: formula.right(*inputs)[0], f"returns only one result, but {wanted}"
 
 
 def results_in_another_order(formula):
