@@ -370,9 +370,11 @@ show_figure(
 # $(x, z)$: an image of the data and then its code, $p_\text{data}(x)\,q(z \mid x)$; or a code and then an image, $p(z)\,p(x \mid z)$. Compare the two
 # joint distributions. Everything in them is known or can be sampled, except for a constant:
 #
-# $$D_\mathrm{KL}\big(p_\text{data}(x)\,q(z \mid x) \,\|\, p(z)\,p(x \mid z)\big)
-# = \mathbb E_{x \sim p_\text{data}}\Big[\log p_\text{data}(x) + \mathbb E_{q(z \mid x)} \log \frac{q(z \mid x)}{p(z)\,p(x \mid z)}\Big]
-# = \text{const} - \mathbb E_{x \sim p_\text{data}}\,\mathrm{ELBO}(x).$$
+# $$\begin{aligned}
+# D_\mathrm{KL}\big(p_\text{data}(x)\,q(z \mid x) \,\|\, p(z)\,p(x \mid z)\big)
+# &= \mathbb E_{x \sim p_\text{data}}\Big[\log p_\text{data}(x) + \mathbb E_{q(z \mid x)} \log \frac{q(z \mid x)}{p(z)\,p(x \mid z)}\Big] \\
+# &= \text{const} - \mathbb E_{x \sim p_\text{data}}\,\mathrm{ELBO}(x).
+# \end{aligned}$$
 #
 # So the mean ELBO is, up to sign and a constant (the entropy of the data, which nobody knows), a divergence between two distributions. Is it the divergence that we wanted, the one between the images? Split both joints as image first, then code:
 #
@@ -547,8 +549,9 @@ check("02.rate_parts", split_the_rate)
 #
 # **The score function.** Differentiate the density. As $\nabla q = q\,\nabla \log q$,
 #
-# $$\nabla\,\mathbb E_q f(z) = \int f(z)\,\nabla q(z)\,dz = \mathbb E_q\big[f(z)\,\nabla \log q(z)\big], \qquad
-# \frac{\partial \log q}{\partial \mu} = \frac{z - \mu}{\sigma^2} = \frac{\varepsilon}{\sigma}, \quad
+# $$\nabla\,\mathbb E_q f(z) = \int f(z)\,\nabla q(z)\,dz = \mathbb E_q\big[f(z)\,\nabla \log q(z)\big],$$
+#
+# $$\frac{\partial \log q}{\partial \mu} = \frac{z - \mu}{\sigma^2} = \frac{\varepsilon}{\sigma}, \quad
 # \frac{\partial \log q}{\partial \sigma} = \frac{(z - \mu)^2}{\sigma^3} - \frac1\sigma = \frac{\varepsilon^2 - 1}{\sigma}.$$
 #
 # It works for any $f$, also for one that has no derivative. It learns from the *values* of $f$ alone: "this draw was better than that one".
