@@ -5,6 +5,7 @@ Every check works with tolerances for which a right answer is refused less than 
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -14,13 +15,14 @@ from torch import Tensor, nn
 from course_lib.data import dequantize
 from course_lib.exercises.attempt import (
     Attempt,
+    Given,
     Mistake,
     check_randomness,
     fresh_seed,
     is_uniform,
+    same,
     take_tensor,
 )
-from course_lib.exercises.couplings import New, draw_couplings, halves_wrong, move, not_moved, split
 from course_lib.exercises.formula import Wrong, formula, usual
 from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
@@ -56,38 +58,145 @@ def _randomize(module: nn.Module, generator: torch.Generator) -> nn.Module:
 # --- Couplings -----------------------------------------------------------------------------------
 
 
-def _added(sign: int) -> New:
-    return lambda moved, m: moved + sign * m
+class _Shift(Given):
+    """A random function of the half that stays; says so when it is given wrong columns."""
+
+    def __init__(self, n_kept: int, n_moved: int, generator: torch.Generator):
+        super().__init__("shift", ["kept"], self._of)
+        self.weight = torch.randn(n_kept, n_moved, generator=generator).requires_grad_()
+
+    def _of(self, kept: Any) -> Tensor:
+        if not isinstance(kept, Tensor):
+            raise Mistake(
+                f"You call shift with a {type(kept).__name__}.",
+                "Give it the half that stays, a tensor.",
+            )
+        if kept.ndim == 0 or kept.shape[-1] != len(self.weight):
+            raise Mistake(
+                f"You call shift on a tensor of shape {list(kept.shape)}; the half that stays has "
+                f"{len(self.weight)} columns.",
+                "Columns, not rows: `x[:, 0::2]` are the even coordinates, `x[:, 1::2]` the odd.",
+            )
+        return 2 * (kept @ self.weight + 1).sin()
 
 
-def _coupling(log_det: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
-    """The right z with another log_det, a function of the shifts."""
-    return lambda x, shift, flip: (
-        move(x, shift, flip, _added(+1)),
-        log_det(shift(split(x, flip)[0])),
-    )
+def _draw_couplings(generator: torch.Generator) -> list[tuple[Tensor, _Shift, bool]]:
+    cases = []
+    for dim, flip in ((4, False), (4, True), (5, False), (5, True)):
+        shift = _Shift((dim + 1 - flip) // 2, (dim + flip) // 2, generator)
+        cases.append((torch.randn(_BATCH, dim, generator=generator), shift, flip))
+    return cases
 
 
-def _coupling_mistakes(sign: int, answer: Callable[..., Any]) -> list[Wrong]:
+def _split(x: Tensor, flip: bool) -> tuple[Tensor, Tensor]:
+    """The half that stays and the half that moves."""
+    return x[:, int(flip) :: 2], x[:, 1 - flip :: 2]
+
+
+def _merge(kept: Tensor, moved: Tensor, flip: bool) -> Tensor:
+    x = kept.new_empty(len(kept), kept.shape[1] + moved.shape[1])
+    x[:, int(flip) :: 2], x[:, 1 - flip :: 2] = kept, moved
+    return x
+
+
+def _moved(new: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """An answer that keeps the right half and puts ``new(kept, moved, shift)`` into the other."""
+
+    def answer(x: Tensor, shift: Callable, flip: bool) -> Tensor:
+        kept, moved = _split(x, flip)
+        return _merge(kept, new(kept, moved, shift), flip)
+
+    return answer
+
+
+_COUPLE = _moved(lambda kept, moved, m: moved + m(kept))
+_UNCOUPLE = _moved(lambda kept, moved, m: moved - m(kept))
+
+
+def _coupling_mistakes(sign: int) -> list[Wrong]:
     """What people write in place of x_moved + sign · shift(x_kept)."""
     out, into, add, subtract = (
         ("z", "x", "add", "subtract") if sign > 0 else ("x", "z", "subtract", "add")
     )
+    couple, undo = (_COUPLE, _UNCOUPLE) if sign > 0 else (_UNCOUPLE, _COUPLE)
+    sides = "With flip=False the even coordinates stay and the odd ones move; flip=True exchanges."
+    both = "You move both halves.", "One half stays; the next coupling of the flow moves it."
+    beside = (
+        f"Your {out} holds the two halves side by side instead of interleaved.",
+        "Write the moved half back to the columns it came from.",
+    )
+    middle = (
+        "You split down the middle.",
+        "The halves are the even coordinates `0::2` and the odd ones `1::2`: neighbouring pixels "
+        "land in different halves.",
+    )
+
+    def in_two(x: Tensor, m: Callable, flip: bool) -> Tensor:
+        left, right = x.chunk(2, 1)
+        return torch.cat(
+            [left + sign * m(right), right] if flip else [left, right + sign * m(left)], 1
+        )
+
     # fmt: off
     return [
-        Wrong(answer(move, _added(-sign)), f"You {subtract} the shift; this direction has to {add} "
-              "it.", "Data to latent adds, latent to data subtracts."),
-        Wrong(answer(move, lambda moved, m: m), "You overwrite the moved half with the shift.",
+        Wrong(undo, f"You {subtract} the shift; this direction has to {add} it.",
+              "Data to latent adds, latent to data subtracts."),
+        Wrong(lambda x, m, flip: couple(x, m, False),
+              f"Your {out} keeps the wrong half: you ignore `flip`.", sides),
+        Wrong(lambda x, m, flip: couple(x, m, not flip),
+              f"Your {out} keeps the wrong half.", sides),
+        Wrong(_moved(lambda kept, moved, m: moved + sign * m(moved)),
+              "You call shift on the half that moves.",
+              f"Call it on the half that stays, which {out} holds still: only so can it be "
+              "undone."),
+        Wrong(_moved(lambda kept, moved, m: m(kept)),
+              "You overwrite the moved half with the shift.",
               f"{add.capitalize()} it: what was there before must not be lost."),
-        Wrong(answer(move, lambda moved, m: moved * m),
+        Wrong(_moved(lambda kept, moved, m: moved * m(kept)),
               "You multiply the moved half by the shift.",
               f"The coupling is additive: {add} the shift."),
-        *halves_wrong(answer, _added(sign), "shift", out, into),
+        Wrong(lambda x, m, flip: x, f"Your {out} is {into}, unchanged.",
+              "One half moves. (`a.add(b)` leaves a as it is: keep what it returns.)"),
+        Wrong(lambda x, m, flip: couple(couple(x, m, flip), m, not flip), *both),
+        Wrong(lambda x, m, flip: couple(couple(x, m, not flip), m, flip), *both),
+        Wrong(lambda x, m, flip: couple(x, m, flip) + couple(x, m, not flip) - x, *both),
+        Wrong(in_two, *middle),
+        Wrong(lambda x, m, flip: in_two(x, m, not flip), *middle),
+        Wrong(lambda x, m, flip: torch.cat(_split(couple(x, m, flip), flip), 1), *beside),
+        Wrong(lambda x, m, flip: torch.cat(_split(couple(x, m, flip), flip)[::-1], 1), *beside),
+        Wrong(lambda x, m, flip: _merge(*_split(couple(x, m, flip), flip)[::-1], flip),
+              "You exchange the two halves.",
+              f"The columns of {out} that stay are those of {into}."),
     ]
     # fmt: on
 
 
-_LINE = "One line will do: {} `shift` of the kept half {} the other half."
+def _not_a_coupling(sign: int) -> Callable[..., tuple[str, str]]:
+    out, into, step = ("z", "x", "add") if sign > 0 else ("x", "z", "subtract")
+
+    def otherwise(
+        got: Tensor, right: Tensor, x: Tensor, shift: _Shift, flip: bool
+    ) -> tuple[str, str]:
+        if same(_split(got, flip)[0], _split(x, flip)[0]):
+            formula = f"{into}_moved {'+' if sign > 0 else '−'} shift({into}_kept)"
+            return (
+                f"Your {out} keeps the right half, but its other half is not {formula}.",
+                f"One line will do: {step} `shift` of the kept half to the other half.",
+            )
+        which = "odd" if flip else "even"
+        return (
+            f"Your {out} changes the half that must stay: the {which} coordinates.",
+            f"Copy {into} first, then change the other half of the copy only.",
+        )
+
+    return otherwise
+
+
+def _coupling(log_det: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    """The right z with another log_det, a function of the shifts."""
+    return lambda x, shift, flip: (_COUPLE(x, shift, flip), log_det(shift(_split(x, flip)[0])))
+
+
 _DET_1 = "∂z/∂x is triangular, with ones on its diagonal: its determinant is 1."
 _SUMMED = (
     "Your log_det adds up the shifts.",
@@ -109,19 +218,14 @@ formula(
         "logarithm of its determinant? Return one such number per point: shape [B].",
     ],
     right=_coupling(lambda m: 0 * m.sum(1)),
-    inputs=draw_couplings("shift", 1),
+    inputs=_draw_couplings,
     result=["z", "log_det"],
     axes="[B, D], _, _ -> [B, D], [B]",
     gradients={"x": None, "the weights of shift": lambda x, shift, flip: shift.weight},
     wrong=[
-        *_coupling_mistakes(
-            +1,
-            lambda change, new: (
-                lambda x, shift, flip: (
-                    change(x, shift, flip, new),
-                    x.new_zeros(len(x)),
-                )
-            ),
+        *(
+            replace(w, answer=lambda *args, z=w.answer: (z(*args), args[0].new_zeros(_BATCH)))
+            for w in _coupling_mistakes(+1)
         ),
         Wrong(
             _coupling(lambda m: torch.ones(len(m))),
@@ -133,7 +237,7 @@ formula(
         Wrong(_coupling(lambda m: m.abs().log().sum(1)), *_SUMMED),
     ],
     otherwise={
-        "z": not_moved("x_moved + shift(x_kept)", "z", "x", _LINE.format("add", "to")),
+        "z": _not_a_coupling(+1),
         "log_det": ("Your log_det is not the one of the autograd Jacobian of your own z.", _DET_1),
     },
     passes="The library's inverse leads your z back to x, your log_det is that of the autograd "
@@ -152,15 +256,13 @@ formula(
         "Copy z and subtract `shift(kept half)` from the other half. The function `shift` itself "
         "is never inverted.",
     ],
-    right=lambda z, shift, flip: move(z, shift, flip, _added(-1)),
-    inputs=draw_couplings("shift", 1),
+    right=_UNCOUPLE,
+    inputs=_draw_couplings,
     result="x",
     axes="[B, D], _, _ -> [B, D]",
     gradients={"z": None, "the weights of shift": lambda z, shift, flip: shift.weight},
-    wrong=_coupling_mistakes(
-        -1, lambda change, new: lambda z, shift, flip: change(z, shift, flip, new)
-    ),
-    otherwise=not_moved("z_moved − shift(z_kept)", "x", "z", _LINE.format("subtract", "from")),
+    wrong=_coupling_mistakes(-1),
+    otherwise=_not_a_coupling(-1),
     passes="Every point comes back: inverse(forward(x)) = x, for even and odd D, both flips.",
 )
 
