@@ -1,5 +1,6 @@
 """Chapter 04: right answers, written differently, pass; known mistakes are named."""
 
+import copy
 import math
 
 import torch
@@ -51,6 +52,10 @@ COUPLING_WRONG = {
     "twice": (changed(new=lambda a, m: a + 2 * m), "is not x_moved + shift(x_kept)"),
     "rows": (lambda x, s, f: (x + s(x[0::2]), 0), "the half that stays has 2 columns"),
     "no tensor to shift": (lambda x, s, f: s(3), "You call shift with a int"),
+    "shift of a copy": (
+        lambda x, s, f: couple(x, copy.deepcopy(s), f),
+        "back to the weights of shift",
+    ),
     "detached shift": (changed(new=lambda a, m: a + m.detach()), "part of it is cut"),
     "sum of x": (changed(log_det=lambda x, m: x.sum(1)), "not the one of the autograd Jacobian"),
 }
@@ -119,6 +124,10 @@ def flow_by(combine):
 FLOW_RIGHT = [flow_log_prob, flow_log_prob_recursive, flow_log_prob_accumulating]
 FLOW_WRONG = {
     "halved": (flow_by(lambda b, d: b + sum(d) / 2), "not base_log_prob(z) + log |det"),
+    "scales of a copy": (
+        lambda x, t, b: flow_log_prob(x, [t[0], copy.deepcopy(t[1]), *t[2:]], b),
+        "back to the scales",
+    ),
     "log_det detached": (flow_by(lambda b, d: b + sum(d).detach()), "is cut"),
 }
 
