@@ -4,10 +4,11 @@ import { throttledChanges } from "./parts/changes.js";
 import { PALETTE } from "./parts/colours.js";
 import { unpack } from "./parts/data.js";
 import { drag } from "./parts/drag.js";
+import { gridLines } from "./parts/grid.js";
 import { onKeys } from "./parts/keys.js";
 import { hint, legend, say, spoken, takesKeys } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
-import { clamp, segment, trace } from "./parts/panel.js";
+import { clamp, hatch, trace } from "./parts/panel.js";
 import { clockOf, playerBar } from "./parts/player.js";
 import STYLE from "./receptive_field.css" with { type: "css" };
 
@@ -68,7 +69,7 @@ function stateOf(model) {
 const FILLS = { seen: [PALETTE.data, 0.4], fresh: [PALETTE.data, 1], leak: [PALETTE.error, 1] };
 
 function drawStates(ctx, states, columns, width, height, { x, y, cell }) {
-  const hatch = new Path2D();
+  const blind = new Path2D();
   states.forEach((state, k) => {
     const [left, top] = [x + (k % columns) * cell, y + Math.floor(k / columns) * cell];
     if (state in FILLS) {
@@ -76,7 +77,7 @@ function drawStates(ctx, states, columns, width, height, { x, y, cell }) {
       ctx.fillRect(left, top, cell, cell);
       ctx.globalAlpha = 1;
     } else if (state === "blind") {
-      hatch.rect(left, top, cell, cell);
+      blind.rect(left, top, cell, cell);
     } else if (state === "unmeasured") {
       ctx.fillStyle = PALETTE.noise;
       ctx.beginPath();
@@ -85,16 +86,14 @@ function drawStates(ctx, states, columns, width, height, { x, y, cell }) {
     }
   });
   ctx.save();
-  ctx.clip(hatch);
+  ctx.clip(blind);
   ctx.globalAlpha = 0.14;
   ctx.fillStyle = PALETTE.error;
   ctx.fillRect(x, y, width, height);
   ctx.globalAlpha = 1;
   ctx.strokeStyle = PALETTE.error;
   ctx.lineWidth = 1.5;
-  ctx.beginPath();
-  for (let k = -height; k < width; k += 6) segment(ctx, x + k, y + height, x + k + height, y);
-  ctx.stroke();
+  hatch(ctx, { x, y, width, height }, 6);
   ctx.restore();
 }
 
@@ -106,10 +105,7 @@ function drawImage(ctx, states, [row, column], { rows, columns }, box, theme) {
   drawStates(ctx, states, columns, width, height, box);
   ctx.strokeStyle = theme.line;
   ctx.lineWidth = 1;
-  ctx.beginPath();
-  for (let k = 0; k <= columns; k++) segment(ctx, x + k * cell + 0.5, y, x + k * cell + 0.5, y + height + 1);
-  for (let k = 0; k <= rows; k++) segment(ctx, x, y + k * cell + 0.5, x + width, y + k * cell + 0.5);
-  ctx.stroke();
+  gridLines(ctx, box, rows, columns);
   // Between what comes before the pixel and what comes after it.
   const [px, py] = [x + column * cell, y + row * cell];
   ctx.strokeStyle = theme.ink;

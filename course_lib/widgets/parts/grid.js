@@ -35,7 +35,7 @@ export function wayBetween([x0, y0], [x1, y1]) {
 export function gridLines(ctx, { x, y, cell }, rows, columns) {
   const [right, bottom] = [x + columns * cell, y + rows * cell];
   ctx.beginPath();
-  for (let at = x; at <= right; at += cell) segment(ctx, at + 0.5, y, at + 0.5, bottom);
+  for (let at = x; at <= right; at += cell) segment(ctx, at + 0.5, y, at + 0.5, bottom + 1);
   for (let at = y; at <= bottom; at += cell) segment(ctx, x, at + 0.5, right, at + 0.5);
   ctx.stroke();
 }
