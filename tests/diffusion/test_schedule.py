@@ -281,3 +281,27 @@ def test_a_single_time_may_be_a_plain_number():
     assert schedule.a(3.5).item() == pytest.approx(schedule.a(between).item())
     with pytest.raises(ValueError, match=r"t must lie in \[0, 9\], got 10"):
         schedule.a(10)
+
+
+def test_before_a_step_are_the_amounts_of_the_step_before():
+    schedule, x = DiscreteSchedule.linear(5), torch.zeros(4, 2, dtype=torch.float64)
+    assert schedule.before(0, x) == (1, 0)
+    assert schedule.before(3, x) == schedule.amounts(2, x)
+    t = torch.tensor([0, 1, 4, 2])
+    a, b = schedule.before(t, x)
+    assert a.shape == b.shape == (4, 1)
+    assert (a[0].item(), b[0].item()) == (1, 0)
+    for got, wanted in zip((a, b), schedule.amounts(t[1:] - 1, x[1:]), strict=True):
+        assert torch.equal(got[1:], wanted)
+
+
+@pytest.mark.parametrize(
+    ("t", "stray"),
+    [(-1, -1), (5, 5), (torch.tensor([0, 5]), 5), (torch.tensor([2, -1]), -1)],
+    ids=str,
+)
+def test_tables_end_where_the_schedule_does(t, stray):
+    schedule, x = DiscreteSchedule.linear(5), torch.zeros(2, 3)
+    for of in (schedule.amounts, schedule.slopes, schedule.before, schedule.step):
+        with refuses(f"t must lie in [0, 4], got {stray}"):
+            of(t, x)
