@@ -329,6 +329,7 @@ class ExerciseLaws:
             assert result.status == "fails", result
             assert said in result.reason, result
             assert result.hint, result
+            assert result.where or is_prediction(name)
 
     def test_mistakes_of_the_table_are_named(self, name, mistake):
         for result in verdicts(name, mistake.answer, 8):

@@ -479,11 +479,6 @@ class TestExercises(ExerciseLaws):
         return super().times(name, answer)
 
 
-def test_the_input_is_named_on_which_it_broke():
-    assert check("01.raster_mask", RASTER_WRONG["always A"][0]).where == "kernel_size=5, mask='B'"
-    assert check("01.sample", sample_at_once).where == "n=4000, dim=4"
-
-
 def test_a_hint_names_the_running_sum_or_the_rows_of_v():
     for attempt in (nade_with_prefix_sums, nade_with_a_triangle):
         assert "running sum" in check("01.nade_logits", attempt).hint
