@@ -433,18 +433,15 @@ _ITSELF = "Draw from `generator` itself, not from a copy of it and not from its 
 
 
 class _Private(torch.Generator):
-    """A generator that tells nobody its state or its seed, of which copies could be made.
+    """A generator that no copy can be made of.
 
-    A copy for a part of the draws gives other numbers in every call, but the same for two parts.
+    A copy for a part of the draws differs from call to call, but repeats what other parts draw.
     """
 
     def _refuse(self, *_: Any) -> Any:
-        raise Mistake(
-            "You copy the generator, or take its seed, for a part of your draws.", _ITSELF
-        )
+        raise Mistake("You copy the generator for a part of your draws.", _ITSELF)
 
-    get_state = graphsafe_get_state = clone_state = initial_seed = seed = _refuse
-    __reduce_ex__ = __deepcopy__ = _refuse
+    get_state = graphsafe_get_state = clone_state = __reduce_ex__ = __deepcopy__ = _refuse
 
 
 def check_randomness(

@@ -60,6 +60,7 @@ STRANGE = [
 
 NO_NUMBERS = [
     (math.nan, "You gave `nan`"),
+    (math.inf, "You gave `inf`"),
     ("a word", "You gave a str"),
     (True, "You gave a bool"),
 ]
