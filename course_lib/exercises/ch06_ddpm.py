@@ -89,7 +89,7 @@ prediction(
     right=_LEFT,
     within=0.03,
     wrong=_HALFWAY_WRONG,
-    passes=f"{_LEFT:.3f}: of the variance of x_500 only {100 * _LEFT:.0f} % come from the data, so "
+    passes=f"{_LEFT:.3f}: of the data's variance only {100 * _LEFT:.0f} % are left in x_500, so "
     "the second half of the steps treats what is nearly noise already. This is why the cosine "
     f"schedule was made: it has {_OTHER:.2f} left at the same step.",
     question="1 would be all of it. Half is 0.5.",

@@ -14,11 +14,14 @@ import torch
 from torch import Tensor
 
 from course_lib.diffusion import (
+    DDPM,
     DiscreteSchedule,
+    IdealDenoiser,
     ddim_invert,
     ddim_sample,
     ddim_step,
     ddim_times,
+    last,
     slerp,
 )
 from course_lib.exercises.attempt import Attempt, Mistake, same, take_number
@@ -904,6 +907,102 @@ formula(
     ),
     passes="Your z lies in the plane of the two, between them. For two of equal length, as noises "
     "nearly are, all of the arc has that length, and w is the share of the angle.",
+)
+
+
+# --- Where the ODE leads, for Gaussian data -------------------------------------------------------
+
+
+def _end(formula_: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """An end by a formula of z, std, and a and b where z is."""
+    return lambda z, std, ab: formula_(z, std, ab.sqrt(), (1 - ab).sqrt())
+
+
+def _exact_end(z: Tensor, s: float, a: Tensor, b: Tensor) -> Tensor:
+    return s * z / (a**2 * s**2 + b**2).sqrt()
+
+
+def _draw_ends(generator: torch.Generator) -> list[Case]:
+    cases = []
+    for shape, low, share in (((7, 2), 0.3, (0.2, 0.6)), ((5, 1, 2, 2), 1.4, (0.05, 0.3))):
+        std = float(_between(low, low + 0.4, generator))
+        cases.append(Case((_random(*shape, generator=generator), std, _between(*share, generator))))
+    same_law = (
+        "For std = 1 your x is not z, though at all times the state is standard normal.",
+        "Then nothing has to move: a² + b² = 1.",
+    )
+    z, ab = _random(6, 3, generator=generator), _between(0.1, 0.4, generator)
+    return [*cases, Case((z, 1.0, ab), fails=same_law)]
+
+
+_ODE = (
+    "With data N(0, std²) the best ε is ρ y / (std² + ρ²), where y = x / a and ρ = b / a. So "
+    "dy / dρ = ρ y / (std² + ρ²), and log y grows like half of log(std² + ρ²)."
+)
+
+# fmt: off
+_END_WRONG = [
+    Wrong(_end(lambda z, s, a, b: s * z), "You stretch z as if its variance were 1.",
+          "Where z is, the state has the variance ᾱ std² + 1 − ᾱ. " + _ODE),
+    Wrong(_end(lambda z, s, a, b: z / (a**2 * s**2 + b**2).sqrt()),
+          "Your x has variance 1: you divide, and forget to multiply by std.", _ODE),
+    Wrong(_end(lambda z, s, a, b: a * s**2 * z / (a**2 * s**2 + b**2)),
+          "That is E[x_0 | x_t = z], where a single step ends: the ODE is followed in many.", _ODE),
+    Wrong(_end(lambda z, s, a, b: s * z / (a**2 * s**2 + b**2)),
+          "You divide by the variance, without the root.", "The 1/2 in the exponent is a root. "
+          + _ODE),
+    Wrong(_end(lambda z, s, a, b: s**2 * z / (a**2 * s**2 + b**2)),
+          "You forget that the exponent is one half.", _ODE),
+    Wrong(_end(lambda z, s, a, b: s * z / (s**2 + b**2 / a**2).sqrt()),
+          "You forget that y = x / a: z / a is where it starts.", _ODE),
+    Wrong(_end(lambda z, s, a, b: s * z / a), "You only undo the shrinking.", _ODE),
+    Wrong(_end(lambda z, s, a, b: s * z / (a * s + b)), "You add standard deviations.",
+          "Variances add up: a² std² + b²."),
+    Wrong(_end(lambda z, s, a, b: s * z / (s**2 + b**2).sqrt()), "You don't shrink the data.",
+          "Where z is, their part of the variance is a² std²."),
+    Wrong(_end(lambda z, s, a, b: z * (a**2 * s**2 + b**2).sqrt() / s),
+          "That is the way up, from data to noise.", "Turn it round."),
+    Wrong(_end(lambda z, s, a, b: s * z / (a**4 * s**2 + (1 - a**2)**2).sqrt()),
+          "You take ᾱ and 1 − ᾱ for the amounts: they are their squares.", _ODE),
+    Wrong(_end(lambda z, s, a, b: z), "Your x is z, unchanged.", _ODE),
+    Wrong(_end(lambda z, s, a, b: -_exact_end(z, s, a, b)), "Your x has the wrong sign.", _ODE),
+]
+# fmt: on
+
+
+def _praise_end(attempt: Attempt, generator: torch.Generator) -> str:
+    schedule, std = DiscreteSchedule.linear(1000), 0.4
+    net = IdealDenoiser(torch.zeros(1, 1), schedule, std=std)
+    z = torch.linspace(-2, 2, 9)[:, None]
+    exact = attempt(z, std, schedule.alpha_bars[-1])
+    far = [
+        (last(ddim_sample(DDPM(net, schedule), z.shape, steps=n, z=z)) - exact).abs().max()
+        for n in (20, 200)
+    ]
+    return (
+        "Your x is the end of the ODE. DDIM, asked with the perfect network and std = 0.4, is at "
+        f"most {far[0]:.3f} away from it after 20 steps, and {far[1]:.4f} after 200: a tenth."
+    )
+
+
+formula(
+    "07.gaussian_flow",
+    task="Derive, and write `gaussian_flow`: where the ODE leads noise z [B, *event], found at "
+    "alpha_bar (one number), if the data are N(0, std²) and the network is perfect.",
+    signature="gaussian_flow(z, std, alpha_bar) -> x",
+    solution=[IdealDenoiser, ddim_sample],
+    hints=[
+        "What is E[ε | x_t] for such data? x_t and ε are Gaussian, with covariance b, and x_t has "
+        "the variance a² std² + b².",
+        "Put it into dy / dρ = ε with y = x / a and ρ = b / a, and part y from ρ.",
+        "y is in proportion to sqrt(std² + ρ²); at the data is ρ = 0, and y = x.",
+    ],
+    right=_end(_exact_end),
+    inputs=_draw_ends,
+    result="x",
+    wrong=_END_WRONG,
+    otherwise=("Your x is not the end of the ODE.", _ODE),
+    passes=_praise_end,
 )
 
 

@@ -2,12 +2,13 @@
 
 import math
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from course_lib.data import load_digits, load_mnist, to_signed, to_unit
-from course_lib.diffusion import DDPM, DiscreteSchedule, ddim_sample, last
+from course_lib.diffusion import DDPM, DiscreteSchedule, ddim_sample, ddpm_sample, last
 from course_lib.nn import TimeMLP, UNet
 from course_lib.training.batches import digits_batch, mnist_batch
 from course_lib.training.quality import N_SAMPLES, feature_distance
@@ -80,10 +81,41 @@ def sampler_metrics(model: DDPM, data: str, samplers: list[tuple[int, float]]) -
     return {"samplers": rows}
 
 
+def with_fewer_steps(model: DDPM, steps: int, variance: str = "posterior") -> DDPM:
+    """The DDPM of ``steps`` longer noising steps, with the network of ``model``, told its times.
+
+    Song et al. 2021, table 1: DDPM with fewer steps; σ̂ is that with the variance ``"beta"``.
+    """
+    times = torch.tensor(model.path.sampling_times(steps))
+    log_alpha_bars = model.path.log_alpha_bar(times)
+    betas = -torch.expm1(log_alpha_bars.diff(prepend=log_alpha_bars.new_zeros(1)))
+    schedule = DiscreteSchedule(betas.float())
+    return DDPM(lambda x, t: model.net(x, times[t]), schedule, variance=variance)
+
+
+def beta_metrics(model: DDPM, data: str, all_steps: Sequence[int]) -> dict[str, list]:
+    """The feature distances of DDPM with the variance β, by the number of steps."""
+    rows = []
+    for steps in all_steps:
+        noise = torch.Generator().manual_seed(0)
+        sampler = with_fewer_steps(model, steps, "beta")
+        shape = (100, *model.net.event_shape)
+        batches = [
+            ddpm_sample(sampler, shape, clip=1.0, generator=noise) for _ in range(N_SAMPLES // 100)
+        ]
+        distance = feature_distance(to_unit(torch.cat([last(states) for states in batches])), data)
+        rows.append({"steps": steps, "distance": distance})
+    return {"samplers with variance beta": rows}
+
+
 def digits_metrics(model: DDPM) -> dict[str, list]:
     """The bound of the test digits, and all samplers."""
     x = to_signed(load_digits("test")[0])
-    return bound_metrics(model, x, levels=17) | sampler_metrics(model, "digits", DIGITS_SAMPLERS)
+    return (
+        bound_metrics(model, x, levels=17)
+        | sampler_metrics(model, "digits", DIGITS_SAMPLERS)
+        | beta_metrics(model, "digits", DIGITS_STEPS)
+    )
 
 
 def mnist_metrics(model: DDPM) -> dict[str, list]:

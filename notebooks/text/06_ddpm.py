@@ -23,7 +23,7 @@
 # | You need | Gaussians and their sums; the ELBO of chapter 02; convolutions |
 # | Time | 50 minutes to read, two hours with the exercises |
 # | The short way | 30 minutes: sections 1 to 4, the figure of section 5, and *How good is it?* |
-# | You will meet | diffusion, noise schedules, the posterior, three views of one loss, log-SNR, the U-Net |
+# | You will meet | diffusion, noise schedules, the posterior, two derivations of one loss, why steps are small, log-SNR, the U-Net |
 # | Papers | Ho, Jain, Abbeel 2020, [DDPM](https://arxiv.org/abs/2006.11239); Sohl-Dickstein et al. 2015, [the first diffusion model](https://arxiv.org/abs/1503.03585); Nichol, Dhariwal 2021, [the cosine schedule](https://arxiv.org/abs/2102.09672) |
 # | Source articles | 拆楼建楼; 扩散模型的物理背景 (in Chinese) |
 #
@@ -726,7 +726,8 @@ check("06.break_the_clock", clock)
 #
 # **Both views agree**, on the loss up to weights and, as you found in exercise 6, on the mean of the step.
 #
-# **Which weights does "simple" drop?** It puts 1 in the place of $w_t$:
+# **Which weights does "simple" drop?** It puts 1 in the place of $w_t$. With the posterior's variance $w_t$ is
+# $\beta_t / (2 \alpha_t b_{t-1}^2)$, and that is $(e^{\Delta_t} - 1) / 2$ with $\Delta_t$ the fall of the log-SNR in step $t$:
 
 # %%
 T = 1000
@@ -739,6 +740,11 @@ weights = {
         ("σ² = posterior variance", (1 - before) / (1 - alpha_bar) * beta),
     )
 }
+log_snr = schedule.log_snr(torch.arange(T, dtype=torch.float64))
+falls = log_snr[:-1] - log_snr[1:]  # in each step but the first
+by_fall = (falls.exp() - 1) / 2
+gap = (weights["σ² = posterior variance"][1:] / by_fall - 1).abs().max().item()
+print("the weight is told by the fall of the log-SNR alone, within 1 %:", gap < 0.01)
 figure = Figure(figsize=(5.6, 3))
 axes = figure.subplots()
 for (name, weight), colour in zip(weights.items(), ("data", "model")):
@@ -845,7 +851,7 @@ for kind, share in busy.items():
 #
 # **Where do the nats of the bound lie?** The table at the end will say that of our two digit models the cosine one makes
 # the better samples and has the *worse* bound. `elbo_terms` gives every step's part of the bound, so one plot can tell
-# why. Read it from the left: how many nats have been paid when demolition has been taken back up to a log-SNR.
+# why. Read it from the left, from noise to data: how many nats have been paid up to a log-SNR.
 
 # %%
 digits_cosine = load_pretrained("ddpm_digits_cosine")
@@ -893,13 +899,13 @@ Markdown(table)
 # %% [markdown]
 # Two things make the cosine's bound worse:
 #
-# - **At the noise end**, before the plot begins, it pays nats for nothing. There $a_t$ is nearly 0, and $\hat x_0 = (x_t - b_t \varepsilon_\theta) /
-#   a_t$ multiplies the network's error. Clip the guess, as sampling does, and as the paper's own evaluation does
-#   (`clip_denoised=True` in its code), and the surplus is gone.
+# - **At the noise end**, before the plot begins, it pays nats for nothing. There $a_t$ is nearly 0, and
+#   $\hat x_0 = (x_t - b_t \varepsilon_\theta) / a_t$ multiplies the network's error. Clip the guess, as sampling does, and
+#   as the paper's own evaluation does (`clip_denoised=True` in its code), and the surplus is gone.
 # - **Near the data** it starts with less noise: compare the first log-SNRs. On that stretch both networks recognise only
-#   half of the noise, and a unit of log-SNR costs half of the squared error, $64 \cdot 0.5 / 2 = 16$ nats. All that it
-#   buys is a reconstruction that costs nothing, in place of next to nothing. (A perfect network would pay nothing here:
-#   grey levels are eight noise widths apart.)
+#   half of the noise (the printed errors), and since $w_t \approx \Delta_t / 2$, a unit of log-SNR costs
+#   $64 \cdot 0.5 / 2 = 16$ nats. All that it buys is a reconstruction that costs nothing, in place of next to nothing.
+#   (A perfect network would pay nothing here: grey levels are many noise widths apart.)
 #
 # The table also shows what a likelihood is mostly about: more than a third of all nats is paid in the few steps above a
 # log-SNR of 6, for differences between neighbouring greys that no eye sees. (Of Ho et al.'s model it is more than half:

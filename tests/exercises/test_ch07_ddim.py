@@ -252,6 +252,43 @@ SLERP_WRONG = {
     "at 1": (lambda z0, z1, w: my_slerp(z0, z1, w) + (w == 1), "At w = 1 your z is not z1"),
 }
 
+# --- gaussian_flow -------------------------------------------------------------------------------
+
+
+def gaussian_flow(z, std, alpha_bar):
+    return std * z / (alpha_bar * std**2 + 1 - alpha_bar).sqrt()
+
+
+def flow_by_ratio(z, std, alpha_bar):
+    a, rho = alpha_bar.sqrt(), (1 / alpha_bar - 1).sqrt()
+    return z / a / torch.sqrt(1 + (rho / std) ** 2)
+
+
+def flow_by_quantiles(z, std, alpha_bar):
+    """On a line the flow keeps the order: what is so many deviations out stays so many out."""
+    now = torch.distributions.Normal(0.0, (alpha_bar.double() * (std**2 - 1) + 1).sqrt())
+    return torch.distributions.Normal(0.0, std).icdf(now.cdf(z.double())).float()
+
+
+def flow_by_small_steps(z, std, alpha_bar):
+    """Midpoint steps of dy / dρ = ρ y / (std² + ρ²)."""
+    a, rho = alpha_bar.double().sqrt(), (1 / alpha_bar.double() - 1).sqrt()
+    y, h = z.double() / a, rho / 2000
+    for k in range(2000, 0, -1):
+        half = y - h / 2 * (k * h) * y / (std**2 + (k * h) ** 2)
+        y = y - h * ((k - 0.5) * h) * half / (std**2 + ((k - 0.5) * h) ** 2)
+    return y.float()
+
+
+FLOW_RIGHT = [gaussian_flow, flow_by_ratio, flow_by_quantiles, flow_by_small_steps]
+FLOW_WRONG = {
+    "moved at std = 1": (
+        lambda z, std, ab: z + 0.1 if std == 1 else gaussian_flow(z, std, ab),
+        "For std = 1 your x is not z",
+    ),
+    "odd": (lambda z, std, ab: gaussian_flow(z, std, ab) + 0.1, "not the end of the ODE"),
+}
+
 # --- break_the_times -----------------------------------------------------------------------------
 
 
@@ -293,6 +330,7 @@ ALL = {
     "07.invert_step": (STEP_RIGHT, INVERT_WRONG),
     "07.predict_midpoint": (MIDPOINT_RIGHT, MIDPOINT_WRONG),
     "07.slerp": (SLERP_RIGHT, SLERP_WRONG),
+    "07.gaussian_flow": (FLOW_RIGHT, FLOW_WRONG),
     "07.break_the_times": (BREAK_RIGHT, BREAK_WRONG),
 }
 

@@ -8,16 +8,19 @@ import torch
 from scipy import ndimage
 
 from course_lib.data import load_digits, load_mnist, to_signed, to_unit, toy_log_prob
-from course_lib.diffusion import DDPM, DiscreteSchedule, ddim_sample, last
+from course_lib.diffusion import DDPM, DiscreteSchedule, ddim_sample, ddpm_sample, last
 from course_lib.nn import TimeMLP
 from course_lib.training import checkpoint_folder, load_card, load_pretrained, recipe
 from course_lib.training.quality import feature_distance
 from course_lib.training.recipes_classifiers import FLOOR
 from course_lib.training.recipes_diffusion import (
     DIGITS_SAMPLERS,
+    DIGITS_STEPS,
     MNIST_SAMPLERS,
+    beta_metrics,
     bound_metrics,
     sampler_metrics,
+    with_fewer_steps,
 )
 from course_lib.training.recipes_flows import toy_points
 
@@ -28,6 +31,9 @@ MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 
 
 NATS, ERROR, BITS = "negative ELBO (nats)", "standard error (nats)", "bits per dimension"
+
+
+BETA = "samplers with variance beta"
 
 
 def bounds(metrics):
@@ -103,11 +109,14 @@ def asked_once(net):
 @pytest.mark.parametrize("name", ["ddpm_digits", "ddpm_digits_cosine"])
 def test_the_digits_cards_say_what_the_models_do(name):
     model, card = load_pretrained(name), load_card(name)["metrics"]
-    assert set(card) == {"bounds", "samplers"}
+    assert set(card) == {"bounds", "samplers", BETA}
     assert [row["variance"] for row in card["bounds"]] == list(VARIANCES)
     assert all(set(row) == {"variance", NATS, ERROR, BITS} for row in card["bounds"])
     assert [(row["steps"], row["eta"]) for row in card["samplers"]] == DIGITS_SAMPLERS
     assert all(("seconds" in row) == (row["eta"] == 0) for row in card["samplers"])
+    assert [row["steps"] for row in card[BETA]] == list(DIGITS_STEPS)
+    (measured,) = beta_metrics(model, "digits", [5])[BETA]
+    assert measured["distance"] == pytest.approx(card[BETA][0]["distance"], rel=0.01)
     (measured,) = sampler_metrics(model, "digits", [(10, 0.0)])["samplers"]
     assert measured["distance"] == pytest.approx(distances(name)[10, 0.0], rel=0.01)
     assert measured["seconds"] > 0
@@ -117,6 +126,22 @@ def test_the_digits_cards_say_what_the_models_do(name):
     for variance in VARIANCES:
         gap = bound[variance][NATS] - bounds(card)[variance][NATS]
         assert abs(gap) < 4 * bound[variance][ERROR]
+
+
+def test_fewer_steps_of_ddpm_are_ddim_s_with_all_of_its_noise():
+    model, shape = load_pretrained("ddpm_digits"), (3, 1, 8, 8)
+    fewer = with_fewer_steps(model, 12)
+    at = torch.tensor(model.path.sampling_times(12))
+    torch.testing.assert_close(fewer.path.alpha_bars, model.path.alpha_bars[at])
+    by_ddpm = last(ddpm_sample(fewer, shape, clip=1.0, generator=generator()))
+    by_ddim = last(ddim_sample(model, shape, steps=12, eta=1.0, clip=1.0, generator=generator()))
+    torch.testing.assert_close(by_ddpm, by_ddim, rtol=0, atol=1e-4)
+    wider = with_fewer_steps(model, 12, "beta")
+    x_t = torch.randn(shape, generator=generator())
+    (mean, variance), (same_mean, beta) = (m.reverse(x_t, 5) for m in (fewer, wider))
+    assert torch.equal(mean, same_mean)
+    assert (beta > variance).all()
+    assert beta.flatten()[0] == wider.path.betas[5]
 
 
 def test_bits_and_nats_are_the_same_bound():
