@@ -501,6 +501,8 @@ field
 #
 # $$\tilde\beta_t = \frac{b_{t-1}^2}{b_t^2}\, \beta_t, \qquad
 #   \tilde\mu_t(x_t, x_0) = \frac{a_{t-1}\, \beta_t}{b_t^2}\, x_0 + \frac{\sqrt{\alpha_t}\, b_{t-1}^2}{b_t^2}\, x_t .$$
+#
+# `before` gives $a_{t-1}$ and $b_{t-1}$, which are 1 and 0 before the first step; `step` gives $\beta_t$ and $\alpha_t$.
 
 # %%
 show_source([DDPM.posterior, DDPM.reverse])
