@@ -22,9 +22,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def together(nodeid: str) -> str:
-    """What one process runs as a whole: all browser tests, for they share a server; else a file."""
+    """What one process runs as a whole: a file, and the browser tests that share a JupyterLab."""
     file = nodeid.partition("::")[0]
-    return "tests/browser" if file.startswith("tests/browser/") else file
+    folder = file.rpartition("/")[0]
+    return folder if folder == "tests/browser" else file
 
 
 @pytest.hookimpl(optionalhook=True)  # without pytest-xdist nobody asks

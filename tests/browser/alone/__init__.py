@@ -1,0 +1,1 @@
+"""Tests that need no JupyterLab, or one of their own: any process may run them."""
