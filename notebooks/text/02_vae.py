@@ -28,9 +28,8 @@
 #
 # ## See it
 #
-# Run the two cells below (Shift+Enter). The plane on the left is the whole world of a trained VAE: each of its points is the code of
-# an image. **Drag the point** and watch the digit change. The small characters are the codes of 200 digits, as the encoder reads them; another VAE of this chapter drew them. Press *Walk* for the way
-# from one code to another.
+# Run the two cells below (Shift+Enter). Each point of the plane on the left is a code, and a trained VAE draws its image. **Drag the point** and watch the digit change. The small characters are the codes of 200 digits, as the encoder
+# reads them; another VAE of this chapter drew them. Press *Walk* for the way from one code to another.
 
 # %%
 import torch
@@ -68,11 +67,9 @@ LatentPlane(
 # %% [markdown]
 # Three things to notice before any formula:
 #
-# - **Neighbours are alike.** A short way in the plane is a small change of the image. Nobody asked for that in words; it follows
-#   from the loss.
-# - **There are few holes.** Almost wherever you stop, you get something like a digit, and between a 4 and a 9 there are images that
-#   could be either. Ordinary autoencoders don't have this property, as the next section shows.
-# - **Borders are blurred.** Halfway between two shapes the decoder draws both a little. (What you see is the *probability* of white, pixel by pixel. A sample would decide each pixel for itself, and look speckled there.)
+# - **Neighbours are alike.** A short way in the plane is a small change of the image.
+# - **There are few holes.** Almost wherever you stop, you get something like a digit. Ordinary autoencoders don't have this property, as the next section shows.
+# - **Borders are blurred.** Halfway between two shapes the decoder draws both a little. (You see the *probability* of white, pixel by pixel; a sample would look speckled there.)
 
 # %% [markdown]
 # ## Start with an ordinary autoencoder
@@ -263,7 +260,8 @@ show_figure(
 #
 # ## A code for every image
 #
-# We know the data by samples alone. So we build a distribution $p(x)$ and make the samples likely under it. The model: first a code, then an image.
+# The source article sets the problem so. A network $g$ that moves draws of a Gaussian to images, $x = g(z)$, should bring its distribution to that of the data. We have *samples* of both and a formula of neither, and the
+# divergences of the textbooks need both formulas. Two answers became famous in 2014: *learn* the comparison (a GAN, in the box near the end), or let the decoder answer with a distribution $p(x \mid z)$, so that a likelihood exists, and bound it. That is the VAE. First a code, then an image:
 #
 # $$p(z) = \mathcal N(0, I), \qquad p(x \mid z) \text{ from the decoder}, \qquad p(x) = \int p(z)\,p(x \mid z)\,dz .$$
 #
@@ -322,7 +320,8 @@ print(f"rate of the VAE with 50 latents on MNIST: {rate:.0f} nats, e^-{rate:.0f}
 # With two latents that is a nuisance: a few draws in a hundred suit an image, more or fewer as you define it. The share falls as $e^{-R}$, roughly, for the rate says how
 # much narrower an image's codes are than the prior; at the rate in the last line nobody can wait. We must look where the image's own codes are. That is what the encoder is for.
 #
-# **Every image has its own place.** Here is the true posterior of six images (computed on the grid), and around it one standard deviation of the encoder's Gaussian:
+# **Every image has its own place.** A common picture of the VAE lets all codes flow together into *one* normal distribution, from which the decoder is fed. Then it could not know which image a $z$ should become; the best answer would be one blur for all. Each $x$ has a $q(z \mid x)$ of its own. Here
+# is the true posterior of six images (computed on the grid), and around it one standard deviation of the encoder's Gaussian:
 
 # %%
 from matplotlib.patches import Ellipse
@@ -421,7 +420,7 @@ print(f"exact {-exact.mean():.2f} nats, bound {-bound.mean():.2f} nats, gap {gap
 #
 # *It holds: a VAE whose likelihood and posterior are known exactly, in any dimension, and the sharpest check of the bound.*
 #
-# Grids are for two dimensions. There is one VAE whose likelihood is known in any dimension: the one where all is linear,
+# All is linear:
 #
 # $$x = W z + b + \tau\,\varepsilon, \qquad z \sim \mathcal N(0, I_d), \quad \varepsilon \sim \mathcal N(0, I_n).$$
 #
@@ -437,7 +436,7 @@ print(f"exact {-exact.mean():.2f} nats, bound {-bound.mean():.2f} nats, gap {gap
 #
 # This model is called *probabilistic PCA*: its maximum-likelihood solution has the leading eigenvectors of the data's covariance as columns of $W$, each times $\sqrt{\lambda_j - \tau^2}$ with its eigenvalue $\lambda_j$, or any rotation of them
 # (Tipping and Bishop 1999). Unrotated, as here, $M$ is diagonal. So a Gaussian encoder with independent coordinates can be exact. Then $q(z \mid x) = p(z \mid x)$, and the fraction $\frac{p(z)\,p(x \mid z)}{q(z \mid x)} = p(x)$ has no $z$ left in it: each
-# draw gives the same number. That is the sharpest check there is.
+# draw gives the same number.
 
 # %%
 show_source([LinearVAE.log_prob, LinearVAE.posterior])
@@ -572,7 +571,7 @@ from course_lib.latent import reparameterization_gradient, score_function_gradie
 show_source([reparameterization_gradient, score_function_gradient])
 
 # %% [markdown]
-# **See it.** $f$ is the distortion of a real test digit along the first latent axis. Drag the peak of the Gaussian, or its shoulder. Both estimates come from the same samples; the whiskers show how far off such an estimate usually is. (On top of a hump the slope is small and its sign uncertain: there the two are nearly alike for μ.) Ask for new noise, and take steps downhill with the one or the other.
+# **See it.** $f$ is the distortion of a real test digit along the first latent axis. Drag the peak of the Gaussian, or its shoulder. Both estimates come from the same samples; the whiskers show how far off such an estimate usually is. Ask for new noise, and take steps downhill with the one or the other.
 
 # %%
 axis = torch.linspace(-3, 3, 241)
@@ -599,8 +598,8 @@ prediction = ...
 check("02.predict_constant", prediction)
 
 # %% [markdown]
-# **Measure it** on the decoder: 40,000 draws from the encoder's Gaussian, for image 7, one estimate of the gradient of the distortion from each draw. Exercise 2 suggests a third estimate: subtract a constant from $f$, a
-# *baseline*. It changes nothing in the mean, and may take most of the noise away. A good one is $f(\mu)$.
+# **Measure it** on the decoder, for image 7, with 40,000 draws. Exercise 2 suggests a third estimate: subtract a constant from $f$, a
+# **baseline**. It changes nothing in the mean, and may take most of the noise away. A good one is $f(\mu)$.
 
 
 # %%
@@ -850,10 +849,8 @@ show_figure(
 )
 
 # %% [markdown]
-# What is still missing at 1,000 draws belongs mostly to a handful of images whose true posterior lies where the encoder rarely looks.
-#
 # This estimate is how VAEs are *evaluated*. It can also be *trained*: with $S = 5$ draws in the loss the model is called an IWAE. There the encoder is
-# no longer asked to look like the posterior, only to cover it; and the decoder may use posteriors that a Gaussian could not match.
+# no longer asked to look like the posterior, only to cover it.
 
 # %% [markdown]
 # **Exercise 7: the importance-weighted bound.** `log_weights[s, b]` is $\log \frac{p(x_b \mid z_s)\, p(z_s)}{q(z_s \mid x_b)}$ at the draw $z_s$.
@@ -971,20 +968,18 @@ for name in ("vae_mnist", "iwae_mnist"):
 # %% [markdown]
 # How to read it:
 #
-# - **Both are one nat or so behind the paper**, Burda et al. 2016, table 1, the rows with one stochastic layer of 50 units. Theirs trained for 3,280 passes through the data (ours: above; the VAE and the IWAE had no equal budgets), with two hidden layers of 200 units where ours have 400, and were evaluated with 5,000 draws.
-# - **The IWAE is the better model with the worse ELBO.** That is no contradiction. Its encoder was not trained to be close to the true posterior (third way!), and so its own ELBO is loose. What it gains is the likelihood,
-#   which is what counts, and some more active units.
+# - **Both are one nat or so behind the paper**, Burda et al. 2016, table 1, one stochastic layer of 50 units. Theirs trained for 3,280 passes through the data (ours: above, and no equal budgets), with hidden layers of 200 units where ours have 400, and were evaluated with 5,000 draws.
+# - **The IWAE is the better model with the worse ELBO.** Its encoder was not trained to be close to the true posterior (third way!), and so its own ELBO is loose. What it gains is the likelihood, and some more active units.
 # - **The estimate is itself a bound.** With 1,000 draws the true $-\log p(x)$ is lower still. By how much can be estimated, with annealed importance sampling (Wu et al. 2017, [arXiv:1611.04273](https://arxiv.org/abs/1611.04273)); we did not.
-# - **The last column mixes two test sets.** In the IWAE paper's table 1 the black and white images are drawn anew each time, as we do in training (its appendix has numbers for the fixed draw, too); MADE and PixelCNN were measured on one fixed draw. On our own draw MADE, without any latents, is close to both, and PixelCNN several nats
-#   better: it sees all earlier pixels at each pixel, where a VAE must say everything at once. In exchange the VAE has the code, and samples without waiting.
+# - **The last column mixes two test sets.** In that table the black and white images are drawn anew each time, as we do in training (the IWAE paper's appendix has the fixed draw, too); MADE and PixelCNN were measured on one fixed draw. On our own draw MADE, without any latents, is close to both, and PixelCNN several nats
+#   better. In exchange the VAE has the code, and samples without waiting.
 #
 # ## What to take away
 #
 # - An autoencoder gives codes; a VAE gives codes that you can draw. The price is a rate, and the rate is information plus mismatch.
-# - The loss is $-\mathrm{ELBO}$, and the ELBO is three things: Jensen's inequality, a divergence between two joint distributions, and $\log p(x)$ minus the encoder's error.
+# - The loss is $-\mathrm{ELBO}$, and the ELBO is $\log p(x)$ minus the encoder's error.
 # - Draw the noise first, and the gradient passes through the draw. Where $f$ has a slope, use it.
-# - Rate and distortion are two currencies, β the exchange rate. When a code isn't worth its price it collapses, and with a strong enough decoder none is; look at the rate to see it.
-# - Importance weights tighten the bound, up to the truth.
+# - When a code isn't worth its price β it collapses, and with a strong enough decoder none is; look at the rate to see it.
 #
 # **What does not work well:** the pixels are drawn independently given $z$: where the decoder is unsure means are blurred, and samples speckled. The encoder's Gaussian
 # is a rough guess of the posterior. And in more than two dimensions the likelihood is a bound, not a number that one can check.
