@@ -1044,16 +1044,19 @@ for name, images, levels in (
     means = [f"{round(x.mean().item(), digits_shown):5,.0f}" for x in (full, half, black)]
     print(f"{name:15} whole {means[0]}  upper half {means[1]}  black {means[2]} nats;", end="  ")
     print(f"{(half > full).float().mean():.0%} rise when halved")
-per_pixel = log_prob_of(glow, torch.zeros(1, 1, 28, 28), 256).item() / 784
-print(f"a pixel of the black image: {per_pixel:.2f} nats; log 256 = {math.log(256):.2f}")
+black = log_prob_of(glow, torch.zeros(1, 1, 28, 28), 256).item()
+print("for glow_mnist the black image is above all forty:", black > curve[0].max().item())
+print(f"each of its pixels: {black / 784:.2f} nats; log 256 = {math.log(256):.2f}")
+gain = (curve[left.index(12)] - curve[0]).sum().item() / (whole[:, :, 12:] > 0).sum().item()
+print(f"painted black from row 12 on: {gain:.0f} nats more for each pixel that was not black")
 
 # %% [markdown]
-# Half a digit is *more* likely than the whole one for both models of MNIST, in every one of the forty images; and no image is as likely as the black one.
-# Of real digits of 8×8 pixels that is true of the RealNVP, not of the Glow; black beats the mean there, too.
+# Half a digit is *more* likely than the whole one for both models of MNIST, in every one of the forty images, and the black image is above them all. Of real digits of 8×8 pixels that is true of the RealNVP in
+# most cases, of the Glow in few.
 #
-# Why? The last line says it. If a model knows a grey level for certain, the pixel adds $\log 256$ nats, the density of a
-# value in an interval of length 1/256; that is the most it can add. Black pixels are nearly that sure. A pixel in a stroke has one of many grey levels, and adds far less.
-# Erasing replaces hard pixels by easy ones and gains a few nats for *each*; that half a shape is missing costs once, and little.
+# Why? The last lines say it. If a model knows a grey level for certain, the pixel adds $\log 256$ nats, the density of a
+# value in an interval of length 1/256; on average over the noise it cannot add more. Black pixels are nearly that sure. A pixel in a stroke has one of many grey levels, and adds far less.
+# Erasing replaces hard pixels by easy ones, and what half a shape costs is lost in that.
 #
 # So a density ranks images by how *predictable* their pixels are, which is not how *plausible* they are as a whole. Nalisnick et al. 2019 ([arXiv:1810.09136](https://arxiv.org/abs/1810.09136)) found it with other
 # people's data: flows, VAEs and PixelCNNs that learned photographs (CIFAR-10) give *house numbers* (SVHN) the higher likelihood. So a plain likelihood does not tell what is **out of distribution** (Kirichenko et al. 2020, [arXiv:2006.08545](https://arxiv.org/abs/2006.08545), say why flows look at local pixels). It is no contradiction to maximum likelihood: the black image has the highest *density* but hardly
@@ -1204,10 +1207,10 @@ Markdown(toys)
 #   logit, the convolutions, the scales and the 1×1 convolutions came in at once, and we did not measure each
 #   alone.
 # - **Behind the published numbers** by about a tenth of a bit. Our Glow has 16 steps with networks of 64
-#   channels, and saw each image as often as the last line says. The published models are far larger and were
+#   channels, and saw each image as often as printed above. The published models are far larger and were
 #   trained far longer, on GPUs. FFJORD's own number can be compared with ours, because its code counts as we do:
 #   256 levels, uniform noise, and a logit whose log-determinant is part of the density.
-# - **MNIST needs few bits because it is black.** Four pixels of five are 0. An ideal model knows them, and has
+# - **MNIST needs few bits because it is black.** Most of its pixels are 0. An ideal model knows them, and has
 #   nothing left to say about them; all that remains there is the noise of dequantization, which costs 0 bits
 #   once it is known to be uniform on its interval.
 # - **Digits and MNIST** cannot be compared with each other: other images, 17 levels against 256.
@@ -1247,8 +1250,8 @@ show_figure(
 #   latent.
 #
 # **What does not work well.** The likelihood is excellent and the samples are not: strokes are right and digits
-# often are none. A flow has to keep every number, down to the noise of dequantization, and spends most of its
-# likelihood there. And each layer may only do what has an inverse and a cheap determinant.
+# often are none. A flow has to keep every number, down to the noise of dequantization, and its likelihood counts
+# them all alike. And each layer may only do what has an inverse and a cheap determinant.
 #
 # **Other flows.** A coupling cuts the numbers into two blocks. A **masked autoregressive flow** (MAF, Papamakarios et al. 2017, [arXiv:1705.07057](https://arxiv.org/abs/1705.07057)) goes to the end of that road: scale and shift of each number depend on all numbers before it, as in
 # chapter 01. Then the density takes one pass and a sample as many as there are numbers; the **inverse** kind (IAF, Kingma et al. 2016, [arXiv:1606.04934](https://arxiv.org/abs/1606.04934)) has it the other way round. **Spline flows** (Durkan et al. 2019, [arXiv:1906.04032](https://arxiv.org/abs/1906.04032)) keep the coupling and
@@ -1256,7 +1259,7 @@ show_figure(
 #
 # **What came after:**
 #
-# - Learned dequantization and better couplings closed most of the gap to autoregressive models (Flow++, Ho et al. 2019, [arXiv:1902.00275](https://arxiv.org/abs/1902.00275)).
+# - Learned dequantization and better couplings began to close the gap to autoregressive models (Flow++, Ho et al. 2019, [arXiv:1902.00275](https://arxiv.org/abs/1902.00275)).
 # - Flows without couplings: residual networks with a bounded slope (Chen et al. 2019, [arXiv:1906.02735](https://arxiv.org/abs/1906.02735)), and flows in continuous time (chapter 09).
 # - Transformers in a masked autoregressive flow write sharp images (TarFlow, Zhai et al. 2024, [arXiv:2412.06329](https://arxiv.org/abs/2412.06329)).
 #
