@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,6 +56,7 @@ STRANGE = [
     torch.zeros(7, dtype=torch.complex64),
     torch.zeros(7, device="meta"),
     torch.zeros(7, 4).to_sparse(),
+    np.float32(3.0),
 ]
 
 
@@ -115,6 +117,13 @@ def spoiling(function, at):
         return answer
 
     return spoilt
+
+
+def on_another_device(answer):
+    """The same answer, of tensors without values: of the right shapes, so that it comes far."""
+    if isinstance(answer, torch.Tensor):
+        return answer.to("meta")
+    return type(answer)(map(on_another_device, answer)) if type(answer) in (list, tuple) else answer
 
 
 def is_prediction(name):
@@ -253,7 +262,6 @@ class ExerciseLaws:
     chapter: str
     # For each exercise right answers, and wrong ones with what the verdict says, under a label.
     cases: dict[str, tuple[list, dict[str, tuple]]]
-    strange: tuple = ()  # more answers that get a verdict, of shapes that come far in this chapter
 
     def times(self, name, answer):
         """How often an answer is judged: inputs are fresh every time."""
@@ -303,9 +311,7 @@ class ExerciseLaws:
         if "strange_answer" in wanted:
             # Without addresses, which differ from process to process.
             metafunc.parametrize(
-                "strange_answer",
-                [*STRANGE, *self.strange],
-                ids=lambda x: re.sub(" at 0x.*", "", str(x)),
+                "strange_answer", STRANGE, ids=lambda x: re.sub(" at 0x.*", "", str(x))
             )
 
     def test_every_exercise_has_right_answers_and_known_mistakes(self):
@@ -424,6 +430,23 @@ class ExerciseLaws:
         result = check(name, attempt)
         assert result.status == "fails", result
         assert "\n" not in result.reason
+
+    def test_an_answer_on_another_device_gets_a_verdict(self, function_name):
+        right = self.cases[function_name][0][0]
+        answers = []
+
+        def all_elsewhere(*inputs):
+            answers.append(on_another_device(right(*inputs)))
+            return answers[-1]
+
+        def last_elsewhere(*inputs):
+            answer = right(*inputs)
+            return (*answer[:-1], on_another_device(answer[-1]))
+
+        result = check(function_name, all_elsewhere)
+        assert result.status == "fails" or "meta" not in str(answers[0]), result
+        if isinstance(answers[0], tuple):
+            assert check(function_name, last_elsewhere).status == "fails"
 
     def test_an_exception_is_told_in_one_line(self, function_name):
         def attempt(*args):
