@@ -56,7 +56,7 @@ STRANGE = [
     torch.zeros(7, dtype=torch.complex64),
     torch.zeros(7, device="meta"),
     torch.zeros(7, 4).to_sparse(),
-    np.float32(3.0),
+    np.float32(-0.123),  # no prediction
 ]
 
 

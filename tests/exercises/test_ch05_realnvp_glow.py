@@ -410,6 +410,7 @@ def test_the_input_is_named_on_which_it_broke():
     assert where == "x of shape [5, 1, 2, 3], alpha=0.05"
     where = check("05.lu_log_det", CONV_WRONG["ε"][0]).where
     assert where == "weight of shape [64, 64], height=3, width=2"
+    assert "Add up logarithms" in check("05.lu_log_det", CONV_WRONG["det().abs().log()"][0]).hint
 
 
 def test_reports_give_measured_numbers():
