@@ -286,7 +286,7 @@ def per_example(value: Tensor | float, x: Tensor) -> Tensor:
 
     They get the dtype and the device of ``x``. One number stands for all: ``[B, 1, ...]`` as well.
     """
-    ones = [1] * (x.ndim - 1)
+    shape = (x.shape[0], *[1] * (x.ndim - 1))
     if not isinstance(value, Tensor):
-        return x.new_full((len(x), *ones), value)
-    return value.to(x).reshape(-1, *ones).expand(len(x), *ones)
+        return x.new_full(shape, value)
+    return value.to(x).reshape(-1, *shape[1:]).expand(shape)
