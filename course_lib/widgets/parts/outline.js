@@ -111,6 +111,7 @@ export function outline({ model, el, layout, draw, maxWidth = 560, style = "", n
     stage.style.maxWidth = "";
     const most = Math.min(stage.clientWidth, maxWidth);
     if (!most) return;
+    canvas.style.height = `${layout(most)}px`; // what stands beside it may be higher than an empty one
     const width = fit(most);
     if (width < most) stage.style.maxWidth = `${width}px`;
     before = now();
