@@ -259,11 +259,6 @@ def gaussian_flow(z, std, alpha_bar):
     return std * z / (alpha_bar * std**2 + 1 - alpha_bar).sqrt()
 
 
-def flow_by_ratio(z, std, alpha_bar):
-    a, rho = alpha_bar.sqrt(), (1 / alpha_bar - 1).sqrt()
-    return z / a / torch.sqrt(1 + (rho / std) ** 2)
-
-
 def flow_by_quantiles(z, std, alpha_bar):
     """On a line the flow keeps the order: what is so many deviations out stays so many out."""
     now = torch.distributions.Normal(0.0, (alpha_bar.double() * (std**2 - 1) + 1).sqrt())
@@ -280,13 +275,12 @@ def flow_by_small_steps(z, std, alpha_bar):
     return y.float()
 
 
-FLOW_RIGHT = [gaussian_flow, flow_by_ratio, flow_by_quantiles, flow_by_small_steps]
+FLOW_RIGHT = [gaussian_flow, flow_by_quantiles, flow_by_small_steps]
 FLOW_WRONG = {
     "moved at std = 1": (
         lambda z, std, ab: z + 0.1 if std == 1 else gaussian_flow(z, std, ab),
         "For std = 1 your x is not z",
     ),
-    "odd": (lambda z, std, ab: gaussian_flow(z, std, ab) + 0.1, "not the end of the ODE"),
 }
 
 # --- break_the_times -----------------------------------------------------------------------------
