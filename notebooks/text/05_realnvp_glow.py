@@ -97,12 +97,13 @@ LatentPlane(
 # | symbol | meaning |
 # | --- | --- |
 # | $x$, $z$ | an image (or a point), its latent, of the same shape |
+# | $p$, $\mathcal N$; $I$ | a density, the normal one; the identity matrix |
 # | $x_a$, $x_b$ | the part that a coupling keeps, the part that it moves |
 # | $s$, $t$ | the log-scale and the shift of a coupling, functions of $x_a$ |
 # | $r$, $c$ | the network's answer for $s$, and the bound of $|s|$ |
 # | $J$ | the Jacobian of one transform |
 # | $W$; $P$, $L$, $R$, $U$ | the matrix of a 1×1 convolution; its factors: permutation, lower and upper triangular, and what of $R$ lies above its diagonal |
-# | $C$ | the number of channels of a state |
+# | $C$; $i$, $j$ | the number of channels of a state; row and column of a pixel, or the number of a coordinate |
 # | $h_1$, $h_2$; $\mu$, $\sigma$ | the half of the channels that goes on, the half that leaves; mean and standard deviation of the second given the first |
 # | $\varepsilon$ | a latent that has left |
 # | $b_c$, $s_c$ | bias and log-scale of channel $c$ in an ActNorm |
