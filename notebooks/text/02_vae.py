@@ -76,7 +76,7 @@ LatentPlane(
 #
 # Two networks, back to back. The **encoder** reads an image $x$ and gives a code $z$, here two numbers; the **decoder** reads the code
 # and says for each pixel how likely it is to be white. Both learn together to give back the image that was read: the loss is $-\log p(x \mid z)$,
-# how surprised the decoder is by the image. Two numbers cannot hold 64 pixels, so the networks have to find out what matters.
+# how surprised the decoder is by the image, in **nats** (natural logarithms). Two numbers cannot hold 64 pixels, so the networks have to find out what matters.
 #
 # In the library this is a VAE with the price `beta=0`; what the price is for, you will see in a moment. The digits are
 # those of 8×8 pixels, in black and white.
@@ -147,6 +147,7 @@ print("fewer than half of the codes lie in the circle:", inside < 0.5)
 print("images decoded at real codes are close to digits (distance below 25):", of_codes < 25)
 print("draws from N(0, I) are more than three times as far:", of_prior > 3 * of_codes)
 print("draws from a Gaussian fitted to the codes, more than twice:", of_fitted > 2 * of_codes)
+print("and the encoder's own σ, free to be anything, is below 0.02:", log_var.median().item() < -7.8)
 
 # %% [markdown]
 # The autoencoder has two faults, and neither shows in its loss.
@@ -163,7 +164,7 @@ print("draws from a Gaussian fitted to the codes, more than twice:", of_fitted >
 # **The idea.** Let the encoder give each image a *cloud* in place of a point: a Gaussian $q(z \mid x) = \mathcal N(\mu(x), \sigma^2(x))$. The decoder
 # gets a draw $z$ from the cloud, another one each time, and must give back the image from all of them. So what lies inside a cloud is no hole.
 #
-# **The price.** Left alone, the clouds would shrink to points: noise only makes decoding harder. So each cloud pays for being
+# **The price.** Left alone, the clouds shrink to points: noise only makes decoding harder. (The autoencoder was free to use clouds; the last line above says what became of them.) So each cloud pays for being
 # different from *one* distribution that we choose in advance for all images, the **prior** $p(z) = \mathcal N(0, I)$. Then we know where to draw from, too. What "different" costs is the
 # **Kullback–Leibler divergence**, KL for short:
 #
@@ -279,7 +280,7 @@ show_figure(
 # | $W$, $b$, $M$, $\tau$, $\lambda_j$ | in the linear VAE: $x = Wz + b + \tau\varepsilon$, the matrix of its posterior, eigenvalues of the data's covariance |
 # | $m$, $s$; $f$ | mean and standard deviation of a second Gaussian; the function whose mean is differentiated |
 # | $y$ | the label of an image |
-# | $S$, $w_s$, $\mathcal L_S$; $k$, $J$ | the number of draws of $z$ for each image, their weights and bound; a smaller number of draws, and which |
+# | $S$, $w_s$, $\mathcal L_S$; $r$, $J$ | the number of draws of $z$ for each image, their weights and bound; a smaller number of draws, and which |
 # | $c(x)$, $g$, $p_g$ | the critic of a GAN, its generator, the distribution of $g(z)$ |
 #
 # Logarithms are natural; their unit is the *nat*, and a nat is $1/\ln 2 \approx 1.44$ bits.
@@ -314,7 +315,7 @@ for nats in (1, 2, 3, 4):  # within so many nats of the best z
     share = (suits * (log_prior + log_area).exp()).sum(dim=0).mean().item()
     print(f"draws from the prior within {nats} nats of the best z, on average: {share:.1%}")
 rate = load_card("vae_mnist")["metrics"]["rate (nats)"]
-print(f"rate of the VAE with 50 latents on MNIST: {rate:.0f} nats, e^-{rate:.0f} = {2.718281828**-rate:.0e}")
+print(f"rate of the VAE with 50 latents on MNIST: {rate:.0f} nats, e^-{rate:.0f} = {torch.tensor(-rate).exp():.0e}")
 
 # %% [markdown]
 # With two latents that is a nuisance: a few draws in a hundred suit an image, more or fewer as you define it. The share falls as $e^{-R}$, roughly, for the rate says how
@@ -507,7 +508,7 @@ print(
 show_source(rate_parts)
 
 # %% [markdown]
-# **Measured**, with the plane cut into small cells, on three VAEs that were trained with another price β for a nat of rate (a section below is about β):
+# **Measured**, with the plane cut into small cells, on three VAEs that were trained with different prices β for a nat of rate (a section below is about β):
 
 # %%
 fine = torch.arange(-5, 5, 0.05)
@@ -805,12 +806,12 @@ show_figure(
 #
 # **It is a bound**, again by Jensen: $\mathcal L_S \le \log \mathbb E\,\frac1S \sum_s w_s = \log p(x)$.
 #
-# **More draws never hurt.** Let $J$ be a random choice of $k < S$ of the $S$ indices, all choices equally likely. Each index is in it equally often, and so
-# $\frac1S \sum_s w_s = \mathbb E_J\big[\frac1k \sum_{s \in J} w_s\big]$. Jensen once more, for the average over $J$:
+# **More draws never hurt.** Let $J$ be a random choice of $r < S$ of the $S$ indices, all choices equally likely. Each index is in it equally often, and so
+# $\frac1S \sum_s w_s = \mathbb E_J\big[\frac1r \sum_{s \in J} w_s\big]$. Jensen once more, for the average over $J$:
 #
-# $$\mathcal L_S = \mathbb E \log \mathbb E_J\Big[\frac1k \sum_{s \in J} w_s\Big] \;\ge\; \mathbb E\,\mathbb E_J \log \frac1k \sum_{s \in J} w_s = \mathcal L_k ,$$
+# $$\mathcal L_S = \mathbb E \log \mathbb E_J\Big[\frac1r \sum_{s \in J} w_s\Big] \;\ge\; \mathbb E\,\mathbb E_J \log \frac1r \sum_{s \in J} w_s = \mathcal L_r ,$$
 #
-# because any $k$ of the draws are as good as the first $k$. **And it tends to the truth:** by the law of large numbers the average tends to $p(x)$, and its logarithm to $\log p(x)$. The expected logarithm follows if the ELBO is finite, for it is caught between two averages that settle down: $\frac1S \sum_s \log w_s \le \log \frac1S \sum_s w_s \le \frac1S \sum_s w_s$.
+# because any $r$ of the draws are as good as the first $r$. **And it tends to the truth:** by the law of large numbers the average tends to $p(x)$, and its logarithm to $\log p(x)$. The expected logarithm follows if the ELBO is finite, for it is caught between two averages that settle down: $\frac1S \sum_s \log w_s \le \log \frac1S \sum_s w_s \le \frac1S \sum_s w_s$.
 #
 # The weights of an image are numbers like $e^{-90}$; the average is taken by `logsumexp`, which computes $\log \sum_s e^{a_s}$ without ever forming $e^{a_s}$:
 
