@@ -411,13 +411,14 @@ function pointOn(view, state, show) {
       }
       show();
     },
-    hover: (place) => {
-      if (state.grip) return;
+    hover: (place, { pointerType }) => {
+      if (state.grip || pointerType === "touch") return;
       state.hover = state.at(place);
       canvas.style.cursor = !state.hover ? "" : state.hover.unit?.[0] === 0 ? "grab" : "pointer";
       show();
     },
-    leave: () => {
+    leave: ({ pointerType }) => {
+      if (pointerType === "touch") return;
       state.hover = null;
       show();
     }

@@ -345,6 +345,32 @@ def test_the_height_does_not_jump_from_sentence_to_sentence(masks: Locator) -> N
     assert len(heights) == 1
 
 
+# A finger taps a place on the canvas; what is gone points at nothing.
+TAP = """async (canvas, [x, y]) => {
+  const { left, top } = canvas.getBoundingClientRect();
+  canvas.setPointerCapture = () => {};
+  for (const type of ["pointerdown", "pointerup", "pointerleave"]) {
+    canvas.dispatchEvent(new PointerEvent(type, {
+      clientX: left + x, clientY: top + y, button: 0, pointerId: 1, pointerType: "touch",
+      bubbles: true
+    }));
+  }
+  return document.querySelector(".mask-words").textContent;
+}"""
+
+
+def test_a_cell_that_was_tapped_is_read(show: Callable[..., Locator], module: Page) -> None:
+    canvas = show(MaskExplorer(DEGREES), width=900).locator("canvas")
+    width = canvas.evaluate("canvas => canvas.clientWidth")
+    widths = [5, 6, 7, 5]
+    places = module.evaluate("([width, widths]) => parts.arrange(width, widths)", [width, widths])
+    matrix, unit = places["matrix"], places["units"][3][3]
+    cell = [matrix["x"] + 1.5 * matrix["cell"], matrix["y"] + 3.5 * matrix["cell"]]
+    assert "lead from input x2 to output x4" in canvas.evaluate(TAP, cell)
+    assert canvas.evaluate(TAP, [unit["x"], unit["y"]]).startswith("Output x4")
+    assert canvas.evaluate(TAP, [2, 2]).startswith("The number in a unit")
+
+
 # The times between frames while the first input is dragged through the others, in ms.
 DRAG = """async canvas => {
   const { left, top } = canvas.getBoundingClientRect();

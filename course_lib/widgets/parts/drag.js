@@ -3,7 +3,7 @@
 // `start(place, event)` is called where the pointer goes down; it returns the function that hears of
 // every move, `move(place, event)`, or nothing where there is nothing to take. `end(place, event)` is
 // called when it is let go, however that happens; only "pointerup" was meant. `hover(place, event)`
-// hears of all moves, `leave()` of the last.
+// hears of all moves, `leave(event)` of the last.
 //
 // A place is [x, y] in CSS pixels from the corner of `within`, which stands still while `node` may
 // move. `focus` (an element or a function that gives one) takes the focus. `buttons` are the mouse's;
