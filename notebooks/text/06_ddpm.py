@@ -600,9 +600,10 @@ Markdown(rows)
 
 # %% [markdown]
 # At a gap of one step the exact density is a Gaussian to two digits; at a hundred it is flat, at three hundred it has
-# two peaks, and no Gaussian will do. The last row says why. What the two clouds disagree about is a *shift* of the
-# state before, and it grows like the gap. The width of the noise grows like the *root* of the gap. So in a short step
-# the disagreement drowns in the noise. The price of a simple step is that there must be many.
+# two peaks, and no Gaussian will do. What the two clouds disagree about is a *shift* of the
+# state before, and it grows like the gap. The width of the noise grows like the *root* of the gap. So the last row, their
+# ratio, goes to 0 with the gap: in a short step the disagreement drowns in the noise. The price of a simple step is that
+# there must be many.
 #
 # **The same in a formula, for all data.** Given $x_t$ and $x_0$ the variance is $\tilde\beta_t$, and the mean
 # $\tilde\mu_t$ moves with $x_0$. Variance is the mean of the variance plus the variance of the mean:
@@ -1170,8 +1171,8 @@ Markdown(toys)
 #   easier: it is given the class, a hundred of each.)
 # - **Cosine against linear.** With the same network and training the cosine schedule makes the better digits, and
 #   has the worse bound; section 7 has shown why. Nichol and Dhariwal found the opposite order on CIFAR-10: 3.37 bits with
-#   the linear, 3.26 with the cosine schedule (their table 2, rows $L_{simple}$, $T = 4{,}000$). What differs: ten times
-#   our steps, so that the linear schedule has many near the data as well, and clipped guesses. One seed each.
+#   the linear, 3.26 with the cosine schedule (their table 2, rows $L_{simple}$, $T = 4{,}000$). What differs: photographs
+#   of 256 levels, a far larger network, ten times our steps, and clipped guesses. One seed each.
 # - **The likelihood is not the eye, once more.** Glow needs far fewer bits than our DDPM, and its samples are
 #   farther from real digits. The loss gives the details that cost bits hardly any weight (section 6).
 # - **Which variance is better for the bound** depends on the data. On the toys, which are smooth, $\beta$ is

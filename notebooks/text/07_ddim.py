@@ -21,8 +21,8 @@
 # | | |
 # | --- | --- |
 # | You need | chapter 06: the closed form of $x_t$, the posterior, $\varepsilon_\theta$ |
-# | Time | 35 minutes to read, an hour and a half with the exercises |
-# | The short way | 30 minutes: leave out section 2, and all that is called a check |
+# | Time | 30 minutes to read, an hour and a half with the exercises |
+# | The short way | 20 minutes: leave out section 2, and all that is called a check |
 # | You will meet | a family of samplers with the same marginals, $\eta$, non-Markovian noising, skipped steps, the ODE behind it, inversion, slerp |
 # | Paper | Song, Meng, Ermon 2021, [DDIM](https://arxiv.org/abs/2010.02502) |
 # | Source article | DDPM 采样过程很慢 → DDIM (in Chinese) |
@@ -77,8 +77,7 @@ SampleTable(
 # %% [markdown]
 # Three things to notice:
 #
-# - **Few steps are enough at $\eta = 0$.** Twenty steps come near to all 400; ten are visibly coarser, if you look at
-#   the distances.
+# - **Few steps are enough at $\eta = 0$.** Twenty steps come near to all 400; ten are clearly farther from real digits.
 # - **At $\eta = 0$ a noise *is* a digit.** From 20 steps on hardly anything changes along that column: the same
 #   noise leads to the same digit, by a coarser or a finer way. At $\eta = 1$ it is another digit every time.
 # - **Few steps and much fresh noise go badly together.** There are not enough steps left to remove it.
