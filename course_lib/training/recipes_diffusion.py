@@ -55,7 +55,7 @@ def bound_metrics(
 def sampler_metrics(model: DDPM, data: str, samplers: list[tuple[int, float]]) -> dict[str, list]:
     """The feature distance of each sampler's ``N_SAMPLES`` samples, and the seconds they took.
 
-    All start from the same noise. Classes, where there are any, come in turn. The seconds are the
+    All draw from one seed. Classes, where there are any, come in turn. The seconds are the
     processor's, so that other work on the machine does not count, and stand where eta is 0.
     """
     classes = None if model.net.time.n_classes is None else torch.arange(N_SAMPLES) % 10

@@ -118,8 +118,8 @@ ImagePlayer(
 #
 # $$x_t = \sqrt{\alpha_t}\, x_{t-1} + \sqrt{\beta_t}\, \varepsilon_t, \qquad \alpha_t + \beta_t = 1,$$
 #
-# with fresh noise in every step. A variance $v$ becomes $\alpha_t v + \beta_t$: where $v = 1$ it stays 1, and any
-# other $v$ comes nearer to 1. So the end is the same for all data.
+# with fresh noise in every step. A variance $V$ becomes $\alpha_t V + \beta_t$: where it is 1 it stays 1, and any
+# other comes nearer to 1. So the end is the same for all data.
 #
 # **All steps at once.** Insert $x_{t-1}$ into $x_t$:
 #
@@ -545,7 +545,7 @@ check("06.posterior", posterior)
 # **Without $x_0$** take data of which all is known: half in a small cloud at $-2$, half in one at $2$. For each cloud
 # the law of the state before is a product of two Gaussians again, with the noised cloud in the place of
 # $q(x_{t-1} \mid x_0)$; and the clouds are weighted by how likely each made $x_t$. This holds for any earlier time
-# $s$ in the place of $t - 1$:
+# in the place of $t - 1$, `s` in the code:
 
 # %%
 show_source(reverse_density)
@@ -808,7 +808,7 @@ Markdown(rows)
 # The *linear* schedule of the DDPM paper lets $\beta$ rise from $10^{-4}$ to $0.02$. The *cosine* schedule of
 # Nichol and Dhariwal starts from the other end: it asks $\bar\alpha$ to fall like a squared cosine,
 #
-# $$\bar\alpha_t = \frac{f(t)}{f(0)}, \qquad f(t) = \cos^2\!\left(\frac{t/T + s}{1 + s} \cdot \frac\pi2\right), \qquad s = 0.008,$$
+# $$\bar\alpha_t = \frac{h(t)}{h(0)}, \qquad h(t) = \cos^2\!\left(\frac{t/T + s}{1 + s} \cdot \frac\pi2\right), \qquad s = 0.008,$$
 #
 # and takes the $\beta_t$ that do it, none above 0.999. What does that change? A schedule is a curve of the log-SNR over
 # time, so all it can change is at which times the log-SNR takes which values. In sampling it says where the steps are

@@ -561,8 +561,8 @@ show_figure(
 )
 
 # %% [markdown]
-# The round trip closes, for digits that were never seen in training, and faster than the paper's: an 8×8 digit is a
-# simpler image. A `clip` on the way back does it no harm.
+# The round trip closes, for digits that were never seen in training (the plot comes near its line from 100 steps on), and
+# faster than the paper's: an 8×8 digit is a simpler image. A `clip` on the way back does it no harm.
 #
 # **But is it noise that it passes through?** Its numbers should look standard Gaussian. Look at them in two parts: the
 # pixels that are nearly the same in all training images (those at the border), and the rest. Then give the digits what
@@ -649,6 +649,9 @@ def my_slerp(z0, z1, w):
 
 check("07.slerp", my_slerp)
 
+# %% [markdown]
+# **See both ways**, for three pairs of noises. Drag along the strips: the class stays, the handwriting changes.
+
 # %%
 mnist_ddpm = load_pretrained("ddpm_mnist")
 K = 9  # positions on the way
@@ -684,9 +687,9 @@ Interpolation(
 # %% [markdown]
 # ## How good is it?
 #
-# The same 1,000 starting noises for every cell, feature distance to the test digits (chapter 06), and the seconds that
-# 1,000 samples took on one core of the machine that trained the model. The last column is DDPM with as many, longer
-# noising steps and the *larger* variance $\beta$ of chapter 06, the paper's $\hat\sigma$.
+# Feature distance (chapter 06) of 1,000 samples to the test digits, and the seconds that they took on one core of the
+# machine that trained the model. The column *variance β* is DDPM with as many, longer noising steps and the larger of its
+# two variances (chapter 06), the paper's $\hat\sigma$.
 
 # %%
 metrics = load_card("ddpm_digits")["metrics"]
