@@ -136,7 +136,7 @@ class Case:
 class Formula:
     """A declared exercise.
 
-    Attributes:
+    Args:
         name: Chapter and exercise.
         signature: The call of the function to write.
         right: The right function of the reader's arguments.
