@@ -553,7 +553,7 @@ show_source(reverse_density)
 # %% [markdown]
 # **Choose the gap.** The state at $t = 400$ is $x_t = 0$: it may come from either cloud. Move the slider to longer and
 # longer steps. Left: the exact density of the state before (the line) and the Gaussian of the same mean and variance
-# (the dots), both in units of that Gaussian. Right: 360 particles that were noised step by step, their state at $t$
+# (the dots), across in widths of that Gaussian; the height has no unit. Right: 360 particles that were noised step by step, their state at $t$
 # to the right, the earlier one upwards. Look at those above $x_t = 0$: one clump, then two.
 
 # %%
@@ -858,7 +858,7 @@ for kind, share in busy.items():
 
 # %%
 digits_cosine = load_pretrained("ddpm_digits_cosine")
-some = to_signed(load_digits("test")[0][::30])
+some = to_signed(load_digits("test")[0][::40])
 bounds = {}
 for name, bounded, clip in (
     ("linear", digits_ddpm, None),
@@ -1066,17 +1066,17 @@ print("the ideal network's score, within 1e-6:", (said - exact_score).abs().max(
 # %%
 by_class = ddim_sample(
     mnist_ddpm,
-    (50, 1, 28, 28),
+    (30, 1, 28, 28),
     steps=50,
     eta=1.0,
-    y=torch.arange(10).repeat(5),
+    y=torch.arange(10).repeat(3),
     clip=1.0,
     generator=seeded(7),
 )
 *_, by_class = by_class
 show_figure(
     image_grid(to_unit(by_class), columns=10, size=0.8),
-    alt="Five rows of ten handwritten digits, in each row one of every class from 0 to 9.",
+    alt="Three rows of ten handwritten digits, in each row one of every class from 0 to 9.",
 )
 
 # %% [markdown]
