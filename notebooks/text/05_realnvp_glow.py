@@ -100,13 +100,13 @@ LatentPlane(
 # | $p$, $\mathcal N$; $I$ | a density, the normal one; the identity matrix |
 # | $x_a$, $x_b$ | the part that a coupling keeps, the part that it moves |
 # | $s$, $t$ | the log-scale and the shift of a coupling, functions of $x_a$ |
-# | $r$, $c$ | the network's answer for $s$, and the bound of $|s|$ |
+# | $r$, $s_{\max}$ | the network's answer for $s$, and the bound of its size |
 # | $J$ | the Jacobian of one transform |
 # | $W$; $P$, $L$, $R$, $U$ | the matrix of a 1×1 convolution; its factors: permutation, lower and upper triangular, and what of $R$ lies above its diagonal |
 # | $C$; $i$, $j$ | the number of channels of a state; row and column of a pixel, or the number of a coordinate |
 # | $h_1$, $h_2$; $\mu$, $\sigma$ | the half of the channels that goes on, the half that leaves; mean and standard deviation of the second given the first |
 # | $\varepsilon$ | a latent that has left |
-# | $b_c$, $s_c$ | bias and log-scale of channel $c$ in an ActNorm |
+# | $b_c$, $s_c$ | bias and log-scale of channel number $c$ in an ActNorm |
 # | $\alpha$, $y$ | how far a logit keeps its pixels from 0 and 1, and the pixel so moved |
 # | $T$, $n$ | the temperature; the number of pixels |
 #
@@ -312,9 +312,9 @@ ParticlePlayer(
 # out is the input of the next coupling, whose network is now even further from its data. The library therefore
 # bounds it,
 #
-# $$s = c \tanh(r / c),$$
+# $$s = s_{\max} \tanh(r / s_{\max}),$$
 #
-# where $r$ is the network's answer: almost $r$ itself where it is small, and never beyond $\pm c$ (2, unless
+# where $r$ is the network's answer: almost $r$ itself where it is small, and never beyond $\pm s_{\max}$ (2, unless
 # you say otherwise). One layer then stretches by $e^2 \approx 7$ at most. That is no loss, since there are many
 # layers.
 
