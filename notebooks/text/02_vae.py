@@ -711,9 +711,12 @@ for beta, metrics in zip(BETAS, cards, strict=True):
         f"−ELBO {metrics['test negative ELBO (nats)']:.2f}  −log p {metrics[log_p]:.2f}  "
         f"active units {metrics['active units']:.0f} of 2"
     )
+parts = torch.tensor([[m["rate (nats)"], m["distortion (nats)"]] for m in cards]).diff(dim=0)
+prices = [f"{-distortion / rate:.1f}" for rate, distortion in parts.tolist()]
+print("distortion for each nat of rate saved, from row to row:", ", ".join(prices))
 
 # %% [markdown]
-# Check the price, row by row: what the distortion rises by for each nat of rate that is saved lies between the βs of the two rows, or close to them. The ELBO is best at β = 1, where it was trained. At β = 0.3 the likelihood
+# Check the price in the last line: from row to row it lies between the two βs, or close to them. The ELBO is best at β = 1, where it was trained. At β = 0.3 the likelihood
 # is as good: what is worse is the bound. (−log p is estimated as in the section on importance weights.)
 #
 # In the last row the code is gone, and the best reconstruction is the same for all images, the mean brightness of each pixel. Single latents collapse all the time: of the 50 of the MNIST model in the table below,
@@ -747,7 +750,7 @@ print("sees 7 bits, the first 0.5 nats of rate free of charge: R above 0.4:", ke
 # - **Warm-up**: let β grow from 0 to 1 in training, so that the code is in use before it costs (Bowman et al. 2016, [arXiv:1511.06349](https://arxiv.org/abs/1511.06349)). It helps against a bad start; here even the best bound has no code.
 # - **Free bits**: charge for the rate only above a minimum, $\mathcal D + \max(R, \text{minimum})$ (Kingma et al. 2016, [arXiv:1606.04934](https://arxiv.org/abs/1606.04934)), as in the last line above.
 # - **A rate that cannot fall**: chapter 03's VQ-VAE. Its code is one of $K$ words, chosen without noise; against a uniform prior its rate is $\log K$, whatever the encoder does. A constant has no slope, so there is nothing to save by a collapse.
-# - **A weaker decoder**: leave to the code what you want it to say (Chen et al. 2017, [arXiv:1611.02731](https://arxiv.org/abs/1611.02731)).
+# - **A weaker decoder**, which leaves to the code what it should say (Chen et al. 2017, [arXiv:1611.02731](https://arxiv.org/abs/1611.02731)).
 #
 # **Exercise 5, break it: the ignored code.** Write a loss that makes a VAE ignore its latents, while its decoder still learns:
 # the rate goes to zero, and every image gets the same reconstruction. The check trains a tiny VAE with your loss, for a second or
@@ -765,8 +768,7 @@ check("02.break_the_code", collapsing_loss)
 # %% [markdown]
 # ## Grey pixels: a decoder with a width of its own
 #
-# Many programs give grey values to a VAE and minimise the squared error plus the rate. That is a Gaussian decoder, $p(x \mid z) = \mathcal N(\hat x(z), \tau^2 I)$, whose $\tau^2 = \frac12$ nobody chose: it is a β in disguise. Let the decoder learn $\tau$, as `VAE(..., likelihood="gaussian")` does, and the
-# squared error gets the weight that the data ask for.
+# Many programs give grey values to a VAE and minimise the squared error plus the rate. That is a Gaussian decoder, $p(x \mid z) = \mathcal N(\hat x(z), \tau^2 I)$, whose $\tau^2 = \frac12$ nobody chose: a β in disguise. `VAE(..., likelihood="gaussian")` learns $\tau$.
 #
 # **Exercise 6: derive the best τ.** A decoder gives the means $\hat x$ of a batch. Which $\log \tau^2$ makes the batch most likely, and what is the mean log-likelihood of an image then? Set a derivative to zero on paper; the check compares with fresh data.
 
