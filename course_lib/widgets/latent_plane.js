@@ -374,7 +374,10 @@ function render({ model, el }) {
       stand(map.x(z[0]), map.y(z[1]), z[0], `${state.written(z)}, ${source}`);
     }
   };
-  const layout = (width) => sideFor(width) + room.top + room.bottom;
+  const layout = (width) => {
+    square?.node.style.setProperty("--latent-width", `${width}px`); // the corners stay at its corners
+    return sideFor(width) + room.top + room.bottom;
+  };
   const view = outline({ model, el, layout, draw, maxWidth: 780, style: STYLE });
 
   const body = element("div", { class: "latent-body" });
