@@ -3,6 +3,7 @@
 from course_lib.experiments.blow_up import far_latents, run_stack, runaway_log_scale
 from course_lib.experiments.collapse import collapsing_loss, fit_vae
 from course_lib.experiments.company import log_prob_in_company
+from course_lib.experiments.constant_rate import fit_codes
 from course_lib.experiments.dead_codes import dead_codebook, train_codebook
 from course_lib.experiments.dependency import coupling_dependencies, dependencies
 from course_lib.experiments.discrete_spikes import spiky_log_prob
@@ -22,6 +23,7 @@ __all__ = [
     "dead_codebook",
     "dependencies",
     "far_latents",
+    "fit_codes",
     "fit_coins",
     "fit_strength",
     "fit_vae",

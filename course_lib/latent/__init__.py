@@ -8,6 +8,7 @@ from course_lib.latent.gradients import (
     reparameterization_gradient,
     score_function_gradient,
 )
+from course_lib.latent.jumps import slope_of_jump
 from course_lib.latent.linear import LinearVAE
 from course_lib.latent.quantizer import (
     VectorQuantizer,
@@ -34,6 +35,7 @@ __all__ = [
     "reparameterization_gradient",
     "reparameterize",
     "score_function_gradient",
+    "slope_of_jump",
     "straight_through",
     "vq_loss",
 ]

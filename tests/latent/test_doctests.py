@@ -12,6 +12,7 @@ import pytest
         ("code_capacity", 1),
         ("gan", 1),
         ("gaussian", 1),
+        ("jumps", 1),
         ("linear", 3),
         ("quantizer", 3),
         ("vae", 3),
