@@ -879,7 +879,7 @@ axes.legend(frameon=False)
 figure.tight_layout()
 show_figure(
     figure,
-    alt="Three curves that rise ever more steeply. The cosine's starts twelve nats higher than the "
+    alt="Three curves that rise ever more steeply. The cosine's starts some ten nats higher than the "
     "other two, and both cosine curves go on to a larger log-SNR than the linear one.",
 )
 

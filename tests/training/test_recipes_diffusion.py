@@ -201,6 +201,30 @@ def test_the_chapters_claims_about_steps():
     assert card[20, 0.0] < 2 * card[400, 0.0]
 
 
+def test_the_chapters_claims_about_noise():
+    """No noise is better than DDPM's on the digits, as in the paper, and worse on MNIST."""
+    card, cosine, mnist = map(distances, ("ddpm_digits", "ddpm_digits_cosine", "ddpm_mnist"))
+    assert all(card[steps, 0.0] < card[steps, 1.0] for steps in DIGITS_STEPS)
+    assert mnist[50, 1.0] < mnist[50, 0.0]
+    assert cosine[5, 0.0] < card[5, 0.0] / 2
+    assert card[10, 0.0] / card[400, 0.0] < 13.36 / 4.04  # flatter than the paper's table 1
+    beta = {row["steps"]: row["distance"] for row in load_card("ddpm_digits")["metrics"][BETA]}
+    assert card[400, 0.0] < beta[400], "not the best of all with all steps"
+    assert beta[10] < card[10, 1.0], "nor the worst with few"
+
+
+def test_the_chapters_claims_about_the_cosine_schedule():
+    """Better samples and a worse bound; it starts with less noise."""
+    linear, cosine = map(load_card, ("ddpm_digits", "ddpm_digits_cosine"))
+    for variance in VARIANCES:
+        assert bounds(linear["metrics"])[variance][NATS] < bounds(cosine["metrics"])[variance][NATS]
+    assert distances("ddpm_digits_cosine")[400, 1.0] < distances("ddpm_digits")[400, 1.0]
+    starts = [
+        make(400).log_snr(0).item() for make in (DiscreteSchedule.linear, DiscreteSchedule.cosine)
+    ]
+    assert [round(start, 1) for start in starts] == [8.3, 9.1]
+
+
 def test_sampler_metrics_start_from_the_same_noise_and_see_every_class():
     class Mean(TimeMLP):
         """Notes what it is given."""
