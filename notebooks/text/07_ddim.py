@@ -229,19 +229,7 @@ def my_ddim_step(x_t, eps, alpha_bar, alpha_bar_next):
 check("07.ddim_step", my_ddim_step)
 
 # %% [markdown]
-# **Exercise 3: how much fresh noise?** $\sigma$ for steps from `alpha_bar [N]` to `alpha_bar_next [N]`, so that
-# $\eta = 1$ is DDPM and $\eta = 0$ draws nothing.
-
-# %%
-def ddim_sigma(alpha_bar, alpha_bar_next, eta):
-    """alpha_bar and alpha_bar_next [N], eta a number: sigma [N]."""
-    ...
-
-
-check("07.ddim_sigma", ddim_sigma)
-
-# %% [markdown]
-# **Exercise 4: the step with fresh noise.** `sigma` is given, and `noise` is standard normal. What goes in afresh must
+# **Exercise 3: the step with fresh noise.** `sigma` is given, and `noise` is standard normal. What goes in afresh must
 # come out elsewhere: at the new time the variance of all noise together is $1 - \bar\alpha'$.
 
 # %%
@@ -330,7 +318,7 @@ show_figure(
 )
 
 # %% [markdown]
-# **Exercise 5: which times?** `steps` of the times 0 … `T - 1`, as evenly spread as whole numbers can be, rising. The
+# **Exercise 4: which times?** `steps` of the times 0 … `T - 1`, as evenly spread as whole numbers can be, rising. The
 # last is `T - 1`. Any way of rounding is right.
 
 # %%
@@ -342,7 +330,7 @@ def my_times(T, steps):
 check("07.ddim_times", my_times)
 
 # %% [markdown]
-# **Exercise 6: all steps.** From noise to data. `times` is a list as in exercise 5, and `net(x, t)` wants a time for
+# **Exercise 5: all steps.** From noise to data. `times` is a list as in exercise 4, and `net(x, t)` wants a time for
 # each example: `torch.full((len(x),), t)`. Ask it at the right moment.
 
 # %%
@@ -354,7 +342,7 @@ def my_ddim_sample(net, z, alpha_bars, times):
 check("07.ddim_sample", my_ddim_sample)
 
 # %% [markdown]
-# **Exercise 7: break it on purpose, with the wrong times.** The two clusters of exercise 1 again, with the perfect network
+# **Exercise 6: break it on purpose, with the wrong times.** The two clusters of exercise 1 again, with the perfect network
 # and a budget of ten calls. With evenly spread times nearly every sample finds its cluster:
 
 # %%
@@ -435,7 +423,7 @@ show_figure(
 )
 
 # %% [markdown]
-# **Exercise 8: derive where the ODE leads.** Let the data be $\mathcal N(0, \text{std}^2)$, number by number. Find
+# **Exercise 7: derive where the ODE leads.** Let the data be $\mathcal N(0, \text{std}^2)$, number by number. Find
 # $\mathbb E[\varepsilon \mid x_t]$, put it into the ODE, and solve it: which $x$ does a noise $z$ with
 # $\bar\alpha$ (`alpha_bar`) at its time become? The check compares your formula with DDIM itself.
 
@@ -595,7 +583,7 @@ Markdown(table)
 # noise the first steps instead of inverting them (Staniszewski et al. 2024,
 # [There and back again](https://arxiv.org/abs/2410.23530)).
 #
-# **Exercise 9: the way up.** One step of inversion, from $\bar\alpha$ (1 for the data) to a *smaller* $\bar\alpha'$. Before
+# **Exercise 8: the way up.** One step of inversion, from $\bar\alpha$ (1 for the data) to a *smaller* $\bar\alpha'$. Before
 # you write anything: what of your step in exercise 2 would have to change?
 
 # %%
@@ -612,7 +600,7 @@ check("07.invert_step", invert_step)
 # If every noise is a digit, then between two noises lie digits. But on which way?
 
 # %% [markdown]
-# **Exercise 10: predict.** Two independent noises of 784 standard normal
+# **Exercise 9: predict.** Two independent noises of 784 standard normal
 # numbers, as an MNIST image needs. How long is the point in the middle of the straight line between them, as
 # a share of their own length?
 
@@ -638,7 +626,7 @@ check("07.predict_midpoint", prediction)
 # $(\sin\phi \cos(w\phi) - \cos\phi \sin(w\phi)) / \sin\phi = \sin((1 - w)\phi) / \sin\phi$.
 
 # %% [markdown]
-# **Exercise 11: along the arc.** `w` runs from 0 (`z0`) to 1 (`z1`). Every pair of the batch has an angle of its own.
+# **Exercise 10: along the arc.** `w` runs from 0 (`z0`) to 1 (`z1`). Every pair of the batch has an angle of its own.
 # (You need not care for pairs that point the same way, or opposite ways.)
 
 # %%

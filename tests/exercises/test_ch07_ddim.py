@@ -118,35 +118,6 @@ INVERT_WRONG = {
     ),
 }
 
-# --- ddim_sigma ----------------------------------------------------------------------------------
-
-
-def ddim_sigma(ab, to, eta):
-    return eta * ((1 - to) / (1 - ab)).sqrt() * (1 - ab / to).sqrt()
-
-
-def sigma_of_posterior(ab, to, eta):
-    alpha = ab / to
-    return eta * torch.sqrt((1 - alpha) * (1 - to) / (1 - ab))
-
-
-def sigma_or_nothing(ab, to, eta):
-    return torch.zeros_like(ab) if eta == 0 else ddim_sigma(ab, to, eta)
-
-
-SIGMA_RIGHT = [ddim_sigma, sigma_of_posterior, sigma_or_nothing]
-SIGMA_WRONG = {
-    "swapped": (lambda m, n, eta: ddim_sigma(n, m, eta), "Your σ is NaN"),
-    "at 0": (
-        lambda m, n, eta: ddim_sigma(m, n, eta) + (eta == 0) * 0.1,
-        "At eta = 0 your σ² is not eta² times",
-    ),
-    "at the data": (
-        lambda m, n, eta: torch.where(n == 1, eta * (1 - m).sqrt(), ddim_sigma(m, n, eta)),
-        "In a step to the data, ᾱ' = 1, your σ is not 0",
-    ),
-}
-
 # --- ddim_step_eta -------------------------------------------------------------------------------
 
 
@@ -318,7 +289,6 @@ ALL = {
     "07.predict_one_step": (ONE_STEP_RIGHT, ONE_STEP_WRONG),
     "07.ddim_times": (TIMES_RIGHT, TIMES_WRONG),
     "07.ddim_step": (STEP_RIGHT, DDIM_WRONG),
-    "07.ddim_sigma": (SIGMA_RIGHT, SIGMA_WRONG),
     "07.ddim_step_eta": (NOISY_RIGHT, NOISY_WRONG),
     "07.ddim_sample": (SAMPLE_RIGHT, SAMPLE_WRONG),
     "07.invert_step": (STEP_RIGHT, INVERT_WRONG),
