@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "widgets": {"checks", "server"},  # given arrays and callables, never a model
     "experiments": MODELS | {"training"},  # what breaks, and why
     "exercises": MODELS | {"training", "widgets", "experiments"},
+    "diagrams": {"widgets"},  # of architectures: given a model, it asks that
     "notebook": {"checks"},  # helpers of the notebooks; nothing else imports them
     "__main__": MODELS | {"training", "widgets", "exercises"},  # nobody imports the command line
     "": {"checks"},  # course_lib/__init__.py: importing a part must not load the others

@@ -7,6 +7,7 @@ from course_lib.widgets.base import CourseWidget, PlayerWidget
 from course_lib.widgets.beta_explorer import BetaExplorer
 from course_lib.widgets.code_swap import CodeSwap
 from course_lib.widgets.density_warp import DensityWarp
+from course_lib.widgets.diagram import show_diagram
 from course_lib.widgets.dissolve import Dissolve
 from course_lib.widgets.figures import image_grid, show_figure
 from course_lib.widgets.image_player import ImagePlayer
@@ -53,5 +54,6 @@ __all__ = [
     "colour_map",
     "corner_shares",
     "image_grid",
+    "show_diagram",
     "show_figure",
 ]

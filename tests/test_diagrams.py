@@ -1,0 +1,231 @@
+"""A diagram of an architecture says what its model is, and can be read."""
+
+import copy
+
+import pytest
+import torch
+
+from course_lib import diagrams
+from course_lib.autoregressive import PixelCNN
+from course_lib.flows import NICE, Glow, RealNVP
+from course_lib.latent import VAE, VQVAE, quantizer
+from course_lib.nn import UNet
+from tests.widgets.test_diagram import faults_of_layout
+
+# For each diagram: models, and what their boxes must say, by the box's name.
+CASES = [
+    (
+        diagrams.vae_diagram,
+        lambda: VAE((1, 8, 8), 3, hidden=(20, 10)),
+        {
+            "x": ["[B, 1, 8, 8]"],
+            "encoder": ["64 → 20 → 10 → 6", "1,576 parameters", "gives [B, 6]: two halves"],
+            "μ": ["[B, 3]", "where"],
+            "log σ²": ["[B, 3]", "how wide"],
+            "decoder": ["3 → 10 → 20 → 64", "1,604 parameters"],
+            "p(x | z)": ["logits of bits", "[B, 64]"],
+            "rate": ["KL(q ‖ p), exact", "[B]"],
+        },
+    ),
+    (
+        diagrams.vae_diagram,
+        lambda: VAE((2,), 5, hidden=(7,), likelihood="gaussian", n_classes=4),
+        {
+            "x": ["[B, 2]"],
+            "encoder": [
+                "6 → 7 → 10",
+                "is told the class, of 4",
+                "129 parameters",
+                "gives [B, 10]: two halves",
+            ],
+            "z = μ + σ ε": ["[B, 5]"],
+            "p(x | z)": ["means of Gaussians", "[B, 2]"],
+        },
+    ),
+    (
+        diagrams.vqvae_diagram,
+        lambda: VQVAE((1, 8, 8), 24, 6, channels=10, downsamplings=1, residual_layers=0),
+        {
+            "encoder": ["channels 1 → 10 → 10 → 6", "1,146 parameters"],
+            "z": ["[B, 6, 4, 4]"],
+            "nearest code": ["[B, 4, 4]", "of 0 … 23"],
+            "codebook": ["24 codes × 6"],
+            "e": ["[B, 6, 4, 4]"],
+            "decoded": ["[B, 1, 8, 8]"],
+            "commitment": ["0.25 · mean (z − sg[e])²"],
+        },
+    ),
+    (
+        diagrams.pixelcnn_diagram,
+        lambda: PixelCNN(12, 3, levels=5, first_kernel_size=5, size=(6, 7)),
+        {
+            "pixels, encoded": ["[B, 6, 6, 7]"],
+            "rows above, layer 1": ["2×5 convolution", "6 → 24"],
+            "pixels left, layers 2–3": ["1×2 convolution", "12 → 24"],
+            "h, layers 2–3": ["tanh ⊙ sigmoid", "1×1 convolution", "[B, 12, 6, 7]"],
+            "logits": ["[B, 5, 6, 7], for 5 levels"],
+        },
+    ),
+    (
+        diagrams.coupling_diagram,
+        lambda: NICE(7, hidden=(9,)),
+        {
+            "kept": ["[B, 4]"],
+            "moved": ["[B, 3]"],
+            "network for m": ["4 → 9 → 3", "75 parameters"],
+            "moved + m(kept)": ["[B, 3]"],
+            "z": ["[B, 7]", "log det = 0 [B]"],
+        },
+    ),
+    (
+        diagrams.coupling_diagram,
+        lambda: Glow((1, 8, 8), levels=1, depth=1, hidden=6),
+        {
+            "kept": ["[B, 2, 4, 4]"],
+            "network for s and t": ["2 → 6 → 6 → 4", "376 parameters"],
+            "z": ["[B, 4, 4, 4]", "log det = Σ s [B]"],
+        },
+    ),
+    (
+        diagrams.multi_scale_diagram,
+        lambda: Glow((1, 8, 8), levels=3, depth=2, hidden=6, logit=0.01),
+        {
+            "squeeze 1": ["[B, 1, 8, 8] → [B, 4, 4, 4]"],
+            "split 1": ["half goes on: [B, 2, 4, 4]"],
+            "z1": ["[B, 2, 4, 4]", "32 of 64 numbers"],
+            "2 × at scale 2, 2×2": [
+                "ActNorm",
+                "InvertibleConv1x1",
+                "AffineCoupling, ChannelMask",
+                "[B, 8, 2, 2]",
+            ],
+            "z2": ["[B, 4, 2, 2]", "16 of 64 numbers"],
+            "z3": ["[B, 16, 1, 1]", "16 of 64 numbers"],
+        },
+    ),
+    (
+        diagrams.multi_scale_diagram,
+        lambda: RealNVP((1, 8, 8), hidden=(5,), couplings=2),
+        {
+            "2 × at scale 1, 8×8": ["ActNorm", "AffineCoupling, CheckerboardMask", "[B, 1, 8, 8]"],
+            "2 × at scale 1, 4×4": ["ActNorm", "AffineCoupling, ChannelMask", "[B, 4, 4, 4]"],
+            "3 × at scale 2, 4×4": ["ActNorm", "AffineCoupling, CheckerboardMask", "[B, 2, 4, 4]"],
+            "z2": ["[B, 2, 4, 4]", "32 of 64 numbers"],
+        },
+    ),
+    (
+        diagrams.unet_diagram,
+        lambda: UNet((1, 8, 8), widths=(16, 32), n_classes=4),
+        {
+            "time embedding": ["waves [B, 16]", "+ one of 4 classes", "[B, 64], to every ResBlock"],
+            "first": ["3×3 convolution", "[B, 16, 8, 8]"],
+            "down 1": ["ResBlock 16 → 16", "[B, 16, 8, 8]"],
+            "down 2": ["stride 2, 16 → 16", "ResBlock 16 → 32", "[B, 32, 4, 4]"],
+            "up 1": ["ResBlock 48 → 16", "ResBlock 32 → 16", "[B, 16, 8, 8]"],
+            "up 2": ["ResBlock 64 → 32", "ResBlock 48 → 32", "[B, 32, 4, 4]"],
+            "middle": [
+                "ResBlock 32 → 32",
+                "SelfAttention 32 → 32",
+                "ResBlock 32 → 32",
+                "[B, 32, 4, 4]",
+            ],
+            "answer": ["[B, 1, 8, 8]"],
+        },
+    ),
+    (
+        diagrams.unet_diagram,
+        lambda: UNet((3, 8, 8), widths=(8, 16, 24), blocks=2),
+        {
+            "down 3": [
+                "stride 2, 16 → 16",
+                "ResBlock 16 → 24",
+                "ResBlock 24 → 24",
+                "[B, 24, 2, 2]",
+            ],
+            "answer": ["[B, 3, 8, 8]"],
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("draw", "model", "says"), CASES)
+def test_what_stands_in_the_boxes_is_what_the_model_is(draw, model, says):
+    diagram = draw(model())
+    boxes = {box.name: list(box.lines) for row in diagram.rows for box in row if box}
+    for name, lines in says.items():
+        assert boxes[name][: len(lines)] == lines
+    assert faults_of_layout(diagram) == []
+
+
+@pytest.mark.parametrize(("draw", "model"), [case[:2] for case in CASES])
+def test_a_drawing_leaves_the_model_as_it_was(draw, model):
+    model = model()
+    before = copy.deepcopy(model.state_dict())
+    chance = torch.get_rng_state()
+    draw(model)
+    assert torch.equal(torch.get_rng_state(), chance)
+    assert model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_every_diagram_is_tried():
+    assert {case[0].__name__ for case in CASES} == set(diagrams.__all__)
+
+
+def arrows_of(diagram, kind):
+    return {(a.start, a.end): a.words for a in diagram.arrows if a.kind == kind}
+
+
+def small_vqvae(**options):
+    torch.manual_seed(0)
+    return VQVAE((1, 8, 8), 8, 4, channels=6, downsamplings=1, residual_layers=0, **options)
+
+
+WAY_BACK = {("error", "decoded"), ("decoded", "decoder"), ("decoder", "e")}
+
+
+def test_the_gradient_is_copied_past_the_choice():
+    diagram = diagrams.vqvae_diagram(small_vqvae())
+    found = arrows_of(diagram, "gradient")
+    assert set(found) == WAY_BACK | {("e", "z"), ("z", "encoder"), ("commitment", "z")}
+    assert found["e", "z"] == "copied"
+    assert arrows_of(diagram, "follows") == {("z", "codebook"): "mean"}
+
+
+def test_a_codebook_that_learns_gets_its_own_gradient():
+    diagram = diagrams.vqvae_diagram(small_vqvae(ema=False))
+    assert ("z", "codebook") in arrows_of(diagram, "gradient")
+    assert arrows_of(diagram, "follows") == {}
+
+
+def test_without_straight_through_nothing_is_copied(monkeypatch):
+    monkeypatch.setattr(quantizer, "straight_through", lambda z, e: e.detach().requires_grad_())
+    found = arrows_of(diagrams.vqvae_diagram(small_vqvae()), "gradient")
+    assert set(found) == WAY_BACK | {("commitment", "z"), ("z", "encoder")}
+    found = arrows_of(diagrams.vqvae_diagram(small_vqvae(commitment=0.0)), "gradient")
+    assert set(found) == WAY_BACK
+
+
+def test_without_commitment_there_is_no_arrow_for_it():
+    found = arrows_of(diagrams.vqvae_diagram(small_vqvae(commitment=0.0)), "gradient")
+    assert ("commitment", "z") not in found
+
+
+def test_what_is_put_aside_is_what_the_way_up_needs():
+    diagram = diagrams.unet_diagram(UNet((1, 8, 8), widths=(16, 32)))
+    across = {(a.start, a.end): a.words for a in diagram.arrows if "aside" in a.words}
+    assert across == {
+        ("down 1", "up 1"): "aside: 16 + 16 channels",
+        ("down 2", "up 2"): "aside: 16 + 32 channels",
+    }
+
+
+def test_a_pixelcnn_adds_only_where_its_layers_do():
+    diagram = diagrams.pixelcnn_diagram(PixelCNN(4, 2))
+    assert [a.end for a in diagram.arrows if a.words == "+"] == ["h, layer 2"]
+    assert not any(
+        a.start.startswith(("h", "pixels left")) and a.end.startswith(("v", "rows"))
+        for a in diagram.arrows
+    )
