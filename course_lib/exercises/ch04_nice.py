@@ -28,6 +28,7 @@ from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
 from course_lib.experiments.dependency import coupling_dependencies
 from course_lib.experiments.discrete_spikes import spiky_log_prob
+from course_lib.experiments.one_peak import peak_height
 from course_lib.flows import (
     AdditiveCoupling,
     AlternatingMask,
@@ -567,6 +568,89 @@ formula(
     ),
     passes="For independent pixels with known probabilities P, your number is the average of "
     "−log2 P: the length of the best code.",
+)
+
+
+# --- The height of the peak ----------------------------------------------------------------------
+
+
+def _draw_scales(generator: torch.Generator) -> list[tuple[Tensor, str]]:
+    return [
+        (torch.randn(dim, generator=generator), prior)
+        for dim in (2, 5, 64, 784)
+        for prior in ("gaussian", "logistic")
+    ]
+
+
+def _height(of: Callable[[int, Tensor, str], Any]) -> Callable[..., Tensor]:
+    """An answer made of the number of coordinates, the sum of the log-scales, and the prior."""
+    return lambda s, prior: torch.as_tensor(of(len(s), s.sum(), prior), dtype=s.dtype)
+
+
+def _by_prior(gaussian: float, logistic: float) -> Callable[..., Tensor]:
+    return _height(lambda n, s, prior: n * (gaussian if prior == "gaussian" else logistic))
+
+
+_LOG_2PI = math.log(2 * math.pi)
+_GAUSSIAN, _LOGISTIC = 0.5, 2 - 2 * _LN2  # of one coordinate
+_TOPS = -_LOG_2PI / 2, -2 * _LN2  # log p(0)
+_CANCELS = "log |det J| is the same at the peak and at every sample: it cancels."
+# fmt: off
+_HEIGHT_WRONG = [
+    Wrong(_by_prior(_GAUSSIAN, _GAUSSIAN), "You use the Gaussian for both priors.",
+          "For the logistic log p(0) = −log 4, and the mean of log p(z) is −2."),
+    Wrong(_by_prior(_LOGISTIC, _LOGISTIC), "You use the logistic for both priors.",
+          "For the Gaussian log p(z) = −(z² + log 2π) / 2, and the mean of z² is 1."),
+    Wrong(_by_prior(_LOGISTIC, _GAUSSIAN), "You exchange the two priors.", "Mind `prior`."),
+    Wrong(_by_prior(*_TOPS), "You give log p_Z at the peak alone.",
+          "Subtract the mean of log p over samples."),
+    Wrong(_height(lambda n, s, prior: s + n * _TOPS[prior == "logistic"]),
+          "You give log p at the peak alone.", "Subtract the mean of log p over samples."),
+    Wrong(_by_prior((1 + _LOG_2PI) / 2, 2.0), "You give the entropy of the prior.",
+          "That is minus the mean of log p_Z over samples: add log p_Z(0)."),
+    Wrong(_by_prior(_GAUSSIAN, 2.0), "You forget log p_Z(0) = −log 4 of the logistic.",
+          "The height is log p_Z(0) minus the mean of log p_Z(z)."),
+    Wrong(_by_prior(1.0, _LOGISTIC), "You forget the ½ of the Gaussian.", "log p(z) = −z² / 2 − …"),
+    Wrong(_by_prior(_GAUSSIAN, 2 - _LN2), "You take log 2 in place of log 4.",
+          "The logistic density at 0 is 1/4."),
+    Wrong(_height(lambda n, s, prior: _GAUSSIAN if prior == "gaussian" else _LOGISTIC),
+          "You give the height of a single coordinate.", "Logarithms of independent ones add up."),
+    Wrong(_height(lambda n, s, prior: s + n * (_GAUSSIAN if prior == "gaussian" else _LOGISTIC)),
+          "You add the log-determinant.", _CANCELS),
+    Wrong(_height(lambda n, s, prior: n * (_GAUSSIAN if prior == "gaussian" else _LOGISTIC) - s),
+          "You subtract the log-determinant.", _CANCELS),
+    usual("sign", "Your height is negative.", "The peak lies above: log p there minus the mean."),
+    usual("bits"),
+]
+# fmt: on
+
+formula(
+    "04.peak_height",
+    task="Derive and write `peak_height`: how far, in nats, log p at the peak of a NICE lies above "
+    "the mean of log p over its own samples. log_scale [D] holds the s_i of its last layer, prior "
+    'is "gaussian" or "logistic".',
+    signature="peak_height(log_scale, prior) -> scalar",
+    solution=peak_height,
+    hints=[
+        "log p(x) = log p_Z(z) + log |det J|. Which of the two differs between the peak and a "
+        "sample?",
+        "At the peak z = 0; of a sample z is a draw of the prior. So the height is "
+        "log p_Z(0) − E log p_Z(z), a sum over coordinates.",
+        "Gaussian: E z² = 1. Logistic: log p(0) = −log 4, and E log p(z) = −2, since z = "
+        "log(u / (1 − u)) has the density p = u (1 − u), and the mean of log u over [0, 1] is −1.",
+    ],
+    right=_by_prior(_GAUSSIAN, _LOGISTIC),
+    inputs=_draw_scales,
+    result="height",
+    axes="[D], _ -> []",
+    wrong=_HEIGHT_WRONG,
+    otherwise=lambda got, right, log_scale, prior: (
+        f"For {len(log_scale)} coordinates and the {prior} prior your height is {got.item():.4g}; "
+        f"it is {right.item():.4g}.",
+        "Start with one coordinate and the Gaussian.",
+    ),
+    passes="Your height is right for both priors and any number of coordinates, and takes no "
+    "notice of the scales.",
 )
 
 

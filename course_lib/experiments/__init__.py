@@ -8,6 +8,7 @@ from course_lib.experiments.dead_codes import dead_codebook, train_codebook
 from course_lib.experiments.dependency import coupling_dependencies, dependencies
 from course_lib.experiments.discrete_spikes import spiky_log_prob
 from course_lib.experiments.leak import fit_coins, leaky_masks
+from course_lib.experiments.one_peak import climb_to_peak, peak, peak_height
 from course_lib.experiments.operations import OperationCounter
 from course_lib.experiments.receptive_field import blind_spot
 from course_lib.experiments.reverse_step import ReverseDensity, reverse_density
@@ -18,6 +19,7 @@ __all__ = [
     "OperationCounter",
     "ReverseDensity",
     "blind_spot",
+    "climb_to_peak",
     "collapsing_loss",
     "coupling_dependencies",
     "dead_codebook",
@@ -30,6 +32,8 @@ __all__ = [
     "leaky_masks",
     "log_prob_in_company",
     "noisy_copies",
+    "peak",
+    "peak_height",
     "perfect_network",
     "reverse_density",
     "run_clock",

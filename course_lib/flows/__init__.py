@@ -2,7 +2,7 @@
 
 from course_lib.flows.base import StandardGaussian, StandardLogistic, Transform
 from course_lib.flows.couplings import AdditiveCoupling, AffineCoupling, Coupling
-from course_lib.flows.flow import Flow
+from course_lib.flows.flow import Flow, chain
 from course_lib.flows.glow import Glow
 from course_lib.flows.images import ActNorm, InvertibleConv1x1, Logit, Split, Squeeze
 from course_lib.flows.inpainting import climb, inpaint, log_prob_gradient
@@ -35,6 +35,7 @@ __all__ = [
     "StandardLogistic",
     "Standardize",
     "Transform",
+    "chain",
     "climb",
     "inpaint",
     "log_prob_gradient",

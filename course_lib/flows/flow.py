@@ -9,7 +9,27 @@ from course_lib.checks import check_floats, check_generator, check_number, stand
 from course_lib.flows.base import Base, Transform
 from course_lib.flows.images import Split, Squeeze
 
-__all__ = ["Flow"]
+__all__ = ["Flow", "chain"]
+
+
+def chain(transforms: Sequence[Transform], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Lead ``x [B, *event]`` through all transforms: where it ends, and log |det| ``[B]``.
+
+    The Jacobian of a chain is the product of the Jacobians, each where its step starts; so the
+    log-determinants add up.
+
+    Example:
+        >>> from course_lib.flows import Permutation, Planar
+        >>> z, log_det = chain([Planar(2), Permutation(2), Planar(2)], torch.randn(5, 2))
+        >>> z.shape, log_det.shape
+        (torch.Size([5, 2]), torch.Size([5]))
+
+    """
+    log_det = x.new_zeros(len(x))
+    for transform in transforms:
+        x, step_log_det = transform(x)
+        log_det = log_det + step_log_det
+    return x, log_det
 
 
 class Flow(nn.Module):
@@ -66,16 +86,27 @@ class Flow(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Lead data ``x [B, *event]`` to ``(z [B, *event], log_det [B])``: log-dets add up."""
         self.check_batch("x", x)
+        *until_a_split, rest = self.stages
         h, log_det, aside = x, x.new_zeros(len(x)), []
-        for transform in self.transforms:
-            h, step_log_det = transform(h)
-            log_det = log_det + step_log_det
-            if isinstance(transform, Split):
-                h, leaving = h.chunk(2, dim=1)
-                aside.append(leaving)
-        z = self.lay_out(h, aside, len(self.transforms))
+        for stage in until_a_split:
+            h, stage_log_det = chain(stage, h)
+            log_det = log_det + stage_log_det
+            h, leaving = h.chunk(2, dim=1)
+            aside.append(leaving)
+        h, stage_log_det = chain(rest, h)
+        z, log_det = self.lay_out(h, aside, len(self.transforms)), log_det + stage_log_det
         self.check_end("x", x, z, log_det)
         return z, log_det
+
+    @property
+    def stages(self) -> list[list[Transform]]:
+        """The transforms in runs; each ends with a ``Split``, but for the last, which may be []."""
+        stages: list[list[Transform]] = [[]]
+        for transform in self.transforms:
+            stages[-1].append(transform)
+            if isinstance(transform, Split):
+                stages.append([])
+        return stages
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Lead latents ``z [B, *event]`` to ``(x [B, *event], log_det [B])``, last step first."""

@@ -6,7 +6,7 @@ import math
 import torch
 
 from course_lib import data, metrics
-from course_lib.experiments import spiky_log_prob
+from course_lib.experiments import peak_height, spiky_log_prob
 from course_lib.flows import AdditiveCoupling
 from tests.exercises.laws import ExerciseLaws
 
@@ -220,6 +220,32 @@ BITS_WRONG = {
     "odd factor": (lambda p, d, n: 3 * bits(p, d, n), "average of −log2 P"),
 }
 
+# --- peak_height ---------------------------------------------------------------------------------
+
+
+def height_by_an_integral(log_scale, prior):
+    """Of one coordinate by a sum over a grid; the coordinates are alike."""
+    z = torch.linspace(-60, 60, 100_001, dtype=torch.float64)
+    half = torch.nn.functional.softplus
+    log_p = -half(z) - half(-z) if prior == "logistic" else -0.5 * z**2 - HALF_LOG_2PI
+    height = log_p.max() - torch.trapezoid(log_p.exp() * log_p, z)
+    return (len(log_scale) * height).to(log_scale.dtype)
+
+
+def height_by_entropies(log_scale, prior):
+    entropy, top = {
+        "gaussian": (0.5 + HALF_LOG_2PI, -HALF_LOG_2PI),
+        "logistic": (2.0, -math.log(4)),
+    }[prior]
+    return log_scale.new_tensor(log_scale.numel() * (entropy + top))
+
+
+HEIGHT_RIGHT = [peak_height, height_by_an_integral, height_by_entropies]
+HEIGHT_WRONG = {
+    "a third": (lambda s, prior: peak_height(s, prior) / 3, "your height is"),
+    "one more": (lambda s, prior: peak_height(s, prior) + 1, "your height is"),
+}
+
 # --- break_it ------------------------------------------------------------------------------------
 
 
@@ -310,6 +336,7 @@ ALL = {
     "04.change_of_variables": (FLOW_RIGHT, FLOW_WRONG),
     "04.dequantize": (DEQUANTIZE_RIGHT, DEQUANTIZE_WRONG),
     "04.bits_per_dim": (BITS_RIGHT, BITS_WRONG),
+    "04.peak_height": (HEIGHT_RIGHT, HEIGHT_WRONG),
     "04.break_it": (BREAK_RIGHT, BREAK_WRONG),
     "04.predict_couplings": (PREDICT_RIGHT, PREDICT_WRONG),
 }

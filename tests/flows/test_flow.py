@@ -17,6 +17,7 @@ from course_lib.flows import (
     StandardGaussian,
     Standardize,
     StandardLogistic,
+    chain,
 )
 from tests.flows.conftest import log_abs_det_jacobian, randomize
 
@@ -74,6 +75,21 @@ def test_flow_log_prob_is_the_change_of_variables(generator):
     expected = gaussian.log_prob(z) + log_abs_det_jacobian(lambda p: flow(p)[0], x)
     torch.testing.assert_close(flow.log_prob(x), expected, rtol=0, atol=1e-9)
     torch.testing.assert_close(flow.loss(x), -expected.mean(), rtol=0, atol=1e-9)
+
+
+def test_a_chain_has_the_log_det_of_the_whole_jacobian(generator):
+    transforms = list(mixed_flow(5, generator).transforms)
+    x = torch.randn(8, 5, generator=generator, dtype=torch.float64)
+    z, log_det = chain(transforms, x)
+    by_hand = x
+    for transform in transforms:
+        by_hand = transform(by_hand)[0]
+    assert torch.equal(z, by_hand)
+    exact = log_abs_det_jacobian(lambda points: chain(transforms, points)[0], x)
+    assert torch.allclose(log_det, exact, atol=1e-10)
+    same, none = chain([], x)
+    assert torch.equal(same, x)
+    assert (none == 0).all()
 
 
 def test_a_linear_gaussian_flow_has_the_closed_form(generator):
