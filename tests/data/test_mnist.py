@@ -96,7 +96,7 @@ class Server:
             handler.send_error(404)
             return
         if self.behaviour == "wrong":
-            body = gzip.compress(stand_in(name)[:-1] + b"\xff")
+            body = gzip.compress(stand_in(name)[:-1] + b"\xff", mtime=0)
         if self.behaviour == "not mnist":
             body = b"<html>Log in to the network first.</html>"
         if self.behaviour == "half gzip":
@@ -423,7 +423,7 @@ def folder(tmp_path, monkeypatch):
     folder = tmp_path / "mine"
     folder.mkdir()
     for name in (TRAIN_IMAGES, TRAIN_LABELS):
-        (folder / f"{name}.gz").write_bytes(gzip.compress(stand_in(name)))
+        (folder / f"{name}.gz").write_bytes(gzip.compress(stand_in(name), mtime=0))
     for name in (TEST_IMAGES, TEST_LABELS):
         (folder / name).write_bytes(stand_in(name))
     monkeypatch.setenv("COURSE_DATA", str(folder))
@@ -469,7 +469,7 @@ def test_own_files_are_reported_and_left_alone(folder, server):
 
 
 def gzip_with_bad_data():
-    content = bytearray(gzip.compress(stand_in(TEST_IMAGES)))
+    content = bytearray(gzip.compress(stand_in(TEST_IMAGES), mtime=0))
     content[20:40] = bytes(255 - byte for byte in content[20:40])
     return bytes(content)
 
@@ -485,7 +485,7 @@ LABELS_DIGEST, WRONG_DIGEST = (
     ("content", "reason"),
     [
         (gzip_with_bad_data(), " is damaged: .+"),
-        (gzip.compress(GOOD) + b"more", " is damaged: Not a gzipped file .+"),
+        (gzip.compress(GOOD, mtime=0) + b"more", " is damaged: Not a gzipped file .+"),
         (b"", " must start with the bytes 00 00 08 03 and 3 sizes, got ''"),
         (
             GOOD[:15],
@@ -540,7 +540,7 @@ def test_bad_labels_are_named(folder, content, reason):
 
 
 def test_the_cause_of_damage_is_kept(folder):
-    (folder / TEST_IMAGES).write_bytes(gzip.compress(GOOD)[:-3])
+    (folder / TEST_IMAGES).write_bytes(gzip.compress(GOOD, mtime=0)[:-3])
     with pytest.raises(ValueError, match="is damaged") as caught:
         load_mnist("test")
     assert isinstance(caught.value.__cause__, EOFError)
