@@ -258,8 +258,8 @@ x_t = now[0] * x0 + now[1] * eps
 for eta in (1.0, 0.8, 0.5):
     x_s = ddim_step(x_t, x0, now=now, then=then, eta=eta, noise=fresh)
     inverse = torch.linalg.inv(torch.cov(torch.cat([x0, x_s, x_t], dim=1).T))
-    partial = -inverse[0, 2] / (inverse[0, 0] * inverse[2, 2]).sqrt()
-    print(f"eta {eta}: correlation of x_0 and x_t, once x_s is known: {partial:.1f}")
+    partial = inverse[0, 2].abs() / (inverse[0, 0] * inverse[2, 2]).sqrt()
+    print(f"eta {eta}: size of the correlation of x_0 and x_t, once x_s is known: {partial:.1f}")
 
 # %% [markdown]
 # **The theorem** (Song et al., theorem 1). The model walks back with the same steps and its guess in the place of
