@@ -462,10 +462,9 @@ ParticlePlayer(
 
 # %% [markdown]
 # **Where does a point of noise go?** At $\eta = 0$ one line passes through every point of the plane at each time. Drop a few
-# points close together, and play: neighbours stay together until a border between the moons parts them. (The
-# arrows are the velocity $\mathrm dx/\mathrm dt$ backwards in time. It is one more name of the same
-# prediction.) At first nearly nothing moves: as long as noise drowns everything, the cloud already has its law
-# by standing still.
+# points close together, and play: neighbours stay together until a border between the moons parts them. At first nearly
+# nothing moves: a cloud that is nearly all noise is standard normal, and has to stay so. (The arrows are the velocity
+# $\mathrm dx/\mathrm dt$ backwards in time, one more name of the same prediction.)
 
 # %%
 path = moons_ddpm.schedule
