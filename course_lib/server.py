@@ -115,5 +115,7 @@ def _load_jupyter_server_extension(app: Any) -> None:
 async def _start_jupyter_server_extension(app: Any) -> None:
     manager = app.contents_manager
     manager.register_pre_save_hook(_save_stored_form)
+    exporter = app.web_app.settings["config"].HTMLExporter  # of "Save and Export Notebook As"
+    exporter.preprocessors = [*exporter.get("preprocessors", []), "course_lib.export.ChapterLinks"]
     if inspect.iscoroutinefunction(manager.get):
         _prepare_before_opening(manager)

@@ -22,6 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": BASE | FAMILIES,
     "training": MODELS,  # a recipe names a model, and measures it
     "server": set(),  # runs in the Jupyter server, which must not wait for PyTorch
+    "export": set(),  # runs in nbconvert
     "widgets": {"checks", "server"},  # given arrays and callables, never a model
     "experiments": MODELS | {"training"},  # what breaks, and why
     "exercises": MODELS | {"training", "widgets", "experiments"},

@@ -217,20 +217,28 @@ def test_the_library_imports_only_what_every_reader_has() -> None:
 
 
 INSTALLED = {  # what Jupyter reads, and where pip puts it
-    "jupyter_server_config.d": "etc/jupyter/jupyter_server_config.d",
-    "lab/settings/overrides.d": "share/jupyter/lab/settings/overrides.d",
+    "jupyter_server_config.d/course_lib.json": "etc/jupyter/jupyter_server_config.d",
+    "nbconvert/jupyter_nbconvert_config.json": "etc/jupyter",
+    "lab/settings/overrides.d/course_lib.json": "share/jupyter/lab/settings/overrides.d",
 }
 
 
-@pytest.mark.parametrize("folder", INSTALLED)
-def test_what_jupyter_reads_is_in_the_environment(folder: str) -> None:
+@pytest.mark.parametrize("name", INSTALLED)
+def test_what_jupyter_reads_is_in_the_environment(name: str) -> None:
     data_files = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
         "setuptools"
     ]["data-files"]
-    assert data_files[INSTALLED[folder]] == [f"jupyter/{folder}/course_lib.json"]
-    installed = Path(sys.prefix, INSTALLED[folder], "course_lib.json")
+    source = ROOT / "jupyter" / name
+    assert data_files[INSTALLED[name]] == [f"jupyter/{name}"]
+    installed = Path(sys.prefix, INSTALLED[name], source.name)
     assert installed.exists(), "run: make install"
-    assert installed.read_bytes() == (ROOT / "jupyter" / folder / "course_lib.json").read_bytes()
+    assert installed.read_bytes() == source.read_bytes()
+
+
+def test_every_file_for_jupyter_is_installed() -> None:
+    folder = ROOT / "jupyter"
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert found == set(INSTALLED)
 
 
 def test_the_server_finds_its_extension() -> None:
@@ -255,7 +263,7 @@ def test_the_lab_asks_nothing_and_calls_nobody() -> None:
         known = json.loads(schemas[plugin].read_text(encoding="utf-8"))["properties"]
         for key, value in settings.items():
             assert key in known, f"{plugin} has no setting {key}"
-            kind = {"boolean": bool, "string": str}[known[key]["type"]]
+            kind = {"boolean": bool, "string": str, "object": dict}[known[key]["type"]]
             assert isinstance(value, kind)
             if "oneOf" in known[key]:
                 assert value in [choice["const"] for choice in known[key]["oneOf"]]

@@ -16,6 +16,7 @@ from jupyter_server.services.contents.largefilemanager import AsyncLargeFileMana
 from nbformat import NotebookNode
 from nbformat.sign import MemorySignatureStore
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from traitlets.config import Config
 
 from course_lib import server
 from course_lib.server import KERNEL, LANGUAGE, WIDGET_VIEW, open_form, stored_form
@@ -116,13 +117,27 @@ def put(folder: Path, notebook: NotebookNode) -> None:
     (folder / TEXT).write_text(jupytext.writes(notebook, fmt="py:percent"), "utf-8")
 
 
+def as_app(manager: Any) -> SimpleNamespace:
+    """What our extension sees of a server: its manager of files, and its settings."""
+    web_app = SimpleNamespace(settings={"config": Config()})
+    return SimpleNamespace(contents_manager=manager, web_app=web_app)
+
+
+def test_pages_that_the_server_exports_link_to_pages() -> None:
+    app = as_app(AsyncLargeFileManager())
+    config = app.web_app.settings["config"]
+    config.HTMLExporter.preprocessors = ["theirs.Own"]
+    asyncio.run(server._start_jupyter_server_extension(app))
+    assert config.HTMLExporter.preprocessors == ["theirs.Own", "course_lib.export.ChapterLinks"]
+
+
 @pytest.fixture
 def manager(course: Path) -> Any:
     """JupyterLab's manager of files with jupytext and our extension, as a server starts them."""
     made = jupytext.build_async_jupytext_contents_manager_class(AsyncLargeFileManager)()
     made.root_dir = str(course)
     made.notary.store = MemorySignatureStore()
-    app = SimpleNamespace(contents_manager=made)
+    app = as_app(made)
     server._load_jupyter_server_extension(app)
     asyncio.run(server._start_jupyter_server_extension(app))
     return made
