@@ -102,9 +102,12 @@ ImagePlayer(
 # | $\varepsilon_\theta(x_t, t)$; $\hat x_0$ | a network's guess of $\varepsilon$; the guess of $x_0$ that goes with it |
 # | $\tilde\mu_t$, $\tilde\beta_t$ | mean and variance of the posterior $q(x_{t-1} \mid x_t, x_0)$ |
 # | $\mu_\theta$, $\sigma_t^2$ | mean and variance of the model's step back |
-# | $\log(a_t^2 / b_t^2)$ | the log-SNR: the logarithm of the signal-to-noise ratio |
-#
-# (Letters that stand in one section only are explained there.)
+# | $\log(a_t^2 / b_t^2)$; $\Delta_t$ | the log-SNR: the logarithm of the signal-to-noise ratio; its fall in step $t$ |
+# | $\mathbb E$; $L$ | the mean over all that is drawn; a loss |
+# | $g$; $w_t$; $h$, $s$ | a network's guess of $\varepsilon_t$ (section 2); the weight of step $t$ (6); the cosine schedule (7) |
+# | $\rho$, $D$, $\tau$, $\delta$, $\varphi$ | density and speed of grains, a short time, a move in it, the move's density (8) |
+# | $c$, $d$, $e$, $f$ | coefficients of data and noise in a prediction (9) |
+# | $\mu_1$, $\mu_2$, $\Sigma_1$, $\Sigma_2$ | means and covariances of features, of samples and of real images |
 #
 # > **Counting.** Formulas count steps as the papers do, $t = 1, \dots, T$, so that $x_0$ can be the data.
 # > Arrays count from 0. In the library, and in the exercises, a time `t` is the *index* into `betas`, `alphas` and

@@ -103,7 +103,9 @@ SampleTable(
 # | $\eta$ | $\sigma$ in units of what DDPM draws |
 # | $\hat x_0$, $\hat\varepsilon$ | the network's guesses; $\hat\varepsilon = \varepsilon_\theta(x_t, t)$ |
 # | $T$; $N$ | number of noising steps; of sampling steps (the paper's $S$) |
-# | $y = x / a$, $\rho = b / a$ | the state in the units of Brownian motion, and the noise in it |
+# | $y = x / a$, $\rho = b / a$ | the state in the units of Brownian motion, and the noise in it; $\mathrm d y / \mathrm d\rho$: its slope |
+# | $q$; $\mathbb E$; $L$ | the law of the film; the mean over all that is drawn; the loss |
+# | $z_0$, $z_1$; $w$; $\phi$ | two noises; a place between them, from 0 to 1; the angle between them |
 
 # %% [markdown]
 # ## 1. The family, by undetermined coefficients
