@@ -154,7 +154,7 @@ from course_lib.diffusion import (
     ddpm_sample,
 )
 from course_lib.exercises import check, hint, show_source, solution
-from course_lib.experiments import reverse_density, run_clock
+from course_lib.experiments import ReverseDensity, reverse_density, run_clock
 from course_lib.nn import TimeMLP, UNet
 from course_lib.widgets import PALETTE, image_grid, show_figure
 
@@ -551,7 +551,7 @@ check("06.posterior", posterior)
 # in the place of $t - 1$, `s` in the code:
 
 # %%
-show_source(reverse_density)
+show_source([reverse_density, ReverseDensity.density])
 
 # %% [markdown]
 # **Choose the gap.** The state at $t = 400$ is $x_t = 0$: it may come from either cloud. Move the slider to longer and
