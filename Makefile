@@ -83,7 +83,7 @@ lint: $(STAMP)
 	$(PY) -m ruff check .
 
 unit: $(STAMP)
-	$(PYTEST) $(TEST_ARGS) --ignore=tests/browser tests
+	$(PYTEST) -n 2 -p no:nbval $(TEST_ARGS) --ignore=tests/browser tests # none of these waits
 
 browser: $(STAMP)
 	$(PYTEST) $(TEST_ARGS) tests/browser
