@@ -1,7 +1,6 @@
 """Still figures for notebooks: a matplotlib figure with the text that says what it shows."""
 
 import base64
-import hashlib
 import html
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,12 +39,14 @@ def show_figure(figure: Figure, *, alt: str) -> HTML:
     light = _encoded(figure)
     with _on_a_dark_page(figure):
         dark = _encoded(figure)
-    # Where a page keeps no style, as on GitHub, the light picture stands; so it does on paper.
-    name = f"figure-{hashlib.sha256(alt.encode()).hexdigest()[:8]}"
-    pages = (f"{page} .{name}" for page in ("[data-jp-theme-light=false]", ".vscode-dark"))
+    # Where a page keeps no style, as on GitHub, the light picture stands; so it does on paper. Each
+    # picture carries its dark form, so that the rule, which holds for the whole page, is the same
+    # for all of them.
+    pages = (f"{page} .course-figure" for page in ("[data-jp-theme-light=false]", ".vscode-dark"))
     return HTML(
-        f'<img class="{name}" src="{light}" alt="{html.escape(alt)}" style="max-width: 100%">'
-        f'<style>@media screen {{ {", ".join(pages)} {{ content: url("{dark}"); }} }}</style>'
+        f'<img class="course-figure" src="{light}" alt="{html.escape(alt)}" '
+        f'style="max-width: 100%; --dark: url({dark})">'
+        f"<style>@media screen {{ {', '.join(pages)} {{ content: var(--dark); }} }}</style>"
     )
 
 

@@ -15,8 +15,8 @@ from course_lib.widgets import PALETTE, image_grid, show_figure
 
 def picture(shown, theme="light"):
     """The PNG inside a shown figure, as an RGB array."""
-    start = {"light": 'src="', "dark": r'content: url\("'}[theme]
-    found = re.search(start + r'data:image/png;base64,([A-Za-z0-9+/=]+)"', shown.data)
+    start = {"light": 'src="', "dark": r"--dark: url\("}[theme]
+    found = re.search(start + r'data:image/png;base64,([A-Za-z0-9+/=]+)[)"]', shown.data)
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(found[1]))).convert("RGB"))
 
 

@@ -82,6 +82,24 @@ def test_a_figure_is_dark_on_a_dark_page_and_light_on_paper(browser: Browser) ->
     page.close()
 
 
+def test_two_figures_of_the_same_text_stay_two_pictures_on_a_dark_page(browser: Browser) -> None:
+    """A reader copies a cell and changes it: both say the same of what they show."""
+    page = browser.new_page()
+    shown = []
+    for levels in ([0, 1], [1, 0]):
+        figure = Figure(figsize=(1, 1))
+        figure.add_axes((0, 0, 1, 1), frameon=False).imshow([levels], cmap="Greys", aspect="auto")
+        shown.append(widgets.show_figure(figure, alt="a strip").data)
+    page.set_content(f"<body data-jp-theme-light=false>{''.join(shown)}")
+    first, second = (
+        np.asarray(Image.open(io.BytesIO(one.screenshot())).convert("L"))
+        for one in page.get_by_alt_text("a strip").all()
+    )
+    assert first[50, 25] > 200 > first[50, 75]
+    assert second[50, 25] < 200 < second[50, 75]
+    page.close()
+
+
 def test_reduced_motion_moves_in_whole_steps(show: Callable[..., Locator]) -> None:
     player = show(plain(), reduced_motion="reduce")
     player.get_by_role("button", name="Play").click()
