@@ -10,7 +10,8 @@
 // where the right one is among them, it opens no menu.
 //
 // A finger that swipes up or down over a canvas scrolls the page, as everywhere (`touch-action:
-// pan-y`): there a drag begins when the finger goes aside or is lifted, not when it comes down.
+// pan-y`): there a drag begins when the finger goes aside or is lifted, not when it comes down. Another
+// finger, or the hand beside a pen, neither moves what is dragged nor drops it.
 export function drag(node, { within = node, start, end, hover, leave, focus = node, buttons = [0] }) {
   let held = null; // {id, move} while something is dragged
   let waiting = null; // a finger that may still mean to scroll
@@ -23,16 +24,16 @@ export function drag(node, { within = node, start, end, hover, leave, focus = no
     if (!move) return;
     (typeof focus === "function" ? focus() : focus)?.focus({ preventScroll: true });
     node.setPointerCapture(event.pointerId);
-    held = { move };
+    held = { id: event.pointerId, move };
   };
   const drop = (event) => {
-    waiting = null;
-    if (!held) return;
+    if (event.pointerId === waiting?.pointerId) waiting = null;
+    if (event.pointerId !== held?.id) return;
     held = null;
     end?.(placeOf(event), event);
   };
   node.addEventListener("pointerdown", (event) => {
-    if (!buttons.includes(event.button) || held) return;
+    if (!buttons.includes(event.button) || held || waiting) return;
     if (event.pointerType === "touch" && getComputedStyle(node).touchAction === "pan-y") {
       waiting = event;
       return;
@@ -41,16 +42,16 @@ export function drag(node, { within = node, start, end, hover, leave, focus = no
     if (held) event.preventDefault(); // no text selection
   });
   node.addEventListener("pointermove", (event) => {
-    if (waiting && Math.abs(event.clientX - waiting.clientX) > 4) {
+    if (event.pointerId === waiting?.pointerId && Math.abs(event.clientX - waiting.clientX) > 4) {
       take(waiting);
       waiting = null;
     }
     const place = placeOf(event);
     hover?.(place, event);
-    held?.move(place, event);
+    if (event.pointerId === held?.id) held.move(place, event);
   });
   node.addEventListener("pointerup", (event) => {
-    if (waiting) take(waiting); // a tap
+    if (event.pointerId === waiting?.pointerId) take(waiting); // a tap
     drop(event);
   });
   for (const name of ["pointercancel", "lostpointercapture"]) node.addEventListener(name, drop);
