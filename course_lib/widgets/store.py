@@ -7,6 +7,7 @@ fails.
 """
 
 import argparse
+import ast
 import hashlib
 import os
 import re
@@ -24,7 +25,7 @@ from traitlets.config import Config
 
 from course_lib.server import KERNEL, LANGUAGE, stored_form
 
-__all__ = ["KERNEL", "StoreError", "clean", "main", "run_notebook", "store"]
+__all__ = ["KERNEL", "StoreError", "clean", "main", "only_draws", "run_notebook", "store"]
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
@@ -170,7 +171,48 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         cell["id"] = _cell_id(cell, seen)
         if cell.cell_type == "code":
             cell.outputs = _clean_outputs(cell.outputs)
+            _fold(cell)
     return notebook
+
+
+TEACHES = {"check", "fit", "hint", "print", "show_source", "solution"}
+
+
+def only_draws(source: str) -> bool:
+    """Whether the code of a cell says no more than its figure or table does.
+
+    It does where it ends in ``show_diagram(...)``; or has at least 8 lines and ends in
+    ``show_figure(...)`` of a figure drawn in the cell, or in ``Markdown(...)`` of a table made of
+    cards. A cell that trains, prints, shows source or checks an answer says more.
+    """
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # a line of IPython's own
+        return False
+    calls = {_called(node) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    if not tree.body or not isinstance(tree.body[-1], ast.Expr) or calls & TEACHES:
+        return False
+    last = _called(tree.body[-1].value)
+    made_of = {"show_figure": "Figure", "Markdown": "load_card"}
+    long = len(source.splitlines()) >= 8
+    return last == "show_diagram" or (long and made_of.get(last) in calls)
+
+
+def _called(node: ast.expr) -> str | None:
+    """The name of the function that is called, without the module before it."""
+    function = node.func if isinstance(node, ast.Call) else None
+    return getattr(function, "attr", getattr(function, "id", None))
+
+
+def _fold(cell: nbformat.NotebookNode) -> None:
+    """Hide the source of a cell that only draws, unless its metadata says ``false`` to that."""
+    jupyter = cell.metadata.pop("jupyter", {})
+    if jupyter.get("source_hidden") is not False:
+        jupyter.pop("source_hidden", None)
+        if only_draws(cell.source):
+            jupyter["source_hidden"] = True
+    if jupyter:
+        cell.metadata["jupyter"] = jupyter
 
 
 def _cell_id(cell: nbformat.NotebookNode, seen: set[str]) -> str:

@@ -172,3 +172,61 @@ def test_an_unknown_name_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "there is neither 99_none.ipynb nor text/99_none.py" in capsys.readouterr().err
     assert store.main(["--folder", str(tmp_path)]) == 1
     assert "no notebooks in" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------- what is folded
+
+DRAWING = "figure = Figure()\n" + "axes.plot(x, y)\n" * 6 + "show_figure(figure, alt='x')"
+TABLE = "table = ''\n" + "table += f'{load_card(name)}'\n" * 6 + "Markdown(table)"
+
+
+@pytest.mark.parametrize(
+    ("source", "draws"),
+    [
+        (DRAWING, True),
+        (DRAWING.replace("show_figure", "widgets.show_figure"), True),
+        (TABLE, True),
+        ("show_diagram(vae_diagram(model))", True),
+        (DRAWING.replace("Figure()", "image_grid(x)"), False),
+        (DRAWING.replace("axes.plot(x, y)\n", "", 2), False),  # so short that it hides nothing
+        (TABLE.replace("load_card(name)", "model.log_prob(x)"), False),
+        (DRAWING.replace("axes.plot(x, y)", "print(x)", 1), False),
+        (DRAWING.replace("axes.plot(x, y)", "history = fit(model, x)", 1), False),
+        (DRAWING + "\nshow_source(f)", False),
+        (f"{DRAWING}\nx = 1", False),
+        (DRAWING.replace("axes.plot(x, y)", "%timeit x", 1), False),
+        ("", False),
+    ],
+)
+def test_what_only_draws(source: str, draws: bool) -> None:
+    assert store.only_draws(source) is draws
+
+
+@pytest.mark.parametrize(
+    ("source", "before", "after"),
+    [
+        (DRAWING, {}, {"jupyter": {"source_hidden": True}}),
+        (DRAWING, {"jupyter": {"source_hidden": False}}, {"jupyter": {"source_hidden": False}}),
+        (
+            DRAWING,
+            {"jupyter": {"outputs_hidden": True}, "tags": ["x"]},
+            {"jupyter": {"outputs_hidden": True, "source_hidden": True}, "tags": ["x"]},
+        ),
+        ("x = 1", {"jupyter": {"source_hidden": True}}, {}),
+        ("x = 1", {}, {}),
+    ],
+)
+def test_a_cell_that_only_draws_is_folded(source: str, before: dict, after: dict) -> None:
+    cell = nbformat.v4.new_code_cell(source, metadata=before)
+    store.clean(nbformat.v4.new_notebook(cells=[cell]))
+    assert cell.metadata == after
+
+
+def test_what_is_folded_stays_so_in_the_text(tmp_path: Path) -> None:
+    show = "def show_diagram(x):\n    return x\n\n\n# %%\nshow_diagram(1)\n"
+    path = write(tmp_path, "# %%\n" + show)
+    store.store(path)
+    text = (tmp_path / "text" / "00_try.py").read_text()
+    assert '# %% jupyter={"source_hidden": true}\nshow_diagram(1)' in text
+    (cell,) = nbformat.read(path, as_version=4).cells[1:]
+    assert cell.metadata == {"jupyter": {"source_hidden": True}}
