@@ -157,9 +157,9 @@ class Planar(Transform):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Push: ``x [B, dim]`` to ``(z [B, dim], log_det [B])``."""
         self.check_event("x", x)
-        u = self.constrained_u()
+        v = self.constrained_u()
         push = torch.tanh(x @ self.w + self.b)  # [B]
-        return x + push[:, None] * u, torch.log1p(self.w @ u * (1 - push**2))
+        return x + push[:, None] * v, torch.log1p(self.w @ v * (1 - push**2))
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Pull back: ``z [B, dim]`` to ``(x [B, dim], log_det [B])``.
