@@ -193,6 +193,7 @@ from course_lib.notebook import jacobians  # of a function at every point, by au
 from course_lib.widgets import PALETTE, colour_map, image_grid, show_figure
 
 
+# %%
 def flow_log_prob(x, transforms, base_log_prob):
     """The log-density [B] of x [B, D], in nats."""
     ...
@@ -318,7 +319,7 @@ show_figure(
 #
 # $$z_i = x_i\,e^{s_i}, \qquad \log|\det J| = \sum_i s_i,$$
 #
-# since $J$ is diagonal with entries $e^{s_i}$. Four couplings in turn, one scaling, a prior with independent coordinates. That
+# where $x$ is what comes in, since $J$ is diagonal with entries $e^{s_i}$. Four couplings in turn, one scaling, a prior with independent coordinates. That
 # is the whole model:
 
 # %%
@@ -410,7 +411,7 @@ ParticlePlayer(
 # $$\frac{\partial \log p}{\partial x} = J^\top\,\frac{\partial \log p_Z}{\partial z}.$$
 #
 # $J$ is invertible, so the left side is zero exactly where the slope of the prior is. A Gaussian has slope zero at $z = 0$ and
-# nowhere else. **A NICE has exactly one peak, at $f^{-1}(0)$, and no other flat point**, however bent it is.
+# nowhere else. **A NICE has exactly one peak, at $f^{-1}(0)$, and no other critical point** (a point of slope zero), however bent it is.
 #
 # This is why the bridge between the moons must be there. Go from one moon to the other along the image of a straight line
 # between their latents. On that line the Gaussian never falls below its two ends, so neither does $p$: the bridge is as dense as the moons.
@@ -728,7 +729,7 @@ ImagePlayer(
 # %% [markdown]
 # ## One mode for ten classes
 #
-# The argument of *One peak* asked two things: a volume that changes by the same factor everywhere, and a prior with one flat point.
+# The argument of *One peak* asked two things: a volume that changes by the same factor everywhere, and a prior with one critical point.
 # The logistic has one, too: its slope $-\tanh(z/2)$ is zero at 0 alone. So the model of the digits, which draws ten classes, has
 # **one mode**: from an image of any class the density rises without a dip to one and the same image, $f^{-1}(0)$.
 #
@@ -762,7 +763,8 @@ show_figure(
 )
 
 # %% [markdown]
-# For MNIST, 784 steep and flat directions make a climb by the gradient slow. There is a shorter way up: shrink the latent. Along the image of
+# The spreads of the MNIST model go from less than a thousandth to more than a tenth (the figure above), so a climb by the gradient
+# would take long. There is a shorter way up: shrink the latent. Along the image of
 # $z, \tfrac34 z, \tfrac12 z, \tfrac14 z, 0$ every coordinate of the prior rises, and so does $\log p$.
 
 # %%
@@ -850,7 +852,7 @@ Inpaint(
 # %% [markdown]
 # ## May be skipped: a flow that changes volume
 #
-# All of NICE's colour changes at once. For comparison, a flow that stretches here and squeezes there: a **planar** transform (Rezende, Mohamed 2015, equation 10) pushes
+# In a NICE all colour comes in the last step. For comparison, a flow that stretches here and squeezes there: a **planar** transform (Rezende, Mohamed 2015, equation 10) pushes
 # points along one direction $v$, by an amount that depends on where they lie along another,
 #
 # $$z = x + v \tanh(w \cdot x + b), \qquad \det J = 1 + (w \cdot v)\left(1 - \tanh^2(w \cdot x + b)\right).$$
