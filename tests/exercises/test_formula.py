@@ -227,3 +227,49 @@ def test_every_shape_is_there():
     assert {len(shape) for shape in SHAPES} == {1, 2, 3, 4}
     assert any(len(shape) == 4 and shape[1] > 1 for shape in SHAPES)
     assert any(len(shape) > 1 and shape[0] == shape[-1] for shape in SHAPES)
+
+
+USUAL_OF = {  # what each usual mistake makes of [[4, −4], [2, 8]], a batch of two
+    "sign": [[-4, 4], [-2, -8]],
+    "bits": [[5.7708, -5.7708], [2.8854, 11.5416]],
+    "nats": [[2.7726, -2.7726], [1.3863, 5.5452]],
+    "double": [[8, -8], [4, 16]],
+    "half": [[2, -2], [1, 4]],
+    "exp": [[54.5982, 0.0183], [7.3891, 2980.958]],
+    "log": [[1.3863, 1.3863], [0.6931, 2.0794]],
+    "root": [[2, 2], [1.4142, 2.8284]],
+    "square": [[16, 16], [4, 64]],
+    "inverse": [[0.25, -0.25], [0.5, 0.125]],
+    "absolute": [[4, 4], [2, 8]],
+    "batch mean": [[3, 2], [3, 2]],
+    "batch sum": [[6, 4], [6, 4]],
+    "first": [[4, -4], [4, -4]],
+    "detached": [[4, -4], [2, 8]],
+}
+
+
+def test_the_usual_mistakes_are_what_their_words_say():
+    right = torch.tensor([[4.0, -4.0], [2.0, 8.0]])
+    made = {kind: change(right) for kind, (change, *_) in USUAL.items()}
+    assert made.keys() == USUAL_OF.keys()
+    for kind, values in made.items():
+        torch.testing.assert_close(values, torch.tensor(USUAL_OF[kind]).float(), atol=1e-3, rtol=0)
+
+
+def test_axes_lend_their_names_to_the_usual_mistakes():
+    declare(
+        axes="[draws, images], _ -> [images]",
+        right=lambda x, k: (k * x).sum(0),
+        wrong=[usual("first"), usual("batch mean")],
+    )
+    assert said(lambda x, k: (k * x).sum(0)[:1].expand(x.shape[1])) == (
+        "Every image gets what the first one has."
+    )
+    averaged = check("99.scaled", lambda x, k: (k * x).sum(0).mean().expand(x.shape[1]))
+    assert averaged.hint == "Reduce axis 0 alone."
+
+
+def test_an_axis_that_is_left_over_is_told_how_to_go():
+    declare()
+    result = check("99.scaled", lambda x, k: (k * x).sum(1, keepdim=True))
+    assert "Axes of length 1 are left over" in result.hint

@@ -290,6 +290,10 @@ def test_an_interrupt_waits_for_the_end_of_the_step():
     assert not torch.equal(model.w, model.seen[1])  # the second step was taken
     assert signal.getsignal(signal.SIGINT) is handler
 
+    handler = signal.getsignal(signal.SIGINT)
+    quiet(Doomed("nothing yet"), torch.from_numpy(DATA), steps=2, batch_size=3)
+    assert signal.getsignal(signal.SIGINT) is handler
+
 
 def test_a_second_interrupt_does_not_wait():
     def twice(x, generator):

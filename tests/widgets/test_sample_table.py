@@ -152,6 +152,19 @@ def test_the_still_picture_shows_telling_cells() -> None:
     np.testing.assert_allclose(still_levels(widget, 3, 4), wanted, atol=5)  # of few colours
 
 
+def test_the_still_picture_says_what_its_cells_are() -> None:
+    options = {"quality": np.ones((3, 4)), "quality_label": "distance"}
+    said = SampleTable(IMAGES, STEPS, ETAS, **options).still()
+    others = [
+        SampleTable(IMAGES, ("calls", STEPS[1]), ETAS, **options),
+        SampleTable(IMAGES, STEPS, ("w", ETAS[1]), **options),
+        SampleTable(IMAGES, STEPS, ("η", [0, 0.2, 0.5, 0.9]), **options),
+        SampleTable(IMAGES, STEPS, ETAS, **options | {"quality": 2 * np.ones((3, 4))}),
+        SampleTable(IMAGES, STEPS, ETAS, **options | {"quality_label": "error"}),
+    ]
+    assert len({said, *(other.still() for other in others)}) == 6
+
+
 def test_values_are_numbers_or_words() -> None:
     widget = SampleTable(
         IMAGES, ("solver", ["Euler", "Heun", "RK-4"]), ("shift", [-1, 0.5, 1 / 3, 1200])
