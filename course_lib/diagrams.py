@@ -358,7 +358,7 @@ def unet_diagram(net: nn.Module) -> Diagram:
         [
             Box("first", (kernel(calls["first"].module), shape(calls["first"].outputs[0]))),
             Box("time embedding", (f"waves {shape(waves)}", *classes, told)),
-            Box("last", ("GroupNorm, SiLU", kernel(calls["last"].module))),
+            Box("last", (f"{type(net.norm).__name__}, SiLU", kernel(calls["last"].module))),
         ],
     ]
     arrows = [

@@ -13,6 +13,9 @@
 # ---
 
 # %% [markdown]
+# [Contents](../README.md#chapters) | [02 · Variational autoencoders →](02_vae.ipynb)
+
+# %% [markdown]
 # # 01 · Autoregressive models
 #
 # **Write an image one pixel at a time, each given those before it, and know its exact probability.**
@@ -23,7 +26,7 @@
 # | Time | 20 minutes to read, an hour with the exercises |
 # | You will meet | the chain rule, FVSBN, NADE, MADE, PixelCNN, the blind spot, Bayes' rule as a classifier |
 # | Papers | Larochelle, Murray 2011, [NADE](https://proceedings.mlr.press/v15/larochelle11a.html); Germain, Gregor, Murray, Larochelle 2015, [MADE](https://arxiv.org/abs/1502.03509); van den Oord et al. 2016, [PixelRNN](https://arxiv.org/abs/1601.06759) and [gated PixelCNN](https://arxiv.org/abs/1606.05328) |
-# | Source articles | 链式法则与自回归分解 (the chain rule over $x \in \{0,1\}^n$) and 对 MNIST 任务建模 p(X,Y) (both in Chinese) |
+# | Source articles | 链式法则与自回归分解, "The chain rule and the autoregressive factorisation", and 对 MNIST 任务建模 p(X,Y), "Modelling p(X, Y) for MNIST" (both in Chinese) |
 #
 #
 # ## See it
@@ -106,6 +109,11 @@ PixelByPixel(
 # | $r$, $c$; $R$ | in the part on PixelCNN: row and column of a pixel; how many pixels a kernel reaches to each side |
 # | $y$, $K$ | the class of an image; the number of classes |
 # | $B$ | the number of images in a batch; tensors `[B, n]` hold one in each row |
+# | $W$, $V$; $j$ | weights into a layer's units, and from them to the outputs; another coordinate, mostly one before $i$ |
+# | $s_i$ | in NADE: the running sum $c + \sum_{j<i} W_j x_j$ |
+# | $k_i$; $m_l$, $L$ | in MADE: the place of coordinate $i$ in the order; the degree of a unit in layer $l$, the number of layers |
+# | $S$, $p_s$ | the number of sets of masks; the model that set $s$ gives |
+# | $H$, $G$; $q$, $w$ | hidden pixels and given ones; the distribution that draws are made from, and their weights |
 #
 # Logarithms are natural, so that everything is in *nats*. Formulas count coordinates from 1; places in an order, and code,
 # count from 0.
@@ -240,7 +248,7 @@ print("the χ² test finds no difference (p above 0.001):", scipy.stats.chi2.sf(
 # weights $W_{ij}$ of one pixel $i$ (the frame): blue pixels $j$ speak against a white pixel there, orange ones for it.
 # The neighbour to the left and those above count most. Pixels after the frame have no weight, because they have no say.
 
-# %%
+# %% jupyter={"source_hidden": true}
 trained_fvsbn = load_pretrained("fvsbn_digits")
 fvsbn_weights = (trained_fvsbn.linear.weight * trained_fvsbn.mask).detach().reshape(64, 8, 8)
 figure = Figure(figsize=(9.6, 1.8))
@@ -487,7 +495,7 @@ show_figure(
 # - **Mask B** shows the centre too. From the second layer on the centre is a feature that has not seen its
 #   pixel: it may be used, and should be.
 
-# %%
+# %% jupyter={"source_hidden": true}
 figure = Figure(figsize=(4.4, 2.3))
 for axes, kind in zip(figure.subplots(1, 2), "AB", strict=True):
     axes.pcolormesh(raster_mask(5, kind), cmap="Greys", vmin=0, vmax=2.2, edgecolor="grey", lw=1)
@@ -569,6 +577,15 @@ ReceptiveField(
 
 # %%
 show_source([GatedLayer.forward, GatedLayer.look_up, GatedLayer.look_left, gate])
+
+# %% [markdown]
+# The same as a diagram, of the model that wrote the digits above. It is drawn from the network as it runs: names, kernels and shapes are its own ($B$ images at a time).
+
+# %% jupyter={"source_hidden": true}
+from course_lib.diagrams import pixelcnn_diagram
+from course_lib.widgets import show_diagram
+
+show_diagram(pixelcnn_diagram(pixelcnn))
 
 # %% [markdown]
 # A class label $y$ enters as a bias of every layer, one vector for each class. The network then returns
@@ -797,7 +814,7 @@ show_figure(
 # Its probabilities are probabilities of whole images, so $-\log_2 p(x) / 64$ are honest **bits per dimension**: what
 # an ideal compressor would need for each pixel. Chapter 04's NICE has a density instead and gives a bound for the same number.
 
-# %%
+# %% jupyter={"source_hidden": true}
 grey_bits = load_card("pixelcnn_digits_grey")["metrics"]["bits per dimension"]
 nice_bits = load_card("nice_digits")["metrics"]["bits per dimension"]
 Markdown(
@@ -910,7 +927,7 @@ check("01.break_the_order", leaky_masks)
 # `data/checkpoints`, each with the command that trains the model; `python -m course_lib train made_mnist` takes less
 # than an hour on two cores, and so does each of the others.
 
-# %%
+# %% jupyter={"source_hidden": true}
 nats = "test negative log-likelihood (nats)"
 table = (
     "| model | digits, 8×8 | MNIST | numbers stored for MNIST | MNIST, in the paper |\n"
@@ -966,3 +983,6 @@ Markdown(table + f"| PixelCNN, naive | {naive_nats:.1f} | | | |\n")
 #
 # **Next, chapter 02:** the variational autoencoder gives every image a code, draws all pixels at once, and pays
 # for it with a likelihood that it can only bound.
+
+# %% [markdown]
+# [Contents](../README.md#chapters) | [02 · Variational autoencoders →](02_vae.ipynb)

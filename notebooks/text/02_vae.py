@@ -13,6 +13,9 @@
 # ---
 
 # %% [markdown]
+# [← 01 · Autoregressive models](01_autoregressive.ipynb) | [Contents](../README.md#chapters) | [03 · VQ-VAE →](03_vq_vae.ipynb)
+
+# %% [markdown]
 # # 02 · Variational autoencoders
 #
 # **Give every image a short code, learn to draw images from codes, and bound the probability that you cannot compute.**
@@ -173,7 +176,7 @@ print("and the encoder's own σ, free to be anything, is below 0.02:", log_var.m
 # It is the mean, over draws of $q$, of how much more likely they are under $q$ than under $p$. It is never negative, and 0 only where
 # both are the same (a proof in one line comes below). Four clouds of one dimension and what they pay:
 
-# %%
+# %% jupyter={"source_hidden": true}
 line = torch.linspace(-5, 5, 401)
 prior_density = torch.distributions.Normal(0.0, 1.0).log_prob(line).exp()
 figure = Figure(figsize=(10, 2.5))
@@ -221,6 +224,15 @@ show_source(reparameterize)
 
 # %%
 show_source(VAE.loss)
+
+# %% [markdown]
+# As a diagram, drawn from the model that is trained next as it runs; $B$ is the number of images in a batch. The encoder is *one* network with *two* outputs.
+
+# %% jupyter={"source_hidden": true}
+from course_lib.diagrams import vae_diagram
+from course_lib.widgets import show_diagram
+
+show_diagram(vae_diagram(VAE((1, 8, 8), 2, hidden=(128, 128))))
 
 # %%
 torch.manual_seed(0)
@@ -281,7 +293,7 @@ show_figure(
 # | $m$, $s$; $f$ | mean and standard deviation of a second Gaussian; the function whose mean is differentiated |
 # | $y$ | the label of an image |
 # | $S$, $w_s$, $\mathcal L_S$; $r$, $J$ | the number of draws of $z$ for each image, their weights and bound; a smaller number of draws, and which |
-# | $c(x)$, $g$, $p_g$ | the critic of a GAN, its generator, the distribution of $g(z)$ |
+# | $c(x)$, $L(c)$; $g$, $p_g$ | the critic of a GAN and its loss; the generator, the distribution of $g(z)$ |
 #
 # Logarithms are natural; their unit is the *nat*, and a nat is $1/\ln 2 \approx 1.44$ bits.
 #
@@ -324,7 +336,7 @@ print(f"rate of the VAE with 50 latents on MNIST: {rate:.0f} nats, e^-{rate:.0f}
 # **Every image has its own place.** A common picture of the VAE lets all codes flow together into *one* normal distribution, from which the decoder is fed. Then it could not know which image a $z$ should become; the best answer would be one blur for all. Each $x$ has a $q(z \mid x)$ of its own. Here
 # is the true posterior of six images (computed on the grid), and around it one standard deviation of the encoder's Gaussian:
 
-# %%
+# %% jupyter={"source_hidden": true}
 from matplotlib.patches import Ellipse
 
 chosen = [int((labels == digit).nonzero()[0, 0]) for digit in (0, 1, 3, 4, 6, 9)]
@@ -932,7 +944,7 @@ for (name, points, _), kind in zip(clouds[1:], ("gan", "vae"), strict=True):
 # image: bounds themselves, from above. They come from the cards in `data/checkpoints`, each with the command that trains the model
 # (`python -m course_lib train vae_mnist`).
 
-# %%
+# %% jupyter={"source_hidden": true}
 from IPython.display import Markdown
 
 nats = "test negative log-likelihood, 1000 samples (nats)"
@@ -994,3 +1006,6 @@ for name in ("vae_mnist", "iwae_mnist"):
 # - A VAE as a first stage: a small rate, a good decoder, and a second model for the codes (latent diffusion, Rombach et al. 2022, [arXiv:2112.10752](https://arxiv.org/abs/2112.10752); chapter 12).
 #
 # **Next, chapter 03:** codes that are whole numbers. The VQ-VAE drops the KL term, the Gaussian and the randomness; the distribution over codes is learned afterwards, by a model from chapter 01, and the codes may be much longer.
+
+# %% [markdown]
+# [← 01 · Autoregressive models](01_autoregressive.ipynb) | [Contents](../README.md#chapters) | [03 · VQ-VAE →](03_vq_vae.ipynb)

@@ -13,6 +13,9 @@
 # ---
 
 # %% [markdown]
+# [← 02 · Variational autoencoders](02_vae.ipynb) | [Contents](../README.md#chapters) | [04 · Normalizing flows and NICE →](04_nice.ipynb)
+
+# %% [markdown]
 # # 03 · VQ-VAE
 #
 # **Squeeze an image into a small map of whole numbers, and let chapter 01's model write new maps.**
@@ -23,7 +26,7 @@
 # | Time | 15 minutes to read, an hour with the exercises |
 # | You will meet | vector quantization, the straight-through estimator, stop-gradients, moving averages as online k-means, dead codes, two-stage generation |
 # | Papers | van den Oord, Vinyals, Kavukcuoglu 2017, [VQ-VAE](https://arxiv.org/abs/1711.00937); Bengio, Léonard, Courville 2013, [straight-through](https://arxiv.org/abs/1308.3432) |
-# | Source articles | VQ-VAE 其实就是一个 AE (VQ-VAE is simply an autoencoder) and Straight-Through Estimator (both in Chinese) |
+# | Source articles | VQ-VAE 其实就是一个 AE, "VQ-VAE is really an autoencoder", and "Straight-Through Estimator" (both in Chinese) |
 #
 #
 # ## See it
@@ -92,6 +95,9 @@ CodeSwap(
 # | $\operatorname{sg}[\cdot]$ | stop-gradient: the value as it is, and a derivative of zero |
 # | $n_k$, $s_k$; $N_k$, $m_k$ | how many vectors of a batch chose code $k$, and their sum; the moving averages of both |
 # | $\gamma$, $\beta$ | the decay of these averages; the weight of the commitment loss |
+# | $i$, $j$ | the number of a vector in a batch; the number of any code |
+# | $L$ | the loss, a sum of three parts |
+# | $q(k \mid x)$, $p(k)$; $D_\mathrm{KL}$ | all probability on the nearest code, the prior over codes; the divergence of the first from the second |
 #
 # **Exercise 1: predict before you read on.** The code of an image is a map of 7 × 7 whole numbers, each the number of
 # one of $K = 64$ codes. How many bits does it hold at most?
@@ -228,6 +234,16 @@ for name, step in [  # steps in units of that distance, on average
 
 # %%
 show_source(vq_loss)
+
+# %% [markdown]
+# The whole model, drawn from the one that you swapped codes in. Broken arrows are gradients, and they stand where automatic differentiation finds one: none passes the choice of the nearest code, and what arrives at $e$ is copied
+# to $z$. In this model the codebook gets no gradient at all; it follows a moving average, as the next section says.
+
+# %% jupyter={"source_hidden": true}
+from course_lib.diagrams import vqvae_diagram
+from course_lib.widgets import show_diagram
+
+show_diagram(vqvae_diagram(mnist_model))
 
 # %% [markdown]
 # ## Codes as moving averages
@@ -385,7 +401,7 @@ print(
 # %% [markdown]
 # Trained models are not nested, and each has its own encoder. Here are six on the digits and six on MNIST, from their cards. The error is the mean square over the pixels of all test images; perplexity is over all of their codes.
 
-# %%
+# %% jupyter={"source_hidden": true}
 from course_lib.training.recipes_latent import CODES
 
 table = (
@@ -423,7 +439,7 @@ show_figure(
 # Encode all training images. What comes out is a data set of small pictures with $K$ "colours", and chapter 01 has the model for it: a class-conditional PixelCNN with `levels=K`. Its
 # likelihood is exact, and so we know how many bits the code maps really need:
 
-# %%
+# %% jupyter={"source_hidden": true}
 table = (
     "| | cells | bits, at most | bits, by the prior | classified right by Bayes' rule |\n"
     "| --- | ---: | ---: | ---: | ---: |\n"
@@ -577,3 +593,6 @@ check("03.break_the_codebook", dead_codebook)
 # The same two stages stand behind today's image models. Chapter 12 replaces the whole numbers by real ones, and the PixelCNN by a diffusion model.
 #
 # **Next, chapter 04:** a network that can be run backwards. Then the density that chapter 02 could only bound is known exactly.
+
+# %% [markdown]
+# [← 02 · Variational autoencoders](02_vae.ipynb) | [Contents](../README.md#chapters) | [04 · Normalizing flows and NICE →](04_nice.ipynb)

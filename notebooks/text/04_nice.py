@@ -13,6 +13,9 @@
 # ---
 
 # %% [markdown]
+# [← 03 · VQ-VAE](03_vq_vae.ipynb) | [Contents](../README.md#chapters) | [05 · RealNVP and Glow →](05_realnvp_glow.ipynb)
+
+# %% [markdown]
 # # 04 · Normalizing flows and NICE
 #
 # **Bend a Gaussian until it is your data, and know the exact density of every point on the way.**
@@ -23,7 +26,7 @@
 # | Time | about 35 minutes to read, 80 with the exercises. **The short way, 25 minutes:** up to and with *One peak*, then *Discrete data need noise*, *Train it: handwritten digits*, *One mode for ten classes* and *What to take away*. Three sections may be skipped and say so |
 # | You will meet | the change of variables, additive couplings, volume-preserving flows and their one peak, dequantization, bits per dimension |
 # | Papers | Dinh, Krueger, Bengio 2014, [NICE](https://arxiv.org/abs/1410.8516); Rezende, Mohamed 2015, [planar flows](https://arxiv.org/abs/1505.05770); Theis, van den Oord, Bethge 2016, [on evaluation](https://arxiv.org/abs/1511.01844) |
-# | Source articles | 标准化流, "Normalizing flow", and 《NICE: Nonlinear Independent Components Estimation》 (both in Chinese) |
+# | Source articles | 标准化流, "Normalizing flow", and "NICE: Nonlinear Independent Components Estimation" (both in Chinese) |
 #
 #
 # ## See it
@@ -274,6 +277,15 @@ check("04.additive_coupling_inverse", additive_coupling_inverse)
 show_source([AdditiveCoupling.forward, AdditiveCoupling.inverse])
 
 # %% [markdown]
+# As a diagram, of a coupling for 64 pixels ($B$ images at a time). To go back, start at the bottom: the kept half is there, so the network can be asked again, and its answer subtracted.
+
+# %% jupyter={"source_hidden": true}
+from course_lib.diagrams import coupling_diagram
+from course_lib.widgets import show_diagram
+
+show_diagram(coupling_diagram(AdditiveCoupling(64, [128, 128], flip=False)))
+
+# %% [markdown]
 # **Check all three claims**, in double precision, for a coupling with a random network:
 
 # %%
@@ -292,7 +304,7 @@ print(
 )
 print("log_det is exactly 0:", bool((log_det == 0).all()))
 
-# %%
+# %% jupyter={"source_hidden": true}
 orders = {"in x's own order": list(range(8)), "even coordinates first": [0, 2, 4, 6, 1, 3, 5, 7]}
 figure = Figure(figsize=(6.6, 3))
 for axes, (title, index) in zip(figure.subplots(1, 2), orders.items()):
@@ -346,7 +358,7 @@ print(
     small.loss(fresh).item() - entropy < 0.35,
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 side = torch.linspace(-3, 3, 161)
 cells = torch.stack(torch.meshgrid(side, side, indexing="xy"), dim=-1).reshape(-1, 2)
 with torch.no_grad():
@@ -455,7 +467,7 @@ check("04.predict_couplings", prediction)
 # The paper takes four. Below is who depends on whom, measured: dark where an entry of $J$
 # is not zero, for random networks and 10 coordinates.
 
-# %%
+# %% jupyter={"source_hidden": true}
 figure = Figure(figsize=(9, 2.7))
 for k, axes in enumerate(figure.subplots(1, 4, sharey=True), start=1):
     axes.imshow(coupling_dependencies(k, 10, generator=seeded(0)), cmap="Greys", vmin=0, vmax=1.3)
@@ -481,7 +493,7 @@ show_figure(
 # Latent coordinate $i$ is pixel $i$, shifted, so its spread can be drawn at that pixel. (Our image models first *standardize*
 # each pixel, $(x_i - \text{mean}_i)/\text{std}_i$, so that one learning rate suits all. In units of the image the spread is then $\text{std}_i\,e^{-s_i}$.)
 
-# %%
+# %% jupyter={"source_hidden": true}
 digits_model, mnist_model = load_pretrained("nice_digits"), load_pretrained("nice_mnist")
 standardize = digits_model.transforms[0]
 digits, labels = load_digits("test")
@@ -535,7 +547,7 @@ print(f"of these from the narrower half of its pixels: {from_narrow / from_all:.
 # outlier at $z = 10$ pulls ten times as hard as a point at 1. For the logistic it is
 # $-\tanh(z/2)$, **never more than 1**, so a few odd images pull far less on the training. (Take the derivative: $-\frac{e^z}{1 + e^z} + \frac{1}{1 + e^{z}}$.)
 
-# %%
+# %% jupyter={"source_hidden": true}
 z = torch.linspace(-6, 6, 241)[:, None].requires_grad_()
 figure = Figure(figsize=(8, 2.9))
 left, right = figure.subplots(1, 2)
@@ -974,3 +986,6 @@ show_figure(
 #
 # **Next, chapter 05:** RealNVP lets each coupling scale as well as shift, so that volume changes where the data
 # ask for it, and Glow learns how to mix the coordinates between couplings.
+
+# %% [markdown]
+# [← 03 · VQ-VAE](03_vq_vae.ipynb) | [Contents](../README.md#chapters) | [05 · RealNVP and Glow →](05_realnvp_glow.ipynb)

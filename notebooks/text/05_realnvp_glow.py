@@ -13,6 +13,9 @@
 # ---
 
 # %% [markdown]
+# [← 04 · Normalizing flows and NICE](04_nice.ipynb) | [Contents](../README.md#chapters) | [06 · DDPM →](06_ddpm.ipynb)
+
+# %% [markdown]
 # # 05 · RealNVP and Glow
 #
 # **See five weaknesses of NICE, one after the other, and cure each: what is left in the end is a flow that
@@ -119,7 +122,7 @@ LatentPlane(
 # volume, by one factor for all points. Here is the density that our NICE of chapter 04 learned for the two
 # moons, beside the exact one, on a logarithmic scale.
 
-# %%
+# %% jupyter={"source_hidden": true}
 import math
 
 from IPython.display import Markdown
@@ -232,7 +235,7 @@ history = fit(
 )
 print("within 0.25 nats of the entropy of the data:", live.loss(fresh).item() - entropy < 0.25)
 
-# %%
+# %% jupyter={"source_hidden": true}
 figure = Figure(figsize=(8, 3.1))
 left, right_panel = figure.subplots(1, 2)
 left.plot(*live.sample(2000, generator=seeded(1)).T, ".", ms=2, color=PALETTE["model"])
@@ -326,7 +329,7 @@ show_source(AffineCoupling.scale_and_shift)
 # which lie in $[-1, 1]^2$, and falls in a straight line outside. We start from latents four standard deviations
 # from the origin (one in 3,000 lies further out) and go backwards, as in sampling.
 
-# %%
+# %% jupyter={"source_hidden": true}
 figure = Figure(figsize=(6.4, 3))
 axes = figure.subplots()
 for bound, name, colour in ((None, "no bound", "error"), (2.0, "bound 2", "model")):
@@ -368,7 +371,7 @@ check("05.break_it", my_raw_log_scale)
 # connected network. What does the shift of *one* pixel depend on? Below is the mean size of its gradient with
 # respect to every pixel that the first coupling of our NICE keeps.
 
-# %%
+# %% jupyter={"source_hidden": true}
 digits, labels = load_digits("test")
 nice, realnvp = load_pretrained("nice_digits"), load_pretrained("realnvp_digits")
 row, column = 4, 3  # the pixel that is shifted
@@ -504,7 +507,7 @@ check("05.squeeze_inverse", unsqueeze)
 # back, in every step. Left and right in one row never talk to each other directly, because we grouped them so
 # before any training.
 
-# %%
+# %% jupyter={"source_hidden": true}
 shape = (1, 2, 4, 4)  # half of the four channels of a squeezed 8x8 image
 stripes = Squeeze().inverse(torch.cat([torch.ones(shape), torch.zeros(shape)], dim=1))[0][0, 0]
 figure = Figure(figsize=(5.2, 2.6))
@@ -589,7 +592,7 @@ check("05.lu_log_det", conv_log_det)
 # with the channels reversed, shuffled once and for all, or mixed by a learned matrix, trained for the same
 # number of steps (recipes `glow_digits_reverse`, `glow_digits_shuffle`, `glow_digits`).
 
-# %%
+# %% jupyter={"source_hidden": true}
 digit_glow = load_pretrained("glow_digits")
 names = {
     "mixed by a 1×1 convolution": "glow_digits",
@@ -619,7 +622,7 @@ Markdown(table)
 # four pixels of a block; drawn as a block, you see which. The first two rows are kept by the coupling, the last
 # two moved. Above as it started, a random rotation, below as it was trained.
 
-# %%
+# %% jupyter={"source_hidden": true}
 figure = Figure(figsize=(8, 3.6))
 panels = figure.subplots(2, 4)
 for axes_row, (words, model) in zip(
@@ -688,6 +691,15 @@ show_figure(
 
 # %%
 show_source([Flow.forward, Split.prior])
+
+# %% [markdown]
+# As a diagram, drawn from the Glow of the first figure as it runs. On the right is what leaves; together it is as many numbers as an image has pixels.
+
+# %% jupyter={"source_hidden": true}
+from course_lib.diagrams import multi_scale_diagram
+from course_lib.widgets import show_diagram
+
+show_diagram(multi_scale_diagram(glow))
 
 # %% [markdown]
 # **Check it**: a small Glow with two splits. First the log-determinant of everything against the Jacobian. Then
@@ -796,7 +808,7 @@ print(
 # How much is that? We put batch normalisations in the places of the trained Glow's ActNorms, each working on what the ones before it have normalised, and give
 # *one* image 60 times other company:
 
-# %%
+# %% jupyter={"source_hidden": true}
 from course_lib.experiments import log_prob_in_company
 
 crowd = dequantize(load_digits("train")[0], 17, generator=seeded(1))
@@ -992,7 +1004,7 @@ show_figure(
 # what you expect, then look. We take forty images that the MNIST Glow wrote, and paint them black from below, row
 # by row.
 
-# %%
+# %% jupyter={"source_hidden": true}
 whole = quantize(written.clamp(0, 1 - 1e-6), 256)
 
 
@@ -1151,7 +1163,7 @@ check("05.temperature", log_prob_at_temperature)
 # FFJORD's paper lists them (Grathwohl et al. 2019, [arXiv:1810.01367](https://arxiv.org/abs/1810.01367), table 2).
 # NICE's paper gives 1,980.50 nats, which we convert.
 
-# %%
+# %% jupyter={"source_hidden": true}
 rows = {
     "digits (8×8, 17 levels)": {
         "NICE, chapter 04": "nice_digits",
@@ -1189,7 +1201,7 @@ for small, large in (("realnvp_digits", "nice_digits"), ("realnvp_mnist", "nice_
 passes = load_card("glow_mnist")["steps"] * 64 / 60_000
 print(f"glow_mnist saw each image {passes:.0f} times")
 
-# %%
+# %% jupyter={"source_hidden": true}
 toys = "| toy | NICE | RealNVP | the data's own density |\n| --- | ---: | ---: | ---: |\n"
 for name in ("two_moons", "pinwheel"):
     points = toy(name, 50_000, generator=seeded(1))
@@ -1266,3 +1278,6 @@ show_figure(
 #
 # **Next, chapter 06:** diffusion gives up the exact density for a bound, and with it all of these restrictions:
 # any network will do. Chapter 09 comes back to flows, in continuous time.
+
+# %% [markdown]
+# [← 04 · Normalizing flows and NICE](04_nice.ipynb) | [Contents](../README.md#chapters) | [06 · DDPM →](06_ddpm.ipynb)

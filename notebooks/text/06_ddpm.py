@@ -13,6 +13,9 @@
 # ---
 
 # %% [markdown]
+# [← 05 · RealNVP and Glow](05_realnvp_glow.ipynb) | [Contents](../README.md#chapters) | [07 · DDIM →](07_ddim.ipynb)
+
+# %% [markdown]
 # # 06 · DDPM
 #
 # **Dissolve data in noise, a little at a time, and learn to take every step back: what comes out of pure noise
@@ -25,7 +28,7 @@
 # | The short way | 30 minutes: sections 1 to 4, the figure of section 5, and *How good is it?* |
 # | You will meet | diffusion, noise schedules, the posterior, two derivations of one loss, why steps are small, log-SNR, the U-Net |
 # | Papers | Ho, Jain, Abbeel 2020, [DDPM](https://arxiv.org/abs/2006.11239); Sohl-Dickstein et al. 2015, [the first diffusion model](https://arxiv.org/abs/1503.03585); Nichol, Dhariwal 2021, [the cosine schedule](https://arxiv.org/abs/2102.09672) |
-# | Source articles | 拆楼建楼; 扩散模型的物理背景 (in Chinese) |
+# | Source articles | 拆楼建楼, "Tearing a building down, putting it up", and 扩散模型的物理背景, "The physical background of diffusion models" (both in Chinese) |
 #
 # ## See it
 #
@@ -319,7 +322,7 @@ history = fit(
 )
 print("the loss fell below 0.30:", history.loss() < 0.30)
 
-# %%
+# %% jupyter={"source_hidden": true}
 samples = live.sample(1500, generator=seeded(1))
 figure = Figure(figsize=(6.4, 3.1))
 real, ours = figure.subplots(1, 2)
@@ -341,6 +344,19 @@ show_figure(
 
 # %%
 show_source(UNet.forward)
+
+# %% [markdown]
+# As a diagram, the U-Net of `ddpm_mnist`, drawn from the network as it runs ($B$ images at a time). What the way down puts aside is laid beside the image on the way up: a block there takes in more channels than came from below.
+#
+# - **GroupNorm** takes the channels in groups and gives each group of an image mean 0 and variance 1; unlike batch normalisation it never looks at the other images of the batch.
+# - **Attention** lets every pixel ask every other and take a weighted mean of their answers; it stands in the middle, where pixels are few, because its cost grows with the square of their number.
+# - **EMA** is not in the network: training keeps a slow average of all weights beside it, and that average is what samples.
+
+# %% jupyter={"source_hidden": true}
+from course_lib.diagrams import unet_diagram
+from course_lib.widgets import show_diagram
+
+show_diagram(unet_diagram(mnist_ddpm.net))
 
 # %%
 torch.manual_seed(0)
@@ -817,7 +833,7 @@ Markdown(rows)
 # time, so all it can change is at which times the log-SNR takes which values. In sampling it says where the steps are
 # spent. In training the times are drawn evenly, so it also says how often each noise level is trained.
 
-# %%
+# %% jupyter={"source_hidden": true}
 t = torch.arange(T)
 figure = Figure(figsize=(9, 3))
 left, right = figure.subplots(1, 2)
@@ -859,7 +875,7 @@ for kind, share in busy.items():
 # the better samples and has the *worse* bound. `elbo_terms` gives every step's part of the bound, so one plot can tell
 # why. Read it from the left, from noise to data: how many nats have been paid up to a log-SNR.
 
-# %%
+# %% jupyter={"source_hidden": true}
 digits_cosine = load_pretrained("ddpm_digits_cosine")
 some = to_signed(load_digits("test")[0][::40])
 bounds = {}
@@ -1098,7 +1114,7 @@ show_figure(
 # mean of ten draws, and by how much one draw differs from another. Every other row is 1,000 samples against the
 # same test images.
 
-# %%
+# %% jupyter={"source_hidden": true}
 FD = "feature distance, 1,000 samples"
 FLOOR = "feature distance, 1,000 training images"
 rows = {
@@ -1150,7 +1166,7 @@ for name in ("ddpm_digits", "ddpm_mnist"):
     print(f"{name}: {card['parameters'] / 1e6:.1f} million parameters, {card['steps']:,} steps of training")
 Markdown(table)
 
-# %%
+# %% jupyter={"source_hidden": true}
 toys = "| toy, nats | ELBO, variance `posterior` | ELBO, variance `beta` | RealNVP, log p | the data's own density |\n"
 toys += "| --- | ---: | ---: | ---: | ---: |\n"
 for name in ("two_moons", "pinwheel"):
@@ -1211,3 +1227,6 @@ Markdown(toys)
 #
 # **Next, chapter 07:** the loss only knows $q(x_t \mid x_0)$. So the same trained network serves a whole family
 # of ways back, some of which skip most steps and draw no noise at all.
+
+# %% [markdown]
+# [← 05 · RealNVP and Glow](05_realnvp_glow.ipynb) | [Contents](../README.md#chapters) | [07 · DDIM →](07_ddim.ipynb)

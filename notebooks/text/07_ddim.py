@@ -13,6 +13,9 @@
 # ---
 
 # %% [markdown]
+# [← 06 · DDPM](06_ddpm.ipynb) | [Contents](../README.md#chapters)
+
+# %% [markdown]
 # # 07 · DDIM
 #
 # **Take a trained DDPM, train nothing, and sample it in twenty steps rather than a thousand; then let the noise
@@ -25,7 +28,7 @@
 # | The short way | 20 minutes: leave out section 2, and all that is called a check |
 # | You will meet | a family of samplers with the same marginals, $\eta$, non-Markovian noising, skipped steps, the ODE behind it, inversion, slerp |
 # | Paper | Song, Meng, Ermon 2021, [DDIM](https://arxiv.org/abs/2010.02502) |
-# | Source article | DDPM 采样过程很慢 → DDIM (in Chinese) |
+# | Source article | DDPM 采样过程很慢, "Sampling from a DDPM is slow", on DDIM (in Chinese) |
 #
 # ## See it
 #
@@ -307,7 +310,7 @@ print("the divergence of two steps is the weighted square, within 1e-9:", worst 
 # them near the data, where details are made. (Both here end at $T$, where noising ends, as sampling starts from pure
 # noise. The paper's own code stops a little short of it.)
 
-# %%
+# %% jupyter={"source_hidden": true}
 figure = Figure(figsize=(7, 1.7))
 axes = figure.subplots()
 for row, spacing in enumerate(("quadratic", "linear")):
@@ -403,7 +406,7 @@ for t, s in ((999, 700), (500, 490), (40, 3)):
     worst = max(worst, (step / a_s - euler).abs().max().item())
 print("the step is Euler's in x/a, within 1e-9:", worst < 1e-9)
 
-# %%
+# %% jupyter={"source_hidden": true}
 angle = torch.arange(8) * math.pi / 4
 centres = 2 * torch.stack([angle.cos(), angle.sin()], dim=1)
 ideal = DDPM(IdealDenoiser(centres, schedule, std=0.2), schedule).double()
@@ -503,7 +506,7 @@ VectorField(
 # %%
 show_source(ddim_invert)
 
-# %%
+# %% jupyter={"source_hidden": true}
 digits = to_signed(load_digits("test")[0][:12])
 errors, counts, trips = {}, [10, 20, 50, 100, 200], {}
 for N in counts:
@@ -680,7 +683,7 @@ Interpolation(
 # machine that trained the model. The column *variance β* is DDPM with as many, longer noising steps and the larger of its
 # two variances (chapter 06), the paper's $\hat\sigma$.
 
-# %%
+# %% jupyter={"source_hidden": true}
 metrics = load_card("ddpm_digits")["metrics"]
 beta = {row["steps"]: row["distance"] for row in metrics["samplers with variance beta"]}
 real = load_card("classifier_digits")["metrics"]
@@ -766,3 +769,6 @@ Markdown(
 #
 # **Next, chapter 08:** let the number of steps go to infinity. Demolition becomes a stochastic differential
 # equation, construction another, and both samplers of this chapter fall out of it.
+
+# %% [markdown]
+# [← 06 · DDPM](06_ddpm.ipynb) | [Contents](../README.md#chapters)
