@@ -184,7 +184,7 @@ _BASELINE_WRONG = [
 formula(
     "02.leave_one_out",
     task="Write `with_baseline`: the score function estimate of the gradient of E f(z) by μ, one "
-    "for each draw, where from each f(z) the mean of f over the *other* draws is subtracted first.",
+    "for each draw, where from each f(z) the mean of f over the other draws is subtracted first.",
     signature="with_baseline(values, z, mu, sigma) -> [n]",
     solution=[leave_one_out, score_function_gradient],
     hints=[
@@ -234,6 +234,8 @@ _MISMATCH = "Σ q(z) log [q(z) / p(z)]: one divergence, of the mean of all rows.
 _RATE_WRONG = [
     Wrong(_information(lambda q, a: xlogy(q, q / a).sum()),
           "Your information is summed over the images.", "It is their mean: divide by N."),
+    Wrong(_information(lambda q, a: xlogy(q, q / q.sum(0)).sum(1).mean()),
+          "You add the rows up: q(z) is their mean.", "It has to add up to 1."),
     Wrong(_information(lambda q, a: entr(a).sum()),
           "Your information is the entropy of q(z) alone.",
           "The entropy that is left once the image is known does not count: subtract its mean."),
@@ -366,9 +368,9 @@ _REPARAMETERIZE_ROWS = 20_000
 
 @exercise(
     "02.reparameterize",
-    task="Write `reparameterize`: a draw z from N(μ, σ²), where log_var is log σ², through which "
-    "gradients flow to mu and log_var; all randomness comes from `generator`.",
-    signature="reparameterize(mu, log_var, generator) -> z",
+    task="Write `my_reparameterize`: a draw z from N(μ, σ²), where log_var is log σ², through "
+    "which gradients flow to mu and log_var; all randomness comes from `generator`.",
+    signature="my_reparameterize(mu, log_var, generator) -> z",
     solution=reparameterize,
     hints=[
         "Separate what is random from what is learned: draw from a fixed distribution, then move "

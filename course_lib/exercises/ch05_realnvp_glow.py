@@ -688,7 +688,7 @@ formula(
     solution=[ActNorm.initialize, ActNorm.forward],
     hints=[
         "One mean and one standard deviation for each channel: over which three axes?",
-        "`x.mean(dim=(0, 2, 3))` has shape [C]. The bias is added *before* the scale.",
+        "`x.mean(dim=(0, 2, 3))` has shape [C]. The bias is added before the scale.",
         "bias = −mean, log_scale = −log(standard deviation).",
     ],
     right=_bias(lambda x: -_mean(x)),
@@ -980,9 +980,9 @@ formula(
 
 @exercise(
     "05.break_it",
-    task="Break it: write `raw_log_scale`, kept [B, 1] to [B, 1], with which 8 affine couplings "
+    task="Break it: write `my_raw_log_scale`, kept [B, 1] to [B, 1], with which 8 affine couplings "
     "keep |s| ≤ 1 on data in [−1, 1]², but without a bound lose latents 4 σ out.",
-    signature="raw_log_scale(kept) -> [B, 1]",
+    signature="my_raw_log_scale(kept) -> [B, 1]",
     solution=[runaway_log_scale, AffineCoupling.scale_and_shift],
     hints=[
         "On the data almost nothing need happen. What does a ReLU network do where it never saw "

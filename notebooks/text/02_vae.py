@@ -23,7 +23,7 @@
 # | | |
 # | --- | --- |
 # | You need | Gaussians, Bayes' rule, the expectation of a function; some PyTorch. Chapter 01 is useful, not needed |
-# | Time | about 47 minutes to read, 90 with the exercises. **The short way, 30 minutes:** up to and with *The bound, three ways*, then *Rate against distortion* and *What to take away*. Two sections may be skipped and say so |
+# | Time | about 48 minutes to read, 90 with the exercises. **The short way, 30 minutes:** up to and with *The bound, three ways*, then *Rate against distortion* and *What to take away*. Two sections may be skipped and say so |
 # | You will meet | autoencoders, latent variables, the ELBO, the reparameterization trick, posterior collapse, the importance-weighted bound, GANs in a box |
 # | Papers | Kingma, Welling 2014, [Auto-encoding variational Bayes](https://arxiv.org/abs/1312.6114); Rezende, Mohamed, Wierstra 2014, [Stochastic backpropagation](https://arxiv.org/abs/1401.4082); Burda, Grosse, Salakhutdinov 2016, [IWAE](https://arxiv.org/abs/1509.00519); Goodfellow et al. 2014, [GAN](https://arxiv.org/abs/1406.2661) |
 # | Source article | 分布变换, "Transforming distributions" (VAE beside GAN, in Chinese) |
@@ -105,7 +105,8 @@ print("the loss fell below 18 nats:", history.loss() < 18)
 # %% [markdown]
 # It gives back what it read. Now ask it for a *new* digit: you must choose a code. Which one? Below are the codes of the test digits, a
 # colour for each class; the circle holds 95 % of a standard Gaussian, our best guess if nobody tells us more. Beside them is what the
-# decoder makes of 24 draws from that Gaussian.
+# decoder makes of 24 draws from that Gaussian. The cell after them measures: a **Fréchet distance** compares mean and covariance
+# of two sets of images in the features of a classifier, and is 0 if both agree.
 
 
 # %%
@@ -134,12 +135,12 @@ codes_and_draws(
 
 # %%
 def distance(images):
-    """How far 1,000 images are from the test digits: a Fréchet distance in a classifier's features."""
+    """The Fréchet distance of 1,000 images to the test digits."""
     return sample_quality(images, "digits")["feature distance, 1,000 samples"]
 
 
 with torch.no_grad():
-    codes, log_var = autoencoder.encode(black_and_white)
+    codes = autoencoder.encode(black_and_white)[0]
     spread = torch.linalg.cholesky(torch.cov(codes.T))
     normal = torch.randn(1000, 2, generator=seeded(1))
     of_codes = distance(autoencoder.decode(codes[:1000]))
@@ -147,10 +148,10 @@ with torch.no_grad():
     of_fitted = distance(autoencoder.decode(codes.mean(dim=0) + normal @ spread.T))
 inside = (codes.norm(dim=1) < 2.45).float().mean().item()
 print("fewer than half of the codes lie in the circle:", inside < 0.5)
-print("images decoded at real codes are close to digits (distance below 25):", of_codes < 25)
+print(f"distance of real training digits: {distance(load_digits('train')[0][:1000]):.0f}")
+print("distance of images decoded at real codes, below 25:", of_codes < 25)
 print("draws from N(0, I) are more than three times as far:", of_prior > 3 * of_codes)
-print("draws from a Gaussian fitted to the codes, more than twice:", of_fitted > 2 * of_codes)
-print("and the encoder's own σ, free to be anything, is below 0.02:", log_var.median().item() < -7.8)
+print("draws from a Gaussian fitted to the codes, 1.5 times or more:", of_fitted > 1.5 * of_codes)
 
 # %% [markdown]
 # The autoencoder has two faults, and neither shows in its loss.
@@ -160,14 +161,14 @@ print("and the encoder's own σ, free to be anything, is below 0.02:", log_var.m
 # - **There are holes.** Even if you fit a Gaussian to the codes and draw from *it*, many draws fall between the codes, where the decoder has never been asked
 #   anything.
 #
-# A VAE cures both, with one idea and one price.
+# A VAE cures both, with one idea and a price.
 #
 # ## A region for each image, and a price for it
 #
 # **The idea.** Let the encoder give each image a *cloud* in place of a point: a Gaussian $q(z \mid x) = \mathcal N(\mu(x), \sigma^2(x))$. The decoder
 # gets a draw $z$ from the cloud, another one each time, and must give back the image from all of them. So what lies inside a cloud is no hole.
 #
-# **The price.** Left alone, the clouds shrink to points: noise only makes decoding harder. (The autoencoder was free to use clouds; the last line above says what became of them.) So each cloud pays for being
+# **The price.** Left alone, the clouds shrink to points: noise only makes decoding harder. (The autoencoder was free to use clouds; what became of them is printed below.) So each cloud pays for being
 # different from *one* distribution that we choose in advance for all images, the **prior** $p(z) = \mathcal N(0, I)$. Then we know where to draw from, too. What "different" costs is the
 # **Kullback–Leibler divergence**, KL for short:
 #
@@ -202,6 +203,9 @@ show_figure(
 # numbers, and the second half of them is read as $\log \sigma^2$:
 
 # %%
+with torch.no_grad():
+    _, log_var = autoencoder.encode(black_and_white)
+print("median σ of the autoencoder below 0.02:", (0.5 * log_var).exp().median().item() < 0.02)
 show_source(VAE.encode)
 
 # %% [markdown]
@@ -249,15 +253,17 @@ codes_and_draws(
 
 # %%
 live_prior = distance(live.sample(1000, mean=True, generator=seeded(1)))
-print("the VAE's draws from N(0, I) are closer to digits than the autoencoder's:", live_prior < of_prior)
-print("closer, too, than those from the Gaussian fitted to its codes:", live_prior < of_fitted)
 with torch.no_grad():
     live_codes = distance(live.decode(live.encode(black_and_white)[0][:1000]))
-print("but at real codes the autoencoder is the better one:", of_codes < live_codes)
+print("draws from N(0, I) are closer to digits than the autoencoder's:", live_prior < of_prior)
+print("and less than 1.5 times as far as images at real codes:", live_prior < 1.5 * live_codes)
+print("at real codes the autoencoder is the better one:", of_codes < live_codes)
+print("its fitted Gaussian: at most 1.3 times as far as the VAE's draws:", of_fitted < 1.3 * live_prior)
 
 # %% [markdown]
-# The same network, the same data, one more term in the loss: the codes fill the circle, and draws from it are digits. It is paid for in reconstructions,
-# which are worse. Here is the whole plane; rows and columns are quantiles of the normal distribution, so that each picture stands for equally much of the prior.
+# The same network, the same data, one more term in the loss: the codes fill the circle, and a draw from it is nearly as good as an image at a real code: no holes. It is paid for in
+# reconstructions, which are blurred. Don't give the VAE too much credit for its samples: if you fit a Gaussian to an autoencoder's codes *afterwards*, its draws, with two latents, are about as good (last line). First codes, then a model of them: chapter 03 goes that way. What the
+# VAE has is one loss for everything, and a meaning of that loss, which comes next. Here is the whole plane; rows and columns are quantiles of the normal distribution, so that each picture stands for equally much of the prior.
 
 # %%
 with torch.no_grad():
@@ -280,7 +286,7 @@ show_figure(
 #
 # | symbol | meaning |
 # | --- | --- |
-# | $x$; $n$, $N$ | an image, a vector of $n$ pixels; the number of images |
+# | $x$; $n$, $N$; $p_\text{data}$ | an image, a vector of $n$ pixels; the number of images; the distribution of images |
 # | $z$, $d$ | its code, also called the latent; $d$ numbers |
 # | $p(z)$ | the prior: standard normal |
 # | $p(x \mid z)$, $a(z)$ | the decoder: for black and white pixels, a probability of white for each pixel; its logits |
@@ -342,6 +348,10 @@ from matplotlib.patches import Ellipse
 chosen = [int((labels == digit).nonzero()[0, 0]) for digit in (0, 1, 3, 4, 6, 9)]
 with torch.no_grad():
     mu, log_var = model.encode(test)
+    posterior = log_joint.softmax(dim=0).T  # of each cell, [359, 10000]
+    exact_var = posterior @ cells**2 - (posterior @ cells) ** 2
+narrower = ((0.5 * log_var).exp() < exact_var.sqrt()).float().mean()
+print(f"σ of the encoder is smaller than the posterior's in {narrower:.0%} of all latents")
 figure = Figure(figsize=(10, 2.4))
 for axes, k in zip(figure.subplots(1, 6), chosen, strict=True):
     density = (log_joint[:, k] - log_joint[:, k].max()).exp().reshape(100, 100)
@@ -357,7 +367,7 @@ show_figure(
 )
 
 # %% [markdown]
-# The ellipse is often smaller than the spot. The four clouds say why: training makes $D_\mathrm{KL}(q \,\|\, \text{posterior})$ small, as the next section shows, and KL takes the mean over $q$.
+# The ellipse is often smaller than the spot. The four clouds say why: training makes $D_\mathrm{KL}(q \,\|\, \text{posterior})$ small, as the next section shows, and there to be three times too narrow cost less than to be twice too wide.
 # What the ellipse covers outside of the spot costs much, what it leaves out costs little.
 
 # %% [markdown]
@@ -514,7 +524,7 @@ print(
 #
 # $$\text{mean } R = \underbrace{I(x; z)}_{\text{what a code tells about its image}} + \underbrace{D_\mathrm{KL}\big(q(z) \,\|\, p(z)\big)}_{\text{how far all codes together are from the prior}} .$$
 #
-# Neither part is negative. So the rate bounds both: a model with a small rate *cannot* have codes whose sum is far from the prior (Hoffman and Johnson 2016). The autoencoder paid nothing for either. In the library:
+# Neither part is negative. So the rate bounds both: a model with a small rate *cannot* have codes that, all together, are far from the prior (Hoffman and Johnson 2016). The autoencoder paid nothing for either. In the library:
 
 # %%
 show_source(rate_parts)
@@ -539,10 +549,10 @@ for beta in ("0_1", "1", "3"):
     )
 
 # %% [markdown]
-# At β = 1 the sum of all codes is within a quarter of a nat of the prior: few holes. At β = 0.1 the codes tell two nats more about their images, and the mismatch is six times as large. (The most that a code can tell is which of the 359 images it
+# At β = 1 all codes together are within a quarter of a nat of the prior: few holes. At β = 0.1 the codes tell two nats more about their images, and the mismatch is six times as large. (The most that a code can tell is which of the 359 images it
 # belongs to, $\log 359 = 5.9$ nats.)
 #
-# **Exercise 1: split the rate**, on a table: `q[k, j]` is the probability of cell $j$ for image $k$. Derive, then write, without a look above.
+# **Exercise 1: split the rate**, on a table: `q[k, j]` is the probability of cell $j$ for image $k$, and all images count alike. Derive, then write, without a look above.
 #
 # Each `check` judges your function on fresh random inputs and tells you which property broke; it accepts every correct solution. `hint("02.rate_parts")` helps one step at a time; `solution("02.rate_parts")` shows what the library itself does.
 
@@ -677,12 +687,12 @@ check("02.leave_one_out", with_baseline)
 # %% [markdown]
 # ## Rate against distortion: the weight β
 #
-# Give the rate a weight: $\mathcal D + \beta R$. (The bound has β = 1, the autoencoder above 0. The words are those of [Alemi et al. 2018](https://arxiv.org/abs/1711.00464).) The best models form a curve in the plane of rate and distortion, convex if we may mix models. A model that minimises $\mathcal D + \beta R$ sits where a line
+# Give the rate a weight: $\mathcal D + \beta R$. (The bound has β = 1, the autoencoder above 0. With β > 1 this is the **β-VAE** of [Higgins et al. 2017](https://openreview.net/forum?id=Sy2fzU9gl), who want each latent to stand for *one* cause of the image: **disentangled** codes. The words rate and distortion are those of [Alemi et al. 2018](https://arxiv.org/abs/1711.00464).) The best models form a curve in the plane of rate and distortion, convex if we may mix models. A model that minimises $\mathcal D + \beta R$ sits where a line
 # $\mathcal D = \text{const} - \beta R$ touches this curve from below: $\frac{d\mathcal D}{dR} = -\beta$. So β is the *price*: a nat of rate is bought if it
 # saves more than β nats of distortion.
 #
 # - **β below 1:** the codes become precise, reconstructions sharp. The bound suffers first; when β is very small, the likelihood does too: the codes leave gaps, into which the prior falls.
-# - **β above 1:** codes are blurred. What is cheap to describe and saves most survives.
+# - **β above 1:** codes are blurred. What saves most for its price survives. (Nothing promises that latents then stand for single causes: without labels or other help no method can promise it, Locatello et al. 2019, [arXiv:1811.12359](https://arxiv.org/abs/1811.12359).)
 # - **β large:** no code is worth its price. Then $q(z \mid x) = p(z)$ for every image, $R = 0$, and the decoder ignores $z$: **posterior collapse**.
 #
 # Drag the slider over seven models, each trained with its own β.
@@ -782,7 +792,7 @@ check("02.break_the_code", collapsing_loss)
 #
 # Many programs give grey values to a VAE and minimise the squared error plus the rate. That is a Gaussian decoder, $p(x \mid z) = \mathcal N(\hat x(z), \tau^2 I)$, whose $\tau^2 = \frac12$ nobody chose: a β in disguise. `VAE(..., likelihood="gaussian")` learns $\tau$.
 #
-# **Exercise 6: derive the best τ.** A decoder gives the means $\hat x$ of a batch. Which $\log \tau^2$ makes the batch most likely, and what is the mean log-likelihood of an image then? Set a derivative to zero on paper; the check compares with fresh data.
+# **Exercise 6: derive the best τ.** A decoder gives the means $\hat x$ of a batch. Which $\log \tau^2$, one number for all pixels, makes the batch most likely, and what is the mean log-likelihood of an image then? Set a derivative to zero on paper; the check compares with fresh data.
 
 
 # %%
@@ -869,7 +879,7 @@ show_figure(
 
 # %% [markdown]
 # **Exercise 7: the importance-weighted bound.** `log_weights[s, b]` is $\log \frac{p(x_b \mid z_s)\, p(z_s)}{q(z_s \mid x_b)}$ at the draw $z_s$.
-# For images they are numbers near −800.
+# They may be numbers near −800, or 800.
 
 
 # %%
@@ -891,7 +901,7 @@ check("02.iwae_bound", iwae_bound)
 #
 # $$\boxed{\;c^*(x) = \log \frac{p_\text{data}(x)}{p_g(x)}\;}$$
 #
-# The generator is trained to raise $\log \mathrm{sigmoid}(c(g(z)))$. **Check** the box, then both models on eight Gaussians in a ring, with networks of the same sizes and the same number of steps:
+# In Goodfellow's game the generator lowers $\log(1 - \mathrm{sigmoid}(c(g(z))))$; against the best critic that makes a **Jensen–Shannon divergence** (JSD) small (theorem 1 of the paper). Where the critic is sure, this loss has hardly a slope, and so in practice, in the paper too, the generator raises $\log \mathrm{sigmoid}(c(g(z)))$. **Check** the box, then both models on eight Gaussians in a ring, with networks of the same sizes and the same number of steps:
 
 # %%
 from course_lib.data import toy, toy_log_prob
@@ -933,9 +943,9 @@ for (name, points, _), kind in zip(clouds[1:], ("gan", "vae"), strict=True):
 
 # %% [markdown]
 # The GAN reaches half of the modes (**mode collapse**), *and* more of its samples lie where no data are. It is tempting to explain this by divergences: the VAE minimises $D_\mathrm{KL}(p_\text{data} \,\|\, p)$, which punishes missed modes, a GAN something nearer to the other direction, which punishes samples in empty places. (For a perfect critic and this
-# generator's loss the gradient is that of $D_\mathrm{KL}(p_g \,\|\, p_\text{data}) - 2\,\mathrm{JSD}$, with the Jensen–Shannon divergence: Arjovsky and Bottou 2017, [arXiv:1701.04862](https://arxiv.org/abs/1701.04862), theorem 2.5.) Our numbers say no: this GAN is worse on both counts. What you see is a *training* that failed: two
-# networks chase each other, no critic is perfect, and no loss tells. Goodfellow's tutorial, too, sees another cause of mode collapse than the choice of divergence (2016, [arXiv:1701.00160](https://arxiv.org/abs/1701.00160), section 3.2.5). It is
-# trained without a number that says how well it does; that is the price, and the reason why this course follows likelihoods.
+# generator's loss the gradient is that of $D_\mathrm{KL}(p_g \,\|\, p_\text{data}) - 2\,\mathrm{JSD}$: Arjovsky and Bottou 2017, [arXiv:1701.04862](https://arxiv.org/abs/1701.04862), theorem 2.5.) Our numbers say no: this GAN is worse on both counts. What you see is a *training* that failed: two
+# networks chase each other, no critic is perfect, and no loss tells. Goodfellow's tutorial, too, sees another cause of mode collapse than the choice of divergence (2016, [arXiv:1701.00160](https://arxiv.org/abs/1701.00160), section 3.2.5). Better training does reach all eight on such a ring
+# (unrolled GANs, Metz et al. 2017, [arXiv:1611.02163](https://arxiv.org/abs/1611.02163)), and for years no model wrote sharper pictures than a GAN. But it is trained without a number that says how well it does; that is the price, and the reason why this course follows likelihoods.
 
 # %% [markdown]
 # ## How good is it?
