@@ -493,7 +493,7 @@ show_figure(
 # Latent coordinate $i$ is pixel $i$, shifted, so its spread can be drawn at that pixel. (Our image models first *standardize*
 # each pixel, $(x_i - \text{mean}_i)/\text{std}_i$, so that one learning rate suits all. In units of the image the spread is then $\text{std}_i\,e^{-s_i}$.)
 
-# %% jupyter={"source_hidden": true}
+# %%
 digits_model, mnist_model = load_pretrained("nice_digits"), load_pretrained("nice_mnist")
 standardize = digits_model.transforms[0]
 digits, labels = load_digits("test")
@@ -502,6 +502,7 @@ for name, model in (("digits", digits_model), ("MNIST", mnist_model)):
     first, *_, scaling = model.transforms
     spread[name] = (first.std * (-scaling.log_scale).exp()).detach()
 
+# %% jupyter={"source_hidden": true}
 figure = Figure(figsize=(10, 2.9))
 left, middle, right = figure.subplots(1, 3)
 for axes, image, title in (
