@@ -262,7 +262,7 @@ print("its fitted Gaussian: at most 1.3 times as far as the VAE's draws:", of_fi
 
 # %% [markdown]
 # The same network, the same data, one more term in the loss: the codes fill the circle, and a draw from it is nearly as good as an image at a real code: no holes. It is paid for in
-# reconstructions, which are blurred. Don't give the VAE too much credit for its samples: if you fit a Gaussian to an autoencoder's codes *afterwards*, its draws, with two latents, are about as good (last line). First codes, then a model of them: chapter 03 goes that way. What the
+# reconstructions, which are blurred. Don't give the VAE too much credit for its samples: if you fit a Gaussian to an autoencoder's codes *afterwards*, its draws are about as good (last line). With eight latents in both, who is closer? Try it. First codes, then a model of them: chapter 03 goes that way. What the
 # VAE has is one loss for everything, and a meaning of that loss, which comes next. Here is the whole plane; rows and columns are quantiles of the normal distribution, so that each picture stands for equally much of the prior.
 
 # %%
@@ -1001,7 +1001,7 @@ for name in ("vae_mnist", "iwae_mnist"):
 #
 # ## What to take away
 #
-# - An autoencoder gives codes; a VAE gives codes that you can draw. The price is a rate, and the rate is information plus mismatch.
+# - An autoencoder gives codes; a VAE gives codes whose distribution you chose. The price is a rate, and the rate is information plus mismatch.
 # - The loss is $-\mathrm{ELBO}$, and the ELBO is $\log p(x)$ minus the encoder's error.
 # - Draw the noise first, and the gradient passes through the draw. Where $f$ has a slope, use it.
 # - When a code isn't worth its price β it collapses, and with a strong enough decoder none is; look at the rate to see it.

@@ -24,7 +24,7 @@
 # | | |
 # | --- | --- |
 # | You need | chapter 04: the change of variables, couplings, bits per dimension; convolutions |
-# | Time | about 38 minutes to read, 80 with the exercises. **The short way, 30 minutes:** sections 1 and 4, *Train a Glow*, *A likelihood is no judge*, *What to take away*. One section may be skipped and says so |
+# | Time | about 38 minutes to read, 80 with the exercises. **The short way, 30 minutes:** up to and with section 1, sections 3 and 4, *Train a Glow*, *A likelihood is no judge*, *What to take away*. One section may be skipped and says so |
 # | You will meet | affine couplings, masks, squeeze, 1×1 convolutions, multi-scale flows, ActNorm, temperature |
 # | Papers | Dinh, Sohl-Dickstein, Bengio 2017, [RealNVP](https://arxiv.org/abs/1605.08803); Kingma, Dhariwal 2018, [Glow](https://arxiv.org/abs/1807.03039) |
 # | Source article | 精巧的 flow: RealNVP 与 Glow, "The ingenious flow: RealNVP and Glow" (in Chinese) |
