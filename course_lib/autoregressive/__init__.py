@@ -2,6 +2,7 @@
 
 from course_lib.autoregressive.base import Autoregressive, BinaryAutoregressive
 from course_lib.autoregressive.bayes import log_posterior
+from course_lib.autoregressive.completion import completion_log_prob
 from course_lib.autoregressive.fvsbn import FVSBN, order_mask
 from course_lib.autoregressive.history_tables import table_size
 from course_lib.autoregressive.made import MADE, made_degrees, made_masks
@@ -24,6 +25,7 @@ __all__ = [
     "ImageAutoregressive",
     "NaivePixelCNN",
     "PixelCNN",
+    "completion_log_prob",
     "gate",
     "log_posterior",
     "made_degrees",

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from course_lib.autoregressive import (
     FVSBN,
     NADE,
+    completion_log_prob,
     log_posterior,
     made_degrees,
     made_masks,
@@ -37,7 +38,7 @@ from course_lib.experiments.dependency import dependencies
 from course_lib.experiments.leak import fit_coins, leaky_masks
 from course_lib.experiments.operations import OperationCounter
 from course_lib.experiments.receptive_field import blind_spot
-from course_lib.nn import bernoulli_log_prob, raster_mask
+from course_lib.nn import bernoulli_log_prob
 
 __all__: list[str] = []
 
@@ -460,13 +461,6 @@ def _take_flat(value: Any, degrees: Sequence[Tensor]) -> Tensor:
     return _flat(_take_masks(value, degrees))
 
 
-def _unflat(flat: Tensor, degrees: Sequence[Tensor]) -> list[Tensor]:
-    """The masks that ``_take_flat`` made a row of."""
-    right = made_masks(degrees)
-    parts = flat.split([mask.numel() for mask in right])
-    return [part.reshape(mask.shape) for part, mask in zip(parts, right, strict=True)]
-
-
 def _compared(
     hidden: Callable[[Tensor, Tensor], Tensor],
     output: Callable[[Tensor, Tensor], Tensor],
@@ -498,36 +492,7 @@ _HIDDEN = "A hidden unit of degree m may see all units of degree m or less: ≥.
 _OUTPUT = "Output i must not see pixel i: strictly greater."
 
 
-_REVERSE = "Your inequality points the wrong way: units see degrees above their own."
 _IGNORED = "You ignore the degrees of the inputs: your inputs and outputs count 0, 1, 2, ..."
-# fmt: off
-_MADE_WRONG = [
-    Wrong(_compared(torch.gt, torch.ge),
-          "You swap > and ≥: > is in the hidden layers, ≥ in the last.",
-          "It happens to be autoregressive, but with two hidden layers you lose connections. "
-          + _HIDDEN),
-    Wrong(_compared(torch.ge, torch.ge),
-          "Your last layer lets output i see pixel i: you use ≥ there.", _OUTPUT),
-    Wrong(_compared(torch.gt, torch.gt),
-          "Your hidden layers use >, which loses connections.", _HIDDEN),
-    Wrong(_compared(torch.ge, lambda a, b: a > b + 1), "Your output layer loses degrees.", _OUTPUT),
-    Wrong(_compared(torch.le, torch.lt), _REVERSE, "Above ≥ below."),
-    Wrong(_compared(torch.lt, torch.lt), _REVERSE, "Above ≥ below."),
-    Wrong(_compared(torch.ge, torch.lt), _REVERSE, "Outputs: above > below."),
-    Wrong(_compared(torch.le, torch.gt), _REVERSE, "Hidden units: above ≥ below."),
-    Wrong(_compared(torch.ge, torch.gt, natural_inputs=True, natural_outputs=True),
-          _IGNORED, _ROLES),
-    Wrong(_compared(torch.ge, torch.gt, natural_outputs=True),
-          "Your outputs have degrees 0, 1, 2, ... in place of `degrees[0]`.", _ROLES),
-    Wrong(_compared(torch.ge, torch.gt, natural_inputs=True),
-          "Your inputs have degrees 0, 1, 2, ... in place of `degrees[0]`.", _ROLES),
-    Wrong(_compared(_all, torch.gt), "Your hidden layers see everything.", _HIDDEN),
-    Wrong(_compared(torch.ge, _all), "Your output layer sees everything.", _OUTPUT),
-    Wrong(_compared(_all, _all), "Your masks hide nothing.", _HIDDEN),
-    Wrong(lambda degrees: [1 - mask for mask in made_masks(degrees)],
-          "Your masks are inverted.", "1 lets through."),
-]
-# fmt: on
 
 
 def _draw_degrees(generator: torch.Generator) -> list[tuple[list[Tensor]]]:
@@ -538,51 +503,6 @@ def _draw_degrees(generator: torch.Generator) -> list[tuple[list[Tensor]]]:
             turned = [*order[first:], *order[:first]]
             cases.append((made_degrees(turned, hidden, generator=generator),))
     return cases
-
-
-def _not_made(got: Tensor, right: Tensor, degrees: list[Tensor]) -> tuple[str, str]:
-    masks, right_masks = _unflat(got, degrees), made_masks(degrees)
-    pattern = torch.linalg.multi_dot(masks[::-1]) > 0
-    leaks = pattern & (degrees[0][:, None] <= degrees[0][None, :])
-    if leaks.any():
-        i, j = leaks.nonzero()[0].tolist()
-        return (
-            f"Output {i}, of degree {int(degrees[0][i])}, is reached by input {j}, of degree "
-            f"{int(degrees[0][j])}.",
-            "Hidden units: above ≥ below. Outputs: above > below.",
-        )
-    layer = next(k for k in range(len(masks)) if not torch.equal(masks[k], right_masks[k]))
-    return (
-        f"Your masks are autoregressive, but mask {layer} has {int(masks[layer].sum())} ones "
-        f"where {int(right_masks[layer].sum())} are due.",
-        "Hidden units: above ≥ below. Outputs: above > below. All that is allowed is let through.",
-    )
-
-
-formula(
-    "01.made_masks",
-    task="Write `made_masks`: from `degrees`, a list with one integer tensor for the inputs and "
-    "one for each hidden layer, the list of masks [n_out, n_in] of zeros and ones, that of the "
-    "output layer last.",
-    signature="made_masks(degrees) -> masks",
-    solution=made_masks,
-    hints=[
-        "A degree says how far in the order a unit may look. Input i has its place in the order.",
-        "A hidden unit may see units of at most its own degree. Output i has the degree of input "
-        "i, and may see units of a smaller degree only.",
-        "`above[:, None] >= below[None, :]` compares all pairs of two layers; "
-        "`itertools.pairwise(degrees)` walks through neighbouring layers.",
-        "The last mask compares `degrees[0]` with `degrees[-1]`, by >.",
-    ],
-    right=made_masks,
-    inputs=_draw_degrees,
-    take=_take_flat,
-    result="masks",
-    wrong=_MADE_WRONG,
-    otherwise=_not_made,
-    passes="Whatever the order, products of your masks lead from input j to output i only if j "
-    "comes before i, and no connection is lost that could be kept.",
-)
 
 
 _ONLY = "Change the comparison of the output layer, and nothing else."
@@ -637,7 +557,8 @@ def _praise_leak(attempt: Attempt, generator: torch.Generator) -> str:
     own = (masks[1] @ masks[0]).diagonal()
     p = fit_coins(masks)
     return (
-        f"Broken: all {int((own > 0).sum())} outputs now see their own pixel. A small MADE with "
+        f"Broken. With hidden units of every degree, 0 ... {len(own) - 1}, all "
+        f"{int((own > 0).sum())} outputs now see their own pixel. A small MADE with "
         f"your masks was just fitted to fair coins, all {len(p)} images of {len(own)} pixels. Each "
         f"should get probability 1/{len(p)}; it claims about {p.mean():.2f} for each, and all "
         f"together add up to {p.sum():.1f} instead of 1. Its loss looks wonderful, and means "
@@ -669,114 +590,6 @@ formula(
 
 
 # --- PixelCNN ------------------------------------------------------------------------------------
-
-
-def _shown(seen: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A mask that shows where ``seen(rows, columns, b)`` holds; b is 1 for mask B, 0 for A.
-
-    Rows and columns are counted from the centre.
-    """
-
-    def answer(size: int, mask: str) -> Tensor:
-        places = torch.arange(size) - size // 2
-        rows, columns = torch.meshgrid(places, places, indexing="ij")
-        return seen(rows, columns, int(mask == "B")).float()
-
-    return answer
-
-
-def _take_raster(value: Any, size: int, mask: str) -> Tensor:
-    hint = f"`torch.zeros(kernel_size, kernel_size)` is {size} × {size} zeros to start from."
-    return _take_mask("mask", value, (size, size), hint)
-
-
-def _not_raster(got: Tensor, right: Tensor, size: int, mask: str) -> tuple[str, str]:
-    i, j = (got != right).nonzero()[0].tolist()
-    return (
-        f"Your mask {mask} has a {int(got[i, j])} at row {i}, column {j} of the {size} × {size} "
-        f"kernel, where the centre is at {size // 2}, {size // 2}.",
-        "Does that pixel come before the centre? " + _RASTER,
-    )
-
-
-_RASTER = "Raster order goes row by row, and in a row from left to right."
-_FULL = "Every row above the centre comes before it, also right of it."
-_SHOWS = (
-    "Your mask A shows the centre; mask A hides it.",
-    "Mask A is for the first layer, whose input holds the pixel to predict.",
-)
-_HIDES = (
-    "Your mask B hides the centre; mask B shows it.",
-    "Mask B is for later layers, whose centre has not seen the pixel to predict.",
-)
-_ROW = ("Your mask shows all of the centre's row.", _RASTER)
-_NEIGHBOUR = ("Your mask shows the pixel right of the centre.", _RASTER)
-_LATER = ("Your mask shows later pixels.", _RASTER)
-_TRIANGLE = (
-    "Your mask is a triangle, as for a matrix of pixels against pixels.",
-    "Rows and columns are here the rows and columns of an image.",
-)
-# fmt: off
-_RASTER_WRONG = [
-    Wrong(lambda k, mask: raster_mask(k, "AB"[mask == "A"]), *_SHOWS),
-    Wrong(lambda k, mask: raster_mask(k, "B"), *_SHOWS),
-    Wrong(_shown(lambda r, c, b: (r < 0) | (r == 0) & (c <= b)), *_SHOWS),
-    Wrong(lambda k, mask: raster_mask(k, "A"), *_HIDES),
-    Wrong(lambda k, mask: raster_mask(k, mask).T, "Your mask goes column by column.", _RASTER),
-    Wrong(lambda k, mask: raster_mask(k, "AB"[mask == "A"]).T,
-          "Your mask goes column by column, and A and B are swapped.", _RASTER),
-    Wrong(lambda k, mask: raster_mask(k, mask).flip(0),
-          "Your mask shows the rows below the centre, not those above.", _RASTER),
-    Wrong(lambda k, mask: raster_mask(k, mask).flip(1),
-          "Your mask shows what is right of the centre in its row.", _RASTER),
-    Wrong(lambda k, mask: raster_mask(k, mask).flip(0, 1),
-          "Your mask shows what comes after the centre, not before.", _RASTER),
-    Wrong(lambda k, mask: 1 - raster_mask(k, mask),
-          "Your mask is inverted: it hides what comes before.", "1 lets through."),
-    Wrong(_shown(lambda r, c, b: (r == 0) & (c < b)),
-          "Your mask shows nothing of the rows above.", _FULL),
-    Wrong(_shown(lambda r, c, b: (r <= 0) & (c < 0) | (r == 0) & (c < b)),
-          "Of the rows above, your mask shows only what is left of the centre.", _FULL),
-    Wrong(_shown(lambda r, c, b: (r < 0) & (c <= 0) | (r == 0) & (c < b)),
-          "Of the rows above, your mask shows nothing right of the centre.", _FULL),
-    Wrong(_shown(lambda r, c, b: (r < 0) | (r == 0) & (c == 0) & (b > 0)),
-          "Your mask shows nothing left of the centre in its own row.",
-          "Pixels to the left come before it, too."),
-    Wrong(_shown(lambda r, c, b: r <= 0), *_ROW),
-    Wrong(_shown(lambda r, c, b: (r <= 0) & ((r != 0) | (c != 0) | (b > 0))), *_ROW),
-    Wrong(_shown(lambda r, c, b: (r < 0) | (r == 0) & ((c < b) | (c == 1))), *_NEIGHBOUR),
-    Wrong(_shown(lambda r, c, b: (r < 0) | (r == 0) & (c < 2 * b)), *_NEIGHBOUR),
-    Wrong(_shown(lambda r, c, b: r == r), *_LATER),
-    Wrong(_shown(lambda r, c, b: (r != 0) | (c != 0) | (b > 0)), *_LATER),
-    Wrong(_shown(lambda r, c, b: r > c - b), *_TRIANGLE),
-    Wrong(_shown(lambda r, c, b: r < c + b), *_TRIANGLE),
-    Wrong(_shown(lambda r, c, b: r >= c), *_TRIANGLE),
-    Wrong(_shown(lambda r, c, b: r <= c), *_TRIANGLE),
-    Wrong(_shown(lambda r, c, b: r != r),
-          "Your mask hides everything.", "Show the rows above the centre."),
-]
-# fmt: on
-
-formula(
-    "01.raster_mask",
-    task='Write `raster_mask`: the mask [k, k] of zeros and ones for a k × k kernel (k odd); "A" '
-    'shows the pixels that come before the centre in raster order, "B" the centre as well.',
-    signature="raster_mask(kernel_size, mask) -> [k, k]",
-    solution=raster_mask,
-    hints=[
-        "Raster order: row by row from the top, each row from left to right. Draw the 3 × 3 case.",
-        "All rows above the centre are ones, in full width. The rows below are zeros.",
-        "With c = k // 2: row c has ones in the columns before c, and for mask B in column c, too.",
-    ],
-    right=raster_mask,
-    inputs=lambda generator: [(size, mask) for size in (5, 3, 7) for mask in ("A", "B")],
-    take=_take_raster,
-    result="mask",
-    wrong=_RASTER_WRONG,
-    otherwise=_not_raster,
-    passes="For every size your kernel sees the rows above and, in its own row, what is left of "
-    "it; B adds the centre.",
-)
 
 
 _CONE = "Walk: each step goes up by one row and sideways by at most one column, or left by one."
@@ -852,6 +665,48 @@ prediction(
     low=0,
     whole=True,
     otherwise=_not_blind,
+)
+
+
+_WIDE = "Walk: a step up by one row goes sideways by at most two columns, and so does one by two."
+# fmt: off
+_WIDE_SLIPS = [
+    Slip(21, "That many does a 3 × 3 filter miss, which gets one column to the right for each row.",
+         _WIDE),
+    Slip(1, "That is right for 7 × 7 pixels; here there are 7 columns to the right.", _WIDE),
+    Slip(0, "That would be a network without a blind spot. One row up, a wider filter, too, gets "
+         "only so far.", "Can it get from (7, 7) to (6, 10)? It may go up only once."),
+    Slip(5, "These are the ones in the row above; the next rows have some, too.", _WIDE),
+    Slip(8, "You stop after two rows.", "Three rows up, 6 of 7 columns are in reach."),
+    Slip(18, "You count both sides: to the left a step within the row is allowed.", _WIDE),
+    Slip(12, "You let a step reach one column too few.", "The first row misses columns 3 to 7."),
+    Slip(6, "You let a step reach one column too far.", "The first row misses columns 3 to 7."),
+    Slip(15 * 7 + 7 - 9, "That many it does see.", "Count the others."),
+]
+# fmt: on
+
+prediction(
+    "01.blind_spot_5x5",
+    task="Predict: a naive PixelCNN with 5 × 5 kernels, as deep as you like, predicts the middle "
+    "pixel of a 15 × 15 image (row 7, column 7, counted from 0). How many of the 112 pixels before "
+    "it does it never see?",
+    solution=blind_spot,
+    hints=[
+        "Derive the slope first: how many columns to the right for each row up?",
+        "Half of the kernel's width: 2. So Δr rows up it sees 2 Δr columns to the right, and "
+        "misses 7 − 2 Δr.",
+    ],
+    right=9,
+    wrong=_WIDE_SLIPS,
+    passes=lambda generator: (
+        f"5 + 3 + 1 = {blind_spot((15, 15), (7, 7), kernel_size=5).sum()}, "
+        "and so says the Jacobian. A k × k kernel climbs (k − 1)/2 columns for each row: a wider "
+        "one narrows the wedge, and none closes it."
+    ),
+    question="How many of the 112 are never seen?",
+    low=0,
+    whole=True,
+    hint=_WIDE,
 )
 
 
@@ -1195,4 +1050,113 @@ formula(
     tolerance=3e-3,  # float32 at −3000
     passes="In every row the probabilities add up to 1, and ratios are those of likelihood times "
     "prior, also where p(x|y) is far too small for float32.",
+)
+
+
+# --- Completion ----------------------------------------------------------------------------------
+
+
+def _draw_sets(generator: torch.Generator) -> list[tuple[Tensor, ...]]:
+    """Five mask sets of six pixels; in three of them the known ones come first."""
+    cases = []
+    for n_known in (3, 4, 2):
+        mixed = torch.randperm(6, generator=generator)
+        first, last = mixed[:n_known], mixed[n_known:]
+        orders = []
+        for k in range(5):
+            a = first[torch.randperm(len(first), generator=generator)]
+            b = last[torch.randperm(len(last), generator=generator)]
+            if k in (1, 4):  # a hidden pixel comes before a known one
+                a, b = torch.cat([a[:-1], b[:1]]), torch.cat([a[-1:], b[1:]])
+            orders.append(torch.cat([a, b]))
+        places = torch.stack(orders).argsort(1)[torch.randperm(5, generator=generator)]
+        known = torch.zeros(6, dtype=torch.bool)
+        known[first] = True
+        x = torch.randint(2, (_BATCH, 6), generator=generator).float()
+        conditionals = (2 * torch.randn(5, _BATCH, 6, generator=generator)).sigmoid()
+        cases.append((x, conditionals, places, known))
+    return cases
+
+
+def _of_sets(
+    value: Callable[[Tensor, Tensor], Tensor], *, all_sets: bool = False
+) -> Callable[..., Tensor]:
+    """An answer made of log p_s of the known and of the hidden part, ``[S, B]`` each."""
+
+    def answer(x: Tensor, conditionals: Tensor, places: Tensor, known: Tensor) -> Tensor:
+        log_p = torch.where(x == 1, conditionals, 1 - conditionals).log()
+        if not all_sets:
+            log_p = log_p[places[:, known].amax(1) < places[:, ~known].amin(1)]
+        return value(log_p[:, :, known].sum(2), log_p[:, :, ~known].sum(2))
+
+    return answer
+
+
+def _mixed(given: Tensor, hidden: Tensor) -> Tensor:
+    return (given + hidden).logsumexp(0) - given.logsumexp(0)
+
+
+_SAY = "Only orders in which all known pixels come before all hidden ones can say."
+_WEIGH = "Bayes' rule: a set that finds the known pixels likely counts for more, by p_s(known)."
+# fmt: off
+_COMPLETION_WRONG = [
+    Wrong(_of_sets(_mixed, all_sets=True),
+          "You use all sets, also those where a hidden pixel comes before a known one.", _SAY),
+    Wrong(_of_sets(lambda g, h: h.logsumexp(0) - math.log(len(h))),
+          "You weigh all sets that can say alike.", _WEIGH),
+    Wrong(_of_sets(lambda g, h: h.logsumexp(0) - math.log(len(h)), all_sets=True),
+          "You average over all sets, whether they can say or not, and weigh them alike.", _SAY),
+    Wrong(_of_sets(lambda g, h: h.mean(0)), "You average logarithms over the sets.",
+          "Probabilities are mixed, not their logarithms. " + _WEIGH),
+    Wrong(_of_sets(lambda g, h: h.logsumexp(0)),
+          "You add up the sets without weights.", _WEIGH),
+    Wrong(_of_sets(lambda g, h: (g + h).logsumexp(0) - math.log(len(h))),
+          "That is log p of the whole image.", "Divide by p(known)."),
+    Wrong(_of_sets(lambda g, h: (g + h).logsumexp(0)),
+          "That is Σ_s p_s of the whole image.", "Divide by Σ_s p_s(known)."),
+    Wrong(_of_sets(lambda g, h: g.logsumexp(0) - math.log(len(h))),
+          "That is log p(known).", "Divide log p of the whole image by it."),
+    Wrong(_of_sets(lambda g, h: (g + h).logsumexp(0) - h.logsumexp(0)),
+          "You divide by the hidden part.", "p(hidden | known) = p(all) / p(known)."),
+    Wrong(_of_sets(lambda g, h: (g.softmax(0) * h).sum(0)),
+          "You average logarithms, with the right weights.",
+          "Probabilities are mixed, not their logarithms."),
+    Wrong(_of_sets(lambda g, h: ((g + h).softmax(0) * h.exp()).sum(0).log()),
+          "You weigh by p_s of the whole image.", _WEIGH),
+    Wrong(_of_sets(lambda g, h: h.gather(0, g.argmax(0, keepdim=True))[0]),
+          "You use only the set that finds the known pixels most likely.", _WEIGH),
+    Wrong(lambda x, p, places, known: _of_sets(_mixed)(torch.ones_like(x), p, places, known),
+          "You take p where the pixel is 0.", "A 0 has probability 1 − p."),
+    Wrong(lambda x, p, places, known: _of_sets(_mixed)(1 - x, p, places, known),
+          "You swap zeros and ones.", "p is the probability of a 1."),
+    usual("sign", hint="A log-probability is below 0."),
+    usual("exp"),
+    usual("bits"),
+]
+# fmt: on
+
+formula(
+    "01.completion",
+    task="Write `completion_log_prob`: log p(hidden | known) [B], in nats, of x [B, n] under the "
+    "mixture of the mask sets that can say it. `conditionals` [S, B, n] holds p_s(x_i = 1 | before "
+    "i), `places` [S, n] each pixel's place in the order of set s, `known` [n] what is given.",
+    signature="completion_log_prob(x, conditionals, places, known) -> [B]",
+    solution=completion_log_prob,
+    hints=[
+        "p(hidden | known) = p(all) / p(known), for the mixture as for every distribution.",
+        "p_s(known) is a product of conditionals only where all known pixels come first: "
+        "`places[:, known].amax(1) < places[:, ~known].amin(1)`.",
+        "Both p(all) and p(known) are means over those sets: two `logsumexp` over s, and a "
+        "difference.",
+    ],
+    right=_of_sets(_mixed),
+    inputs=_draw_sets,
+    axes="[B, n], [S, B, n], [S, n], [n] -> [B]",
+    wrong=_COMPLETION_WRONG,
+    otherwise=(
+        "Your result is not log Σ_s p_s(x) − log Σ_s p_s(known) over the sets that can say.",
+        "Take one mask set: then it is the sum of log p over the hidden pixels.",
+    ),
+    passes="Sets whose order asks otherwise stay silent, and the others count by how likely they "
+    "find what is given. With one set it is the chain rule, started in the middle.",
 )

@@ -17,11 +17,18 @@ from course_lib.exercises.attempt import (
     take_results,
     take_tensor,
 )
-from course_lib.exercises.formula import SHAPES, Case, Wrong, formula, usual
+from course_lib.exercises.formula import SHAPES, Wrong, formula, usual
 from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
 from course_lib.experiments.dead_codes import dead_codebook, train_codebook
-from course_lib.latent import VectorQuantizer, code_bits, perplexity, straight_through, vq_loss
+from course_lib.latent import (
+    VectorQuantizer,
+    code_bits,
+    perplexity,
+    slope_of_jump,
+    straight_through,
+    vq_loss,
+)
 
 __all__: list[str] = []
 
@@ -81,121 +88,102 @@ prediction(
 )
 
 
-# --- The nearest code ----------------------------------------------------------------------------
+# --- A jump from code to code --------------------------------------------------------------------
 
 
-def _nearest_by(score: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    """The codes with the smallest score ``[N, K]``."""
-    return lambda z, codebook: score(z, codebook).argmin(1)
+def _nearest(z: Tensor, codebook: Tensor) -> Tensor:
+    return (z[:, None] - codebook).square().sum(2).argmin(1)
 
 
-def _lengths(e: Tensor) -> Tensor:
-    return e.square().sum(1)
+def _jump(
+    value: Callable[[Tensor, Tensor], Tensor] = lambda g, jump: (g * jump).sum(1),
+    new: Callable[..., Tensor] = lambda z, old, g, step: z - step * g,
+) -> Callable[..., Tensor]:
+    """Another value of g and of the jump e' − e, or another point to take the new code of."""
+
+    def answer(z: Tensor, codebook: Tensor, gradient: Tensor, step: float) -> Tensor:
+        old = codebook[_nearest(z, codebook)]
+        moved = new(z, old, gradient, step)
+        return value(gradient, codebook[_nearest(moved, codebook)] - old)
+
+    return answer
 
 
-def _gaps(z: Tensor, e: Tensor) -> Tensor:
-    return z[:, None] - e
+def _draw_jumps(generator: torch.Generator) -> list[tuple[Tensor, Tensor, Tensor, float]]:
+    cases = []
+    for n, n_codes, dim, step in ((60, 12, 3, 0.5), (40, 30, 2, -0.4), (9, 8, 1, 0.7)):
+        z, gradient = torch.randn(2, 4 * n, dim, generator=generator)
+        codebook = 1.3 * torch.randn(n_codes, dim, generator=generator)
+        fair = torch.ones(len(z), dtype=torch.bool)
+        for at in (z, z - step * gradient):  # none halfway between two codes, up to rounding
+            near = (at[:, None] - codebook).square().sum(2).sort(1).values
+            fair &= near[:, 1] - near[:, 0] > 1e-3
+        cases.append((z[fair][:n], codebook, gradient[fair][:n], step))
+    return cases
 
 
-_ORDER = "‖z − e‖² = ‖z‖² − 2 z·e + ‖e‖²: the smallest is nearest."
-_ROOT = "Euclidean distance: the root of the sum of squares."
+_SLOPE = "g · (e' − e), where e is the code of z and e' that of z − step · g."
 # fmt: off
-_SCORES = [
-    (lambda z, e: -_gaps(z, e).square().sum(2), "You name the farthest code.",
-     "`argmin`, not `argmax`."),
-    (lambda z, e: -z @ e.T, "You name the code with the largest product z·e: long codes win.",
-     _ORDER),
-    (lambda z, e: z @ e.T, "You name the code with the smallest product z·e.", _ORDER),
-    (lambda z, e: -z @ e.T / _lengths(e).sqrt(),
-     "You compare angles: how far away a code is does not count.", _ORDER),
-    (lambda z, e: _lengths(e) - z @ e.T,
-     "Your ‖e‖² counts twice: the 2 of 2 z·e is lost.", _ORDER),
-    (lambda z, e: -0.5 * _lengths(e) - z @ e.T, "Your ‖e‖² has the wrong sign.", _ORDER),
-    (lambda z, e: _gaps(z, e).abs().sum(2), "You add up absolute differences, not squares.", _ROOT),
-    (lambda z, e: _gaps(z, e).abs().amax(2), "You take the largest difference of a coordinate.",
-     _ROOT),
-    (lambda z, e: _gaps(z, e).sum(2),
-     "You add up differences without squaring them: they cancel.", _ROOT),
-    (lambda z, e: _gaps(z, e).sum(2).abs(),
-     "You add up differences before you take their size: they cancel.", "Square first, then sum."),
-    (lambda z, e: _gaps(z, e)[..., 0].abs(), "Only the first coordinate counts in your distances.",
-     "Sum the squares over all coordinates, axis 2 of [N, K, d]."),
+_JUMP_WRONG = [
+    Wrong(_jump(new=lambda z, old, g, step: z + step * g),
+          "You step uphill where downhill is asked for.", "z moves to z − step · gradient."),
+    Wrong(_jump(new=lambda z, old, g, step: old - step * g),
+          "You move the code, not z.", "z moves; the codes stay where they are."),
+    Wrong(_jump(new=lambda z, old, g, step: z - g), "Your step is 1, whatever is given.", _SLOPE),
+    Wrong(_jump(new=lambda z, old, g, step: z - step * g / g.norm(dim=1, keepdim=True)),
+          "You move all z by the same length.", "The gradient's length counts."),
+    Wrong(lambda z, e, g, step: -step * g.square().sum(1),
+          "That is the slope along z's own step; the decoder never sees z.", _SLOPE),
+    Wrong(lambda z, e, g, step: (g * (e[_nearest(z - step * g, e)] - z)).sum(1),
+          "Your jump starts at z.", "It starts at the code of z."),
+    Wrong(lambda z, e, g, step: (g * (z - step * g - e[_nearest(z, e)])).sum(1),
+          "Your jump ends at z − step · g.", "It ends at the code of that point."),
+    Wrong(_jump(lambda g, jump: jump.norm(dim=1)), "You give the length of the jump.", _SLOPE),
+    Wrong(_jump(lambda g, jump: (jump != 0).any(1).float()),
+          "You say which vectors change their code.", _SLOPE),
+    Wrong(_jump(lambda g, jump: (g * jump).mean(1)),
+          "You take the mean over coordinates.", "A dot product is a sum."),
+    Wrong(_jump(lambda g, jump: (g * jump).sum().expand(len(g)).clone()),
+          "You add up over all vectors.", "One number for each vector."),
+    usual("sign", hint="e' − e, not e − e'."),
+    usual("absolute"),
+    usual("double"),
 ]
 # fmt: on
 
 
-def _distances(z: Tensor, e: Tensor) -> Tensor:
-    return _gaps(z, e).double().square().sum(2)
-
-
-def _draw_vectors(generator: torch.Generator) -> list[Case]:
-    cases = []
-    for n, n_codes, dim in ((400, 16, 3), (9, 50, 1), (5, 1, 2)):
-        z = 1.5 * torch.randn(3 * n, dim, generator=generator)
-        codebook = torch.randn(n_codes, dim, generator=generator)
-        # Short codes and long ones, so that their lengths matter.
-        codebook = codebook * (0.3 + 2 * torch.rand(n_codes, 1, generator=generator))
-        codebook[-1] = codebook.amax(0) + 0.5  # not beside another
-        # No vector stands halfway between two codes, up to rounding; nor, in the first case, does
-        # a mistake.
-        for score in (_distances, *(score for score, *_ in _SCORES if dim == 3)):
-            two = score(z, codebook).sort(1).values[:, :2]
-            z = z[two[:, -1] - two[:, 0] > 1e-3] if n_codes > 1 else z
-        z = z[:n].clone()
-        z[-1] = codebook[-1]  # the last code is named, too: counting from 1 goes too far
-        cases.append(Case((z, codebook), fails=_farther))
-    return cases
-
-
-def _farther(got: Tensor, right: Tensor, z: Tensor, codebook: Tensor) -> tuple[str, str]:
-    squared = _distances(z, codebook)
-    chosen = squared.gather(1, got[:, None])[:, 0]
-    row = int((chosen - squared.amin(1)).argmax())
+def _praise_jump(attempt: Attempt, generator: torch.Generator) -> str:
+    z, gradient = torch.randn(2, 2000, 4, generator=generator)
+    codebook = torch.randn(64, 4, generator=generator)
+    worst = max(float(attempt(z, codebook, gradient, step).max()) for step in (0.1, 1.0, 10.0))
+    best = min(float(attempt(z, codebook, gradient, -step).min()) for step in (0.1, 1.0, 10.0))
     return (
-        f"Vector {row} is nearer to code {int(right[row])} (distance "
-        f"{squared[row].min().sqrt():.2f}) than to your code {int(got[row])} "
-        f"({chosen[row].sqrt():.2f}).",
-        "Compute the distances of this one vector by hand.",
+        f"Of 6,000 jumps downhill, short ones and long ones, the slope of none is above "
+        f"{max(worst, 0.0):.0f}; of 6,000 uphill none is below {min(best, 0.0):.0f}. It follows "
+        "from two inequalities: e is nearest to z, and e' to z − step · g. What a slope says of "
+        "a long way is another matter."
     )
-
-
-def _take_indices(value: Any, z: Tensor, codebook: Tensor) -> Tensor:
-    indices = take_tensor(
-        "result",
-        value,
-        z.shape[:1],
-        dtype=torch.int64,
-        about_shape="One index for each vector: of the distances [N, K] take the smallest along "
-        "axis 1, the codes.",
-        about_dtype="`argmin(dim=1)` gives indices; `amin` gives the distances themselves, and "
-        "`min` both.",
-    )
-    if indices.min() < 0 or indices.max() >= len(codebook):
-        raise Mistake(
-            f"Your indices go from {indices.min()} to {indices.max()}; codes are 0 ... "
-            f"{len(codebook) - 1}.",
-            "Count from 0, as `argmin` does.",
-        )
-    return indices
 
 
 formula(
-    "03.nearest_code",
-    task="Write `nearest_code`: for each row of z [N, d] the index (int64, [N]) of the row of "
-    "codebook [K, d] that is nearest by Euclidean distance.",
-    signature="nearest_code(z, codebook) -> [N]",
-    solution=VectorQuantizer.nearest,
+    "03.slope_of_jump",
+    task="Write `slope_of_jump`: z [N, d] moves to z − step · gradient, and so its nearest code "
+    "of codebook [K, d] from e to e'. Return gradient · (e' − e) [N]: what the slope at e says of "
+    "the jump. A step below 0 goes uphill.",
+    signature="slope_of_jump(z, codebook, gradient, step) -> [N]",
+    solution=slope_of_jump,
     hints=[
-        "First all distances, [N, K], then the smallest of each row.",
-        "`z[:, None] - codebook` is [N, K, d]; `torch.cdist(z, codebook)` gives the distances.",
-        "`argmin(dim=1)`. The root of a distance changes no order, so it need not be taken.",
+        "Which code is nearest before the step, and which after it? Most often it is the same.",
+        "`torch.cdist(z, codebook).argmin(dim=1)` names the nearest codes, `codebook[index]` looks "
+        "them up.",
+        "One dot product for each row: `(gradient * (new - old)).sum(dim=1)`.",
     ],
-    right=_nearest_by(_distances),
-    inputs=_draw_vectors,
-    take=_take_indices,
-    wrong=[Wrong(_nearest_by(score), says, hint) for score, says, hint in _SCORES],
-    otherwise=_farther,
-    passes="No code is nearer to any of 400 vectors than the one you name.",
+    right=_jump(),
+    inputs=_draw_jumps,
+    axes="[N, d], [K, d], [N, d], _ -> [N]",
+    wrong=_JUMP_WRONG,
+    otherwise=("Your result is not g · (e' − e).", "Two codes on a line: try z beside the border."),
+    passes=_praise_jump,
 )
 
 

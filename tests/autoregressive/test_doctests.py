@@ -10,6 +10,7 @@ import pytest
     ("module", "examples"),
     [
         ("course_lib.autoregressive.bayes", 3),
+        ("course_lib.autoregressive.completion", 1),
         ("course_lib.autoregressive.history_tables", 1),
         ("course_lib.autoregressive.fvsbn", 3),
         ("course_lib.autoregressive.nade", 2),

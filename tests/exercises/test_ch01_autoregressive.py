@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from course_lib import autoregressive
-from course_lib.autoregressive import FVSBN, log_posterior
+from course_lib.autoregressive import FVSBN, completion_log_prob, log_posterior
 from course_lib.exercises import ch01_autoregressive, check
 from course_lib.experiments import leaky_masks
 from tests.exercises.laws import ExerciseLaws
@@ -146,7 +146,7 @@ NADE_WRONG = {
     ),
 }
 
-# --- made_masks ----------------------------------------------------------------------------------
+# --- masks of a MADE ------------------------------------------------------------------------------
 
 
 def masks_by(hidden, output):
@@ -161,19 +161,7 @@ def masks_by(hidden, output):
     return attempt
 
 
-def masks_as_a_tuple_of_booleans(degrees):
-    hidden = [a.view(-1, 1) >= b for b, a in itertools.pairwise(degrees)]
-    return (*hidden, ~(degrees[0].unsqueeze(1) <= degrees[-1]))
-
-
-def masks_with_shifted_outputs(degrees):
-    """Outputs of degree one less may be compared by ≥, as everybody else."""
-    layers = [*degrees, degrees[0] - 1]
-    return [(a[:, None] >= b).int() for b, a in itertools.pairwise(layers)]
-
-
 right_masks = masks_by(torch.ge, torch.gt)
-MADE_RIGHT = [right_masks, masks_as_a_tuple_of_booleans, masks_with_shifted_outputs]
 
 
 def masks_in_place(degrees):
@@ -185,36 +173,6 @@ def replaced_last(last):
     return lambda degrees: [*right_masks(degrees)[:-1], last(degrees).float()]
 
 
-MADE_WRONG = {
-    "transposed": (
-        lambda degrees: [mask.T for mask in right_masks(degrees)],
-        "Your mask 0 has shape [6, 8]; it must have [8, 6]",
-    ),
-    "first hidden layer": (
-        replaced_last(lambda d: d[0][:, None] > d[1]),
-        "Your mask 2 has shape [6, 8]; it must have [6, 7]",
-    ),
-    "inputs again": (
-        replaced_last(lambda d: d[0][:, None] > d[0]),
-        "Your mask 2 has shape [6, 6]; it must have [6, 7]",
-    ),
-    "one missing": (lambda d: right_masks(d)[:-1], "Your list has 2 masks; it must have 3"),
-    "one too many": (lambda d: [*right_masks(d), d[0]], "Your list has 4 masks"),
-    "equal degrees": (masks_by(torch.eq, torch.gt), "are autoregressive, but mask 0 has"),
-    "a hole": (  # once in thousands it looks like > in the hidden layers, and is told so
-        lambda d: [right_masks(d)[0] * (torch.arange(len(d[0])) > 0), *right_masks(d)[1:]],
-        "Your ",
-    ),
-    "one connection too many": (
-        replaced_last(lambda d: (d[0][:, None] > d[-1]) | (d[0][:, None] == d[0].min())),
-        "is reached by input",
-    ),
-    "signs": (lambda d: [2 * mask - 1 for mask in right_masks(d)], "other numbers than 0 and 1"),
-    "NumPy": (lambda d: [mask.numpy() for mask in right_masks(d)], "mask 0 is of type ndarray"),
-    "single mask": (lambda d: right_masks(d)[0], "returns a Tensor, not a list of masks"),
-    "in place": (masks_in_place, "changes its input `degrees` in place"),
-}
-
 # --- break_the_order -----------------------------------------------------------------------------
 
 LEAK_RIGHT = [
@@ -223,6 +181,20 @@ LEAK_RIGHT = [
     lambda degrees: autoregressive.made_masks([*degrees, degrees[0]])[:-1],
 ]
 LEAK_WRONG = {
+    "transposed": (
+        lambda degrees: [mask.T for mask in leaky_masks(degrees)],
+        "Your mask 0 has shape [6, 8]; it must have [8, 6]",
+    ),
+    "inputs again": (
+        replaced_last(lambda d: d[0][:, None] >= d[0]),
+        "Your mask 2 has shape [6, 6]; it must have [6, 7]",
+    ),
+    "one missing": (lambda d: leaky_masks(d)[:-1], "Your list has 2 masks; it must have 3"),
+    "one too many": (lambda d: [*leaky_masks(d), d[0]], "Your list has 4 masks"),
+    "signs": (lambda d: [2 * mask - 1 for mask in leaky_masks(d)], "other numbers than 0 and 1"),
+    "NumPy": (lambda d: [mask.numpy() for mask in leaky_masks(d)], "mask 0 is of type ndarray"),
+    "single mask": (lambda d: leaky_masks(d)[0], "returns a Tensor, not a list of masks"),
+    "in place": (masks_in_place, "changes its input `degrees` in place"),
     "lower triangle": (
         lambda d: [torch.ones_like(mask).tril() for mask in leaky_masks(d)],
         "Your hidden masks are not the one to expect",
@@ -231,46 +203,6 @@ LEAK_WRONG = {
         replaced_last(lambda d: (d[0][:, None] + d[-1]) % 2 == 0),
         "Your last mask is not the one",
     ),
-}
-
-# --- raster_mask ---------------------------------------------------------------------------------
-
-
-def raster(k, mask):
-    grid = torch.zeros(k, k)
-    grid[: k // 2, :] = 1
-    grid[k // 2, : k // 2] = 1
-    if mask == "B":
-        grid[k // 2, k // 2] = 1
-    return grid
-
-
-def raster_by_counting(k, mask):
-    place = torch.arange(k * k).reshape(k, k)
-    centre = k * k // 2
-    return (place <= centre if mask == "B" else place < centre).float()
-
-
-def raster_by_flat_ones(k, mask):
-    ones = k * k // 2 + {"A": 0, "B": 1}[mask]
-    return torch.cat([torch.ones(ones), torch.zeros(k * k - ones)]).view(k, k).bool()
-
-
-RASTER_RIGHT = [raster, raster_by_counting, raster_by_flat_ones]
-
-
-RASTER_WRONG = {
-    "always A": (lambda k, m: raster(k, "A"), "Your mask B hides the centre; mask B shows"),
-    "first row alone": (
-        lambda k, m: raster(k, m) * (torch.arange(k)[:, None] == 0),
-        "Your mask A has a 0 at row 1, column 0 of the 5 × 5 kernel",
-    ),
-    "3 × 3": (lambda k, m: raster(3, m), "Your mask has shape [3, 3]; it must have [5, 5]"),
-    "with channels": (lambda k, m: raster(k, m)[None, None], "has shape [1, 1, 5, 5]; it must"),
-    "list": (lambda k, m: raster(k, m).tolist(), "Your mask is a list of 5, not a tensor"),
-    "halves": (lambda k, m: raster(k, m) / 2, "other numbers than 0 and 1"),
-    "NaN": (lambda k, m: raster(k, m) * math.nan, "other numbers than 0 and 1"),
-    "A alone": (lambda k, m: raster(k, m) if m == "A" else None, "nothing on this input"),
 }
 
 # --- blind_spot ----------------------------------------------------------------------------------
@@ -283,6 +215,13 @@ BLIND_WRONG = {
     "more than there are": (30, "There are only 24 pixels"),
     "negative": (-3, "You gave `-3`; the answer is a whole number of at least 0"),
     "fraction": (0.125, "You gave `0.125`"),
+}
+
+WIDE_RIGHT = [9, 9.0, torch.tensor(9)]
+WIDE_WRONG = {
+    "some": (7, "7 is too few"),
+    "more": (30, "30 is too many"),
+    "negative": (-9, "You gave `-9`; the answer is a whole number of at least 0"),
 }
 
 # --- sample --------------------------------------------------------------------------------------
@@ -442,16 +381,44 @@ BAYES_WRONG = {
     "plus one": (lambda ll, lp: posterior(ll, lp) + 1, "row 0 add up to 2.72, not to 1"),
 }
 
+# --- completion ----------------------------------------------------------------------------------
+
+
+def completion_by_loop(x, conditionals, places, known):
+    """Of probabilities, set after set."""
+    both, given = 0.0, 0.0
+    for p, place in zip(conditionals, places, strict=True):
+        if place[known].max() > place[~known].min():
+            continue
+        p = p * x + (1 - p) * (1 - x)
+        both = both + p.prod(1)
+        given = given + p[:, known].prod(1)
+    return (both / given).log()
+
+
+def completion_by_weights(x, conditionals, places, known):
+    able = (places.argsort(1)[:, : int(known.sum())].unsqueeze(2) == known.nonzero()[:, 0]).any(2)
+    p = torch.where(x > 0, conditionals, 1 - conditionals)[able.all(1)].log()
+    weights = p[..., known].sum(2).log_softmax(0)
+    return (weights + p[..., ~known].sum(2)).logsumexp(0)
+
+
+COMPLETION_RIGHT = [completion_by_loop, completion_log_prob, completion_by_weights]
+COMPLETION_WRONG = {
+    "zeros": (lambda x, p, places, known: torch.zeros(len(x)), "Your result is not log Σ_s"),
+    "all pixels": (lambda x, p, places, known: p.log().sum(2), "has shape [5, 7]"),
+}
+
 ALL = {
     "01.predict_tables": (TABLES_RIGHT, TABLES_WRONG),
     "01.fvsbn_log_prob": (FVSBN_RIGHT, FVSBN_WRONG),
     "01.nade_logits": (NADE_RIGHT, NADE_WRONG),
-    "01.made_masks": (MADE_RIGHT, MADE_WRONG),
-    "01.raster_mask": (RASTER_RIGHT, RASTER_WRONG),
     "01.sample": (SAMPLE_RIGHT, SAMPLE_WRONG),
     "01.bayes_classifier": (BAYES_RIGHT, BAYES_WRONG),
     "01.break_the_order": (LEAK_RIGHT, LEAK_WRONG),
     "01.blind_spot": (BLIND_RIGHT, BLIND_WRONG),
+    "01.blind_spot_5x5": (WIDE_RIGHT, WIDE_WRONG),
+    "01.completion": (COMPLETION_RIGHT, COMPLETION_WRONG),
 }
 
 

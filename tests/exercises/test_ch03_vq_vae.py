@@ -24,35 +24,29 @@ BITS_WRONG = {
     "fraction": (293.5, "You gave `293.5`"),
 }
 
-# --- nearest_code --------------------------------------------------------------------------------
+# --- slope_of_jump -------------------------------------------------------------------------------
 
 
-def nearest(z, e):
-    return ((z[:, None] - e) ** 2).sum(-1).argmin(1)
+def slope(z, codebook, gradient, step):
+    before = codebook[torch.cdist(z, codebook).argmin(1)]
+    after = codebook[torch.cdist(z - step * gradient, codebook).argmin(1)]
+    return torch.einsum("nd,nd->n", gradient, after - before)
 
 
-def nearest_of_library(z, e):
-    quantizer = latent.VectorQuantizer(*e.shape)
-    quantizer.codebook = e
-    return quantizer.nearest(z)
+def slope_by_products(z, codebook, gradient, step):
+    heights = gradient @ codebook.T  # of each code along each gradient
+    half = codebook.square().sum(1) / 2
+    score = z @ codebook.T - half
+    ends = torch.stack([(score - step * heights).argmax(1), score.argmax(1)], 1)
+    return -heights.gather(1, ends).diff(dim=1)[:, 0]
 
 
-def nearest_by_product(z, e):
-    return (z.square().sum(1, keepdim=True) - 2 * z @ e.T + e.square().sum(1)).argmin(-1)
-
-
-NEAREST_RIGHT = [nearest, nearest_of_library, nearest_by_product]
-# fmt: off
-NEAREST_WRONG = {
-    "at random": (lambda z, e: torch.randint(len(e), (len(z),)), "is nearer to code"),
-    "off by one": (lambda z, e: nearest(z, e) + 1, "codes are 0 ... "),
-    "shifted": (lambda z, e: (nearest(z, e) + 1) % len(e), "is nearer to code"),
-    "wrong axis": (lambda z, e: torch.cdist(z, e).argmin(0), "has shape [16]"),
-    "distance": (lambda z, e: torch.cdist(z, e).amin(1), "of dtype float32"),
-    "min": (lambda z, e: torch.cdist(z, e).min(1), "returns a min of 2"),
-    "list": (lambda z, e: nearest(z, e).tolist(), "is a list of 400, not a tensor"),
+SLOPE_RIGHT = [slope, latent.slope_of_jump, slope_by_products]
+SLOPE_WRONG = {
+    "zeros": (lambda z, e, g, step: torch.zeros(len(z)), "Your result is not g · (e' − e)"),
+    "not reduced": (lambda z, e, g, step: g * z, "has shape [60, 3]"),
+    "indices": (lambda z, e, g, step: torch.cdist(z, e).argmin(1), "of dtype int64"),
 }
-# fmt: on
 
 # --- straight_through ----------------------------------------------------------------------------
 
@@ -268,7 +262,7 @@ BREAK_WRONG = {
 
 ALL = {
     "03.predict_bits": (BITS_RIGHT, BITS_WRONG),
-    "03.nearest_code": (NEAREST_RIGHT, NEAREST_WRONG),
+    "03.slope_of_jump": (SLOPE_RIGHT, SLOPE_WRONG),
     "03.straight_through": (THROUGH_RIGHT, THROUGH_WRONG),
     "03.vq_loss": (VQ_RIGHT, VQ_WRONG),
     "03.ema_update": (EMA_RIGHT, EMA_WRONG),
