@@ -23,8 +23,8 @@
 # | | |
 # | --- | --- |
 # | You need | autoencoders and PixelCNN in outline (chapters 02 and 01), what a gradient is, k-means helps; some PyTorch |
-# | Time | 15 minutes to read, an hour with the exercises |
-# | You will meet | vector quantization, the straight-through estimator, stop-gradients, moving averages as online k-means, dead codes, two-stage generation |
+# | Time | about 28 minutes to read, 75 with the exercises. **The short way is the page without its exercises**, less *How many codes?* and *How good is the guess?*, which may be skipped |
+# | You will meet | vector quantization, the straight-through estimator, stop-gradients, moving averages as online k-means, a code that cannot collapse, dead codes, two-stage generation |
 # | Papers | van den Oord, Vinyals, Kavukcuoglu 2017, [VQ-VAE](https://arxiv.org/abs/1711.00937); Bengio, Léonard, Courville 2013, [straight-through](https://arxiv.org/abs/1308.3432) |
 # | Source articles | VQ-VAE 其实就是一个 AE, "VQ-VAE is really an autoencoder", and "Straight-Through Estimator" (both in Chinese) |
 #
@@ -88,19 +88,21 @@ CodeSwap(
 # | symbol | meaning |
 # | --- | --- |
 # | $x$, $\hat x$ | an image; what the decoder makes of its code |
-# | $z$ | the encoder's output: for each cell of the map a vector in $\mathbb R^d$ |
+# | $z$ | the encoder's output: for each cell of the map a vector in $\mathbb R^d$. Nothing is drawn, unlike the $z$ of chapter 02 |
 # | $e_1, \dots, e_K$ | the codebook: $K$ vectors in $\mathbb R^d$; the book counts from 1, the code from 0 |
 # | $k$ | the index of the code nearest to $z$; what is stored |
 # | $z_q = e_k$ | the quantized vector, which the decoder gets |
 # | $\operatorname{sg}[\cdot]$ | stop-gradient: the value as it is, and a derivative of zero |
 # | $n_k$, $s_k$; $N_k$, $m_k$ | how many vectors of a batch chose code $k$, and their sum; the moving averages of both |
-# | $\gamma$, $\beta$ | the decay of these averages; the weight of the commitment loss |
+# | $\gamma$, $\beta$ | the decay of these averages; the weight of the commitment loss (not the $\beta$ of chapter 02, which weighs a rate) |
 # | $i$, $j$ | the number of a vector in a batch; the number of any code |
 # | $L$ | the loss, a sum of three parts |
 # | $q(k \mid x)$, $p(k)$; $D_\mathrm{KL}$ | all probability on the nearest code, the prior over codes; the divergence of the first from the second |
+# | $H(k)$ | the entropy of the codes in use |
+# | $e$, $e'$; $g$, $\eta$ | the code of $z$ before and after a step; the gradient of the loss at $e$, and how far the step goes along it |
 #
 # **Exercise 1: predict before you read on.** The code of an image is a map of 7 × 7 whole numbers, each the number of
-# one of $K = 64$ codes. How many bits does it hold at most?
+# one of $K = 64$ codes. How many bits does it hold at most? (`hint("03.predict_bits")` helps, and more with each call; `solution("03.predict_bits")` shows what the library does.)
 
 # %%
 from course_lib.exercises import check, hint, show_source, solution
@@ -173,54 +175,20 @@ print("the value is a code, to the last bit:", torch.equal(z_q, quantizer.lookup
 print("the gradient is that of the identity:", torch.equal(gradient, weights))
 
 # %% [markdown]
-# **What is wrong with it?** The gradient was computed at $e_k$, and is used at $z$. It says in which direction the *code* should move; but the code does not
-# move. So $z$ may walk for many steps without any effect on the image, until it crosses a border, and then everything jumps. Where it lands is the next code in that direction, if there is one:
-# about right for a short way, and a matter of luck for a long one.
-#
-# **Measure it** on a trained model and real digits. Move the encoder's output of every cell against the straight-through gradient, quantize, decode, and look at the true error. Beside it the same with random
-# directions of the same lengths:
+# **Exercise 2. Straight through**, in your own words: the value is $e$; the gradient goes to $z$ as if the value were $z$, and none goes to $e$.
+
 
 # %%
-digits_model = load_pretrained("vqvae_digits_32")
-test_digits, test_labels = load_digits("test")
+def my_straight_through(z, e):
+    """Return the quantized tensor, of the shape of z and e."""
+    ...
 
 
-def quantize(z):
-    """Encoder outputs [B, 8, 4, 4] to their codes' numbers [B, 4, 4] and vectors [B, 8, 4, 4]."""
-    index = digits_model.quantizer.nearest(z.movedim(1, -1).reshape(-1, 8)).reshape(-1, 4, 4)
-    return index, digits_model.quantizer.lookup(index)
-
-
-with torch.no_grad():
-    z = digits_model.encoder(test_digits)
-    index, z_q = quantize(z)
-    reach = (z - z_q).norm(dim=1).mean()  # how far a vector is from its code, on average
-z_q.requires_grad_()
-error = (digits_model.decoder(z_q) - test_digits).square().mean()
-(gradient,) = torch.autograd.grad(error, z_q)
-at_random = torch.randn(z.shape, generator=seeded(3))
-at_random *= gradient.norm(dim=1, keepdim=True) / at_random.norm(dim=1, keepdim=True)
-
-directions = {"straight-through": gradient, "random": at_random}
-for name, step in [  # steps in units of that distance, on average
-    ("straight-through", 0.05),
-    ("random", 0.05),
-    ("random", 0.2),
-    ("straight-through", 0.5),
-    ("random", 0.5),
-]:
-    with torch.no_grad():
-        moved = z - step * reach * directions[name] / gradient.norm(dim=1).mean()
-        new_index, new_z_q = quantize(moved)
-        ratio = (digits_model.decoder(new_z_q) - test_digits).square().mean() / error
-    changed = (new_index != index).float().mean()
-    verdict = "smaller" if ratio < 0.99 else "larger" if ratio > 1.02 else "about the same"
-    print(f"{name:16} {step:<4} {changed:4.0%} of the codes change; error {verdict}")
+check("03.straight_through", my_straight_through)
 
 # %% [markdown]
-# A short step along the straight-through gradient changes one code in twenty, and these changes are for the better. Random steps that change as many codes gain nothing. So the guess carries information. A step ten times as long changes a third of the codes, and makes things
-# worse, worse than a random one: that far away, the slope at $e_k$ says nothing any more. (Why do random steps change fewer codes? Training has pushed each $z$ along its gradient already, towards the border of its cell, until the commitment loss below holds it there.) The estimator works
-# where steps are small, and codes close to what they stand for.
+# **What is wrong with it?** The gradient was computed at $e_k$, and is used at $z$. It says in which direction the *code* should move; but the code does not
+# move. So $z$ may walk for many steps without any effect on the image, until it crosses a border, and then everything jumps. A later section measures how good the guess is; first let us train with it.
 #
 # ## Two losses that pull each other
 #
@@ -244,6 +212,18 @@ from course_lib.diagrams import vqvae_diagram
 from course_lib.widgets import show_diagram
 
 show_diagram(vqvae_diagram(mnist_model))
+
+# **Exercise 3. The two losses**, $\operatorname{mean}\,(\operatorname{sg}[z] - e)^2 + \beta \operatorname{mean}\,(z - \operatorname{sg}[e])^2$, where
+# $\beta$ is `commitment`. Before you write it: what changes if you forget both stops? Value and gradient are judged.
+
+
+# %%
+def my_vq_loss(z, e, commitment):
+    """Return the loss, a scalar, of z and e of one shape."""
+    ...
+
+
+check("03.vq_loss", my_vq_loss)
 
 # %% [markdown]
 # ## Codes as moving averages
@@ -282,6 +262,20 @@ print(
 )
 
 # %% [markdown]
+# **Exercise 4. The codebook as a moving average.** With the number $n_k$ of vectors that chose code $k$ in this batch and their sum $s_k$:
+# `uses` becomes $N_k' = \gamma N_k + (1 - \gamma)\, n_k$, and the code $e_k' = \big(\gamma N_k e_k + (1 - \gamma)\, s_k\big) / N_k'$. A code that nobody
+# chose stays where it is, even if its `uses` are 0. ($\gamma$ is `decay`.)
+
+
+# %%
+def ema_update(codebook, uses, vectors, indices, decay):
+    """Return the new codebook [K, d] and uses [K]; vectors are [N, d], indices [N]."""
+    ...
+
+
+check("03.ema_update", ema_update)
+
+# %% [markdown]
 # ## Train it, and watch the codebook
 #
 # A VQ-VAE on the 8×8 digits with codes of only *two* numbers, so that we can see them. The loop is short enough to stand here; every 25 steps it keeps the codebook and the encoder's
@@ -291,7 +285,7 @@ print(
 torch.manual_seed(0)
 flat_model = VQVAE((1, 8, 8), 24, 2, downsamplings=1, residual_layers=0).train()
 optimizer = torch.optim.Adam(flat_model.parameters(), lr=3e-3)
-train_digits = load_digits("train")[0]
+train_digits, test_digits = load_digits("train")[0], load_digits("test")[0]
 noise = seeded(0)
 codebooks, outputs, errors = [], [], []
 for step in range(601):
@@ -323,6 +317,101 @@ Voronoi(
 # Press play: the codes run after the encoder's outputs, as k-means does, while the encoder spreads them. Then **drag the encoder output** across a border, and look at the two arrows: the
 # gradient belongs to the code, and is copied to $z$.
 #
+# ## How good is the guess? Straight-through, uphill and downhill
+#
+# *This section may be skipped: it asks what the estimator gets right, proves one half of the answer and measures the other.*
+#
+# Let $g$ be the loss's gradient at the code $e$ of $z$. A step moves $z$ to $z - \eta g$, and its code from $e$ to $e'$, which is the same one as long as no border is crossed. To first order the loss
+# changes by $g \cdot (e' - e)$. Nothing says so far that this is below 0: $e'$ is only some code that happens to be near. But $e$ is nearest to $z$, and $e'$ is nearest to $z - \eta g$:
+#
+# $$\|z - e\|^2 \le \|z - e'\|^2, \qquad \|z - \eta g - e'\|^2 \le \|z - \eta g - e\|^2 .$$
+#
+# Add the two. All squares cancel, and what is left of the products is
+#
+# $$\boxed{\;\eta\; g \cdot (e' - e) \le 0\;}$$
+#
+# **To first order, no step along the straight-through gradient goes uphill**, whatever the codebook and however long the step.
+
+# %%
+from course_lib.latent import slope_of_jump
+
+show_source(slope_of_jump)
+
+# %%
+z, gradient = torch.randn(2, 3000, 16, generator=seeded(10), dtype=torch.float64)
+book = quantizer.codebook
+down = torch.stack([slope_of_jump(z, book, gradient, step) for step in (0.1, 1.0, 10.0)])
+up = torch.stack([slope_of_jump(z, book, gradient, step) for step in (-0.1, -1.0, -10.0)])
+print("no jump downhill has a slope above 0:", bool((down <= 0).all()))
+print("no jump uphill has one below 0:", bool((up >= 0).all()))
+
+# %% [markdown]
+# "To first order" is the other half. A slope holds near $e$, and a jump is never short: the next code is as far away as codes are from one another. **Measure it** on a trained model and real digits. Move the encoder's output
+# of every cell along the gradient, down and up; quantize, decode, and look at the true error, as a multiple of what it was. Beside it what the slope promises, and the same for random directions of the same lengths:
+
+# %%
+digits_model = load_pretrained("vqvae_digits_32")
+
+
+def quantize(z):
+    """Return the codes' numbers [B, 4, 4] and vectors [B, 8, 4, 4] of encoder outputs z."""
+    index = digits_model.quantizer.nearest(z.movedim(1, -1).reshape(-1, 8)).reshape(-1, 4, 4)
+    return index, digits_model.quantizer.lookup(index)
+
+
+with torch.no_grad():
+    z = digits_model.encoder(test_digits)
+    index, e = quantize(z)
+    reach = (z - e).norm(dim=1).mean()  # how far a vector is from its code, on average
+e.requires_grad_()
+error = (digits_model.decoder(e) - test_digits).square().mean()
+(gradient,) = torch.autograd.grad(error, e)
+at_random = torch.randn(z.shape, generator=seeded(3))
+at_random *= gradient.norm(dim=1, keepdim=True) / at_random.norm(dim=1, keepdim=True)
+
+table = (
+    "| direction | length of the step | codes that change | error, true | error, as the slope promises |\n"
+    "| --- | ---: | ---: | ---: | ---: |\n"
+)
+for name, direction, step in [  # in units of that distance, on average
+    ("downhill", gradient, 0.05),
+    ("uphill", -gradient, 0.05),
+    ("random", at_random, 0.05),
+    ("random", at_random, 0.2),
+    ("downhill", gradient, 0.5),
+    ("uphill", -gradient, 0.5),
+    ("random", at_random, 0.5),
+]:
+    with torch.no_grad():
+        moved = z - step * reach * direction / gradient.norm(dim=1).mean()
+        new_index, new_e = quantize(moved)
+        true = (digits_model.decoder(new_e) - test_digits).square().mean() / error
+        promised = 1 + (gradient * (new_e - e)).sum() / error
+    changed = (new_index != index).float().mean()
+    table += f"| {name} | {step} | {changed:.1%} | × {true:.2f} | × {promised:.2f} |\n".replace("-", "−")
+leaning = ((z - e) * gradient).sum(dim=1) < 0
+Markdown(table + f"\nOf all vectors, {leaning.float().mean():.0%} lie downhill of their code.")
+
+# %% [markdown]
+# - **A short step helps, a little.** Downhill, one code in twenty changes and the error falls. Random steps that change as many codes leave it where it was. So the guess carries information.
+# - **The slope promises far too much.** More than a quarter of the error, and a fiftieth is what comes. The gradient is the decoder's slope for an infinitely small move of one code; what happens is a jump, in many cells at once.
+# - **A long step harms.** A third of the codes change, the slope promises an error below zero, and the true one rises, by more than at random.
+# - **Uphill hardly anything moves.** Most vectors lie downhill of their code: training has pushed each along its gradient, towards the border, until the commitment loss holds it there. A step back leads to the middle of the cell.
+#
+# So the estimator works where steps are small, and codes close to what they stand for.
+#
+# **Exercise 5. Uphill and downhill.** Derive the box once more without looking. Then write the slope of a jump; the check tries the law on 12,000 of yours.
+
+
+# %%
+def my_slope_of_jump(z, codebook, gradient, step):
+    """Return g · (e' − e) [N]; z and gradient are [N, d], codebook [K, d], step a number."""
+    ...
+
+
+check("03.slope_of_jump", my_slope_of_jump)
+
+# %% [markdown]
 # ## Is it a VAE?
 #
 # The paper derives it as one. Let $q(k \mid x)$ put probability 1 on the nearest code, and let the prior be uniform, $p(k) = \frac1K$. Then for each cell
@@ -338,14 +427,39 @@ Voronoi(
 # | noise | none, as $q$ is deterministic | none |
 # | sampling | from the prior, learned afterwards | from a model of the codes, learned afterwards |
 #
-# The article's point is that a VAE without noise, without a KL term and without a posterior to learn is simply an autoencoder. Keep the paper's view for one thing: it counts. With a learned prior
-# $p(k_1, \dots, k_{49})$ in place of the uniform one, $-\log p$ of the codes takes the place of $49 \log K$: it is the rate of chapter 02, as $D_\mathrm{KL}$ of a $q$ that is sure of $k$ is $-\log p(k)$. (There in nats; our tables have bits.)
+# The article's point is that a VAE without noise, without a KL term and without a posterior to learn is simply an autoencoder. Keep the paper's view for two things. It counts: with a learned prior
+# $p(k_1, \dots, k_{49})$ in place of the uniform one, $-\log p$ of the codes takes the place of $49 \log K$. It is the rate of chapter 02, as $D_\mathrm{KL}$ of a $q$ that is sure of $k$ is $-\log p(k)$. (There in nats; our tables have bits.)
+# And it explains why this code is used at all.
+#
+# **Why a strong decoder does not silence it.** Chapter 02 ends with a collapse: a VAE whose decoder can do without the code saves the whole rate by making $q(z \mid x)$ equal to the prior, and does so. Here there is nothing to save.
+# While the autoencoder trains, the rate is $\log K$ whatever the encoder does, and a constant has no slope. All that can still fall is the distortion, and it falls with everything that the code tells. Take chapter 02's example, 8 noisy copies of one
+# coin, with two codes in place of the Gaussian latent. Once the decoder draws every bit for itself, once it sees all bits before it (an autoregressive decoder, as in chapter 01):
+
+# %%
+from course_lib.experiments import fit_codes, fit_strength
+
+table = "| in nats | rate | distortion | sum | entropy of the data |\n| --- | ---: | ---: | ---: | ---: |\n"
+for sees, strength in ((0, "blind to the bits before"), (7, "that sees all bits before")):
+    for kind, report in (("VAE", fit_strength(sees)), ("two codes", fit_codes(sees))):
+        total = report.rate + report.distortion
+        table += (
+            f"| {kind}, a decoder {strength} | {abs(report.rate):.1f} | {report.distortion:.1f} "
+            f"| {total:.1f} | {report.entropy:.1f} |\n"
+        )
+Markdown(table)
+
+# %% [markdown]
+# The rate of the two codes is the entropy $H(k)$ of their use, which the best prior would pay. With the strong decoder the VAE's rate is 0.0. The two codes still hold 0.7 nats, $\log 2$: one bit, all that they can. And the sum is no larger for it:
+# what the code tells, the decoder need not pay again. So a VQ-VAE may have as strong a decoder as you like (the paper's speech model has a WaveNet, section 4.3).
+#
+# One escape is left. The constant is $\log K$ only against the *uniform* prior; $H(k)$ itself can shrink to 0, if all vectors choose one code. Nothing rewards that, but nothing forbids it either, and it happens:
 
 # %% [markdown]
 # ## Dead codes
 #
 # A code that nobody chooses gets no vectors, so it stays where it is; so nobody will choose it. Such a code is **dead**. A codebook can die nearly as a whole: start it far away from the encoder's outputs, and the one code
-# that happens to be nearest takes them all. This is *codebook collapse*. The cure is crude and works: put a dead code onto a random vector of the current batch.
+# that happens to be nearest takes them all. This is *codebook collapse*. The cure is crude and works: put a dead code onto a random vector of the current batch. (Jukebox calls it *random restarts*: Dhariwal et al. 2020,
+# [arXiv:2005.00341](https://arxiv.org/abs/2005.00341). Starting on data is k-means' own old habit.)
 #
 # A code counts as dead when its average $N_k$ is below 0.1. That takes time: with $\gamma = 0.99$, a code that was used once in each batch and never again falls below it after $\ln 0.1 / \ln 0.99 \approx 230$ steps. And a new codebook,
 # whose $N_k$ are all 0, is dead as a whole: it starts on vectors of its first batch. That alone prevents most collapses.
@@ -384,7 +498,35 @@ show_figure(
 # %% [markdown]
 # Until step 230 both are the same. Then 63 codes are dead at once, and come back to life.
 #
+# **Exercise 6. The perplexity:** the exponential of the entropy of the codes' shares. Some codes may not occur at all.
+
+
+# %%
+def my_perplexity(indices, n_codes):
+    """Return a scalar from 1 to n_codes; indices are int64, of any shape."""
+    ...
+
+
+check("03.perplexity", my_perplexity)
+
+# %% [markdown]
+# **Exercise 7. Break it: the dead codebook.** Choose where the codes start, so badly that hardly any is ever used: after training *without*
+# revival (`dead_below=0`) the perplexity must be below 2, though there are `n_codes` of them. The check trains the
+# quantizer on these vectors, shows which codes are in use, and then trains it again from the same start, with revival.
+
+
+# %%
+def my_dead_codebook(vectors, n_codes):
+    """Return the codes at the start, [n_codes, d], for the vectors [N, d] to be quantized."""
+    ...
+
+
+check("03.break_the_codebook", my_dead_codebook)
+
+# %% [markdown]
 # ## How many codes?
+#
+# *This section may be skipped: twelve trained models, from 16 codes to 512.*
 #
 # More codes cut space into smaller cells. **A codebook that contains another is never worse:** the nearest of more codes is at least as near. **Check it** with nested codebooks, each the first half of the next:
 
@@ -408,14 +550,19 @@ table = (
     "| codes $K$ | digits: error | perplexity | bits, at most | MNIST: error | perplexity | bits, at most |\n"
     "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
 )
+errors, used = {"digits": [], "mnist": []}, []
 for n_codes in CODES:
     row = f"| {n_codes} "
     for data in ("digits", "mnist"):
         metrics = load_card(f"vqvae_{data}_{n_codes}")["metrics"]
-        error = metrics["test mean squared error of a pixel"]
-        row += f"| {error:.4f} | {metrics['perplexity']:.0f} | {metrics['bits in the code map, at most']:.0f} "
+        errors[data].append(metrics["test mean squared error of a pixel"])
+        used.append(metrics["perplexity"] / n_codes)
+        row += f"| {errors[data][-1]:.4f} | {metrics['perplexity']:.0f} | {metrics['bits in the code map, at most']:.0f} "
     table += row + "|\n"
-Markdown(table)
+for data, values in errors.items():
+    off = [1 - after / now for now, after in zip(values, values[1:], strict=False)]
+    table += f"\n{data}: each doubling of K takes {min(off):.0%} to {max(off):.0%} off the error. "
+Markdown(table + f"The perplexity is {min(used):.0%} to {max(used):.0%} of K.")
 
 # %%
 rows = [test_digits[:10]]
@@ -431,7 +578,7 @@ show_figure(
 )
 
 # %% [markdown]
-# Each doubling of $K$ costs one bit a cell. It takes 16 to 35 % off the error on the digits and 6 to 27 % on MNIST, where a patch of 4 × 4 pixels has to be told by one number. Practically all codes are in use, and the perplexity is 65 to 90 % of $K$: with revival and a start
+# Each doubling of $K$ costs one bit a cell. It buys less on MNIST, where a patch of 4 × 4 pixels has to be told by one number. The perplexity stays a good part of $K$: with revival and a start
 # on the data there is no collapse here. (Each model is one run from one seed; the steps from row to row are not smooth.)
 #
 # ## Stage two: a model of the codes
@@ -441,25 +588,29 @@ show_figure(
 
 # %% jupyter={"source_hidden": true}
 table = (
-    "| | cells | bits, at most | bits, by the prior | classified right by Bayes' rule |\n"
-    "| --- | ---: | ---: | ---: | ---: |\n"
+    "| code of | bits, at most | bits spent, by a model | classified right by Bayes' rule |\n"
+    "| --- | ---: | ---: | ---: |\n"
 )
 for title, autoencoder, card in [
-    ("digits, 8×8", "vqvae_digits_32", "prior_digits"),
-    ("MNIST, 28×28", "vqvae_mnist_64", "prior_mnist"),
+    ("a digit of 8×8 pixels, 16 cells", "vqvae_digits_32", "prior_digits"),
+    ("a digit of MNIST, 49 cells", "vqvae_mnist_64", "prior_mnist"),
 ]:
     most = load_card(autoencoder)["metrics"]["bits in the code map, at most"]
     metrics = load_card(card)["metrics"]
-    cells = 16 if "digits" in card else 49
     table += (
-        f"| {title} | {cells} | {most:.0f} | {metrics['bits in the code map']:.0f} "
+        f"| {title} | {most:.0f} | {metrics['bits in the code map']:.0f} "
         f"| {metrics['accuracy as a classifier']:.1%} |\n"
     )
-Markdown(table)
+exact = 64 * load_card("pixelcnn_digits_grey")["metrics"]["bits per dimension"]
+rate = load_card("vae_mnist")["metrics"]["rate (nats)"] / torch.tensor(2.0).log().item()
+table += f"| *for comparison:* all 8×8 pixels, chapter 01's PixelCNN | 64 log₂ 17 = 262 | {exact:.0f} | |\n"
+Markdown(
+    table + f"| MNIST in black and white, chapter 02's VAE | no limit | {rate:.0f}, its rate | |\n"
+)
 
 # %% [markdown]
-# The difference between the two columns is what the prior knows: which codes are frequent, and which go together. For comparison: chapter 01's PixelCNN needs about 112 bits for an 8×8 digit in 17 grey levels (1.75 bits for each of 64 pixels), and it loses nothing. The
-# code map is cheaper, and gives back an image that is close, not equal.
+# The difference between *at most* and *spent* is what the prior knows: which codes are frequent, and which go together. Compare what is spent, on average, and not one model's spending with another's maximum. Chapter 01's PixelCNN of
+# the same 8×8 digits spends more than the code map does, and loses nothing; the map gives back an image that is close, not equal.
 #
 # New digits. First what happens if the codes are drawn evenly, without a prior; then maps written by the PixelCNN, and decoded:
 
@@ -481,101 +632,18 @@ show_figure(
 )
 
 # %% [markdown]
-# The images are sharper than those of chapter 02's VAE. The main reason is not that codes are whole numbers: that VAE's code held 22 nats, which are 32 bits, and this map holds up to 294. (It also saw grey images, the VAE black and white ones.) What whole numbers
-# buy is stage two: a prior that is strong enough for so long a code. What is wrong in the images comes from the prior: strokes that don't quite meet, because the map was written cell after cell.
+# The images are sharper than those of chapter 02's VAE. The main reason is not that codes are whole numbers. Like for like, in bits spent, this code says more than four times as much about an image. (It also saw grey images,
+# the VAE black and white ones.) What whole numbers buy is stage two: a prior that is strong enough for so long a code. What is wrong in the images comes from the prior: strokes that don't quite meet, because the map was written cell after cell.
 
 # %%
 show_source(VQVAE.sample)
 
 # %% [markdown]
-# ## Exercises
-#
-# Each `check` judges your function on fresh random inputs and tells you which property broke. It accepts every correct
-# solution. `hint("03.vq_loss")` helps; `solution("03.vq_loss")` shows what the library itself does. (Exercise 1 was the
-# prediction, further up.)
-#
-# **2. The nearest code**, by Euclidean distance.
-
-
-# %%
-def nearest_code(z, codebook):
-    """z [N, d] and codebook [K, d] to the index of the code nearest to each row of z, int64 [N]."""
-    ...
-
-
-check("03.nearest_code", nearest_code)
-
-# %% [markdown]
-# **3. Straight through.** The value is $e$. The gradient goes to $z$ as if the value were $z$, and none goes to $e$.
-
-
-# %%
-def my_straight_through(z, e):
-    """z and e, of one shape, to the quantized tensor of that shape."""
-    ...
-
-
-check("03.straight_through", my_straight_through)
-
-# %% [markdown]
-# **4. The two losses**, $\operatorname{mean}\,(\operatorname{sg}[z] - e)^2 + \beta \operatorname{mean}\,(z - \operatorname{sg}[e])^2$, where
-# $\beta$ is `commitment`. Which of the two moves the codes, which the encoder?
-
-
-# %%
-def my_vq_loss(z, e, commitment):
-    """z and e, of one shape, and a number to the loss, a scalar."""
-    ...
-
-
-check("03.vq_loss", my_vq_loss)
-
-# %% [markdown]
-# **5. The codebook as a moving average.** With the number $n_k$ of vectors that chose code $k$ in this batch and their sum $s_k$:
-# `uses` becomes $N_k' = \gamma N_k + (1 - \gamma)\, n_k$, and the code $e_k' = \big(\gamma N_k e_k + (1 - \gamma)\, s_k\big) / N_k'$. A code that nobody
-# chose stays where it is, even if its `uses` are 0. ($\gamma$ is `decay`.)
-
-
-# %%
-def ema_update(codebook, uses, vectors, indices, decay):
-    """codebook [K, d], uses [K], vectors [N, d], indices [N] to the new (codebook, uses)."""
-    ...
-
-
-check("03.ema_update", ema_update)
-
-# %% [markdown]
-# **6. The perplexity:** the exponential of the entropy of the codes' shares. Some codes may not occur at all.
-
-
-# %%
-def my_perplexity(indices, n_codes):
-    """Codes 0 ... n_codes − 1, int64 of any shape, to a scalar from 1 to n_codes."""
-    ...
-
-
-check("03.perplexity", my_perplexity)
-
-# %% [markdown]
-# **7. Break it: the dead codebook.** Choose where the codes start, so badly that hardly any is ever used: after training *without*
-# revival (`dead_below=0`) the perplexity must be below 2, though there are `n_codes` of them. The check trains the
-# quantizer on these vectors, shows which codes are in use, and then trains it again from the same start, with revival.
-
-
-# %%
-def dead_codebook(vectors, n_codes):
-    """Vectors [N, d], those that will be quantized, to the codes at the start, [n_codes, d]."""
-    ...
-
-
-check("03.break_the_codebook", dead_codebook)
-
-# %% [markdown]
 # ## How good is it?
 #
-# There is no single number. The copies are measured by their error, the prior by its bits, and the samples by your eyes. The paper's own number, 4.67 bits per dimension on CIFAR-10 (a bound; its own VAE with continuous latents has 4.51), is for small color photographs, which this course does not use; it cannot be compared with anything here.
+# There is no single number. The copies are measured by their error, the prior by its bits, and the samples by your eyes. The paper's own number (its section 4.1), 4.67 bits per dimension on CIFAR-10 against 4.51 of its VAE with continuous latents, both bounds, is for small color photographs, which this course does not use; it cannot be compared with anything here.
 #
-# - **Ours are small and quick:** 32 channels, one residual block, 3,000 steps on the digits and 6,000 on MNIST. The paper's networks have 256 channels and two blocks, and 250,000 steps.
+# - **Ours are small and quick:** 32 channels, one residual block, 3,000 steps on the digits and 6,000 on MNIST. The paper's networks (section 4.1) have 256 channels and two blocks, and 250,000 steps.
 # - **The error says nothing about sharpness.** A blurred copy can have a smaller squared error than a sharp one that is moved by a pixel.
 # - **Training codes through `argmin` has its own tricks.** We use three: moving averages, revival, and a start on the first batch's vectors.
 #   Each can be switched off in `VectorQuantizer`.
@@ -583,14 +651,19 @@ check("03.break_the_codebook", dead_codebook)
 # ## What to take away
 #
 # - A VQ-VAE is an autoencoder with a whole number in each cell of its code. The KL term of its ELBO is a constant, so nothing in training is about distributions.
-# - `argmin` has no useful gradient. Straight-through pretends that it is the identity. The value is exact, the gradient is a guess.
+# - `argmin` has no useful gradient. Straight-through pretends that it is the identity. The value is exact, the gradient is a guess: never uphill to first order, and wrong about long jumps.
+# - The rate of a quantized code is a constant in training, so a strong decoder has no reason to silence it.
 # - Codes move to the mean of their vectors, as in k-means; vectors commit to their codes.
 # - A code that isn't chosen can't learn. Look at the perplexity, and revive the dead.
 # - Generation has two stages, with two models that never train together: what an image looks like, given its codes; and which codes go together.
 #
 # **What does not work well:** the first stage doesn't know what the second will find easy. How many codes, how large a map, how much to compress: all chosen by hand. And the second stage is again sequential, if much shorter than pixel by pixel.
 #
-# The same two stages stand behind today's image models. Chapter 12 replaces the whole numbers by real ones, and the PixelCNN by a diffusion model.
+# **What came after:**
+#
+# - *Larger:* VQ-VAE-2 stacks maps of two sizes (Razavi, van den Oord, Vinyals 2019, [arXiv:1906.00446](https://arxiv.org/abs/1906.00446)); VQGAN adds a critic to stage one and a transformer as stage two (Esser, Rombach, Ommer 2021, [arXiv:2012.09841](https://arxiv.org/abs/2012.09841)).
+# - *Without the tricks:* finite scalar quantization rounds each number by itself, so that there is no codebook to die (Mentzer et al. 2024, [arXiv:2309.15505](https://arxiv.org/abs/2309.15505)); the rotation trick replaces the straight-through gradient (Fifty et al. 2024, [arXiv:2410.06424](https://arxiv.org/abs/2410.06424)).
+# - *With another stage two:* latent diffusion keeps the two stages, with real numbers for the codes and a diffusion model for the PixelCNN (Rombach et al. 2022, [arXiv:2112.10752](https://arxiv.org/abs/2112.10752); chapter 12).
 #
 # **Next, chapter 04:** a network that can be run backwards. Then the density that chapter 02 could only bound is known exactly.
 
