@@ -213,6 +213,7 @@ from course_lib.widgets import show_diagram
 
 show_diagram(vqvae_diagram(mnist_model))
 
+# %% [markdown]
 # **Exercise 3. The two losses**, $\operatorname{mean}\,(\operatorname{sg}[z] - e)^2 + \beta \operatorname{mean}\,(z - \operatorname{sg}[e])^2$, where
 # $\beta$ is `commitment`. Before you write it: what changes if you forget both stops? Value and gradient are judged.
 
