@@ -23,7 +23,7 @@
 # | | |
 # | --- | --- |
 # | You need | conditional probability, logistic regression, what a convolution is; some PyTorch |
-# | Time | about 38 minutes to read, 95 with the exercises. **The short way, 25 minutes:** up to and with *Train it*, then *PixelCNN*, *p(X, Y)*, *More than two levels* and *What to take away*. Two sections may be skipped and say so |
+# | Time | about 39 minutes to read, 95 with the exercises. **The short way, 30 minutes:** up to and with *Train it*, then *PixelCNN*, *p(X, Y)*, *More than two levels* and *What to take away*. Two sections may be skipped and say so |
 # | You will meet | the chain rule, FVSBN, NADE, MADE, PixelCNN, the blind spot, Bayes' rule as a classifier |
 # | Papers | Larochelle, Murray 2011, [NADE](https://proceedings.mlr.press/v15/larochelle11a.html); Germain, Gregor, Murray, Larochelle 2015, [MADE](https://arxiv.org/abs/1502.03509); van den Oord et al. 2016, [PixelRNN](https://arxiv.org/abs/1601.06759) and [gated PixelCNN](https://arxiv.org/abs/1606.05328) |
 # | Source articles | 链式法则与自回归分解, "The chain rule and the autoregressive factorisation", and 对 MNIST 任务建模 p(X,Y), "Modelling p(X, Y) for MNIST" (both in Chinese) |
@@ -964,7 +964,7 @@ for k, (row, column) in enumerate([(0, 0), (2, 4), (3, 2), (3, 3), (4, 3), (5, 5
     panel.bar(range(17), levels[:, row, column], color=colours)
     panel.set(title=f"row {row}, column {column}", ylim=(0, 1), xticks=[0, 8, 16])
     axes.text(column, row, "abcdef"[k], color=PALETTE["error"], ha="center", va="center")
-    panel.text(0.03, 0.8, "abcdef"[k], transform=panel.transAxes, color=PALETTE["error"])
+    panel.text(0.45, 0.8, "abcdef"[k], transform=panel.transAxes, color=PALETTE["error"])
 figure.tight_layout()
 show_figure(
     figure,
@@ -973,9 +973,9 @@ show_figure(
 
 # %% [markdown]
 # Blue is the true level. Far outside the digit (a) the model is certain. Elsewhere it draws smooth humps over neighbouring levels: nobody told it that 7 is close to 8. And the ends of the scale are special,
-# as ink saturates: at (c), (e) and (f) the largest probability is at 16, and at (e) and (f) a hump beside it. One Gaussian for each pixel could say none of this.
+# as ink saturates: from (c) to (f) the largest probability is at 16, and at (d) and (f) a hump stands beside it. One Gaussian for each pixel could not say that.
 #
-# With 256 levels, a softmax has to learn 256 numbers for each pixel and sees each level rarely. PixelCNN++ therefore predicts a **mixture of logistic distributions** over a line, five of them, and gives each level the mass of its
+# With 256 levels, a softmax has to learn 256 numbers for each pixel and sees each level rarely. PixelCNN++ therefore predicts a **mixture of logistic distributions** over a line, five or so, and gives each level the mass of its
 # interval; the two end levels get everything beyond (Salimans et al. 2017, [arXiv:1701.05517](https://arxiv.org/abs/1701.05517), section 2.1).
 #
 # Our model's probabilities are probabilities of whole images, so $-\log_2 p(x) / 64$ are honest **bits per dimension**: what
