@@ -115,7 +115,7 @@ def codes_and_draws(model, title, alt):
     figure = Figure(figsize=(10, 3.6))
     left, right = figure.subplots(1, 2)
     with torch.no_grad():
-        left.scatter(*model.encode(test)[0].T, c=labels, s=8, cmap="tab10")
+        left.scatter(*model.encode(test)[0][:, :2].T, c=labels, s=8, cmap="tab10")
     left.add_patch(Circle((0, 0), 2.45, fill=False, color=PALETTE["noise"], lw=2))
     left.set(title=title, xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
     drawn = model.sample(24, mean=True, generator=seeded(1))[:, 0]
@@ -142,7 +142,7 @@ def distance(images):
 with torch.no_grad():
     codes = autoencoder.encode(black_and_white)[0]
     spread = torch.linalg.cholesky(torch.cov(codes.T))
-    normal = torch.randn(1000, 2, generator=seeded(1))
+    normal = torch.randn(1000, codes.shape[1], generator=seeded(1))
     of_codes = distance(autoencoder.decode(codes[:1000]))
     of_prior = distance(autoencoder.decode(normal))
     of_fitted = distance(autoencoder.decode(codes.mean(dim=0) + normal @ spread.T))
@@ -262,7 +262,7 @@ print("its fitted Gaussian: at most 1.3 times as far as the VAE's draws:", of_fi
 
 # %% [markdown]
 # The same network, the same data, one more term in the loss: the codes fill the circle, and a draw from it is nearly as good as an image at a real code: no holes. It is paid for in
-# reconstructions, which are blurred. Don't give the VAE too much credit for its samples: if you fit a Gaussian to an autoencoder's codes *afterwards*, its draws are about as good (last line). With eight latents in both, who is closer? Try it. First codes, then a model of them: chapter 03 goes that way. What the
+# reconstructions, which are blurred. Don't give the VAE too much credit for its samples: if you fit a Gaussian to an autoencoder's codes *afterwards*, its draws are about as good (last line). (Put 8 for 2 in both models, run down to here and compare `of_fitted` with `live_prior`: who is closer then?) First codes, then a model of them: chapter 03 goes that way. What the
 # VAE has is one loss for everything, and a meaning of that loss, which comes next. Here is the whole plane; rows and columns are quantiles of the normal distribution, so that each picture stands for equally much of the prior.
 
 # %%
