@@ -168,11 +168,13 @@ function stateOf(model) {
   };
   // How long the longest arrow is at a step, and how long one is drawn.
   const scaleAt = (step) => {
-    const [scale, tops, longest, allEqual] = ["scale", "tops", "longest", "all_equal"].map((name) => model.get(name));
+    const [scale, tops, longest, allEqual, least] =
+      ["scale", "tops", "longest", "all_equal", "least"].map((name) => model.get(name));
     const k = Math.min(Math.floor(step), tops.length - 1);
     const own = tops[k] + ((tops[k + 1] ?? tops[k]) - tops[k]) * (step - k);
     const top = scale === "each" ? own : model.get("top");
-    const lengthOf = (length) => (scale === "direction" ? allEqual : longest * Math.min(length / top, 1));
+    const lengthOf = scale === "direction" ? (length) => (length > least ? allEqual : 0)
+      : (length) => longest * Math.min(length / top, 1);
     return { top, lengthOf };
   };
   return { field, points, flow, extent, moments, clock, particles, here, drop, remove, another, scaleAt, change, send };
@@ -182,7 +184,7 @@ function stateOf(model) {
 
 function boxFor([x0, x1, y0, y1], width) {
   const inner = width - 36 - 82;
-  return { x: 36, y: 4, width: inner, height: Math.round(inner * clamp((y1 - y0) / (x1 - x0), 0.3, 1.4)) };
+  return { x: 36, y: 6, width: inner, height: Math.round(inner * clamp((y1 - y0) / (x1 - x0), 0.3, 1.4)) };
 }
 
 // All of a particle's path is thin, the part that was travelled is bold.
@@ -315,7 +317,7 @@ function render({ model, el }) {
     map = paint(ctx, boxFor(extent, width), theme);
     particles?.place();
   };
-  const layout = (width) => boxFor(extent, width).height + 28;
+  const layout = (width) => boxFor(extent, width).height + 30;
   const view = outline({ model, el, style: STYLE, layout, draw });
   const particles = flow && particlesOn(view, state, () => map);
   playerBar(view, model);

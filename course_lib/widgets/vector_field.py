@@ -71,6 +71,7 @@ class VectorField(PlayerWidget):
     most_dropped = traitlets.Int(MOST_DROPPED).tag(sync=True)
     longest = traitlets.Float(LONGEST).tag(sync=True)
     all_equal = traitlets.Float(ALL_EQUAL).tag(sync=True)
+    least = traitlets.Float().tag(sync=True)  # no shorter vector has a direction: it is rounding
 
     def __init__(
         self,
@@ -102,6 +103,7 @@ class VectorField(PlayerWidget):
             alt=alt or f"Arrows in the plane at {steps} times: {field_label}.",
             extent=list(check_extent("extent", extent)),
             field_label=field_label,
+            least=float(np.ptp(arrays["field"])) / 65535,
             top=float(np.quantile(lengths, 0.99)) or 1.0,
             tops=[float(top) or 1.0 for top in np.quantile(lengths, 0.99, axis=1)],
         )
@@ -171,7 +173,7 @@ class VectorField(PlayerWidget):
             ax.scatter(*self.state_at("points", step).T, s=2, **look)
         unit = min((x1 - x0) / (columns - 1), (y1 - y0) / (rows - 1))
         if self.scale == "direction":
-            wanted = ALL_EQUAL * unit * (lengths > 0)
+            wanted = ALL_EQUAL * unit * (lengths > self.least)
         else:
             wanted = LONGEST * unit * np.minimum(lengths / top, 1)
         shown = (wanted / np.where(lengths > 0, lengths, 1))[..., None] * field

@@ -71,7 +71,7 @@ def carried(at: Point, dropped: float, step: float) -> np.ndarray:
 def box(widget: Locator) -> tuple[float, float, float, float]:
     """The plot in the canvas: left, top, width and height."""
     width = round(widget.locator("canvas").first.bounding_box()["width"]) - 118
-    return 36, 4, width, round(width * 2 / 3)
+    return 36, 6, width, round(width * 2 / 3)
 
 
 def spot(widget: Locator, at: Point) -> Point:
@@ -360,6 +360,27 @@ def test_an_arrow_stands_where_it_belongs_and_points_the_right_way(
     # Without a flow a click drops nothing.
     drag(widget, (0, 0))
     expect(handles(widget)).to_have_count(0)
+
+
+def test_where_there_is_no_vector_there_is_no_direction(show: Callable[..., Locator]) -> None:
+    """In the middle it is zero, which 16 bits between -0.3 and 0.7 do not hold."""
+    field = np.full((2, 3, 3, 2), [0.7, -0.3])
+    field[:, 1, 1] = 0
+    given = VectorField(field, extent=EXTENT)
+    given.scale = "direction"
+    widget = show(given, width=620)
+    settle(widget)
+    left, top, width, height = box(widget)
+
+    def size(x: float, y: float) -> int:
+        """How many pixels around a place are neither grey nor nearly white."""
+        data = widget.locator("canvas").first.evaluate(
+            PIXELS, [round(x) - 40, round(y) - 40, 80, 80]
+        )
+        return (np.ptp(np.reshape(data, (-1, 4))[:, :3].astype(int), axis=-1) > 60).sum()
+
+    assert size(left + width / 2, top + height / 2) < 10
+    assert size(left + width / 2, top + 1) > 30
 
 
 def large() -> VectorField:
