@@ -107,8 +107,10 @@ function depthDots({ model, coloured, points }, ratio, theme) {
 }
 
 // The name of an axis stands at the lowest edge along it, that of z at the leftmost, and the ends
-// of its range beside the edge's ends.
-function nameAxes(ctx, corners, extent, [middleX, middleY], theme) {
+// of its range beside the edge's ends: inside the plot, where the place they belong to is.
+function nameAxes(ctx, corners, extent, box, theme) {
+  const [right, bottom] = [box.x + box.width, box.y + box.height];
+  const [middleX, middleY] = [(box.x + right) / 2, (box.y + bottom) / 2];
   for (const axis of [0, 1, 2]) {
     const along = EDGES.filter((edge) => edge.axis === axis);
     const side = axis === 2 ? ({ from, to }) => corners[from].x + corners[to].x
@@ -123,8 +125,11 @@ function nameAxes(ctx, corners, extent, [middleX, middleY], theme) {
     const write = (text, share, font) => {
       ctx.font = font;
       const half = ctx.measureText(text).width / 2;
-      const place = [a.x + (b.x - a.x) * share + nx * (9 + half), a.y + (b.y - a.y) * share + ny * 12];
-      words(ctx, text, ...place, theme.muted, font, "center");
+      const [x, y] = [a.x + (b.x - a.x) * share, a.y + (b.y - a.y) * share];
+      const inSight = x > box.x && x < right && y > box.y && y < bottom;
+      const keep = (value, low, high) => (inSight ? clamp(value, low, high) : value);
+      words(ctx, text, keep(x + nx * (9 + half), box.x + half + 2, right - half - 2),
+        keep(y + ny * 12, box.y + 8, bottom - 8), theme.muted, font, "center");
     };
     write("xyz"[axis], 0.5, `italic 14px ${theme.font}`);
     write(tidy(Number(extent[2 * axis].toPrecision(2))), 0.1, `11px ${theme.font}`);
@@ -188,7 +193,7 @@ function pictureOf(state) {
       behind();
       dots.draw(ctx, box);
       inFront();
-      nameAxes(ctx, corners, state.extent, [box.x + cx, box.y + cy], theme);
+      nameAxes(ctx, corners, state.extent, box, theme);
     });
     if (coloured) {
       const [map, label] = [model.get("color_map"), model.get("color_label")];
