@@ -100,24 +100,33 @@ export function outline({ model, el, layout, draw, maxWidth = 560, style = "", n
     }
     return best.width;
   };
+  const facts = () => [root.clientWidth, stage.clientWidth, viewHeight(root), window.devicePixelRatio].join();
   let before = "";
-  let outputs = null;
-  let high = 0; // as they are taken away, they are no longer so high
-  const measure = () => {
-    if (!outputs && (outputs = outputsAround(root))) observer.observe(outputs);
-    high = outputs?.offsetHeight || high;
-    const now = () => [root.clientWidth, stage.clientWidth, viewHeight(root), window.devicePixelRatio].join();
-    if (!root.clientWidth || before === now()) return;
+  const fitAnew = () => {
+    if (!root.clientWidth) return;
     stage.style.maxWidth = "";
     const most = Math.min(stage.clientWidth, maxWidth);
     if (!most) return;
     canvas.style.height = `${layout(most)}px`; // what stands beside it may be higher than an empty one
     const width = fit(most);
     if (width < most) stage.style.maxWidth = `${width}px`;
-    before = now();
+    before = facts();
     size = { width, height: Math.round(layout(width)) };
     canvas.style.height = `${size.height}px`;
     redraw();
+  };
+  let outputs = null;
+  let high = 0; // as they are taken away, they are no longer so high
+  let again = 0;
+  const measure = () => {
+    if (!outputs && (outputs = outputsAround(root))) observer.observe(outputs);
+    high = outputs?.offsetHeight || high;
+    if (!root.clientWidth || before === facts()) return;
+    fitAnew();
+    // Once more when what stands beside the figure has taken its place in the new width: after the
+    // next frame, since one who hears of the window comes before all who hear of a size.
+    cancelAnimationFrame(again);
+    again = requestAnimationFrame(() => (again = requestAnimationFrame(fitAnew)));
   };
   const observer = new ResizeObserver(measure);
   observer.observe(root);
@@ -153,6 +162,7 @@ export function outline({ model, el, layout, draw, maxWidth = 560, style = "", n
     around.removeEventListener("resize", measure);
     sharpness.removeEventListener("change", resharpen);
     cancelAnimationFrame(frame);
+    cancelAnimationFrame(again);
   });
   return {
     model, root, header, note, stage, canvas, controls, theme, keys: keys.book, redraw, follow, onStop,

@@ -15,6 +15,7 @@ from tests.browser.gallery import GALLERY, in_python
 from tests.browser.harness import TWO_FRAMES, cut_off, settle
 
 NARROWEST = 320
+LOW = {"width": 1000, "height": 514}
 PAINTED = {"inpaint", "swap"}  # a finger on their canvas draws
 # Below a certain width their parts stand one below the other: higher.
 LAYERS = {"beta", "masks", "reparam"}
@@ -27,23 +28,37 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def widget(
+def opened(
     name: str, browser: Browser, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Locator]:
-    """The stored form in a page of its own, which all laws use one after another."""
+) -> Iterator[tuple[Locator, list[float]]]:
+    """The stored form in a page of its own, which all laws use one after another; and how wide and
+    high its picture was at first, in a low window.
+    """
     path: Path = tmp_path_factory.mktemp("law") / "page.html"
     path.write_text(
         "<!DOCTYPE html><meta charset='utf-8'><body style='background: white'>"
         + in_python(name).static_html()
     )
-    page = browser.new_page(viewport={"width": 800, "height": 1000})
+    page = browser.new_page(viewport=LOW)
     watch = Watch(page, path.as_uri())
     page.goto(path.as_uri())
     shown = page.query_selector("iframe").content_frame().locator(".course-widget")
     settle(shown)
-    yield shown
+    first = picture_size(shown)
+    resize(shown, 800, 1000)
+    yield shown, first
     page.close()
     assert not watch.faults
+
+
+@pytest.fixture(scope="module")
+def widget(opened: tuple[Locator, list[float]]) -> Locator:
+    return opened[0]
+
+
+def picture_size(widget: Locator) -> list[float]:
+    box = widget.locator(".cw-stage > canvas").bounding_box()
+    return [box["width"], box["height"]]
 
 
 def resize(widget: Locator, width: int, height: int) -> None:
@@ -63,6 +78,40 @@ def test_nothing_sticks_out_of_a_narrow_page(widget: Locator) -> None:
     widget.evaluate("root => { root.ownerDocument.body.style.width = ''; }")
 
 
+def test_no_words_in_the_picture_are_cut_off(widget: Locator) -> None:
+    cut = widget.evaluate(
+        """async (root, widths) => {
+          const [body, found] = [root.ownerDocument.body, new Set()];
+          const canvas = root.querySelector(".cw-stage > canvas");
+          const pen = CanvasRenderingContext2D.prototype;
+          const write = pen.fillText;
+          pen.fillText = function (text, x, y, most = Infinity) {
+            write.call(this, text, x, y, ...(most < Infinity ? [most] : []));
+            const size = this.measureText(text);
+            const share = Math.min(1, most / size.width);
+            const ends = [
+              [x - share * size.actualBoundingBoxLeft, y - size.actualBoundingBoxAscent],
+              [x + share * size.actualBoundingBoxRight, y + size.actualBoundingBoxDescent]
+            ].map((end) => this.getTransform().transformPoint(new DOMPoint(...end)));
+            const within = ({ x, y }) =>
+              x >= -0.5 && x <= canvas.width + 0.5 && y >= -0.5 && y <= canvas.height + 0.5;
+            if (this.canvas === canvas && !ends.every(within)) {
+              found.add(`${text} at ${body.style.width}`);
+            }
+          };
+          for (const width of widths) {
+            body.style.width = `${width}px`;
+            for (let k = 0; k < 4; k++) await new Promise(requestAnimationFrame);
+          }
+          pen.fillText = write;
+          body.style.width = "";
+          return [...found];
+        }""",
+        [NARROWEST, 360, 480, 620, 784],
+    )
+    assert cut == []
+
+
 @pytest.mark.parametrize("size", [(1000, 514), (1366, 600), (820, 700)])
 def test_picture_and_controls_fit_the_window(
     widget: Locator, name: str, size: tuple[int, int]
@@ -80,6 +129,16 @@ def test_picture_and_controls_fit_the_window(
     largest = widget.locator(".cw-stage > canvas").bounding_box()["width"]
     smallest = max(300, 0.6 * largest) / 0.96 + 1  # it shrinks by steps of 4 %
     assert needed <= size[1] or before <= smallest or name in LAYERS
+
+
+def test_a_picture_is_as_large_as_at_first_once_the_window_is(
+    opened: tuple[Locator, list[float]],
+) -> None:
+    widget, first = opened
+    resize(widget, 420, 900)
+    resize(widget, LOW["width"], LOW["height"])
+    assert picture_size(widget) == first
+    resize(widget, 800, 1000)
 
 
 def test_the_page_decides_between_light_and_dark(widget: Locator) -> None:
