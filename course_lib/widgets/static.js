@@ -52,7 +52,8 @@ if (frame) {
   page.addEventListener("afterprint", () => show(true));
   const fit = () => {
     // Zero means that the page hides us for a moment (JupyterLab does while it turns its theme).
-    if (place.offsetHeight) frame.style.height = `${place.offsetHeight}px`;
+    const { height } = place.getBoundingClientRect();
+    if (height) frame.style.height = `${Math.ceil(height)}px`; // a part of a pixel is a whole one, too
     // An iframe stays transparent only while both sides agree on the colour scheme.
     frame.style.colorScheme = place.firstElementChild.style.colorScheme;
     document.documentElement.style.colorScheme = frame.style.colorScheme;
