@@ -1,10 +1,16 @@
 """Inpaint in a real browser: scratched with the mouse and by keys, filled in by the kernel."""
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from course_lib.widgets import Inpaint
 from tests.browser.gallery import GALLERY
 from tests.browser.harness import (
+    DRAG_IN_CIRCLES,
+    computing_time,
     fingerprint,
     live_widget,
     python,
@@ -237,3 +243,11 @@ def test_without_a_kernel_it_says_so(stored: Locator) -> None:
     expect(status(stored)).to_have_text("Run this cell to fill in your own scratches.")
     press(stored, "Show the example")
     expect(status(stored)).to_contain_text("32 pixels filled in")
+
+
+def test_a_stroke_is_smooth(show: Callable[..., Locator]) -> None:
+    images = np.random.default_rng(0).random((4, 28, 28))
+    widget = show(Inpaint(images, lambda image, known: image, title="Scratch"))
+    press(widget, "Clear")
+    canvas = widget.locator(".cw-stage canvas")
+    assert computing_time(canvas, DRAG_IN_CIRCLES, [160, 110, ".inpaint-status", 60]) < 15
