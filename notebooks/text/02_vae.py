@@ -342,7 +342,7 @@ print(f"rate of the VAE with 50 latents on MNIST: {rate:.0f} nats, e^-{rate:.0f}
 # **Every image has its own place.** A common picture of the VAE lets all codes flow together into *one* normal distribution, from which the decoder is fed. Then it could not know which image a $z$ should become; the best answer would be one blur for all. Each $x$ has a $q(z \mid x)$ of its own. Here
 # is the true posterior of six images (computed on the grid), and around it one standard deviation of the encoder's Gaussian:
 
-# %% jupyter={"source_hidden": true}
+# %%
 from matplotlib.patches import Ellipse
 
 chosen = [int((labels == digit).nonzero()[0, 0]) for digit in (0, 1, 3, 4, 6, 9)]

@@ -84,14 +84,14 @@ def test_every_part_that_is_called_says_its_shapes():
 
 def test_tensors_in_lists_and_keywords_are_seen():
     class Sum(nn.Module):
-        def forward(self, first, *, others):
-            return [first, (first + sum(others),)]
+        def forward(self, first, second, *, others):
+            return [first, (second + sum(others),)]
 
     net = Sum()
     ones = torch.ones(2, 3)
-    call = observe(net, lambda: net(ones, others=[ones, ones[:, :1]]))[""]
-    assert call.inputs == ((2, 3), (2, 3), (2, 1))
-    assert call.outputs == ((2, 3), (2, 3))
+    call = observe(net, lambda: net(ones[:1], ones, others=[ones, ones[:, :1]]))[""]
+    assert call.inputs == ((1, 3), (2, 3), (2, 3), (2, 1))
+    assert call.outputs == ((1, 3), (2, 3))
 
 
 def test_the_first_call_counts():
