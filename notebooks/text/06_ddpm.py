@@ -80,19 +80,19 @@ ImagePlayer(
 #   told. As the state clears, fewer of them remain possible and the average sharpens.
 # - **What is large is settled early, what is small late.** First the place and slant of the strokes, in the
 #   last steps only their edges.
-# - **Nothing is decided in one step.** Each removes a little noise, and adds a little fresh noise. The network need
-#   only be able to *denoise*.
+# - **Nothing is decided in one step.** Each removes a little noise, and adds a little fresh noise. All that the network
+#   must be able to do is *denoise*.
 
 # %% [markdown]
 # ## The idea
 #
 # To tear a house down is easy: take away a brick at a time. Film it, and play the film backwards: that is how
-# a house is built, a brick at a time. The source article calls it *demolition and construction*. Data are the
+# a house is built. The source article calls it *demolition and construction*. Data are the
 # house, standard Gaussian noise is the heap of bricks. Demolition needs no learning. Construction is learned
 # from the film: given the state after step $t$, what was the state before?
 #
-# Sections 1 to 4 are the whole model: sums of Gaussians and a squared error. Section 5 asks why a step back may be
-# Gaussian, section 6 derives the loss again as a bound of the likelihood, section 8 is the physics behind it.
+# Sections 1 to 4 are the whole model. Section 5 asks why a step back may be Gaussian, section 6 derives the loss again
+# as a bound of the likelihood, section 8 is the physics behind it.
 #
 # | symbol | meaning |
 # | --- | --- |
@@ -115,7 +115,7 @@ ImagePlayer(
 # > **Counting.** Formulas count steps as the papers do, $t = 1, \dots, T$, so that $x_0$ can be the data.
 # > Arrays count from 0. In the library, and in the exercises, a time `t` is the *index* into `betas`, `alphas` and
 # > `alpha_bars`: the first noising step is `t = 0`, the last is `t = T - 1`, and the formula's $\bar\alpha_t$ is
-# > `alpha_bars[t - 1]`. To be off by one here is the most common mistake of all; an exercise makes it on purpose.
+# > `alpha_bars[t - 1]`. To be off by one here is a common mistake; exercise 8 makes it on purpose.
 
 # %% [markdown]
 # ## 1. Demolition
@@ -131,14 +131,14 @@ ImagePlayer(
 #
 # $$x_t = \sqrt{\alpha_t \alpha_{t-1}}\, x_{t-2} + \underbrace{\sqrt{\alpha_t \beta_{t-1}}\, \varepsilon_{t-1} + \sqrt{\beta_t}\, \varepsilon_t}_{\text{variance } \alpha_t \beta_{t-1} + \beta_t}.$$
 #
-# The sum of two independent Gaussians is a Gaussian whose variance is the sum,
+# The sum of two independent Gaussians is a Gaussian, and the variances add up to
 # $\alpha_t (1 - \alpha_{t-1}) + 1 - \alpha_t = 1 - \alpha_t \alpha_{t-1}$. So the two steps are one, with
-# $\alpha_t \alpha_{t-1}$ in the place of $\alpha_t$. Go on like this down to the data:
+# $\alpha_t \alpha_{t-1}$ in the place of $\alpha_t$. Go on down to the data:
 #
 # $$x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1 - \bar\alpha_t}\; \varepsilon = a_t x_0 + b_t \varepsilon .$$
 #
 # You never have to walk through the film: every frame can be made directly. That is what makes training
-# possible.
+# cheap.
 
 # %%
 import math
@@ -164,8 +164,7 @@ from course_lib.widgets import PALETTE, image_grid, show_figure
 show_source([DiscreteSchedule.a, DiscreteSchedule.b, GaussianPath.noised])
 
 # %% [markdown]
-# **Check it**: push Gaussian data of variance 0.3 through 1,000 single steps, exactly, by what each does to a
-# mean and a variance, and compare with the closed form at every step.
+# **Check it**: follow mean and variance through 1,000 single steps, and compare with the closed form at each.
 
 # %%
 schedule = DiscreteSchedule.linear(1000)
@@ -181,8 +180,8 @@ print("1,000 steps and the closed form agree within 1e-12:", worst < 1e-12)
 # %% [markdown]
 # **Exercise 1: predict.** DDPM's linear schedule takes $T = 1{,}000$ steps; $\beta$ rises on a straight line from
 # 0.0001 to 0.02. Half of the steps are done. What share of the data's *variance* is left in $x_{500}$? Write a number
-# from 0 to 1 in place of the dots, before you compute anything. (`hint("06.predict_halfway")` helps, as it does with the
-# name of every exercise; `solution(...)` shows what the library does.)
+# from 0 to 1 in place of the dots, before you compute anything. (`hint("06.predict_halfway")` helps, as with every
+# exercise; `solution(...)` shows what the library does.)
 
 # %%
 prediction = ...
@@ -190,9 +189,9 @@ prediction = ...
 check("06.predict_halfway", prediction)
 
 # %% [markdown]
-# **Dissolve it yourself.** Scrub through the time, and watch the log-SNR. Choose a schedule, or drag the handles
-# of your own. Two questions: in which part of the film does the digit disappear *for you*? And what happens to
-# the film when you make the curve fall early?
+# **Dissolve it yourself.** Scrub through the time, choose a schedule, or drag the handles of your own. The curve is the
+# **log-SNR**, $\log(a_t^2 / b_t^2)$. In which part of the film does the digit disappear *for you*? And what happens when
+# you make the curve fall early?
 
 # %%
 images = load_digits("train")[0]
@@ -212,7 +211,7 @@ Dissolve(
 # %% [markdown]
 # **Exercise 2: noise in one go.** From data straight to $x_t$. Each example of the batch has a time of its own,
 # `t [B]`; an example may be a point, an image, anything. The trap is in the shapes. (Every `check` judges your function
-# on fresh random inputs and tells you which property broke. It accepts every correct solution.)
+# on fresh random inputs, accepts every correct solution, and tells which property broke.)
 
 # %%
 def noise_to(x0, t, eps, alpha_bars):
@@ -225,13 +224,12 @@ check("06.noise_to", noise_to)
 # %% [markdown]
 # ## 2. Construction
 #
-# Now the film backwards, with nothing but squared errors. We know $x_t$ and want $x_{t-1}$. Solve the step of
-# demolition for it:
+# Now the film backwards. We know $x_t$ and want $x_{t-1}$. Solve the step of demolition for it:
 #
 # $$x_{t-1} = \frac{1}{\sqrt{\alpha_t}} \left( x_t - \sqrt{\beta_t}\; \varepsilon_t \right).$$
 #
-# Everything is known but the noise $\varepsilon_t$ of this very step. So let a network $g(x_t, t)$ guess it, and
-# ask that the step back be right on average:
+# Everything is known but the noise $\varepsilon_t$ of this very step. So let a network $g(x_t, t)$ guess it, with the
+# squared error of the step back as the loss:
 #
 # $$\left\| x_{t-1} - \frac{1}{\sqrt{\alpha_t}} \left( x_t - \sqrt{\beta_t}\, g(x_t, t) \right) \right\|^2
 #   = \frac{\beta_t}{\alpha_t} \left\| \varepsilon_t - g(x_t, t) \right\|^2 .$$
@@ -242,9 +240,10 @@ check("06.noise_to", noise_to)
 #
 # $$b_t\, \varepsilon = \sqrt{\alpha_t}\, b_{t-1}\, \bar\varepsilon + \sqrt{\beta_t}\, \varepsilon_t,$$
 #
-# and $\bar\varepsilon$ and $\varepsilon_t$ are independent. $\varepsilon$ and $\varepsilon_t$ are both standard
-# Gaussian, with covariance $\sqrt{\beta_t} / b_t$. For two such variables the best guess of the one from the
-# other is the covariance times the other:
+# and $\bar\varepsilon$ and $\varepsilon_t$ are independent. So $\varepsilon$ and $\varepsilon_t$ are jointly Gaussian, both
+# of variance 1, with covariance $\sqrt{\beta_t} / b_t$ (multiply the line by $\varepsilon_t$ and take the mean). Then the
+# best guess of the one from the other is the covariance times the other, and $x_0$, being independent of both, adds
+# nothing:
 #
 # $$\mathbb E[\varepsilon_t \mid \varepsilon, x_0] = \frac{\sqrt{\beta_t}}{b_t}\, \varepsilon .$$
 #
@@ -254,8 +253,8 @@ check("06.noise_to", noise_to)
 #   = \mathbb E \Big\| \frac{\sqrt{\beta_t}}{b_t}\, \varepsilon - g \Big\|^2
 #   + \mathbb E \Big\| \varepsilon_t - \frac{\sqrt{\beta_t}}{b_t}\, \varepsilon \Big\|^2 ,$$
 #
-# because the cross term is the average of $\varepsilon_t - \mathbb E[\varepsilon_t \mid \varepsilon, x_0]$ times
-# something that $\varepsilon$ and $x_0$ fix, and that is 0. The last term has no $g$ in it. Write
+# because the cross term, $\varepsilon_t - \mathbb E[\varepsilon_t \mid \varepsilon, x_0]$ times
+# something that $\varepsilon$ and $x_0$ fix, is 0 on average. The last term has no $g$ in it. Write
 # $g = (\sqrt{\beta_t} / b_t)\, \varepsilon_\theta$, and the first term is
 # $(\beta_t / b_t^2)\, \mathbb E \|\varepsilon - \varepsilon_\theta\|^2$. **That is the loss**: up to a weight for
 # each $t$, which DDPM drops,
@@ -266,14 +265,14 @@ check("06.noise_to", noise_to)
 #
 # $$\mu_\theta(x_t, t) = \frac{1}{\sqrt{\alpha_t}} \left( x_t - \frac{\beta_t}{\sqrt{1 - \bar\alpha_t}}\; \varepsilon_\theta(x_t, t) \right).$$
 #
-# This is line 4 of the paper's algorithm 2, coefficients and all, and no variational inference was needed. To
+# This is line 4 of the paper's algorithm 2, and no variational inference was needed. To
 # sample, go to this mean and add noise of some variance $\sigma_t^2$, because many $x_{t-1}$ could have led to
 # $x_t$, and the mean is only the middle of them. *Which* variance, and why Gaussian noise, is what section 5 asks.
 #
 # **Why guess the noise and not the data?** It is the same guess in other words: from $x_t$ and $\varepsilon$
 # follows $x_0 = (x_t - b_t \varepsilon) / a_t$. What differs is the weight. An error of $\varepsilon_\theta$ is
 # an error of $x_0$ that is $b_t / a_t$ times as large, so equal weights for $\varepsilon$ are small weights for
-# $x_0$ where little is left of it. Section 6 has more on that.
+# $x_0$ where little is left of it.
 
 # %%
 show_source(Denoiser.loss)
@@ -306,8 +305,8 @@ check("06.x0_from_eps", x0_from_eps)
 #
 # **Two moons**, in a few seconds. The network is a small perceptron that is told the time: sines and cosines of
 # $t$ at many frequencies, as in the transformer, added in every layer. What is kept is not the weights of the last
-# step but a slow average of them (**EMA**, an exponential moving average): the loss is noisy, since every batch draws
-# other times and other noise, and the average is calmer.
+# step but a slow average of them (**EMA**, an exponential moving average), since every batch draws other times and other
+# noise and pulls the weights about.
 
 # %%
 torch.manual_seed(0)
@@ -339,8 +338,7 @@ show_figure(
 # **Digits**, in about ten seconds, with a **U-Net**: down to few pixels, where everything sees everything (by
 # **self-attention**), and up again, with bridges that carry the details across. Between the convolutions **GroupNorm**
 # keeps the numbers at one scale within each image, so that a batch may hold images of all noise levels. The images are
-# mapped to $[-1, 1]$, so that noise with mean 0 leaves them in the middle. On the way up the sides are doubled and a 3×3
-# convolution follows; our `DoublingConv` does both at once.
+# mapped to $[-1, 1]$, around the noise's mean.
 
 # %%
 show_source(UNet.forward)
@@ -369,10 +367,12 @@ print("the loss fell below 0.15:", history.loss() < 0.15)
 # %%
 early = live_digits.sample(12, clip=1.0, generator=seeded(0))
 digits_ddpm = load_pretrained("ddpm_digits")
-late = digits_ddpm.sample(12, clip=1.0, generator=seeded(0))
+digit_states = list(ddpm_sample(digits_ddpm, (12, 1, 8, 8), clip=1.0, generator=seeded(0)))
 show_figure(
     image_grid(
-        to_unit(torch.cat([early, late])), columns=12, titles=["a few seconds", "ddpm_digits"]
+        to_unit(torch.cat([early, digit_states[-1]])),
+        columns=12,
+        titles=["a few seconds", "ddpm_digits"],
     ),
     alt="Two rows of twelve 8x8 digits. The first row, after seconds of training, has shapes that "
     "resemble digits; the second row has digits.",
@@ -395,19 +395,18 @@ def my_ddpm_sample(net, z, betas, noises):
 check("06.ddpm_sample", my_ddpm_sample)
 
 # %% [markdown]
-# The library's loop is a *generator function*: it yields every state, so that you can watch, stop, or keep only the
-# last. Its mean and variance come from `model.reverse`, which section 5 shows.
+# The library's loop is a *generator function*: it yields every state. Its mean and variance come from `model.reverse`,
+# which section 5 shows.
 
 # %%
 show_source(ddpm_sample)
 
 # %% [markdown]
 # **Build**, with 2,000 particles. Left the state, right the guess $\hat x_0 = (x_t - b_t \varepsilon_\theta) / a_t$ at that
-# moment. The very first guesses are wild, for they divide by a very small number, and so multiply every error of the
-# network: the cell prints by how much. It does no harm, since the step gives $\hat x_0$ next to no weight there. Then
-# all guesses gather near the middle of the data, their average; and then they spread along the moons, long before the
-# particles arrive. (Of images we know that pixels lie in $[-1, 1]$. So the guesses are cut off there, with
-# `clip=1.0`.)
+# moment. The very first guesses are wild, for $a_t$ is so small that they multiply every error of the network: the cell
+# prints by how much. It does no harm, since the step gives $\hat x_0$ next to no weight there. Then the guesses gather
+# near the middle of the data, and spread along the moons, long before the particles arrive. (Of images we know that
+# pixels lie in $[-1, 1]$. So the guesses are cut off there, with `clip=1.0`.)
 
 # %%
 moons_ddpm = load_pretrained("ddpm_two_moons")
@@ -433,7 +432,7 @@ ParticlePlayer(
 )
 
 # %%
-digit_states = list(ddpm_sample(digits_ddpm, (10, 1, 8, 8), clip=1.0, generator=seeded(5)))
+digit_states = [x[:10] for x in digit_states]  # those of section 3, from the start
 frames = [*range(0, 400, 25), 385, 393, 397, 400]
 beliefs = [
     digits_ddpm.predict_x0(digit_states[k], 399 - k, clip=1.0).detach()
@@ -455,8 +454,8 @@ ImagePlayer(
 # %% [markdown]
 # **What the best network says.** The best guess in squared error is an average: $\varepsilon_\theta(x_t, t)$
 # should be $\mathbb E[\varepsilon \mid x_t]$, over all $x_0$ and $\varepsilon$ that could have made this $x_t$.
-# Where the data are known, that average has a closed form (`IdealDenoiser`). **Check**: data in eight small clouds,
-# the loss of the ideal network, and of the ideal networks for clouds that are a little narrower or wider.
+# For data in small clouds it has a closed form (`IdealDenoiser`). **Check**: the loss of the ideal network for eight
+# clouds, and of those for clouds that are a little narrower or wider.
 
 # %%
 angle = torch.arange(8) * math.pi / 4
@@ -473,8 +472,7 @@ print(
 
 # %% [markdown]
 # **See the field.** Arrows show the noise that a trained network sees in a point, at each time: away from the
-# data, since that is where noise pushes. Drop points into the plane and play backwards: the deterministic flow
-# of chapter 07 carries them to the data.
+# data, since that is where noise pushes. Drop points into the plane: the flow of chapter 07 carries them to the data.
 
 # %%
 path = moons_ddpm.schedule
@@ -515,20 +513,19 @@ field
 #  = \underbrace{\left( \frac{\alpha_t}{\beta_t} + \frac{1}{b_{t-1}^2} \right)}_{1/\tilde\beta_t} x_{t-1}^2
 #  - 2 \left( \frac{\sqrt{\alpha_t}\, x_t}{\beta_t} + \frac{a_{t-1} x_0}{b_{t-1}^2} \right) x_{t-1} + \dots$$
 #
-# The coefficient of the square is one over the variance. With $\alpha_t b_{t-1}^2 + \beta_t = b_t^2$ (the
-# variances of section 1) it becomes
+# The coefficient of the square is one over the variance, and the second bracket times the variance is the mean. With
+# $\alpha_t b_{t-1}^2 + \beta_t = b_t^2$ (the variances of section 1) they become
 #
 # $$\tilde\beta_t = \frac{b_{t-1}^2}{b_t^2}\, \beta_t, \qquad
 #   \tilde\mu_t(x_t, x_0) = \frac{a_{t-1}\, \beta_t}{b_t^2}\, x_0 + \frac{\sqrt{\alpha_t}\, b_{t-1}^2}{b_t^2}\, x_t .$$
 #
-# `before` gives $a_{t-1}$ and $b_{t-1}$, which are 1 and 0 before the first step; `step` gives $\beta_t$ and $\alpha_t$.
+# In code, `before` gives $a_{t-1}$ and $b_{t-1}$ (1 and 0 before the first step), `step` gives $\beta_t$ and $\alpha_t$.
 
 # %%
 show_source([DDPM.posterior, DDPM.reverse])
 
 # %% [markdown]
-# **Check it by brute force**: multiply the two densities on a fine grid of $x_{t-1}$, normalise, and read mean
-# and variance off.
+# **Check it by brute force**: multiply the two densities on a fine grid of $x_{t-1}$.
 
 # %%
 model = DDPM(IdealDenoiser(centres, schedule, std=0.2), schedule).double()
@@ -561,7 +558,7 @@ def posterior(x_t, x_0, t, betas):
 check("06.posterior", posterior)
 
 # %% [markdown]
-# **Without $x_0$** take data of which all is known: half in a small cloud at $-2$, half in one at $2$. For each cloud
+# **Without $x_0$** take data half in a small cloud at $-2$, half in one at $2$. For each cloud
 # the law of the state before is a product of two Gaussians again, with the noised cloud in the place of
 # $q(x_{t-1} \mid x_0)$; and the clouds are weighted by how likely each made $x_t$. This holds for any earlier time
 # in the place of $t - 1$, `s` in the code:
@@ -572,7 +569,7 @@ show_source([reverse_density, ReverseDensity.density])
 # %% [markdown]
 # **Choose the gap.** The state at $t = 400$ is $x_t = 0$: it may come from either cloud. Move the slider to longer and
 # longer steps. Left: the exact density of the state before (the line) and the Gaussian of the same mean and variance
-# (the dots), across in widths of that Gaussian; the height has no unit. Right: 360 particles that were noised step by step, their state at $t$
+# (the dots), across in widths of that Gaussian. Right: 360 particles that were noised step by step, their state at $t$
 # to the right, the earlier one upwards. Look at those above $x_t = 0$: one clump, then two.
 
 # %%
@@ -618,11 +615,10 @@ rows += " | ".join(f"{distance:.2f}" for distance in apart) + " |\n"
 Markdown(rows)
 
 # %% [markdown]
-# At a gap of one step the exact density is a Gaussian to two digits; at a hundred it is flat, at three hundred it has
+# At a gap of one step the kurtosis is a Gaussian's to two digits; at three hundred the density has
 # two peaks, and no Gaussian will do. What the two clouds disagree about is a *shift* of the
 # state before, and it grows like the gap. The width of the noise grows like the *root* of the gap. So the last row, their
-# ratio, goes to 0 with the gap: in a short step the disagreement drowns in the noise. The price of a simple step is that
-# there must be many.
+# ratio, goes to 0 with the gap: in a short step the disagreement drowns in the noise. That is why steps must be many.
 #
 # **The same in a formula, for all data.** Given $x_t$ and $x_0$ the variance is $\tilde\beta_t$, and the mean
 # $\tilde\mu_t$ moves with $x_0$. Variance is the mean of the variance plus the variance of the mean:
@@ -657,13 +653,12 @@ print("the variance is the sum of the two parts, within 1e-5:", worst < 1e-5)
 Markdown(table)
 
 # %% [markdown]
-# From $t = 400$ on all three are one. Nearer to the data neither choice is right between the two clouds: the exact
-# variance is even above $\beta$, for these data are wider than standard Gaussian ones. Those steps are so small that no
-# sample shows the difference. A bound of the likelihood shows it (section 6).
+# From $t = 400$ on all are one, within a hundredth. Nearer to the data neither choice is right between the two clouds:
+# the exact variance is even above $\beta$, for these data are wider than standard Gaussian ones. Those steps are so small
+# that samples hardly show it (Ho et al., section 3.2, found both alike). A bound of the likelihood does (section 6).
 #
-# **Exercise 7: derive.** How wide is the true step back for data that are Gaussian on a line, with any mean and the
+# **Exercise 7: derive.** How wide is the true step back for data that are Gaussian on a line, with the
 # standard deviation `std`? Find the variance of $x_{t-1}$ given $x_t$, without $x_0$. At `t = 0` the state before is the data.
-# The check draws schedules, and looks at the two special cases by themselves.
 
 # %%
 def reverse_variance(t, betas, std):
@@ -676,7 +671,6 @@ check("06.reverse_variance", reverse_variance)
 # %% [markdown]
 # **Exercise 8: break it on purpose, with a wrong clock.** The two clouds once more, and the perfect network, known in
 # closed form. `run_clock` samples with all $T = 50$ steps of DDPM, but at step `t` it tells the network `clock(t, T)`.
-# With the right clock the clusters come out where they should; with a clock that runs backwards next to nothing does.
 
 # %%
 for words, clock in {
@@ -687,10 +681,10 @@ for words, clock in {
     print(f"{words:>10}: clusters at ±{report.centre:.1f}, {report.lost:.0%} of the samples lost")
 
 # %% [markdown]
-# That you would notice. A clock that is off by one step, because a paper counts from 1 and code from 0, you might
-# not. So break it with a *small* mistake: write a clock that is wrong by at most 3 of the 50 steps, with which
-# both clusters land at least 4 % too far out. Decide first: must the network be told less noise than there is,
-# or more? Say why in one sentence; the verdict tells you whether you were right.
+# A clock that runs backwards you would notice. One that is off by one step, because a paper counts from 1 and code from 0,
+# you might not. So break it with a *small* mistake: write a clock that is wrong by at most 3 of the 50 steps, with which
+# both clusters land at least 4 % too far out. Decide first, and say why in one sentence: must the network be told less
+# noise than there is, or more?
 
 
 # %%
@@ -711,15 +705,14 @@ check("06.break_the_clock", clock)
 # *You may skip this section at a first reading. It holds the bound of the likelihood, the weights that the simple loss
 # drops, and which of the two variances the bound prefers.*
 #
-# A VAE (chapter 02) has an encoder $q(z \mid x)$, a decoder $p(x \mid z)$ and a prior. Let the latent be the
-# whole film, $z = (x_1, \dots, x_T)$. The encoder is demolition, $q(x_1, \dots, x_T \mid x_0) = \prod_t q(x_t
-# \mid x_{t-1})$, with nothing to learn; the prior is $p(x_T) = \mathcal N(0, I)$; the decoder is construction,
-# step by step, $p(x_{t-1} \mid x_t) = \mathcal N(\mu_\theta(x_t, t), \sigma_t^2 I)$. By Jensen's inequality, as
-# in chapter 02,
+# Take chapter 02's VAE, with the whole film as its latent, $(x_1, \dots, x_T)$. The encoder is demolition,
+# $q(x_1, \dots, x_T \mid x_0) = \prod_t q(x_t \mid x_{t-1})$, with nothing to learn; the prior is
+# $p(x_T) = \mathcal N(0, I)$; the decoder is construction,
+# $p(x_{t-1} \mid x_t) = \mathcal N(\mu_\theta(x_t, t), \sigma_t^2 I)$, step by step. As in chapter 02,
 #
 # $$\log p(x_0) \;\ge\; \mathbb E_q\left[ \log p(x_T) + \sum_{t=1}^T \log \frac{p(x_{t-1} \mid x_t)}{q(x_t \mid x_{t-1})} \right] = \text{ELBO}.$$
 #
-# **Turn the encoder round.** Numerator and denominator look in opposite directions. Demolition has no memory, so
+# **Turn the encoder round.** Numerator and denominator look in opposite directions. Demolition is **Markovian**, so
 # $q(x_t \mid x_{t-1}) = q(x_t \mid x_{t-1}, x_0)$, and by Bayes' rule
 #
 # $$q(x_t \mid x_{t-1}, x_0) = \frac{q(x_{t-1} \mid x_t, x_0)\; q(x_t \mid x_0)}{q(x_{t-1} \mid x_0)} \qquad (t \ge 2).$$
@@ -733,10 +726,10 @@ check("06.break_the_clock", clock)
 #   \; \underbrace{-\, \mathbb E_q \log p(x_0 \mid x_1)}_{\text{reconstruction}} .$$
 
 # %% [markdown]
-# **The mean of the step back.** Both Gaussians in the KL have fixed variances, so all there is to learn is the
-# mean, and the KL is $\|\tilde\mu_t - \mu_\theta\|^2 / (2 \sigma_t^2)$ plus a constant. The library's $\mu_\theta$
-# is the posterior's mean with the *guess* $\hat x_0 = (x_t - b_t \varepsilon_\theta) / a_t$ in the place of
-# $x_0$. Then, because only the term with $x_0$ differs,
+# **The mean of the step back.** Both Gaussians in the KL have fixed variances, so the KL is
+# $\|\tilde\mu_t - \mu_\theta\|^2 / (2 \sigma_t^2)$ plus a constant. As you found in exercise 6, $\mu_\theta$
+# is the posterior's mean with $\hat x_0 = (x_t - b_t \varepsilon_\theta) / a_t$ in the place of
+# $x_0$. Only the term with $x_0$ differs:
 #
 # $$\tilde\mu_t - \mu_\theta = \frac{a_{t-1} \beta_t}{b_t^2} (x_0 - \hat x_0)
 #   = \frac{a_{t-1} \beta_t}{b_t^2} \cdot \frac{b_t}{a_t} (\varepsilon_\theta - \varepsilon)
@@ -745,8 +738,6 @@ check("06.break_the_clock", clock)
 # so the KL is $w_t \|\varepsilon - \varepsilon_\theta\|^2$ plus a constant, with
 #
 # $$w_t = \frac{\beta_t^2}{2 \sigma_t^2\, \alpha_t\, (1 - \bar\alpha_t)} .$$
-#
-# **Both views agree**, on the loss up to weights and, as you found in exercise 6, on the mean of the step.
 #
 # **Which weights does "simple" drop?** It puts 1 in the place of $w_t$. With the posterior's variance $w_t$ is
 # $\beta_t / (2 \alpha_t b_{t-1}^2)$, and that is $(e^{\Delta_t} - 1) / 2$ with $\Delta_t$ the fall of the log-SNR in step $t$:
@@ -785,17 +776,16 @@ show_figure(
 
 # %% [markdown]
 # The bound cares most for the first steps, where hardly any noise is on the image: there sit the last grey
-# levels of every pixel, and they cost bits. The eye doesn't see them. With equal weights the network spends its
-# strength on the steps where the image is made; the samples get better and the bound gets worse. That is the
-# finding of the DDPM paper.
+# levels of every pixel, which cost bits and which the eye doesn't see. With equal weights the network spends its
+# strength on the steps where the image is made; the samples get better and the bound gets a little worse (Ho et al.,
+# table 1, rows $L$ and $L_{simple}$ of *fixed isotropic* variance).
 #
 # **Which variance does the bound prefer?** If the data are smooth on the small scale of the first steps, as a Gaussian's
 # are, the true step back is as wide as $\beta$, and a narrower one pays for it. Where the data are certain on that
 # scale, as the black pixels of MNIST are, the posterior's variance is right. The tables at the end have both.
 #
 # **Check the bound.** For Gaussian data we know the best network and the exact $\log p$. The ELBO must lie below
-# it, and come nearer with more and smaller steps. (The ELBO is estimated with one draw of the noise for each
-# point, 2,000 points, so a few hundredths of a nat are noise.)
+# it, and come nearer with more and smaller steps. (It is estimated with one draw of the noise for each of 2,000 points.)
 
 
 # %%
@@ -830,8 +820,8 @@ Markdown(rows)
 # $$\bar\alpha_t = \frac{h(t)}{h(0)}, \qquad h(t) = \cos^2\!\left(\frac{t/T + s}{1 + s} \cdot \frac\pi2\right), \qquad s = 0.008,$$
 #
 # and takes the $\beta_t$ that do it, none above 0.999. What does that change? A schedule is a curve of the log-SNR over
-# time, so all it can change is at which times the log-SNR takes which values. In sampling it says where the steps are
-# spent. In training the times are drawn evenly, so it also says how often each noise level is trained.
+# time. In sampling it says where the steps are spent. In training the times are drawn evenly, so it also says how often
+# each noise level is trained.
 
 # %% jupyter={"source_hidden": true}
 t = torch.arange(T)
@@ -868,12 +858,12 @@ for kind, share in busy.items():
 
 # %% [markdown]
 # The grey band is where neither the data nor the noise is drowned. Above it nearly nothing has happened yet,
-# below it nearly nothing is left. The cosine schedule spends most of its steps inside, the linear one more of
+# below it nearly nothing is left. The cosine schedule spends more of its steps inside, the linear one more of
 # them where the image is gone.
 #
-# **Where do the nats of the bound lie?** The table at the end will say that of our two digit models the cosine one makes
-# the better samples and has the *worse* bound. `elbo_terms` gives every step's part of the bound, so one plot can tell
-# why. Read it from the left, from noise to data: how many nats have been paid up to a log-SNR.
+# **Where do the nats of the bound lie?** Of our two digit models the cosine one makes
+# the better samples (table at the end) and has the *worse* bound. `elbo_terms` gives every step's part of the bound, so
+# one plot can tell why. Read it from the left, from noise to data: how many nats have been paid up to a log-SNR.
 
 # %% jupyter={"source_hidden": true}
 digits_cosine = load_pretrained("ddpm_digits_cosine")
@@ -924,23 +914,21 @@ Markdown(table)
 # - **At the noise end**, before the plot begins, it pays nats for nothing. There $a_t$ is nearly 0, and
 #   $\hat x_0 = (x_t - b_t \varepsilon_\theta) / a_t$ multiplies the network's error. Clip the guess, as sampling does, and
 #   as the paper's own evaluation does (`clip_denoised=True` in its code), and the surplus is gone.
-# - **Near the data** it starts with less noise: compare the first log-SNRs. On that stretch both networks recognise only
+# - **Near the data** it starts with less noise: compare the first log-SNRs. That near both networks recognise only
 #   half of the noise (the printed errors), and since $w_t \approx \Delta_t / 2$, a unit of log-SNR costs
 #   $64 \cdot 0.5 / 2 = 16$ nats. All that it buys is a reconstruction that costs nothing, in place of next to nothing.
-#   (A perfect network would pay nothing here: grey levels are many noise widths apart.)
+#   (A perfect network would pay nothing: grey levels are many noise widths apart.)
 #
-# The table also shows what a likelihood is mostly about: more than a third of all nats is paid in the few steps above a
-# log-SNR of 6, for differences between neighbouring greys that no eye sees. (Of Ho et al.'s model it is more than half:
-# section 4.3.)
+# The table also shows what a bound is much about: more than a third of all nats is paid in the few steps above a
+# log-SNR of 6, over noise so faint that no eye sees it. (Ho et al., section 4.3: more than half of their code's length
+# describes what can't be seen.)
 
 # %% [markdown]
 # ## 8. Where it comes from: Brownian motion
 #
-# *You may skip this section. It derives the diffusion equation, solves it, and shows that shrinking is only a zoom; the
-# knots are worth a look in any case.*
+# *You may skip this section. It derives the diffusion equation, solves it, and shows that shrinking is only a zoom.*
 #
-# A grain of dust in water is hit by molecules from all sides. In a short time $\tau$ it
-# moves by a random amount $\delta$ with mean 0 and variance $2 D \tau$, whatever it did before ($D$ says how fast). Let
+# A grain of dust in water is hit from all sides. In a short time $\tau$ it moves by a random amount $\delta$ with mean 0 and variance $2 D \tau$, whatever it did before ($D$ says how fast). Let
 # $\rho(x, t)$ be the density of many such grains on a line. A grain that is at $x$ at time $t + \tau$ was at $x - \delta$
 # before, so with $\varphi$ the density of $\delta$
 #
@@ -954,11 +942,9 @@ Markdown(table)
 #
 # the **diffusion equation** (Einstein 1905): peaks sink, valleys fill.
 #
-# **Its solution.** The grain's position is a sum of independent small moves, so after time $t$ it is
-# $x_0 + \sqrt{2 D t}\; \varepsilon$ with $\varepsilon$ standard Gaussian: variances add, and a sum of many
-# independent moves is Gaussian. The density is the first one, smeared with a Gaussian of variance $2 D t$.
-# **Check it**: take two peaks, smear them in closed form, and compare with the equation solved step by step on
-# a grid.
+# **Its solution.** Variances add, and a sum of many independent moves is Gaussian, so after time $t$ the grain is at
+# $x_0 + \sqrt{2 D t}\; \varepsilon$. The density is the first one, smeared with a Gaussian of variance $2 D t$.
+# **Check it**: smear two peaks in closed form, and compare with the equation solved step by step on a grid.
 
 # %%
 def two_peaks(x, variance):
@@ -977,11 +963,11 @@ error = (p - two_peaks(x, 2 * 0.5)).abs().max() / p.max()
 print("the grid and the closed form agree within 0.1 %:", error.item() < 1e-3)
 
 # %% [markdown]
-# **Why shrink as well.** Brownian motion grows for ever. So demolition pulls every grain towards 0 while it is pushed
-# about, just as strongly as keeps a variance of 1.
+# **Why shrink as well.** Brownian motion grows for ever. So demolition pulls every grain towards 0 as well, just as
+# strongly as keeps a variance of 1.
 #
-# **See both**, on a cloud in the shape of a knot. Turn it with the mouse. The two clouds get the same amount of
-# noise relative to their size; press play in each.
+# **See both**, on a cloud in the shape of a knot, with the same noise relative to its size. Press play; turn it with the
+# mouse.
 
 # %%
 def knot(n, generator):
@@ -1021,14 +1007,13 @@ PointCloud(
 # %% [markdown]
 # Apart from a zoom both films show the same: divide $x_t = a_t x_0 + b_t \varepsilon$ by $a_t$, and you have
 # $x_0 + (b_t / a_t)\, \varepsilon$, Brownian motion. All that matters for how much of the data is left is the
-# ratio $a_t / b_t$. Chapters 08 and 10 live from that.
+# ratio $a_t / b_t$. Chapters 08 and 10 build on that.
 
 # %% [markdown]
 # ## 9. Five words for one prediction
 #
 # $x_t = a x_0 + b \varepsilon$ is one equation for two unknowns. Any second equation $c\, x_0 + d\, \varepsilon =
-# \text{value}$ settles both, if the determinant $a d - b c$ is not 0. So a network may predict any such mixture,
-# and all of them say the same:
+# \text{value}$ settles both, if $a d - b c$ is not 0. So a network may predict any such mixture:
 #
 # | name | $c$ | $d$ | met in |
 # | --- | --- | --- | --- |
@@ -1101,18 +1086,16 @@ show_figure(
 # %% [markdown]
 # ## How good is it?
 #
-# The chain of DDPM gives a bound of the likelihood, no number, and the eye is a poor judge of a thousand images. The
-# usual measure of samples is a **Fréchet distance**: take a classifier, look at its last hidden layer (here 32 numbers), fit a
-# Gaussian to these features of the samples and one to those of real images, and measure the distance of the two
-# Gaussians,
+# The eye is a poor judge of a thousand images. The usual measure of samples is a **Fréchet distance**: take the last
+# hidden layer of a classifier (here 32 numbers), fit a Gaussian to these features of the samples and one to those of
+# real images, and measure the distance of the two Gaussians,
 #
 # $$\|\mu_1 - \mu_2\|^2 + \operatorname{Tr}\left(\Sigma_1 + \Sigma_2 - 2 (\Sigma_1 \Sigma_2)^{1/2}\right).$$
 #
 # With Google's Inception network it is the FID of the papers. Ours uses a small classifier trained on the same
 # data (`classifier_digits`, `classifier_mnist`), so its numbers can be compared with each other *within a
-# column*, never with an FID. The floor is real against real: 1,000 training images against the test images, the
-# mean of ten draws, and by how much one draw differs from another. Every other row is 1,000 samples against the
-# same test images.
+# column*, never with an FID. The floor is 1,000 training images against the test images, the
+# mean of ten draws, and by how much one draw differs from another. Every other row is 1,000 samples.
 
 # %% jupyter={"source_hidden": true}
 FD = "feature distance, 1,000 samples"
@@ -1185,36 +1168,34 @@ Markdown(toys)
 # How to read it:
 #
 # - **Nearest to real digits**, on both data sets, and on MNIST by far. There a thousand samples are as near to
-#   the test images as a thousand real training images are, so this measure can no longer tell them apart. The
-#   eye can: look at the grid above, and count the characters that are no digit. (The MNIST model also has it
+#   the test images as training images are, so this measure can't tell them apart. The
+#   eye can: count the characters in the grid above that are no digit. (The MNIST model has it
 #   easier: it is given the class, a hundred of each.)
 # - **Cosine against linear.** With the same network and training the cosine schedule makes the better digits, and
-#   has the worse bound; section 7 has shown why. Nichol and Dhariwal found the opposite order on CIFAR-10: 3.37 bits with
+#   has the worse bound (section 7). Nichol and Dhariwal found the opposite order on CIFAR-10: 3.37 bits with
 #   the linear, 3.26 with the cosine schedule (their table 2, rows $L_{simple}$, $T = 4{,}000$). What differs: photographs
 #   of 256 levels, a far larger network, ten times our steps, and clipped guesses. One seed each.
 # - **The likelihood is not the eye, once more.** Glow needs far fewer bits than our DDPM, and its samples are
 #   farther from real digits. The loss gives the details that cost bits hardly any weight (section 6).
 # - **Which variance is better for the bound** depends on the data. On the toys, which are smooth, $\beta$ is
 #   better by more than a nat, on MNIST the posterior's is (section 6 said why). That is why Nichol and Dhariwal learn it.
-# - **Not to be compared with ours** are the published numbers: they are for photographs of 32×32 pixels in colour, by a
-#   network of 35.7 million parameters (Ho et al., appendix B). The VAE draws the mean of each black and white pixel, so a
+# - **Not to be compared with ours** are the published numbers: photographs of 32×32 pixels in colour, a
+#   network of 35.7 million parameters (Ho et al., appendix B). And the VAE draws the mean of each black and white pixel: a
 #   part of its distance is a difference in kind.
 #
 # ## What to take away
 #
 # - Noise can be added in one go to any level: $x_t = a_t x_0 + b_t \varepsilon$. Training needs no film.
-# - The network is asked for an average, $\mathbb E[\varepsilon \mid x_t]$. That is a plain regression: no
-#   adversary, no invertibility, no determinant.
+# - The network is asked for an average, $\mathbb E[\varepsilon \mid x_t]$: a plain regression.
 # - A short step back is nearly Gaussian, whatever the data are; a long one is not. That is what the many steps pay for.
-# - The step back is the posterior with a guess in the place of the data. Both views, regression and variational,
+# - The step back is the posterior with a guess in the place of the data. Regression and the ELBO
 #   end in the same step; the second adds a bound of the likelihood.
 # - A schedule is a curve of the log-SNR over time. It says where steps are spent, in sampling and in training.
 # - `eps`, `x0`, `v`, `score` and `velocity` are the same prediction in other words.
 #
-# **What does not work well.** A sample takes as many calls of the network as there are steps, one after the
-# other. The chain has no exact likelihood, only a bound (the same network does have one, by the ODE of chapters 07 and
-# 09), and the loss that makes good samples makes a poor bound. And there is no latent of an image to speak of: the
-# noise that made it is spread over all steps.
+# **What does not work well.** A sample takes as many calls of the network as there are steps. The chain has no exact
+# likelihood, only a bound (the same network does have one, by the ODE of chapters 07 and 09), and the loss that makes
+# good samples makes a poor bound. And an image has no latent to speak of: its noise is spread over all steps.
 #
 # **What came after.**
 #
