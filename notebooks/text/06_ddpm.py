@@ -432,7 +432,7 @@ ParticlePlayer(
 )
 
 # %%
-digit_states = [x[:10] for x in digit_states]  # those of section 3, from the start
+digit_states = [x[3:11] for x in digit_states]  # eight of those of section 3
 frames = [*range(0, 400, 25), 385, 393, 397, 400]
 beliefs = [
     digits_ddpm.predict_x0(digit_states[k], 399 - k, clip=1.0).detach()
@@ -444,10 +444,10 @@ ImagePlayer(
     to_unit(torch.stack([digit_states[k] for k in frames])),
     beside=to_unit(torch.stack(beliefs)),
     titles=("the state", "the guess of x₀"),
-    columns=10,
+    columns=8,
     labels=[f"{400 - k} to go" for k in frames],
     title="Construction of digits, all 400 steps",
-    alt="Ten squares of noise become 8x8 digits; the guess below each is a grey blur first and then "
+    alt="Eight squares of noise become 8x8 digits; the guess below each is a grey blur first and then "
     "a digit.",
 )
 
@@ -914,7 +914,7 @@ Markdown(table)
 # - **At the noise end**, before the plot begins, it pays nats for nothing. There $a_t$ is nearly 0, and
 #   $\hat x_0 = (x_t - b_t \varepsilon_\theta) / a_t$ multiplies the network's error. Clip the guess, as sampling does, and
 #   as the paper's own evaluation does (`clip_denoised=True` in its code), and the surplus is gone.
-# - **Near the data** it starts with less noise: compare the first log-SNRs. That near both networks recognise only
+# - **Near the data** it starts with less noise: compare the first log-SNRs. So near the data both networks recognise only
 #   half of the noise (the printed errors), and since $w_t \approx \Delta_t / 2$, a unit of log-SNR costs
 #   $64 \cdot 0.5 / 2 = 16$ nats. All that it buys is a reconstruction that costs nothing, in place of next to nothing.
 #   (A perfect network would pay nothing: grey levels are many noise widths apart.)
