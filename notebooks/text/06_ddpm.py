@@ -432,16 +432,16 @@ ParticlePlayer(
 )
 
 # %%
-digit_states = [x[3:11] for x in digit_states]  # eight of those of section 3
+eight_states = [x[3:11] for x in digit_states]  # of those of section 3
 frames = [*range(0, 400, 25), 385, 393, 397, 400]
 beliefs = [
-    digits_ddpm.predict_x0(digit_states[k], 399 - k, clip=1.0).detach()
+    digits_ddpm.predict_x0(eight_states[k], 399 - k, clip=1.0).detach()
     if k < 400
-    else digit_states[k]
+    else eight_states[k]
     for k in frames
 ]
 ImagePlayer(
-    to_unit(torch.stack([digit_states[k] for k in frames])),
+    to_unit(torch.stack([eight_states[k] for k in frames])),
     beside=to_unit(torch.stack(beliefs)),
     titles=("the state", "the guess of x₀"),
     columns=8,
