@@ -303,6 +303,15 @@ def test_an_endless_loop_is_ended(monkeypatch):
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+def test_the_limit_of_somebody_else_is_left_alone():
+    former = signal.setitimer(signal.ITIMER_REAL, 500)
+    try:
+        check("04.bits_per_dim", lambda log_prob, dim, levels: log_prob)
+        assert 400 < signal.getitimer(signal.ITIMER_REAL)[0] <= 500
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *former)
+
+
 def test_in_another_thread_there_is_no_limit(monkeypatch):
     monkeypatch.setattr(attempt, "TIME_LIMIT", 0.01)
     new()(judge_double)
