@@ -22,9 +22,8 @@ LAB_URL := /lab$(if $(NOTEBOOKS),/tree/$(firstword $(NOTEBOOKS)))
 # JupyterLab refuses an option that is given twice.
 LAB_IP = $(if $(findstring ip=,$(LAB_ARGS)),,--ServerApp.ip=localhost)
 LAB_ROOT_USER = $(if $(filter 0,$(shell id -u)),--allow-root)
-# Three processes share the tests, for those that have a browser wait half of their time:
-# conftest.py says what stays together, tests/conftest.py the order.
-PYTEST = $(PY) -m pytest --timeout=600 -n 3
+# Two processes share the tests; conftest.py says what stays together, tests/conftest.py the order.
+PYTEST = $(PY) -m pytest --timeout=600 -n 2
 SANITIZE := $(firstword $(wildcard *sanitize* tests/*sanitize* tests/notebooks/*sanitize*))
 NBVAL = --nbval --nbval-cell-timeout=300 $(if $(SANITIZE),--nbval-sanitize-with $(SANITIZE))
 
@@ -83,7 +82,7 @@ lint: $(STAMP)
 	$(PY) -m ruff check .
 
 unit: $(STAMP)
-	$(PYTEST) -n 2 -p no:nbval $(TEST_ARGS) --ignore=tests/browser tests # none of these waits
+	$(PYTEST) -p no:nbval $(TEST_ARGS) --ignore=tests/browser tests
 
 browser: $(STAMP)
 	$(PYTEST) $(TEST_ARGS) tests/browser

@@ -22,10 +22,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def together(nodeid: str) -> str:
-    """What one process runs as a whole: a file, and the browser tests that share a JupyterLab."""
+    """What one process runs as a whole: a file, and all browser tests.
+
+    They share a server, and a process that has had a browser can run no asyncio of its own.
+    """
     file = nodeid.partition("::")[0]
-    folder = file.rpartition("/")[0]
-    return folder if folder == "tests/browser" else file
+    return "tests/browser" if file.startswith("tests/browser/") else file
 
 
 @pytest.hookimpl(optionalhook=True)  # without pytest-xdist nobody asks

@@ -20,8 +20,8 @@ def rank(path: Path) -> int:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Sort by rank; within a rank (and so within a notebook) the order stays.
 
-    Where processes share the tests (`pytest -n 3`), those of the browser come first: they take long
-    and wait much. The other processes go through the rest in the usual order.
+    Where two processes share the tests (`pytest -n 2`), those of the browser come first: they take
+    long and wait much. One process is theirs, the other goes through the rest in the usual order.
     """
     # An address differs from process to process: they would not agree on the tests.
     assert not [item.nodeid for item in items if " at 0x" in item.nodeid]

@@ -21,7 +21,7 @@ def settings(path: str):
         ("tests/nn/test_time.py::test_defaults", "tests/nn/test_time.py"),
         ("tests/nn/test_time.py::Laws::test_x[tests/browser/a::b]", "tests/nn/test_time.py"),
         ("tests/browser/test_inpaint.py::test_x[1.0]", "tests/browser"),
-        ("tests/browser/test_players.py::test_y", "tests/browser"),
+        ("tests/browser/alone/test_plain_page.py::test_y", "tests/browser"),
         ("notebooks/03_vq_vae::ipynb::Cell 12", "notebooks/03_vq_vae"),
     ],
 )
@@ -31,7 +31,7 @@ def test_what_stays_together(nodeid, whole):
 
 class Item:
     def __init__(self, name):
-        self.path = ROOT / name
+        self.path, self.nodeid = ROOT / name, f"{name}::test_x"
 
 
 @pytest.mark.parametrize("worker", [False, True])

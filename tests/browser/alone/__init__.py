@@ -1,1 +1,1 @@
-"""Tests that need no JupyterLab, or one of their own: any process may run them."""
+"""Tests that need no shared JupyterLab: a page of their own, or a server of their own."""
