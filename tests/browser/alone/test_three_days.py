@@ -101,8 +101,20 @@ def course(tmp_path: Path, browser: Browser) -> Course:
 
 
 def save(page: Page) -> None:
-    """Save the open notebook, and wait until it is written."""
-    page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+    """Save the open notebook, and wait until it is written.
+
+    Once in many runs this waited for ever. JupyterLab asks whether to overwrite where its autosave,
+    every two seconds here, writes at the same moment: then the answer is yes.
+    """
+    page.evaluate(
+        """async () => {
+          const saved = jupyterapp.commands.execute("docmanager:save").then(() => true);
+          const later = () => new Promise((done) => setTimeout(done, 500, false));
+          while (!(await Promise.race([saved, later()])))
+            for (const button of document.querySelectorAll(".jp-Dialog button"))
+              if (button.textContent.includes("Overwrite")) button.click();
+        }"""
+    )
 
 
 def edit(page: Page, index: int, source: str) -> None:
