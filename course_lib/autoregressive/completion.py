@@ -3,11 +3,26 @@
 import torch
 from torch import Tensor
 
-from course_lib.checks import check_tensor
+from course_lib.checks import at_the_door, check_tensor
 
 __all__ = ["completion_log_prob"]
 
 
+def check_completion(x: Tensor, conditionals: Tensor, places: Tensor, known: Tensor) -> None:
+    """Require conditionals and places of S sets, and a mask that hides some pixels, not all."""
+    check_tensor("x", x, (None, None))
+    check_tensor("conditionals", conditionals, (None, *x.shape), dtype=x.dtype)
+    n, sets = x.shape[1], len(conditionals)
+    if not isinstance(places, Tensor) or places.shape != (sets, n):
+        came = list(places.shape) if isinstance(places, Tensor) else repr(places)
+        raise ValueError(f"places must be a tensor of shape [{sets}, {n}], got {came}")
+    boolean = isinstance(known, Tensor) and known.dtype == torch.bool and known.shape == (n,)
+    if not boolean or known.all() or not known.any():
+        wanted = f"a boolean tensor [{n}], True for some pixels and False for others"
+        raise ValueError(f"known must be {wanted}, got {known!r}")
+
+
+@at_the_door(check_completion)
 def completion_log_prob(x: Tensor, conditionals: Tensor, places: Tensor, known: Tensor) -> Tensor:
     """The log of p(hidden pixels | known pixels) ``[B]``, in nats, of a mixture of S mask sets.
 
@@ -32,8 +47,6 @@ def completion_log_prob(x: Tensor, conditionals: Tensor, places: Tensor, known: 
         tensor([0.8000])
 
     """
-    check_tensor("x", x, (None, None))
-    check_tensor("conditionals", conditionals, (None, *x.shape), dtype=x.dtype)
     can_say = places[:, known].amax(dim=1) < places[:, ~known].amin(dim=1)
     if not can_say.any():
         raise ValueError("places must hold an order that begins with the known pixels")

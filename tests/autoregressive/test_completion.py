@@ -52,3 +52,11 @@ def test_bad_input():
         completion_log_prob(x, p, torch.tensor([[1, 0]]), first)
     with pytest.raises(ValueError, match="conditionals must have"):
         completion_log_prob(x, p[0], torch.tensor([[0, 1]]), first)
+    for places in (torch.tensor([0, 1]), [[0, 1]]):
+        with pytest.raises(ValueError, match=r"places must be a tensor of shape \[1, 2\], got"):
+            completion_log_prob(x, p, places, first)
+    for known in (first | True, first & False, first[:1], first.long(), [True, False]):
+        with pytest.raises(
+            ValueError, match=r"known must be a boolean tensor \[2\], True for some"
+        ):
+            completion_log_prob(x, p, torch.tensor([[0, 1]]), known)
