@@ -1,5 +1,12 @@
 """Diffusion models: Gaussian paths from data to noise, and the ways back."""
 
+from course_lib.diffusion.continuous import (
+    ScaledInput,
+    StraightPath,
+    SubVPPath,
+    VEPath,
+    VPPath,
+)
 from course_lib.diffusion.ddim import ddim_invert, ddim_sample, ddim_step, slerp
 from course_lib.diffusion.ddpm import DDPM, ddpm_sample
 from course_lib.diffusion.denoiser import Denoiser, PredictionError
@@ -16,6 +23,11 @@ __all__ = [
     "GaussianPath",
     "IdealDenoiser",
     "PredictionError",
+    "ScaledInput",
+    "StraightPath",
+    "SubVPPath",
+    "VEPath",
+    "VPPath",
     "combine",
     "convert",
     "ddim_invert",

@@ -64,6 +64,31 @@ class GaussianPath(ABC):
         """The derivative of b at times ``t``."""
         return _slope(self.b, t)
 
+    def drift(self, t: Tensor) -> Tensor:
+        """The f of dx = f(t) x dt + g(t) dw, the SDE whose x_t is a x_0 + b eps: f = a' / a.
+
+        Infinite where nothing of the data is left, a = 0.
+
+        Reference:
+            Kingma et al. 2021, https://arxiv.org/abs/2107.00630, appendix E.
+        """
+        return self.da(t) / self.a(t)
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        """The g of dx = f(t) x dt + g(t) dw: g² = (b²)' − 2 f b².
+
+        Raises:
+            ValueError: At a time at which g² is negative: the path forgets noise faster than its
+                drift shrinks it, which no SDE does. Or infinite, where a = 0.
+
+        """
+        f, b, db = self.drift(t), self.b(t), self.db(t)
+        squared = 2 * b * db - 2 * f * b**2
+        rounding = 1e-5 * (b * db).abs()
+        is_one = (squared >= -rounding) & (squared < math.inf)
+        _check_times("the path is an SDE's, with 0 ≤ (b²)' − 2 f b² < ∞", is_one, t)
+        return squared.clamp(min=0).sqrt()
+
     def log_snr(self, t: Tensor) -> Tensor:
         """The log of the signal-to-noise ratio, log a² / b²: it falls along the path."""
         return 2 * (self.a(t).log() - self.b(t).log())
@@ -80,6 +105,11 @@ class GaussianPath(ABC):
         """The derivatives (a', b') at times ``t``, shaped as by ``amounts``."""
         t = _exact(t)
         return per_example(self.da(t), x), per_example(self.db(t), x)
+
+    def sde(self, t: Tensor | float, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(f, g) of dx = f x dt + g dw at times ``t``, shaped as by ``amounts``."""
+        t = _exact(t)
+        return per_example(self.drift(t), x), per_example(self.diffusion(t), x)
 
     def noised(self, x0: Tensor, t: Tensor | float, eps: Tensor) -> Tensor:
         """Noise ``x0 [B, *event]`` to times ``t``, ``[B]`` or one for all, with ``eps`` like x0."""

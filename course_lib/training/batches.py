@@ -29,11 +29,13 @@ DIGITS: dict[str, Batch] = {
         _whole(x) / (DIGIT_LEVELS - 1), DIGIT_LEVELS, generator=generator
     ),
     "signed": lambda x, generator: to_signed(x),
+    "signed dequantized": lambda x, generator: to_signed(DIGITS["dequantized"](x, generator)),
 }
 MNIST: dict[str, Batch] = {
     "binary": lambda x, generator: binarize(x, generator=generator),
     "dequantized": lambda x, generator: dequantize(x, MNIST_LEVELS, generator=generator),
     "signed": lambda x, generator: to_signed(x),
+    "signed dequantized": lambda x, generator: to_signed(MNIST["dequantized"](x, generator)),
 }
 
 
@@ -45,7 +47,8 @@ def digits_batch(form: str) -> Batch:
     Args:
         form: ``"grey"``, numbers in [0, 1]; ``"binary"``, cut at half of the grey scale;
             ``"levels"``, whole numbers 0 ... 16; ``"dequantized"``, numbers in [0, 1) with fresh
-            noise; ``"signed"``, numbers in [−1, 1].
+            noise; ``"signed"``, numbers in [−1, 1]; ``"signed dequantized"``, the
+            same of dequantized ones.
 
     Returns:
         A function of a batch ``[B, 64]`` or ``[B, 1, 8, 8]`` and a generator; the shape stays.
@@ -65,8 +68,8 @@ def mnist_batch(form: str) -> Batch:
     """A transform of MNIST, which has images enough and is not moved.
 
     Args:
-        form: ``"binary"``, a fresh draw from the grey values, as in the papers; ``"dequantized"``
-            and ``"signed"`` as in ``digits_batch``.
+        form: ``"binary"``, a fresh draw from the grey values, as in the papers; the others as in
+            ``digits_batch``.
 
     Returns:
         A function of a batch ``[B, ...]`` and a generator; the shape stays.

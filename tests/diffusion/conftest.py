@@ -6,7 +6,14 @@ import re
 import pytest
 import torch
 
-from course_lib.diffusion import DiscreteSchedule, GaussianPath
+from course_lib.diffusion import (
+    DiscreteSchedule,
+    GaussianPath,
+    StraightPath,
+    SubVPPath,
+    VEPath,
+    VPPath,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +87,10 @@ PATHS = {
     "straight": (Straight(), torch.tensor([0.01, 0.2, 0.5, 0.7, 0.9, 0.99])),
     "exploding": (Exploding(), torch.tensor([0.002, 0.1, 1.0, 5.0, 20.0, 80.0])),
     "circle": (Circle(), torch.tensor([0.01, 0.2, 0.5, 0.7, 0.9, 0.99])),
+    "StraightPath": (StraightPath(), torch.tensor([0.01, 0.2, 0.5, 0.7, 0.9, 0.99])),
+    "VP": (VPPath(0.3, 5.0), torch.tensor([0.001, 0.1, 0.25, 0.5, 0.75, 1.0])),
+    "sub-VP": (SubVPPath(0.3, 5.0), torch.tensor([0.001, 0.1, 0.25, 0.5, 0.75, 1.0])),
+    "VE": (VEPath(0.02, 7.0), torch.tensor([0.0, 0.1, 0.25, 0.5, 0.75, 1.0])),
 }
 each_path = pytest.mark.parametrize("name", PATHS)
 
@@ -87,7 +98,16 @@ each_path = pytest.mark.parametrize("name", PATHS)
 def coefficients(path, t):
     """a, b and their derivatives at times ``t``, by formulas of their own: ``[len(t)]`` each."""
     t = t.double()
-    if isinstance(path, Straight):
+    if isinstance(path, VPPath):
+        rate, noise = 0.3 + 4.7 * t, 0.3 * t + 2.35 * t**2
+        a = (-noise / 2).exp()
+        if isinstance(path, SubVPPath):
+            return a, 1 - a**2, -rate * a / 2, rate * a**2
+        return a, (1 - a**2).sqrt(), -rate * a / 2, rate * a**2 / (2 * (1 - a**2).sqrt())
+    if isinstance(path, VEPath):
+        b = torch.exp(math.log(0.02) + t * math.log(350.0))
+        return torch.ones_like(t), b, torch.zeros_like(t), math.log(350.0) * b
+    if isinstance(path, Straight | StraightPath):
         return 1 - t, t, -torch.ones_like(t), torch.ones_like(t)
     if isinstance(path, Exploding):
         return torch.ones_like(t), t, torch.zeros_like(t), torch.ones_like(t)

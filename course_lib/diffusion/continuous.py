@@ -1,0 +1,162 @@
+"""Paths in continuous time, t from 0 to 1: those of the score SDEs, and the straight line."""
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.checks import check_number
+from course_lib.diffusion.paths import GaussianPath
+
+__all__ = ["ScaledInput", "StraightPath", "SubVPPath", "VEPath", "VPPath"]
+
+
+class VPPath(GaussianPath):
+    """Variance preserving, a² + b² = 1: what DDPM's steps become when they are infinitely many.
+
+        a(t) = exp(−½ ∫ β),  b(t) = sqrt(1 − a²),  ∫ β = β_min t + ½ (β_max − β_min) t²
+
+    It solves dx = −½ β(t) x dt + sqrt(β(t)) dw. T β_t of DDPM's linear schedule is β(t / T). Close
+    to the data b falls like sqrt(t) and the score grows without bound, so that the path begins at
+    ``t_min``, where b is 0.01 with the usual rates.
+
+    Reference:
+        Song et al. 2021, https://arxiv.org/abs/2011.13456, equation 33 and appendix C.
+
+    Args:
+        beta_min: The rate β at t = 0.
+        beta_max: The rate at t = 1.
+
+    Example:
+        >>> path = VPPath()
+        >>> path.a(torch.tensor([0.0, 0.5, 1.0])), path.drift(torch.tensor([0.0, 1.0]))
+        (tensor([1.0000, 0.2812, 0.0066]), tensor([ -0.0500, -10.0000]))
+
+    """
+
+    t_min = 1e-3
+
+    def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0):
+        check_number("beta_min", beta_min, above=0)
+        check_number("beta_max", beta_max, minimum=beta_min)
+        self.beta_min, self.beta_max = beta_min, beta_max
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(beta_min={self.beta_min}, beta_max={self.beta_max})"
+
+    def beta(self, t: Tensor) -> Tensor:
+        """The rate β at times ``t``: a straight line from ``beta_min`` to ``beta_max``."""
+        return self.beta_min + (self.beta_max - self.beta_min) * t
+
+    def beta_integral(self, t: Tensor) -> Tensor:
+        """The integral of β from 0 to ``t``."""
+        return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2
+
+    def a(self, t: Tensor) -> Tensor:
+        """exp(−½ ∫ β) at times ``t``."""
+        return torch.exp(-0.5 * self.beta_integral(t))
+
+    def b(self, t: Tensor) -> Tensor:
+        """sqrt(1 − exp(−∫ β)) at times ``t``."""
+        return torch.sqrt(-torch.expm1(-self.beta_integral(t)))
+
+
+class SubVPPath(VPPath):
+    """VP's drift with less noise, b(t) = 1 − exp(−∫ β) = 1 − a²: a² + b² ≤ 1 in between.
+
+    It solves dx = −½ β x dt + sqrt(β (1 − exp(−2 ∫ β))) dw.
+
+    Reference:
+        Song et al. 2021, https://arxiv.org/abs/2011.13456, equation 12 and appendix C.
+
+    Args:
+        beta_min: The rate β at t = 0.
+        beta_max: The rate at t = 1.
+
+    """
+
+    def b(self, t: Tensor) -> Tensor:
+        """1 − exp(−∫ β) at times ``t``."""
+        return -torch.expm1(-self.beta_integral(t))
+
+
+class VEPath(GaussianPath):
+    """Variance exploding: the data stay, a = 1, and noise grows until they drown.
+
+        b(t) = σ_min (σ_max / σ_min)^t
+
+    It solves dx = g(t) dw, and is what the noise levels of SMLD become. Already at t = 0 there is
+    noise of size σ_min; at t = 1 there must be more than the data are wide.
+
+    Reference:
+        Song et al. 2021, https://arxiv.org/abs/2011.13456, equation 30 and appendix C; with
+        b² = σ² where they have σ² − σ_min².
+
+    Args:
+        sigma_min: The noise at t = 0, above 0.
+        sigma_max: The noise at t = 1; about the largest distance of two examples, after
+            Song & Ermon 2020, https://arxiv.org/abs/2006.09011, technique 1.
+
+    """
+
+    def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0):
+        check_number("sigma_min", sigma_min, above=0)
+        check_number("sigma_max", sigma_max, above=sigma_min)
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+
+    def __repr__(self) -> str:
+        return f"VEPath(sigma_min={self.sigma_min}, sigma_max={self.sigma_max})"
+
+    def a(self, t: Tensor) -> Tensor:
+        """1 at all times ``t``."""
+        return torch.ones_like(t)
+
+    def b(self, t: Tensor) -> Tensor:
+        """σ_min (σ_max / σ_min)^t at times ``t``."""
+        return self.sigma_min * (self.sigma_max / self.sigma_min) ** t
+
+
+class StraightPath(GaussianPath):
+    """The straight line from x_0 to eps, at constant speed: a = 1 − t, b = t.
+
+    The path of flow matching and of rectified flow. At t = 1 nothing is left of the data, so that
+    its drift is infinite there: as an SDE it has no start.
+
+    Reference:
+        Lipman et al. 2023, https://arxiv.org/abs/2210.02747, example II with σ_min = 0 and time
+        turned around; Liu et al. 2023, https://arxiv.org/abs/2209.03003.
+
+    """
+
+    def __repr__(self) -> str:
+        return "StraightPath()"
+
+    def a(self, t: Tensor) -> Tensor:
+        """1 − t."""
+        return 1 - t
+
+    def b(self, t: Tensor) -> Tensor:
+        """The time itself."""
+        return t
+
+
+class ScaledInput(nn.Module):
+    """A network that sees x_t / sqrt(a² + b²), so that its input has one size at all times.
+
+    VE's x_t grows a thousandfold along the path; no network copes with that unscaled.
+
+    Args:
+        net: ``net(x, t)``, or ``net(x, t, y)`` with labels.
+        path: The path of x_t.
+
+    """
+
+    def __init__(self, net: nn.Module, path: GaussianPath):
+        if not isinstance(path, GaussianPath):
+            raise ValueError(f"path must be a GaussianPath, got {path!r}")
+        super().__init__()
+        self.net, self.path, self.event_shape = net, path, net.event_shape
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """What the network says of ``x [B, *event]`` at times ``t [B]``: ``[B, *event]``."""
+        a, b = self.path.amounts(t, x)
+        scaled = x / (a**2 + b**2) ** 0.5
+        return self.net(scaled, t) if y is None else self.net(scaled, t, y)
