@@ -10,6 +10,12 @@ from course_lib.diffusion.continuous import (
 from course_lib.diffusion.ddim import ddim_invert, ddim_sample, ddim_step, slerp
 from course_lib.diffusion.ddpm import DDPM, ddpm_sample
 from course_lib.diffusion.denoiser import Denoiser, PredictionError
+from course_lib.diffusion.flow_matching import (
+    FlowMatching,
+    conditional_velocity,
+    marginal_velocity,
+    optimal_coupling,
+)
 from course_lib.diffusion.ideal import IdealDenoiser
 from course_lib.diffusion.paths import PREDICTIONS, GaussianPath, combine, convert, per_example
 from course_lib.diffusion.sampling import last, sampler
@@ -20,6 +26,7 @@ __all__ = [
     "PREDICTIONS",
     "Denoiser",
     "DiscreteSchedule",
+    "FlowMatching",
     "GaussianPath",
     "IdealDenoiser",
     "PredictionError",
@@ -29,6 +36,7 @@ __all__ = [
     "VEPath",
     "VPPath",
     "combine",
+    "conditional_velocity",
     "convert",
     "ddim_invert",
     "ddim_sample",
@@ -36,6 +44,8 @@ __all__ = [
     "ddim_times",
     "ddpm_sample",
     "last",
+    "marginal_velocity",
+    "optimal_coupling",
     "per_example",
     "sampler",
     "slerp",

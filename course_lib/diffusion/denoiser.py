@@ -102,13 +102,17 @@ class Denoiser(Placed):
 
         """
         check_floats("x", x, None, dtype=self.dtype)
-        t = self.path.draw_times(len(x), generator=generator, device=x.device)
-        eps = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        t, eps = self.draw(x, generator=generator)
         value = self._call(self.path.noised(x, t, eps), t, y)
         if value.shape != x.shape:
             what = f"{list(x.shape)}, got {list(value.shape)}"
             raise PredictionError(f"net's output must have shape {what}")
         return (value - combine(self.predicts, x, eps, t, self.path)).square().mean()
+
+    def draw(self, x: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """What the loss of a batch ``x [B, *event]`` draws: times ``[B]``, and noise like ``x``."""
+        t = self.path.draw_times(len(x), generator=generator, device=x.device)
+        return t, torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
 
     def _call(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         return self.net(x_t, t) if y is None else self.net(x_t, t, y)

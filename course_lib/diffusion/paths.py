@@ -285,14 +285,24 @@ def convert(
     """
     if source == target:
         return value
-    (a, b), (c, d) = path.amounts(t, x_t), PREDICTIONS[source](path, t, x_t)
+    p, q = conversion(source, target, t, x_t, path)
+    return p * x_t + q * value
+
+
+def conversion(
+    source: str, target: str, t: Tensor | float, x: Tensor, path: GaussianPath
+) -> tuple[Tensor | float, Tensor | float]:
+    """(p, q) of ``target`` = p x_t + q ``source`` at times ``t``, shaped as by ``amounts``."""
+    if source == target:
+        return 0.0, 1.0
+    (a, b), (c, d) = path.amounts(t, x), PREDICTIONS[source](path, t, x)
     determinant = a * d - b * c
     solvable = (abs(determinant) > 0) & (abs(determinant) < math.inf)
     _check_times(f"x_t and {source} determine x_0", solvable, t)
-    e, f = mixture(target, path, t, x_t)
+    e, f = mixture(target, path, t, x)
     # a x_0 + b eps = x_t and c x_0 + d eps = value give x_0 = (d x_t − b value) / determinant and
     # eps = (a value − c x_t) / determinant; these go into e x_0 + f eps.
-    return (e * d - f * c) / determinant * x_t + (f * a - e * b) / determinant * value
+    return (e * d - f * c) / determinant, (f * a - e * b) / determinant
 
 
 def mixture(
