@@ -1,4 +1,4 @@
-"""Exercises of chapter 03: codes and their bits, the nearest code, gradients past it, dead codes.
+"""Exercises of chapter 03: codes and their bits, gradients past a rounding, jumps, dead codes.
 
 Every check works with tolerances for which a right answer is refused less than once in 10⁶ times.
 """
@@ -14,7 +14,6 @@ from torch import Tensor
 from course_lib.exercises.attempt import (
     Attempt,
     Mistake,
-    take_results,
     take_tensor,
 )
 from course_lib.exercises.formula import SHAPES, Wrong, formula, usual
@@ -187,348 +186,122 @@ formula(
 )
 
 
-# --- Past the rounding ---------------------------------------------------------------------------
+# --- Past another rounding -----------------------------------------------------------------------
 
+
+def _draw_numbers(generator: torch.Generator) -> list[tuple[Tensor, int]]:
+    """Numbers whose tanh is nowhere halfway between two of the levels."""
+    cases = []
+    for shape, levels in zip(SHAPES, (5, 3, 7, 9, 5), strict=True):
+        half = levels // 2
+        whole = torch.randint(-half, half + 1, shape, generator=generator)
+        off = 0.8 * torch.rand(shape, generator=generator) - 0.4
+        cases.append((((whole + off) / half).clamp(-0.95, 0.95).atanh(), levels))
+    return cases
+
+
+def _levelled(y: Tensor, levels: int) -> Tensor:
+    return (y * (levels // 2)).round() / (levels // 2)
+
+
+def _squashed(value: Callable[[Tensor, int], Tensor]) -> Callable[..., Tensor]:
+    """An answer of another value, a function of tanh(z) and the levels, with the right gradient."""
+    return lambda z, levels: straight_through(z.tanh(), value(z.tanh(), levels))
+
+
+_SPACED = "From −1 to 1 are levels − 1 gaps: round tanh(z) · (levels − 1) / 2, and divide again."
 # fmt: off
-_THROUGH_WRONG = [
-    Wrong(lambda z, e: z.clone(), "Your value is z: nothing is quantized.", "The value must be e."),
-    Wrong(lambda z, e: z + (z - e).detach(), "Your value is 2 z − e: a sign is wrong.",
-          "z + (e − z) is e."),
-    Wrong(lambda z, e: z + e, "Your value is z + e.", "z − z.detach() is 0, and has a gradient."),
-    Wrong(lambda z, e: e - z, "Your value is e − z.", "Add z: it brings the gradient."),
-    Wrong(lambda z, e: z - e, "Your value is z − e.", "e.detach() + (z − z.detach())."),
-    Wrong(lambda z, e: (z + e) / 2, "Your value is halfway between z and e.",
-          "The value must be e."),
-    Wrong(lambda z, e: z - z.detach(), "Your value is 0.", "Add e: the value must be e."),
-    Wrong(lambda z, e: e.detach(), "No gradient flows back at all.",
-          "z must stay in the expression, once without `detach`."),
-    Wrong(lambda z, e: e.clone(),
-          "All of the gradient goes to e, none to z: the encoder would learn nothing.",
-          "z must stay in the expression once without `detach`, and e only with it."),
-    Wrong(lambda z, e: z + (e - z),
-          "All of the gradient goes to e, none to z: the encoder would learn nothing.",
-          "z must stay in the expression once without `detach`, and e only with it."),
-    Wrong(lambda z, e: e + (z - z.detach()), "A gradient goes to e, too.",
-          "e appears only inside a `detach`: e.detach() + (z − z.detach())."),
-    Wrong(lambda z, e: e.detach() - (z - z.detach()),
-          "The gradient arrives at z with the wrong sign.", "The derivative by z must be 1."),
-    Wrong(lambda z, e: e.detach() + 2 * (z - z.detach()), "The gradient arrives at z twice.",
-          "The derivative by z must be 1: z appears once without `detach`, with factor 1."),
+_ROUND_WRONG = [
+    Wrong(_squashed(lambda y, levels: y), "Your value is tanh(z): nothing is rounded.", _SPACED),
+    Wrong(lambda z, levels: straight_through(z, _levelled(z, levels)),
+          "You round z itself, which may lie far outside of [−1, 1].", "First tanh, then round."),
+    Wrong(_squashed(lambda y, levels: (y * levels / 2).round() / (levels / 2)),
+          "Your values are 2 / levels apart.", _SPACED),
+    Wrong(_squashed(lambda y, levels: _levelled(y, 2 * levels - 1)),
+          "You round to 2 · levels − 1 values.", _SPACED),
+    Wrong(_squashed(lambda y, levels: (y * (levels // 2)).round()),
+          "Your values are whole numbers.", "Divide again: they go from −1 to 1."),
+    Wrong(_squashed(lambda y, levels: (y * (levels // 2)).floor() / (levels // 2)),
+          "You round down.", "To the nearest: `round`."),
+    Wrong(lambda z, levels: _levelled(z.tanh(), levels),
+          "The derivative of `round` is 0: an encoder before it would learn nothing.",
+          "tanh(z) must stay in the expression, once outside of any `detach`."),
+    Wrong(lambda z, levels: straight_through(z, _levelled(z.tanh(), levels)),
+          "Your gradient is that of z: the slope of tanh is missing.",
+          "Only the rounding is passed over: y + (rounded − y).detach() with y = tanh(z)."),
+    Wrong(lambda z, levels: z.tanh() + straight_through(z.tanh(), _levelled(z.tanh(), levels))
+          - z.tanh().detach(), "The gradient arrives twice.",
+          "tanh(z) stands outside of a `detach` once, with the factor 1."),
 ]
 # fmt: on
 
 formula(
-    "03.straight_through",
-    task="Write `straight_through`: a tensor with the value of e, whose gradient goes to z as if "
-    "it were z, and not to e.",
-    signature="straight_through(z, e) -> tensor",
+    "03.round_through",
+    task="Write `round_through`: tanh of each number of z, rounded to the nearest of `levels` "
+    "evenly spaced values from −1 to 1 (levels is odd); the gradient is that of tanh(z), as if "
+    "nothing had been rounded.",
+    signature="round_through(z, levels) -> tensor",
     solution=straight_through,
     hints=[
-        "You need an expression that equals e, although its derivative by z is 1.",
-        "`t.detach()` has the value of t and no gradient. What is the value of z − z.detach(), and "
-        "what is its gradient?",
-        "e.detach() + (z − z.detach()), or z + (e − z).detach().",
+        "Two parts: a value, which has no useful gradient, and a y = tanh(z) that has one.",
+        "With 5 levels y is rounded to −1, −½, 0, ½ or 1: 2 y to whole numbers, and then half of "
+        "them.",
+        "Straight through, from y to its rounded value: rounded.detach() + (y − y.detach()).",
     ],
-    right=straight_through,
-    inputs=lambda generator: [
-        tuple(torch.randn((2, *shape), generator=generator)) for shape in SHAPES
-    ],
-    axes="[B, *rest], [B, *rest] -> [B, *rest]",
-    gradients=["z", "e"],
-    gradient_hint="The derivative by z must be 1: z appears once without `detach`, with factor 1.",
-    wrong=_THROUGH_WRONG,
-    otherwise=("Your value is not e.", "Print z, e and your result."),
-    passes="The decoder sees e, exactly; its gradient arrives at z unchanged, and e gets none (the "
-    "codes learn by another way).",
+    right=_squashed(_levelled),
+    inputs=_draw_numbers,
+    axes="[B, *rest], _ -> [B, *rest]",
+    gradients=["z"],
+    gradient_hint="The derivative by z must be that of tanh(z), 1 − tanh²(z).",
+    wrong=_ROUND_WRONG,
+    otherwise=("Your value is not tanh(z) rounded to the nearest level.", _SPACED),
+    passes="Each number lands on one of the levels, and the encoder learns as if it did not: a "
+    "code without a codebook, in which no code can die.",
 )
 
 
-def _mse(a: Tensor, b: Tensor) -> Tensor:
-    return (a - b).square().mean()
+# --- Two losses and a gradient -------------------------------------------------------------------
 
-
-def _vq(z: Tensor, e: Tensor, c: float) -> Tensor:
-    return _mse(z.detach(), e) + c * _mse(z, e.detach())
-
-
-def _valued(value: Callable[[Tensor, float], Tensor]) -> Callable[..., Tensor]:
-    """An answer of another value, a function of z − e and the commitment."""
-    return lambda z, e, c: value(z - e, c)
-
-
-def _take_loss(value: Any, z: Tensor, e: Tensor, commitment: float) -> Tensor:
-    # Times the number of entries: gradients are of the size of z − e then, whatever the shape.
-    return take_tensor("loss", value, (), dtype=z.dtype, about_shape=_REDUCE) * z.numel()
-
-
-def _draw_codes(generator: torch.Generator) -> list[tuple[Tensor, Tensor, float]]:
-    # Points [B] last: of one number each, so that two mistakes look alike there.
-    shapes = [*SHAPES[1:], SHAPES[0]]
-    return [
-        (*torch.randn((2, *shape), generator=generator), commitment)
-        for shape, commitment in zip(shapes, (0.2, 1.6, 0.7, 2.5, 0.4), strict=True)
-    ]
-
-
-_REDUCE = "Training needs one number: the mean over everything, batch, places and coordinates."
-_MEAN = "`F.mse_loss` takes the mean over all numbers."
-_ONCE = "One term with weight 1, for the codes, and one with weight commitment."
-_PULL = "Both pull: add them."
-_SG = "mean (z.detach() − e)² for the codes, commitment · mean (z − e.detach())² for z."
+_FORCES = "Two gradients arrive at z: the decoder's, straight through, and the commitment's."
 # fmt: off
-_VQ_WRONG = [
-    Wrong(_valued(lambda d, c: (d**2).mean()),
-          "A term is missing, or its weight is wrong: the weights add up to 1.", _ONCE),
-    Wrong(_valued(lambda d, c: c * (d**2).mean()), "Only the term with commitment is there.",
-          _ONCE),
-    Wrong(_valued(lambda d, c: 2 * (d**2).mean()), "Your commitment does not count.", _ONCE),
-    Wrong(lambda z, e, c: _vq(z, e, 0.25), "Your commitment is 0.25, whatever is given.",
-          "`commitment` is an argument: use it."),
-    Wrong(_valued(lambda d, c: 2 * c * (d**2).mean()),
-          "Both terms have the weight commitment.", _ONCE),
-    Wrong(_valued(lambda d, c: (1 - c) * (d**2).mean()), "A term has the wrong sign.", _PULL),
-    Wrong(_valued(lambda d, c: (c - 1) * (d**2).mean()), "A term has the wrong sign.", _PULL),
-    usual("sign", "Your loss has the wrong sign.", "Training makes it small."),
-    Wrong(_valued(lambda d, c: (1 + c) * (d**2).sum()), "You add up over everything.", _MEAN),
-    Wrong(_valued(lambda d, c: (1 + c) * (d**2).sum() / len(d)),
-          "You add up all numbers of one example.", _MEAN),
-    usual("half", "There is a ½ too much.", "Mean squares, without a factor."),
-    Wrong(_valued(lambda d, c: (1 + c) * d.abs().mean()),
-          "You take absolute differences.", "Take squares."),
-    Wrong(_valued(lambda d, c: (1 + c) * (d**2).mean().sqrt()),
-          "You take the root of the mean square.", "Leave the root out."),
-    Wrong(_valued(lambda d, c: (1 + c) * d.mean()**2),
-          "You square the mean.", "First square, then mean."),
-    Wrong(_valued(lambda d, c: (1 + c**2) * (d**2).mean()),
-          "Your commitment is squared.", "It stands outside of the square."),
-    Wrong(_valued(lambda d, c: (1 + c) * d.norm()),
-          "You take the norm, not its square.", "The mean of the squares."),
-    Wrong(_valued(lambda d, c: (1 + c) * d.mean()),
-          "You forget to square.", "(z − e)², then the mean."),
-    Wrong(lambda *args: _vq(*args).detach(),
-          "Right in value, but no gradient flows: everything is detached.",
-          "Each term detaches one of the two."),
-    Wrong(lambda z, e, c: _vq(e, z, c),
-          "The two are swapped: the codes move with weight commitment, the encoder with 1.",
-          "The commitment is the encoder's: it belongs to the term in which e is detached."),
-    Wrong(lambda z, e, c: (1 + c) * _mse(z, e),
-          "Both terms pull at both z and e: no gradient is stopped.",
-          "Detach z in the first term and e in the second."),
-    Wrong(lambda z, e, c: _mse(z.detach(), e) + c * _mse(z, e),
-          "The commitment term pulls at the codes, too.", "Detach e in it."),
-    Wrong(lambda z, e, c: _mse(z, e) + c * _mse(z, e.detach()),
-          "The first term pulls at the encoder's z, too.", "Detach z in it."),
-    Wrong(lambda z, e, c: (1 + c) * _mse(z.detach(), e),
-          "Both terms move the codes; the encoder gets no gradient.", _SG),
-    Wrong(lambda z, e, c: (1 + c) * _mse(z, e.detach()),
-          "Both terms move the encoder; the codes get no gradient.", _SG),
-    Wrong(lambda z, e, c: _mse(z.detach(), e) + c * _mse(z, e).detach(),
-          "The commitment term gives no gradient.", "Detach e in it, and not z."),
-    Wrong(lambda z, e, c: _mse(z, e).detach() + c * _mse(z, e.detach()),
-          "The codes get no gradient.", "Detach z in the first term, and not e."),
-    Wrong(lambda z, e, c: _mse(z, e).detach() + c * _mse(z.detach(), e),
-          "The codes get the commitment's gradient alone.", _SG),
-    Wrong(lambda z, e, c: _mse(z, e.detach()) + c * _mse(z, e).detach(),
-          "Only the first term gives a gradient, and to z in place of e.", _SG),
-    Wrong(lambda z, e, c: _mse(z, e) + c * _mse(z, e).detach(),
-          "The first term pulls at both, the second at none.", _SG),
-    Wrong(lambda z, e, c: _mse(z, e).detach() + c * _mse(z, e),
-          "The second term pulls at both, the first at none.", _SG),
+_REST_WRONG = [
+    Slip(-4, "z goes down the gradient: it moves up, past its code.",
+         "The loss falls as e rises, and so does straight-through's loss as z rises."),
+    Slip(8, "You forget the 2 of the square's derivative.", "d/dz β (z − e)² = 2 β (z − e)."),
+    Slip(1, "Your commitment has the weight 1.", "It is multiplied by β = ¼."),
+    Slip(0.8, "Both terms of the codebook pull at your z.",
+         "In the first z stands behind sg[·]: it pulls at the code alone.", within=1e-6),
+    Slip(0, "At its code nothing holds z against the decoder's gradient.", _FORCES),
+    Slip(0.5, "You multiply by β where you must divide.",
+         "The weaker the commitment, the farther z gets."),
+    Slip(2, "That is the size of the gradient.", _FORCES),
+    Slip(16, "You divide by β twice.", _FORCES),
 ]
 # fmt: on
 
-formula(
-    "03.vq_loss",
-    task="Write `vq_loss`: mean (sg[z] − e)² + commitment · mean (z − sg[e])², a scalar, where sg "
-    "stops the gradient.",
-    signature="vq_loss(z, e, commitment) -> scalar",
-    solution=vq_loss,
+prediction(
+    "03.predict_rest",
+    task="Predict: z is one number, its code e stands still, and no border is near. The decoder's "
+    "gradient at e is −2, β = ¼. Training follows the gradient of all three terms, each the square "
+    "itself: at which z − e does z stop?",
+    solution=[straight_through, vq_loss],
     hints=[
-        "Both terms have the same value. They differ in who moves.",
-        "The first moves the codes e: z stands still, `z.detach()`. The second moves the "
-        "encoder's z.",
-        "`F.mse_loss(e, z.detach()) + commitment * F.mse_loss(z, e.detach())`.",
+        "Write down every gradient that arrives at z. Which terms send none?",
+        "Straight through, the decoder's −2 arrives as it is; sg[z] stops the second term.",
+        "−2 + 2 β (z − e) = 0.",
     ],
-    right=_vq,
-    inputs=_draw_codes,
-    take=_take_loss,
-    result="loss",
-    gradients=["z", "e"],
-    gradient_hint=_SG,
-    wrong=_VQ_WRONG,
-    otherwise=(
-        "Your value is not (1 + commitment) times the mean square: stopping gradients changes no "
-        "value.",
-        "Try z = 1, e = 0: with commitment 0.5 the loss is 1.5, with commitment 2 it is 3.",
-    ),
-    passes="Right in value, and the gradients part: the codes are pulled with weight 1, the "
-    "encoder's vectors with weight commitment.",
+    right=4,
+    wrong=_REST_WRONG,
+    passes="−2 + 2 · ¼ · 4 = 0: the weaker the commitment, the farther. No step on the way there "
+    "changed the image. If a border comes first, z crosses it and its code jumps: β decides how "
+    "far a vector may get before it is held.",
+    question="How far above its code does z stop?",
+    hint=_FORCES,
+    otherwise=lambda got: (f"{got:.4g} is too {'far' if got > 4 else 'near'}.", _FORCES),
 )
 
 
 # --- The codebook --------------------------------------------------------------------------------
-
-
-def _draw_batches(generator: torch.Generator) -> list[tuple[Any, ...]]:
-    cases = []
-    for n_codes, dim, n in ((8, 3, 40), (5, 1, 12)):
-        decay = 0.7 + 0.2 * float(torch.rand((), generator=generator))
-        codebook = torch.randn(n_codes, dim, generator=generator)
-        vectors = 1 + torch.randn(n, dim, generator=generator)
-        uses = 1 + 4 * torch.rand(n_codes, generator=generator)
-        # The last two codes are not chosen, the last and the first were never used at all.
-        indices = torch.randint(n_codes - 2, (n,), generator=generator)
-        indices[: n_codes - 2] = torch.arange(n_codes - 2)
-        uses[0] = uses[-1] = 0
-        cases.append((codebook, uses, vectors, indices, decay))
-    return cases
-
-
-def _ema(
-    uses: Callable[..., Tensor] = lambda N, n, g: g * N + (1 - g) * n,
-    codes: Callable[..., Tensor] = lambda e, N, n, s, M, g: (g * N * e + (1 - g) * s) / M,
-    stay: bool = True,
-    total: Callable[..., Tensor] = Tensor.index_add,
-) -> Callable[..., tuple[Tensor, Tensor]]:
-    """An answer of parts: new uses of old ones N, counts n and decay g; new codes of old ones e,
-    of N and n, sums s, (right) new uses M and g; whether codes that nobody chose stay; the sums.
-    """
-
-    def answer(
-        codebook: Tensor, old: Tensor, vectors: Tensor, indices: Tensor, decay: float
-    ) -> tuple[Tensor, Tensor]:
-        count = torch.bincount(indices, minlength=len(old)).to(old.dtype)
-        s = total(torch.zeros_like(codebook), 0, indices, vectors)
-        M, n = (decay * old + (1 - decay) * count)[:, None], count[:, None]
-        new = codes(codebook, old[:, None], n, s, M, decay)
-        return torch.where(n > 0, new, codebook) if stay else new, uses(old, count, decay)
-
-    return answer
-
-
-def _take_update(
-    value: Any, codebook: Tensor, uses: Tensor, vectors: Tensor, indices: Tensor, decay: float
-) -> tuple[Any, Any, Any]:
-    """The new uses; the codes that were chosen; the others, of which readers make many things."""
-    first, second = take_results(("codebook", "uses"), value)
-    shapes = [getattr(part, "shape", None) for part in (first, second)]
-    if shapes == [uses.shape, codebook.shape]:
-        raise Mistake("You return the uses first.", "End with `return codebook, uses`.")
-    take_tensor("uses", second, uses.shape, dtype=uses.dtype)
-    if not isinstance(first, Tensor) or first.shape != codebook.shape or first.is_complex():
-        take_tensor("codebook", first, codebook.shape, dtype=codebook.dtype)
-    chosen = torch.bincount(indices, minlength=len(uses)) > 0
-    return second, first[chosen], first[~chosen]
-
-
-def _moved_away(got: Tensor, right: Tensor, *inputs: Any) -> tuple[str, str]:
-    if not got.isfinite().all():
-        return _ZERO_BY_ZERO
-    off = int((got - right).abs().amax(1).argmax())
-    return f"Codes that nobody chose move away: code {len(inputs[0]) - len(got) + off} does.", _STAY
-
-
-def _last_only(zeros: Tensor, axis: int, indices: Tensor, vectors: Tensor) -> Tensor:
-    for k, vector in zip(indices.tolist(), vectors, strict=True):
-        zeros[k] = vector
-    return zeros
-
-
-_STAY = "Change only the codes that were chosen: `torch.where(count > 0, ...)`."
-_ZERO_BY_ZERO = (
-    "Your codebook holds NaN: the last code was never used, and nobody chose it, so that its "
-    "average is 0 / 0.",
-    _STAY,
-)
-_USES = "uses' = decay · uses + (1 − decay) · count."
-_CODES = "(decay · uses · codebook + (1 − decay) · sum) / uses', with the new uses."
-_OLD = "Their old sum is uses · codebook; new vectors enter with 1 − decay."
-_ONE = (
-    "Of the vectors that chose a code only one counts.",
-    "`x[indices] += vectors` adds only one for a repeated index: use `index_add`.",
-)
-# fmt: off
-_EMA_WRONG = [
-    Wrong(_ema(uses=lambda N, n, g: (1 - g) * N + g * n),
-          "Your decay and 1 − decay are swapped.", _USES),
-    Wrong(_ema(uses=lambda N, n, g: g * N + n), "Your counts lack the factor 1 − decay.", _USES),
-    Wrong(_ema(uses=lambda N, n, g: N + (1 - g) * n), "Your old uses lack the factor decay.",
-          _USES),
-    Wrong(_ema(uses=lambda N, n, g: N + n),
-          "You add up uses and counts: nothing is ever forgotten.", _USES),
-    Wrong(_ema(uses=lambda N, n, g: n), "Your uses are the counts of this batch alone.", _USES),
-    Wrong(_ema(uses=lambda N, n, g: N), "You leave the uses as they were.", _USES),
-    Wrong(_ema(uses=lambda N, n, g: g * N), "You forget the counts of this batch.", _USES),
-    Wrong(_ema(uses=lambda N, n, g: g * N + (1 - g) * n / n.sum()),
-          "You average shares; count is a number of vectors.", _USES),
-    Wrong(_ema(uses=lambda N, n, g: g * N + (1 - g) * (n > 0)),
-          "You count each chosen code once, however many vectors chose it.",
-          "`torch.bincount` counts. (`x[indices] += 1` adds 1 only once for a repeated index.)"),
-    Wrong(_ema(uses=lambda N, n, g: torch.where(n > 0, g * N + (1 - g) * n, N)),
-          "The uses of codes that nobody chose stay as they were.",
-          "They must fade, or a dead code never shows: only the code itself stays."),
-    Wrong(_ema(codes=lambda e, N, n, s, M, g: e), "Your codes don't move."),
-    Wrong(_ema(codes=lambda e, N, n, s, M, g: s / n),
-          "Your codes jump to the means of this batch.", _OLD),
-    Wrong(_ema(codes=lambda e, N, n, s, M, g: g * e + (1 - g) * s / n),
-          "You average codes and means with fixed weights: how many vectors chose a code does not "
-          "count."),
-    Wrong(_ema(codes=lambda e, N, n, s, M, g: (g * e + (1 - g) * s) / M),
-          "Your old code is not multiplied by its uses.", _OLD),
-    Wrong(_ema(codes=lambda e, N, n, s, M, g: (g * N * e + (1 - g) * s / n) / M),
-          "You take the mean of the new vectors; the formula has their sum."),
-    Wrong(_ema(codes=lambda e, N, n, s, M, g: (N * e + (1 - g) * s) / M),
-          "Your old sum lacks the factor decay."),
-    Wrong(_ema(codes=lambda e, N, n, s, M, g: (g * N * e + s) / M),
-          "The sum of the new vectors lacks the factor 1 − decay."),
-    Wrong(_ema(codes=lambda e, N, n, s, M, g: (g * N * e + (1 - g) * s) / n),
-          "You divide by the counts of this batch."),
-    Wrong(_ema(codes=lambda e, N, n, s, M, g: (g * N * e + (1 - g) * s) / N),
-          "You divide by the old uses: infinite for a code that was never used."),
-    Wrong(_ema(codes=lambda e, N, n, s, M, g: g * N * e + (1 - g) * s),
-          "You forget to divide by the uses."),
-    Wrong(_ema(codes=lambda e, N, n, s, M, g: ((1 - g) * N * e + g * s) / M),
-          "Your decay and 1 − decay are swapped in the codebook."),
-    Wrong(_ema(codes=lambda e, N, n, s, M, g: (g * M * e + (1 - g) * s) / M),
-          "You multiply the old code by the new uses.",
-          "The old sum is old uses · codebook: update the uses afterwards."),
-    Wrong(_ema(total=_last_only), *_ONE),
-    Wrong(_ema(total=lambda zeros, axis, indices, vectors: _last_only(
-              zeros, axis, indices.flip(0), vectors.flip(0))), *_ONE),
-    Wrong(_ema(stay=False), *_ZERO_BY_ZERO),
-    Wrong(_ema(codes=lambda e, N, n, s, M, g: (g * N * e + (1 - g) * s) / M.clamp(min=1e-5),
-               stay=False), "Codes that nobody chose move to the origin.", _STAY),
-]
-# fmt: on
-
-formula(
-    "03.ema_update",
-    task="Write `ema_update`: the codebook [K, d] and its uses [K] after a batch of vectors [N, d] "
-    "that chose the codes indices [N]. A code that nobody chose stays where it is.",
-    signature="ema_update(codebook, uses, vectors, indices, decay) -> (codebook, uses)",
-    solution=VectorQuantizer.follow,
-    hints=[
-        "For each code two numbers of this batch: how many vectors chose it, and their sum.",
-        "`torch.bincount(indices, minlength=K)` counts; "
-        "`torch.zeros_like(codebook).index_add(0, indices, vectors)` sums.",
-        "uses' = decay · uses + (1 − decay) · count. "
-        "codebook' = (decay · uses · codebook + (1 − decay) · sum) / uses'.",
-        "Where count is 0 the quotient is codebook again, or 0 / 0: `torch.where(count > 0, ...)`.",
-    ],
-    right=_ema(),
-    inputs=_draw_batches,
-    take=_take_update,
-    result=["uses", "codebook", "codebook where nobody chose it"],
-    wrong=_EMA_WRONG,
-    hint=_CODES,
-    otherwise={
-        "uses": ("Your uses are not the moving average of the counts.", _USES),
-        "codebook": ("Your codes are not the moving averages asked for.", _CODES),
-        "codebook where nobody chose it": _moved_away,
-    },
-    passes="Each code is the mean of the vectors that chose it, those of older batches with less "
-    "weight. Codes that nobody chose stay, and their uses fade: dead codes can be told.",
-)
 
 
 def _of_shares(value: Callable[[Tensor, Tensor, int], Tensor]) -> Callable[..., Tensor]:

@@ -1,4 +1,4 @@
-"""Exercises of chapter 04: couplings, the change of variables, dequantization, bits per dimension.
+"""Exercises of chapter 04: couplings, the change of variables, units, a peak, spikes.
 
 Every check works with tolerances for which a right answer is refused less than once in 10⁶ times.
 """
@@ -12,14 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_lib.data import dequantize
 from course_lib.exercises.attempt import (
     Attempt,
     Given,
     Mistake,
-    check_randomness,
-    fresh_seed,
-    is_uniform,
     same,
     take_tensor,
 )
@@ -111,86 +107,68 @@ def _moved(new: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 _COUPLE = _moved(lambda kept, moved, m: moved + m(kept))
-_UNCOUPLE = _moved(lambda kept, moved, m: moved - m(kept))
 
 
-def _coupling_mistakes(sign: int) -> list[Wrong]:
-    """What people write in place of x_moved + sign · shift(x_kept)."""
-    out, into, add, subtract = (
-        ("z", "x", "add", "subtract") if sign > 0 else ("x", "z", "subtract", "add")
-    )
-    couple, undo = (_COUPLE, _UNCOUPLE) if sign > 0 else (_UNCOUPLE, _COUPLE)
-    sides = "With flip=False the even coordinates stay and the odd ones move; flip=True exchanges."
-    both = "You move both halves.", "One half stays; the next coupling of the flow moves it."
-    beside = (
-        f"Your {out} holds the two halves side by side instead of interleaved.",
-        "Write the moved half back to the columns it came from.",
-    )
-    middle = (
-        "You split down the middle.",
-        "The halves are the even coordinates `0::2` and the odd ones `1::2`: neighbouring pixels "
-        "land in different halves.",
-    )
-
-    def in_two(x: Tensor, m: Callable, flip: bool) -> Tensor:
-        left, right = x.chunk(2, 1)
-        return torch.cat(
-            [left + sign * m(right), right] if flip else [left, right + sign * m(left)], 1
-        )
-
-    # fmt: off
-    return [
-        Wrong(undo, f"You {subtract} the shift; this direction has to {add} it.",
-              "Data to latent adds, latent to data subtracts."),
-        Wrong(lambda x, m, flip: couple(x, m, False),
-              f"Your {out} keeps the wrong half: you ignore `flip`.", sides),
-        Wrong(lambda x, m, flip: couple(x, m, not flip),
-              f"Your {out} keeps the wrong half.", sides),
-        Wrong(_moved(lambda kept, moved, m: moved + sign * m(moved)),
-              "You call shift on the half that moves.",
-              f"Call it on the half that stays, which {out} holds still: only so can it be "
-              "undone."),
-        Wrong(_moved(lambda kept, moved, m: m(kept)),
-              "You overwrite the moved half with the shift.",
-              f"{add.capitalize()} it: what was there before must not be lost."),
-        Wrong(_moved(lambda kept, moved, m: moved * m(kept)),
-              "You multiply the moved half by the shift.",
-              f"The coupling is additive: {add} the shift."),
-        Wrong(lambda x, m, flip: x, f"Your {out} is {into}, unchanged.",
-              "One half moves. (`a.add(b)` leaves a as it is: keep what it returns.)"),
-        Wrong(lambda x, m, flip: couple(couple(x, m, flip), m, not flip), *both),
-        Wrong(lambda x, m, flip: couple(couple(x, m, not flip), m, flip), *both),
-        Wrong(lambda x, m, flip: couple(x, m, flip) + couple(x, m, not flip) - x, *both),
-        Wrong(in_two, *middle),
-        Wrong(lambda x, m, flip: in_two(x, m, not flip), *middle),
-        Wrong(lambda x, m, flip: torch.cat(_split(couple(x, m, flip), flip), 1), *beside),
-        Wrong(lambda x, m, flip: torch.cat(_split(couple(x, m, flip), flip)[::-1], 1), *beside),
-        Wrong(lambda x, m, flip: _merge(*_split(couple(x, m, flip), flip)[::-1], flip),
-              "You exchange the two halves.",
-              f"The columns of {out} that stay are those of {into}."),
-    ]
-    # fmt: on
+def _in_two(x: Tensor, shift: Callable, flip: bool) -> Tensor:
+    """Split down the middle."""
+    left, right = x.chunk(2, 1)
+    return torch.cat([left + shift(right), right] if flip else [left, right + shift(left)], 1)
 
 
-def _not_a_coupling(sign: int) -> Callable[..., tuple[str, str]]:
-    out, into, step = ("z", "x", "add") if sign > 0 else ("x", "z", "subtract")
+_SIDES = "With flip=False the even coordinates stay and the odd ones move; flip=True exchanges."
+_BOTH = "You move both halves.", "One half stays; the next coupling of the flow moves it."
+_BESIDE = (
+    "Your z holds the two halves side by side instead of interleaved.",
+    "Write the moved half back to the columns it came from.",
+)
+_MIDDLE = (
+    "You split down the middle.",
+    "The halves are the even coordinates `0::2` and the odd ones `1::2`: neighbouring pixels "
+    "land in different halves.",
+)
+# fmt: off
+# What people write in place of x_moved + shift(x_kept).
+_COUPLING_WRONG = [
+    Wrong(_moved(lambda kept, moved, m: moved - m(kept)),
+          "You subtract the shift; this direction has to add it.",
+          "Data to latent adds, latent to data subtracts."),
+    Wrong(lambda x, m, flip: _COUPLE(x, m, False),
+          "Your z keeps the wrong half: you ignore `flip`.", _SIDES),
+    Wrong(lambda x, m, flip: _COUPLE(x, m, not flip), "Your z keeps the wrong half.", _SIDES),
+    Wrong(_moved(lambda kept, moved, m: moved + m(moved)),
+          "You call shift on the half that moves.",
+          "Call it on the half that stays, which z holds still: only so can it be undone."),
+    Wrong(_moved(lambda kept, moved, m: m(kept)), "You overwrite the moved half with the shift.",
+          "Add it: what was there before must not be lost."),
+    Wrong(_moved(lambda kept, moved, m: moved * m(kept)),
+          "You multiply the moved half by the shift.", "The coupling is additive: add the shift."),
+    Wrong(lambda x, m, flip: x, "Your z is x, unchanged.",
+          "One half moves. (`a.add(b)` leaves a as it is: keep what it returns.)"),
+    Wrong(lambda x, m, flip: _COUPLE(_COUPLE(x, m, flip), m, not flip), *_BOTH),
+    Wrong(lambda x, m, flip: _COUPLE(_COUPLE(x, m, not flip), m, flip), *_BOTH),
+    Wrong(lambda x, m, flip: _COUPLE(x, m, flip) + _COUPLE(x, m, not flip) - x, *_BOTH),
+    Wrong(_in_two, *_MIDDLE),
+    Wrong(lambda x, m, flip: _in_two(x, m, not flip), *_MIDDLE),
+    Wrong(lambda x, m, flip: torch.cat(_split(_COUPLE(x, m, flip), flip), 1), *_BESIDE),
+    Wrong(lambda x, m, flip: torch.cat(_split(_COUPLE(x, m, flip), flip)[::-1], 1), *_BESIDE),
+    Wrong(lambda x, m, flip: _merge(*_split(_COUPLE(x, m, flip), flip)[::-1], flip),
+          "You exchange the two halves.", "The columns of z that stay are those of x."),
+]
+# fmt: on
 
-    def otherwise(
-        got: Tensor, right: Tensor, x: Tensor, shift: _Shift, flip: bool
-    ) -> tuple[str, str]:
-        if same(_split(got, flip)[0], _split(x, flip)[0]):
-            formula = f"{into}_moved {'+' if sign > 0 else '−'} shift({into}_kept)"
-            return (
-                f"Your {out} keeps the right half, but its other half is not {formula}.",
-                f"One line will do: {step} `shift` of the kept half to the other half.",
-            )
-        which = "odd" if flip else "even"
+
+def _not_a_coupling(
+    got: Tensor, right: Tensor, x: Tensor, shift: _Shift, flip: bool
+) -> tuple[str, str]:
+    if same(_split(got, flip)[0], _split(x, flip)[0]):
         return (
-            f"Your {out} changes the half that must stay: the {which} coordinates.",
-            f"Copy {into} first, then change the other half of the copy only.",
+            "Your z keeps the right half, but its other half is not x_moved + shift(x_kept).",
+            "One line will do: add `shift` of the kept half to the other half.",
         )
-
-    return otherwise
+    return (
+        f"Your z changes the half that must stay: the {'odd' if flip else 'even'} coordinates.",
+        "Copy x first, then change the other half of the copy only.",
+    )
 
 
 def _coupling(log_det: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
@@ -226,7 +204,7 @@ formula(
     wrong=[
         *(
             replace(w, answer=lambda *args, z=w.answer: (z(*args), args[0].new_zeros(_BATCH)))
-            for w in _coupling_mistakes(+1)
+            for w in _COUPLING_WRONG
         ),
         Wrong(
             _coupling(lambda m: torch.ones(len(m))),
@@ -238,33 +216,11 @@ formula(
         Wrong(_coupling(lambda m: m.abs().log().sum(1)), *_SUMMED),
     ],
     otherwise={
-        "z": _not_a_coupling(+1),
+        "z": _not_a_coupling,
         "log_det": ("Your log_det is not the one of the autograd Jacobian of your own z.", _DET_1),
     },
     passes="The library's inverse leads your z back to x, your log_det is that of the autograd "
     "Jacobian, and gradients reach the shift.",
-)
-
-formula(
-    "04.additive_coupling_inverse",
-    task="Write `additive_coupling_inverse`: lead z [B, D] of an additive coupling back to x. "
-    "Gradients flow.",
-    signature="additive_coupling_inverse(z, shift, flip) -> x",
-    solution=[AlternatingMask, AdditiveCoupling.inverse],
-    hints=[
-        "Which half of x can you read off z at once?",
-        "The shift was computed from the half that stayed, and that half is still in z.",
-        "Copy z and subtract `shift(kept half)` from the other half. The function `shift` itself "
-        "is never inverted.",
-    ],
-    right=_UNCOUPLE,
-    inputs=_draw_couplings,
-    result="x",
-    axes="[B, D], _, _ -> [B, D]",
-    gradients={"z": None, "the weights of shift": lambda z, shift, flip: shift.weight},
-    wrong=_coupling_mistakes(-1),
-    otherwise=_not_a_coupling(-1),
-    passes="Every point comes back: inverse(forward(x)) = x, for even and odd D, both flips.",
 )
 
 
@@ -386,188 +342,54 @@ formula(
 )
 
 
-# --- Grey values and bits ------------------------------------------------------------------------
+# --- Units ---------------------------------------------------------------------------------------
 
-
-@exercise(
-    "04.dequantize",
-    task="Write `dequantize`: spread grey values k / (levels − 1) evenly over their bins, "
-    "(k + u) / levels with u uniform in [0, 1) drawn from `generator`.",
-    signature="dequantize(x, levels, generator) -> y",
-    solution=dequantize,
-    hints=[
-        "Go back to the whole number k first, add noise, then scale to [0, 1).",
-        "`torch.rand(x.shape, generator=generator)` draws one u for every pixel.",
-        "Mind the two scales: k = x · (levels − 1), but there are `levels` bins of width "
-        "1 / levels.",
-    ],
+_PIXELS, _SIDE = 784, 256
+_STRETCHED = (
+    "Each of 784 pixels is divided by 256 before the first model sees it: what is log |det|?"
 )
-def _check_dequantize(attempt: Attempt, generator: torch.Generator) -> str:
-    for levels, rows in ((17, 2000), (2, 100), (256, 20), (_inexact(generator), 20)):
-        k = torch.arange(levels, dtype=torch.float64).repeat(rows, 1)  # one column per grey level
-        x = (k / (levels - 1)).float()
-        got = attempt(x, levels, torch.Generator().manual_seed(fresh_seed(generator)))
-        y = take_tensor("y", got, x.shape, dtype=x.dtype).detach().double()
-        _judge_bins(y, x.double(), k, levels)
-        if levels == 17:
-            _judge_noise(y * levels - k)
-
-            def draw(fresh: torch.Generator, x: Tensor = x, levels: int = levels) -> Any:
-                return attempt(x, levels, fresh)
-
-            hint = "Hand the generator on: `torch.rand(x.shape, generator=generator)`."
-            check_randomness(draw, generator, hint)
-    return (
-        "Every value stays in its bin, evenly spread, and all noise comes from the generator: "
-        "rounding down gives the image back."
-    )
-
-
-def _inexact(generator: torch.Generator) -> int:
-    """A number of levels for which k / (levels − 1) · (levels − 1) is not always k in float32."""
-    while True:
-        levels = int(torch.randint(3, 257, (), generator=generator))
-        k = torch.arange(levels, dtype=torch.float32)
-        if (k / (levels - 1) * (levels - 1) < k).any():
-            return levels
-
-
-def _judge_bins(y: Tensor, x: Tensor, k: Tensor, levels: int) -> None:
-    def inside(u: Tensor) -> bool:
-        # The margin leaves room for float32, in which (k + u) / levels may round up to a bin's end.
-        return bool(((u > -1e-3) & (u < 1 + 1e-3)).all())
-
-    if (y == x).all():
-        raise Mistake(
-            "Your y is x: there is no noise.",
-            "Draw u with `torch.rand(x.shape, generator=generator)`.",
-        )
-    if inside(y * levels - k):
-        return
-    known = [
-        (
-            inside((y - x) * levels),
-            "Your noise is added to k / (levels − 1), so that bright pixels leave their bins and "
-            "[0, 1).",
-            "Multiply x by levels − 1 to get k, add u, then divide by levels.",
-        ),
-        (
-            inside(y * (levels - 1) - k),
-            "You divide by levels − 1, so that y goes up to levels / (levels − 1).",
-            "k + u lies in [0, levels): divide by levels.",
-        ),
-        (
-            inside(y * levels - k + 0.5),
-            "Your noise is centred: half of all values fall into the bin below.",
-            "u lies in [0, 1), not in [−0.5, 0.5).",
-        ),
-        (inside(y - k), "Your y is k + u, in [0, levels).", "Divide by levels."),
-        (
-            inside((y * levels - k)[k > (x.float() * (levels - 1)).double().floor()] + 1)
-            and inside((y * levels - k)[k <= (x.float() * (levels - 1)).double().floor()]),
-            "You cut x · (levels − 1) off, which is a little less than k for some k.",
-            "Round to the nearest whole number: `(x * (levels - 1)).round()`.",
-        ),
-        (
-            inside(y - x),
-            "Your noise is as wide as the whole range of greys.",
-            "One bin is 1 / levels wide: divide k and u alike by levels.",
-        ),
-    ]
-    for explains, reason, hint in known:
-        if explains:
-            raise Mistake(reason, hint)
-    where = "below 0" if y.min() < -1e-4 else "of 1 and more" if y.max() > 1.0001 else "elsewhere"
-    raise Mistake(
-        f"Some of your values leave the bin of their grey level: there are values {where}.",
-        "Grey level k owns [k / levels, (k + 1) / levels): its y must stay there.",
-    )
-
-
-def _judge_noise(u: Tensor) -> None:
-    """Test that ``u [N, levels]`` is independent and uniform on [0, 1)."""
-    about = "`torch.rand(x.shape, generator=generator)` is uniform, with one draw per pixel."
-    if u.std() < 1e-2:
-        raise Mistake(
-            "All your values sit at the same place of their bins: there is no noise, or one draw "
-            "for all pixels.",
-            about,
-        )
-    if (u.std(0) < 1e-2).any() or (u.std(1) < 1e-2).all():
-        raise Mistake("Some pixels share one draw of noise.", about)
-    each = 5e-10 / u.shape[1]
-    if not (is_uniform(u, 5e-10) and all(is_uniform(column, each) for column in u.T)):
-        raise Mistake(
-            f"Your noise is not uniform: it has mean {u.mean():.2f} and standard deviation "
-            f"{u.std():.2f} of a bin, where a uniform u has 0.50 and 0.29.",
-            about,
-        )
-
-
-def _draw_log_probs(generator: torch.Generator) -> list[tuple[Tensor, int, int]]:
-    cases = []
-    for dim, levels in ((30, 256), (64, 17), (3, 5)):
-        # Independent pixels with random probabilities: a density that is constant in each bin, and
-        # whose code length is known.
-        p = torch.randn(_BATCH, dim, levels, generator=generator, dtype=torch.float64).softmax(2)
-        k = torch.randint(levels, (_BATCH, dim, 1), generator=generator)
-        cases.append(((p.gather(2, k)[:, :, 0] * levels).log().sum(1).float(), dim, levels))
-    return cases
-
-
-_LN2 = math.log(2)
-_BINS = "Each dimension has `levels` bins of width 1 / levels: add log2(levels)."
-_NATS = "Divide nats by log 2; log2(levels) is in bits already."
-_PER_DIM = "The whole image costs −log2 p; divide by dim. log2(levels) is per dimension."
+_FROM_UNIT = -_PIXELS * math.log(_SIDE)
 # fmt: off
-_BITS_WRONG = [
-    Wrong(lambda p, d, n: -p / d / _LN2, "You forget the size of the bins.", _BINS),
-    Wrong(lambda p, d, n: p / d / _LN2 + math.log2(n), "Your log-density has the wrong sign.",
-          "Less likely must cost more bits: log p enters with a minus."),
-    usual("sign", hint="Less likely must cost more bits: log p enters with a minus."),
-    Wrong(lambda p, d, n: -p / d / _LN2 - math.log2(n),
-          "Your log2(levels) has the wrong sign.", _BINS),
-    usual("nats", "Your result is in nats, not in bits.", _NATS),
-    Wrong(lambda p, d, n: -p / d + math.log2(n), "Your log-density stays in nats.", _NATS),
-    Wrong(lambda p, d, n: -p / d / _LN2 + math.log(n), "You add log(levels) in nats.", _NATS),
-    Wrong(lambda p, d, n: -p / d * _LN2 + math.log2(n),
-          "You multiply by log 2 where you must divide.", _NATS),
-    Wrong(lambda p, d, n: -p / _LN2 + math.log2(n),
-          "You don't divide the log-density by dim.", _PER_DIM),
-    Wrong(lambda p, d, n: -p / _LN2 + d * math.log2(n),
-          "You give bits per image, not per dimension.", _PER_DIM),
-    Wrong(lambda p, d, n: (-p / _LN2 + math.log2(n)) / d,
-          "You divide log2(levels) by dim, too.", _PER_DIM),
-    Wrong(lambda p, d, n: -p / d / _LN2 + math.log2(n - 1), "You count levels − 1 bins.", _BINS),
-    Wrong(lambda p, d, n: -p / d / _LN2 + 8,
-          "Your number of levels is fixed to 256.", "Use `levels`."),
-    Wrong(lambda p, d, n: bits_per_dim(p, 784, n),
-          "Your number of dimensions is fixed to 784.", "Use `dim`."),
+_UNITS_WRONG = [
+    Slip(-_FROM_UNIT, "The sign is wrong: spread over a larger space, a density is lower.",
+         "Dividing by 256 squeezes space: log |det| is below 0.", 1.0),
+    Slip(0.0, "The two models are equally good, but densities have units: here 1 / grey value^784.",
+         "Bits per dimension are the same; nats are not.", 0.5),
+    Slip(-math.log(_SIDE), "That is the log-determinant of a single pixel.",
+         "The determinant of a diagonal matrix is a product of 784 numbers.", 0.1),
+    Slip(_PIXELS * -8, "That is the difference in bits.", "256 = 2^8, and log 2 nats are a bit.",
+         1.0),
+    Slip(-_PIXELS * math.log(_SIDE - 1), "You count 255: the largest level, not the length of the "
+         "interval.", within=1.0),
+    Slip(-_PIXELS * _SIDE, "You add up the factors, not their logarithms."),
+    Slip(-_SIDE, "That is the factor of one pixel.", within=0.5),
 ]
 # fmt: on
 
-formula(
-    "04.bits_per_dim",
-    task="Write `bits_per_dim`: from the log-density [B], in nats, of dequantized data in [0, 1) "
-    "to bits per dimension of the image with `levels` grey levels.",
-    signature="bits_per_dim(log_prob, dim, levels) -> [B]",
-    solution=bits_per_dim,
+prediction(
+    "04.predict_units",
+    task="Predict: a flow of images with 784 pixels in [0, 1) is turned into one of the same "
+    "images in [0, 256): it divides by 256 first. By how many nats does log p of each image "
+    "change?",
+    solution=[DiagonalScaling.forward, bits_per_dim],
     hints=[
-        "Probability is density times volume. An image owns a cube with sides 1 / levels.",
-        "log P = log p − dim · log(levels), so −log P = −log p + dim · log(levels).",
-        "Divide by dim, and by log 2 to turn nats into bits.",
+        "Put one more transform in front, and look at the change of variables for the chain.",
+        "The Jacobian of a division by 256 is diagonal, with 784 entries of 1 / 256.",
+        "−784 log 256, with the natural logarithm.",
     ],
-    right=bits_per_dim,
-    inputs=_draw_log_probs,
-    axes="[B], _, _ -> [B]",
-    wrong=_BITS_WRONG,
-    otherwise=(
-        "For independent pixels with known probabilities P, your number is not the average of "
-        "−log2 P.",
-        "Try log_prob = 0, the uniform density: the result must be log2(levels).",
+    right=_FROM_UNIT,
+    within=1.0,
+    wrong=_UNITS_WRONG,
+    passes=f"{_FROM_UNIT:,.1f} nats, for every image and whatever the model is. So the "
+    f"paper's 1,980.50 nats on MNIST would be {1980.5 + _FROM_UNIT:,.1f}, for the same model: nats "
+    "without units mean nothing. Bits per dimension are "
+    f"{bits_per_dim(1980.5, _PIXELS, _SIDE):.2f} both times, as the bins have grown as well.",
+    question="How many nats are added to log p? Below 0, if it falls.",
+    hint=_STRETCHED,
+    otherwise=lambda got: (
+        f"{got:,.4g} is too {'high' if got > _FROM_UNIT else 'low'}.",
+        _STRETCHED,
     ),
-    passes="For independent pixels with known probabilities P, your number is the average of "
-    "−log2 P: the length of the best code.",
 )
 
 
@@ -591,7 +413,7 @@ def _by_prior(gaussian: float, logistic: float) -> Callable[..., Tensor]:
     return _height(lambda n, s, prior: n * (gaussian if prior == "gaussian" else logistic))
 
 
-_LOG_2PI = math.log(2 * math.pi)
+_LN2, _LOG_2PI = math.log(2), math.log(2 * math.pi)
 _GAUSSIAN, _LOGISTIC = 0.5, 2 - 2 * _LN2  # of one coordinate
 _TOPS = -_LOG_2PI / 2, -2 * _LN2  # log p(0)
 _CANCELS = "log |det J| is the same at the peak and at every sample: it cancels."

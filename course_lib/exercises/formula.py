@@ -27,7 +27,6 @@ names the mistake that gives what the attempt gives. ``tests/exercises/laws.py``
 function of every table.
 """
 
-import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -144,8 +143,8 @@ class Formula:
         wrong: The table of mistakes. Mistakes that say the same may look alike, and of two that
             explain an answer equally well the first is named.
         otherwise: Reason and hint when nothing explains the values, or a function of ``(got,
-            right, *inputs)`` that gives them (and that may ask for ``attempt=``); where there are
-            several results, one for each, under its name.
+            right, *inputs)`` that gives them; where there are several results, one for each, under
+            its name.
         passes: What holds, in a sentence; or a function of ``(attempt, generator)`` that gives it,
             and may look further and raise ``Mistake``.
         result: What the messages call the result, or several in their order.
@@ -368,8 +367,7 @@ class Formula:
             )
         advice = self.otherwise[name] if isinstance(self.otherwise, Mapping) else self.otherwise
         if callable(advice):
-            own = {"attempt": attempt} if "attempt" in inspect.signature(advice).parameters else {}
-            advice = advice(got.detach(), truth[k], *map(_fresh, case.inputs), **own)
+            advice = advice(got.detach(), truth[k], *map(_fresh, case.inputs))
         raise Mistake(*advice)
 
     # --- Gradients ---

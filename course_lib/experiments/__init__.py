@@ -9,14 +9,12 @@ from course_lib.experiments.dependency import coupling_dependencies, dependencie
 from course_lib.experiments.discrete_spikes import spiky_log_prob
 from course_lib.experiments.leak import fit_coins, leaky_masks
 from course_lib.experiments.one_peak import climb_to_peak, peak, peak_height
-from course_lib.experiments.operations import OperationCounter
 from course_lib.experiments.receptive_field import blind_spot
 from course_lib.experiments.reverse_step import ReverseDensity, reverse_density
 from course_lib.experiments.strong_decoder import fit_strength, noisy_copies
 from course_lib.experiments.two_clusters import perfect_network, run_clock, run_times
 
 __all__ = [
-    "OperationCounter",
     "ReverseDensity",
     "blind_spot",
     "climb_to_peak",

@@ -23,7 +23,7 @@
 # | | |
 # | --- | --- |
 # | You need | conditional probability, logistic regression, what a convolution is; some PyTorch |
-# | Time | about 39 minutes to read, 95 with the exercises. **The short way, 30 minutes:** up to and with *Train it*, then *PixelCNN*, *p(X, Y)*, *More than two levels* and *What to take away*. Two sections may be skipped and say so |
+# | Time | about 39 minutes to read, 80 with the exercises. **The short way, 30 minutes:** up to and with *Train it*, then *PixelCNN*, *p(X, Y)*, *More than two levels* and *What to take away*. Two sections may be skipped and say so |
 # | You will meet | the chain rule, FVSBN, NADE, MADE, PixelCNN, the blind spot, Bayes' rule as a classifier |
 # | Papers | Larochelle, Murray 2011, [NADE](https://proceedings.mlr.press/v15/larochelle11a.html); Germain, Gregor, Murray, Larochelle 2015, [MADE](https://arxiv.org/abs/1502.03509); van den Oord et al. 2016, [PixelRNN](https://arxiv.org/abs/1601.06759) and [gated PixelCNN](https://arxiv.org/abs/1606.05328) |
 # | Source articles | 链式法则与自回归分解, "The chain rule and the autoregressive factorisation", and 对 MNIST 任务建模 p(X,Y), "Modelling p(X, Y) for MNIST" (both in Chinese) |
@@ -96,7 +96,7 @@ PixelByPixel(
 # **And the other way round:** *any* functions $p(x_i = 1 \mid x_{<i})$ with values between 0 and 1 make a distribution.
 # Sum the product over $x_n$ first. Only the last factor contains $x_n$, and $p(0 \mid x_{<n}) + p(1 \mid x_{<n}) = 1$. What is
 # left is the same product for $n - 1$ coordinates; go on until 1 is left. So a model needs no normalising constant. There is one
-# condition: no factor $i$ may contain $x_i$ itself in its condition, or anything after it. Exercise 5 breaks it.
+# condition: no factor $i$ may contain $x_i$ itself in its condition, or anything after it. Exercise 3 breaks it.
 #
 # | symbol | meaning |
 # | --- | --- |
@@ -263,18 +263,6 @@ chi2 = ((counts - expected) ** 2 / expected).sum().item()
 print("the χ² test finds no difference (p above 0.001):", scipy.stats.chi2.sf(chi2, 511) > 1e-3)
 
 # %% [markdown]
-# **Exercise 3. The chain rule with logistic conditionals.** `W` is a full square; use only the part below the diagonal.
-
-
-# %%
-def my_fvsbn_log_prob(x, W, b):
-    """Return log p(x) in nats, [B]; x is [B, n] of zeros and ones, W [n, n], b [n]."""
-    ...
-
-
-check("01.fvsbn_log_prob", my_fvsbn_log_prob)
-
-# %% [markdown]
 # **What it learned.** Below is the FVSBN trained on the 8×8 digits, in black and white. Each small picture shows the
 # weights $W_{ij}$ of one pixel $i$ (the frame): blue pixels $j$ speak against a white pixel there, orange ones for it.
 # The neighbour to the left and those above count most. Pixels after the frame have no weight, because they have no say.
@@ -374,19 +362,6 @@ sees = dependencies(nade.conditionals, everything(9)[::37])
 print("only earlier coordinates count:", torch.equal(sees, place[:, None] > place[None, :]))
 
 # %% [markdown]
-# **Exercise 4. The running sum.** The logits of a NADE for all $i$, at a cost of $O(n d)$. A right answer that computes each sum
-# from the start is sent back: it costs $O(n^2 d)$.
-
-
-# %%
-def my_nade_logits(x, W, V, b, c):
-    """Return the logits [B, n] in the order 1, ..., n; x is [B, n], W and V [n, d], b [n], c [d]."""
-    ...
-
-
-check("01.nade_logits", my_nade_logits)
-
-# %% [markdown]
 # **The order matters.** The chain rule holds for every order, but a model with limited functions does not come out the
 # same: another order asks other questions. For images the row by row order is the usual choice, and a good one: the
 # pixels next door have just been seen.
@@ -445,7 +420,7 @@ print("only earlier coordinates count:", torch.equal(sees, place[:, None] > plac
 print("the 512 probabilities sum to 1, within 1e-12:", abs(total(made, 9) - 1) < 1e-12)
 
 # %% [markdown]
-# **Exercise 5. Break it.** Let the last mask use $\ge$ in place of $>$; `degrees` is a list of integer tensors, as `made_masks` takes it. The training loss becomes wonderful, better than any
+# **Exercise 3. Break it.** Let the last mask use $\ge$ in place of $>$; `degrees` is a list of integer tensors, as `made_masks` takes it. The training loss becomes wonderful, better than any
 # honest model's. Why is it worthless? Think of an answer before you run the check; it shows you what happens. (And an extra
 # question, answered below: in the widget above, one output does not see its own input even then. Which?)
 
@@ -602,7 +577,7 @@ show_figure(
 # $\Delta k \le \Delta r$. The pixels with $\Delta k > \Delta r$ are earlier in the order, the chain rule entitles us to use
 # them, and this network cannot see them, however many layers it has. It is still a valid distribution: it loses nats, not validity.
 #
-# **Exercise 6: predict before you go on.** An image has 7 × 7 pixels. The model predicts the one in the middle; 24 pixels
+# **Exercise 4: predict before you go on.** An image has 7 × 7 pixels. The model predicts the one in the middle; 24 pixels
 # come before it. How many of them does it never see?
 
 # %%
@@ -641,7 +616,7 @@ ReceptiveField(
 )
 
 # %% [markdown]
-# **Exercise 7: derive, then predict.** Does a wider filter cure it? Derive the condition on $\Delta k$ and $\Delta r$ for kernels of 5 × 5. An image has 15 × 15 pixels, and the
+# **Exercise 5: derive, then predict.** Does a wider filter cure it? Derive the condition on $\Delta k$ and $\Delta r$ for kernels of 5 × 5. An image has 15 × 15 pixels, and the
 # model predicts the one in the middle. How many of the 112 pixels before it does it never see, however deep it is?
 
 # %%
@@ -796,7 +771,7 @@ show_figure(
 show_source([ImageAutoregressive.log_joint, ImageAutoregressive.log_prob])
 
 # %% [markdown]
-# **Exercise 8. The generator as a classifier.** Log-likelihoods of larger images are numbers like −700, and in float32 all numbers below
+# **Exercise 6. The generator as a classifier.** Log-likelihoods of larger images are numbers like −700, and in float32 all numbers below
 # $e^{-103}$ are zero.
 
 
@@ -909,7 +884,7 @@ show_figure(
 # %% [markdown]
 # A dozen or three of the draws do all the work. There is a better way if you may choose the model: an order-agnostic MADE has, among its orders, some that begin with what is given.
 #
-# **Exercise 9. Completion in any order.** Given the conditionals of all mask sets and their orders, what is $\log p(x_H \mid x_G)$? Two questions come first: which sets can
+# **Exercise 7. Completion in any order.** Given the conditionals of all mask sets and their orders, what is $\log p(x_H \mid x_G)$? Two questions come first: which sets can
 # answer at all? And do those that can count alike?
 
 

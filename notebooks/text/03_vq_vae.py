@@ -23,7 +23,7 @@
 # | | |
 # | --- | --- |
 # | You need | autoencoders and PixelCNN in outline (chapters 02 and 01), what a gradient is, k-means helps; some PyTorch |
-# | Time | about 27 minutes to read, 75 with the exercises. **The short way is the page without its exercises**, less *How many codes?* and *How good is the guess?*, which may be skipped |
+# | Time | about 27 minutes to read, 60 with the exercises. **The short way is the page without its exercises**, less *How many codes?* and *How good is the guess?*, which may be skipped |
 # | You will meet | vector quantization, the straight-through estimator, stop-gradients, moving averages as online k-means, a code that cannot collapse, dead codes, two-stage generation |
 # | Papers | van den Oord, Vinyals, Kavukcuoglu 2017, [VQ-VAE](https://arxiv.org/abs/1711.00937); Bengio, Léonard, Courville 2013, [straight-through](https://arxiv.org/abs/1308.3432) |
 # | Source articles | VQ-VAE 其实就是一个 AE, "VQ-VAE is really an autoencoder", and "Straight-Through Estimator" (both in Chinese) |
@@ -175,16 +175,17 @@ print("the value is a code, to the last bit:", torch.equal(z_q, quantizer.lookup
 print("the gradient is that of the identity:", torch.equal(gradient, weights))
 
 # %% [markdown]
-# **Exercise 2. Straight through**, in your own words: the value is $e$; the gradient goes to $z$ as if the value were $z$, and none goes to $e$.
+# **Exercise 2. Past another rounding.** *Finite scalar quantization*, of which the end of the page speaks, needs no codebook. It squashes each number by tanh, and rounds it to
+# the nearest of `levels` evenly spaced values from −1 to 1 (`levels` is odd, so 0 is one of them). Write it so that the gradient arrives as if nothing had been rounded.
 
 
 # %%
-def my_straight_through(z, e):
-    """Return the quantized tensor, of the shape of z and e."""
+def round_through(z, levels):
+    """Return tanh(z), rounded to the levels, of the shape of z; its gradient is that of tanh(z)."""
     ...
 
 
-check("03.straight_through", my_straight_through)
+check("03.round_through", round_through)
 
 # %% [markdown]
 # **What is wrong with it?** The gradient was computed at $e_k$, and is used at $z$. It says in which direction the *code* should move; but the code does not
@@ -214,17 +215,13 @@ from course_lib.widgets import show_diagram
 show_diagram(vqvae_diagram(mnist_model))
 
 # %% [markdown]
-# **Exercise 3. The two losses**, $\operatorname{mean}\,(\operatorname{sg}[z] - e)^2 + \beta \operatorname{mean}\,(z - \operatorname{sg}[e])^2$, where
-# $\beta$ is `commitment`. Before you write it: what changes if you forget both stops? Value and gradient are judged.
-
+# **Exercise 3: predict where $z$ comes to rest.** Let $z$ be one number. Its code $e$ stands still, and no border is near. The decoder's gradient at $e$ is −2
+# (the loss falls as $e$ rises), $\beta = \frac14$, and $z$ follows the gradient of $L$, each term the square itself. At which $z - e$ does it stop? Derive it before you write the number.
 
 # %%
-def my_vq_loss(z, e, commitment):
-    """Return the loss, a scalar, of z and e of one shape."""
-    ...
+prediction = ...
 
-
-check("03.vq_loss", my_vq_loss)
+check("03.predict_rest", prediction)
 
 # %% [markdown]
 # ## Codes as moving averages
@@ -261,20 +258,6 @@ print("the codes are the means of those who chose them:", torch.allclose(fresh.c
 print(
     "so says scikit-learn:", torch.allclose(fresh.codebook, torch.tensor(one_step.cluster_centers_))
 )
-
-# %% [markdown]
-# **Exercise 4. The codebook as a moving average.** With the number $n_k$ of vectors that chose code $k$ in this batch and their sum $s_k$:
-# `uses` becomes $N_k' = \gamma N_k + (1 - \gamma)\, n_k$, and the code $e_k' = \big(\gamma N_k e_k + (1 - \gamma)\, s_k\big) / N_k'$. A code that nobody
-# chose stays where it is, even if its `uses` are 0. ($\gamma$ is `decay`.)
-
-
-# %%
-def ema_update(codebook, uses, vectors, indices, decay):
-    """Return the new codebook [K, d] and uses [K]; vectors are [N, d], indices [N]."""
-    ...
-
-
-check("03.ema_update", ema_update)
 
 # %% [markdown]
 # ## Train it, and watch the codebook
@@ -332,6 +315,17 @@ Voronoi(
 # $$\boxed{\;\eta\; g \cdot (e' - e) \le 0\;}$$
 #
 # **To first order, no step along the straight-through gradient goes uphill**, whatever the codebook and however long the step.
+#
+# **Exercise 4. Uphill and downhill.** Derive the box once more without looking. Then write the slope of a jump; the check tries the law on 12,000 of yours.
+
+
+# %%
+def my_slope_of_jump(z, codebook, gradient, step):
+    """Return g · (e' − e) [N]; z and gradient are [N, d], codebook [K, d], step a number."""
+    ...
+
+
+check("03.slope_of_jump", my_slope_of_jump)
 
 # %%
 from course_lib.latent import slope_of_jump
@@ -400,17 +394,6 @@ Markdown(table + f"\nOf all vectors, {leaning.float().mean():.0%} lie downhill o
 # - **Uphill hardly anything moves.** Most vectors lie downhill of their code: training has pushed each along its gradient, towards the border, until the commitment loss holds it there. A step back leads to the middle of the cell.
 #
 # So the estimator works where steps are small, and codes close to what they stand for.
-#
-# **Exercise 5. Uphill and downhill.** Derive the box once more without looking. Then write the slope of a jump; the check tries the law on 12,000 of yours.
-
-
-# %%
-def my_slope_of_jump(z, codebook, gradient, step):
-    """Return g · (e' − e) [N]; z and gradient are [N, d], codebook [K, d], step a number."""
-    ...
-
-
-check("03.slope_of_jump", my_slope_of_jump)
 
 # %% [markdown]
 # ## Is it a VAE?
@@ -499,7 +482,7 @@ show_figure(
 # %% [markdown]
 # Until step 230 both are the same. Then 63 codes are dead at once, and come back to life.
 #
-# **Exercise 6. The perplexity:** the exponential of the entropy of the codes' shares. Some codes may not occur at all.
+# **Exercise 5. The perplexity:** the exponential of the entropy of the codes' shares. Some codes may not occur at all.
 
 
 # %%
@@ -511,7 +494,7 @@ def my_perplexity(indices, n_codes):
 check("03.perplexity", my_perplexity)
 
 # %% [markdown]
-# **Exercise 7. Break it: the dead codebook.** Choose where the codes start, so badly that hardly any is ever used: after training *without*
+# **Exercise 6. Break it: the dead codebook.** Choose where the codes start, so badly that hardly any is ever used: after training *without*
 # revival (`dead_below=0`) the perplexity must be below 2, though there are `n_codes` of them. The check trains the
 # quantizer on these vectors, shows which codes are in use, and then trains it again from the same start, with revival.
 

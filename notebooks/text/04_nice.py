@@ -23,7 +23,7 @@
 # | | |
 # | --- | --- |
 # | You need | the chain rule, determinants, what a probability density is; some PyTorch |
-# | Time | about 35 minutes to read, 80 with the exercises. **The short way, 25 minutes:** up to and with *One peak*, then *Discrete data need noise*, *Train it: handwritten digits*, *One mode for ten classes* and *What to take away*. Three sections may be skipped and say so |
+# | Time | about 35 minutes to read, 65 with the exercises. **The short way, 25 minutes:** up to and with *One peak*, then *Discrete data need noise*, *Train it: handwritten digits*, *One mode for ten classes* and *What to take away*. Three sections may be skipped and say so |
 # | You will meet | the change of variables, additive couplings, volume-preserving flows and their one peak, dequantization, bits per dimension |
 # | Papers | Dinh, Krueger, Bengio 2014, [NICE](https://arxiv.org/abs/1410.8516); Rezende, Mohamed 2015, [planar flows](https://arxiv.org/abs/1505.05770); Theis, van den Oord, Bethge 2016, [on evaluation](https://arxiv.org/abs/1511.01844) |
 # | Source articles | 标准化流, "Normalizing flow", and "NICE: Nonlinear Independent Components Estimation" (both in Chinese) |
@@ -249,7 +249,7 @@ for n in (2, 64, 784, 3072):
 # complicated block never enters. An additive coupling keeps all volumes: it is **volume-preserving**. The halves are
 # the *even* and the *odd* coordinates, as in the paper: neighbouring pixels are alike, so the even ones say much about the odd ones.
 #
-# **Exercises 2 and 3: the coupling and its inverse**, again before you look. `shift` is the network $m$, `flip` says which
+# **Exercise 2: the coupling**, again before you look. `shift` is the network $m$, `flip` says which
 # half moves: the odd coordinates (`x[:, 1::2]`) if it is False, the even ones (`x[:, 0::2]`) if it is True.
 
 
@@ -260,15 +260,6 @@ def additive_coupling(x, shift, flip):
 
 
 check("04.additive_coupling", additive_coupling)
-
-
-# %%
-def additive_coupling_inverse(z, shift, flip):
-    """z [B, D] to x [B, D]."""
-    ...
-
-
-check("04.additive_coupling_inverse", additive_coupling_inverse)
 
 # %% [markdown]
 # In the library (`mask.split` takes $x$ apart into $x_a$ and $x_b$, `mask.merge` puts them together):
@@ -447,7 +438,7 @@ print("the true one falls to less than a fiftieth:", bool(true.min() < min(true[
 # Two couplings that move the *same* half are no better than one:
 # $x_b + m_1(x_a) + m_2(x_a)$ is a single coupling with the network $m_1 + m_2$. So they alternate.
 #
-# **Exercise 4: predict before you read on.** With four or more coordinates, after how many alternating
+# **Exercise 3: predict before you read on.** With four or more coordinates, after how many alternating
 # couplings can every output depend on every input? Write a number in place of the dots.
 
 # %%
@@ -583,7 +574,7 @@ show_source(StandardLogistic.log_prob)
 # integrate to 1 for every width, and they know nothing about images. Yet on the raw pixels their
 # log-likelihood grows without bound as the width shrinks.
 #
-# **Exercise 5: break it on purpose.** Write such a density before you look: it integrates to 1 and, with spikes that are `width` wide, is as likely as you
+# **Exercise 4: break it on purpose.** Write such a density before you look: it integrates to 1 and, with spikes that are `width` wide, is as likely as you
 # please on the raw grey values $k/16$. Then say in one sentence what is wrong with the claim "our model reaches 10,000 nats".
 
 
@@ -629,28 +620,19 @@ for width in (1e-1, 1e-2, 1e-4, 1e-8):
 #
 # $$\text{bits/dim} = -\frac{\mathbb E_u \log p(y)}{n \log 2} + \log_2 L .$$
 #
-# **Exercises 6 and 7: dequantize, and count bits.** In the library images come as grey values `x` $= k/(L-1)$ from 0 to 1, and `levels` is $L$.
-
-
-# %%
-def my_dequantize(x, levels, generator):
-    """Grey values in [0, 1] to real numbers in [0, 1), each within its own interval."""
-    ...
-
-
-check("04.dequantize", my_dequantize)
-
-
-# %%
-def my_bits_per_dim(log_prob, dim, levels):
-    """Nats of the dequantized data to bits per dimension of the discrete data."""
-    ...
-
-
-check("04.bits_per_dim", my_bits_per_dim)
+# In the library images come as grey values `x` $= k/(L-1)$ from 0 to 1, and `levels` is $L$.
 
 # %%
 show_source([dequantize, bits_per_dim])
+
+# %% [markdown]
+# **Exercise 5: predict.** A flow knows images of 784 pixels with values in $[0, 1)$. Somebody has the same images in $[0, 256)$, and so divides by 256 first. Nothing
+# else changes. By how many nats does $\log p$ of an image change? (And do its bits per dimension?)
+
+# %%
+prediction = ...
+
+check("04.predict_units", prediction)
 
 # %% [markdown]
 # **Check the bound** where both sides are known: one pixel with 17 levels, and a logistic density around
@@ -811,7 +793,7 @@ show_figure(
 # the two. No wonder that some samples are no digit. And *the most likely image is like no sample*: of 4,000 draws none came near the peak. In many
 # dimensions nearly all probability lies where the density is lower but space is larger, on the **typical set**.
 #
-# **Exercise 8: derive the height.** The cell above measured how far the peak lies above the mean sample. Find the number with pencil and paper, for both priors
+# **Exercise 6: derive the height.** The cell above measured how far the peak lies above the mean sample. Find the number with pencil and paper, for both priors
 # and any number of coordinates. What part do the scales $s_i$ play? Your result should give what was measured.
 
 

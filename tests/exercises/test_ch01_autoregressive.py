@@ -5,10 +5,9 @@ import math
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from course_lib import autoregressive
-from course_lib.autoregressive import FVSBN, completion_log_prob, log_posterior
+from course_lib.autoregressive import completion_log_prob, log_posterior
 from course_lib.exercises import ch01_autoregressive, check
 from course_lib.experiments import leaky_masks
 from tests.exercises.laws import ExerciseLaws
@@ -22,128 +21,6 @@ TABLES_WRONG = {
     "zero": (0, "You gave `0`; the answer is a whole number of at least 1"),
     "negative": (-1023, "You gave `-1023`"),
     "fraction": (1022.5, "You gave `1022.5`"),
-}
-
-# --- fvsbn_log_prob ------------------------------------------------------------------------------
-
-
-def fvsbn(x, W, b, *, mask=lambda W: W.tril(-1), log_p=None):
-    """A right answer, of which a test can replace a part."""
-    logits = x @ mask(W).T + b
-    if log_p is not None:
-        return log_p(x, logits)
-    return (x * logits - F.softplus(logits)).sum(1)
-
-
-def fvsbn_of_library(x, W, b):
-    model = FVSBN(x.shape[1])
-    del model.linear.weight, model.linear.bias
-    model.linear.weight, model.linear.bias = W, b
-    model.parameters = lambda: iter([x])
-    return model.log_prob(x)
-
-
-def fvsbn_by_loop(x, W, b):
-    total = torch.zeros(len(x))
-    for i in range(x.shape[1]):
-        logit = b[i] + x[:, :i] @ W[i, :i]
-        total = total + torch.where(x[:, i] == 1, F.logsigmoid(logit), F.logsigmoid(-logit))
-    return total
-
-
-def with_mask(mask):
-    return lambda x, W, b: fvsbn(x, W, b, mask=mask)
-
-
-def with_log_p(log_p):
-    return lambda x, W, b: fvsbn(x, W, b, log_p=log_p)
-
-
-def naive_log(x, logits):
-    p = logits.sigmoid()
-    return (x * p.log() + (1 - x) * (1 - p).log()).sum(1)
-
-
-FVSBN_RIGHT = [fvsbn, fvsbn_of_library, fvsbn_by_loop]
-FVSBN_WRONG = {
-    "all logits": (with_log_p(lambda x, a: a.sum(1)), "add up to"),
-    "halved W": (with_mask(lambda W: W.tril(-1) / 2), "add up to 1, but they are not those of"),
-    "naive": (with_log_p(naive_log), "right for small logits, and wrong or not finite"),
-    "cut at −100": (
-        with_log_p(lambda x, a: -F.binary_cross_entropy(a.sigmoid(), x, reduction="none").sum(1)),
-        "right for small logits, and wrong or not finite",
-    ),
-}
-
-# --- nade_logits ---------------------------------------------------------------------------------
-
-
-def nade(x, W, V, b, c):
-    terms = x[:, :, None] * W
-    return b + (V * (c + terms.cumsum(1) - terms).sigmoid()).sum(2)
-
-
-def nade_by_loop(x, W, V, b, c):
-    a, logits = c.expand(len(x), -1), []
-    for i in range(x.shape[1]):
-        logits.append(b[i] + a.sigmoid() @ V[i])
-        a = a + x[:, i, None] * W[i]
-    return torch.stack(logits, dim=1)
-
-
-def nade_by_indices(x, W, V, b, c):
-    """Picks its rows by index tensors, which read a few places of a large matrix."""
-    a, logits = c[None], []
-    for i in range(x.shape[1]):
-        here = torch.tensor([i])
-        logits.append(b[here] + (a.sigmoid() * V[here]).sum(1, keepdim=True) + 0 * x[:, here])
-        a = a + x.index_select(1, here) * W[here]
-    return torch.cat(logits, 1)
-
-
-def nade_by_growing(x, W, V, b, c):
-    a, logits = c.expand(len(x), -1), x[:, :0]
-    for i in range(x.shape[1]):
-        logits = torch.cat([logits, (b[i] + a.sigmoid() @ V[i])[:, None]], 1)
-        a = a + x[:, i : i + 1] @ W[i : i + 1]
-    return logits
-
-
-def nade_with_prefix_sums(x, W, V, b, c):
-    columns = [b[i] + (c + x[:, :i] @ W[:i]).sigmoid() @ V[i] for i in range(x.shape[1])]  # O(n² d)
-    return torch.stack(columns, 1)
-
-
-def nade_with_a_triangle(x, W, V, b, c):
-    n = x.shape[1]
-    sums = torch.ones(n, n).tril(-1) @ (x[:, :, None] * W)
-    return b + ((c + sums).sigmoid() * V).sum(2)
-
-
-def nade_with_all_rows_of_V(x, W, V, b, c):
-    terms = x[:, :, None] * W
-    h = (c + terms.cumsum(1) - terms).sigmoid()
-    return b + (h @ V.T).diagonal(dim1=1, dim2=2)
-
-
-NADE_RIGHT = [nade, nade_by_loop, nade_by_indices, nade_by_growing]
-ANEW = "Your logits are right, but expensive"
-NADE_WRONG = {
-    "prefix sums": (nade_with_prefix_sums, ANEW),
-    "triangle": (nade_with_a_triangle, ANEW),
-    "all rows of V": (nade_with_all_rows_of_V, ANEW),
-    "a leak": (
-        lambda x, *a: nade(x, *a) + 0.5 * x.roll(1, 1),
-        "Your logit 0 depends on pixel 5",
-    ),
-    "V of the one before": (
-        lambda x, W, V, b, c: nade(x, W, V.roll(1, 0), b, c),
-        "Your logits are not b_i + V_i",
-    ),
-    "history detached": (
-        lambda x, W, V, b, c: nade(x, (W + W.detach()) / 2, V, b, c),
-        "with respect to W is off",
-    ),
 }
 
 # --- masks of a MADE ------------------------------------------------------------------------------
@@ -411,8 +288,6 @@ COMPLETION_WRONG = {
 
 ALL = {
     "01.predict_tables": (TABLES_RIGHT, TABLES_WRONG),
-    "01.fvsbn_log_prob": (FVSBN_RIGHT, FVSBN_WRONG),
-    "01.nade_logits": (NADE_RIGHT, NADE_WRONG),
     "01.sample": (SAMPLE_RIGHT, SAMPLE_WRONG),
     "01.bayes_classifier": (BAYES_RIGHT, BAYES_WRONG),
     "01.break_the_order": (LEAK_RIGHT, LEAK_WRONG),
@@ -430,12 +305,6 @@ class TestExercises(ExerciseLaws):
         if name == "01.break_the_order" and answer in LEAK_RIGHT[1:]:
             return 3  # a model is fitted each time
         return super().times(name, answer)
-
-
-def test_a_hint_names_the_running_sum_or_the_rows_of_v():
-    for attempt in (nade_with_prefix_sums, nade_with_a_triangle):
-        assert "running sum" in check("01.nade_logits", attempt).hint
-    assert "every row of V" in check("01.nade_logits", nade_with_all_rows_of_V).hint
 
 
 def test_breaking_the_order_shows_what_it_does():

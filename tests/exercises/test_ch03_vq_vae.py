@@ -48,138 +48,42 @@ SLOPE_WRONG = {
     "indices": (lambda z, e, g, step: torch.cdist(z, e).argmin(1), "of dtype int64"),
 }
 
-# --- straight_through ----------------------------------------------------------------------------
+# --- round_through -------------------------------------------------------------------------------
 
 
-def through(z, e):
-    return z + (e - z).detach()
+def rounded(z, levels):
+    y, half = z.tanh(), (levels - 1) / 2
+    return y + ((y * half).round() / half - y).detach()
 
 
-class Through(torch.autograd.Function):
+class Rounded(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, z, e):
-        return e.clone()
+    def forward(ctx, z, levels):
+        ctx.save_for_backward(z)
+        values = torch.linspace(-1, 1, levels)
+        return values[(z.tanh()[..., None] - values).abs().argmin(-1)]
 
     @staticmethod
     def backward(ctx, gradient):
-        return gradient, None
+        return gradient * (1 - ctx.saved_tensors[0].tanh() ** 2), None
 
 
-def through_by_function(z, e):
-    return Through.apply(z, e)
+def rounded_by_function(z, levels):
+    return Rounded.apply(z, levels)
 
 
-def through_by_hook(z, e):
-    out = z * 1
-    out.data = e.data.clone()
-    return out
-
-
-THROUGH_RIGHT = [through, through_by_function, through_by_hook]
-# fmt: off
-THROUGH_WRONG = {
-    "ones": (lambda z, e: torch.ones_like(z), "Your value is not e"),
-    "product": (lambda z, e: z * (e / z).detach(), "gradient of your result with respect to z"),
+ROUND_RIGHT = [rounded, rounded_by_function]
+ROUND_WRONG = {
+    "half of the gradient": (
+        lambda z, levels: rounded((z + z.detach()) / 2, levels),
+        "gradient of your result with respect to z is off",
+    ),
 }
-# fmt: on
 
-# --- vq_loss -------------------------------------------------------------------------------------
+# --- predict_rest --------------------------------------------------------------------------------
 
-
-def vq(z, e, c):
-    return F.mse_loss(e, z.detach()) + c * F.mse_loss(z, e.detach())
-
-
-def vq_of_library(z, e, c):
-    quantizer = latent.VectorQuantizer(e.numel(), 1, ema=False, commitment=c, dead_below=0.0)
-    quantizer.nearest = lambda vectors: torch.arange(e.numel())
-    del quantizer.codebook
-    quantizer.codebook = e.reshape(-1, 1)
-    return quantizer(z.reshape(-1, 1))[2]
-
-
-def vq_by_gradients(z, e, c):
-    d = z - e
-    return (d * d).detach().mean() * (1 + c) + (
-        2 * d.detach() * (c * (z - z.detach()) - (e - e.detach()))
-    ).mean()
-
-
-VQ_RIGHT = [vq, vq_of_library, vq_by_gradients]
-# fmt: off
-VQ_WRONG = {
-    "odd": (lambda z, e, c: vq(z, e, c) + z.mean() - z.mean().detach(),
-            "gradient of your loss with respect to z is off"),
-    "other": (lambda z, e, c: vq(z, e, c) + 0.1, "is not (1 + commitment) times"),
-    "not reduced": (lambda z, e, c: (z - e) ** 2, "has shape [6, 6]; it must be one number"),
-    "item": (lambda z, e, c: vq(z, e, c).item(), "of type float"),
-}
-# fmt: on
-
-# --- ema_update ----------------------------------------------------------------------------------
-
-
-def ema(codebook, uses, vectors, indices, decay):
-    count = torch.bincount(indices, minlength=len(uses)).float()
-    s = torch.zeros_like(codebook).index_add(0, indices, vectors)
-    n = decay * uses + (1 - decay) * count
-    new = (decay * uses[:, None] * codebook + (1 - decay) * s) / n[:, None]
-    return torch.where(count[:, None] > 0, new, codebook), n
-
-
-def ema_of_library(codebook, uses, vectors, indices, decay):
-    quantizer = latent.VectorQuantizer(*codebook.shape, decay=decay)
-    quantizer.codebook, quantizer.uses = codebook.clone(), uses.clone()
-    quantizer.follow(vectors, indices)
-    return quantizer.codebook, quantizer.uses
-
-
-def ema_by_one_hot(codebook, uses, vectors, indices, decay):
-    chose = F.one_hot(indices, len(codebook)).to(vectors)  # (N, K)
-    n = torch.lerp(chose.sum(0), uses, decay)
-    step = (1 - decay) * (chose.T @ vectors - chose.sum(0)[:, None] * codebook)
-    return codebook + step / n.clamp(min=1e-9)[:, None], n
-
-
-def ema_of_means(codebook, uses, vectors, indices, decay):
-    """Codes that nobody chose go to the origin, and the others to the means of the batch."""
-    count = torch.bincount(indices, minlength=len(uses))
-    s = torch.zeros_like(codebook).index_add(0, indices, vectors)
-    return s / count.clamp(min=1)[:, None], ema(codebook, uses, vectors, indices, decay)[1]
-
-
-def ema_of_wrong_uses(codebook, uses, vectors, indices, decay):
-    """A factor is forgotten in the uses, which then make wrong codes, too."""
-    chose = F.one_hot(indices, len(codebook)).float()
-    n = decay * uses + chose.sum(0)
-    new = (decay * uses[:, None] * codebook + (1 - decay) * chose.T @ vectors) / n[:, None]
-    return torch.where(chose.sum(0)[:, None] > 0, new, codebook), n
-
-
-def changed(codebook=0.0, uses=0.0, unchosen=0.0):
-    """A right answer to which numbers are added."""
-
-    def attempt(e, n, v, i, g):
-        new, count = ema(e, n, v, i, g)
-        new[-2:] += unchosen
-        return new + codebook, count + uses
-
-    return attempt
-
-
-EMA_RIGHT = [ema, ema_of_library, ema_by_one_hot]
-# fmt: off
-EMA_WRONG = {
-    "wrong uses in both": (ema_of_wrong_uses, "Your counts lack the factor"),
-    "odd uses": (changed(uses=1), "not the moving average"),
-    "to the origin": (ema_of_means, "Your codes jump to the means"),
-    "odd": (changed(codebook=1), "not the moving averages asked for"),
-    "unchosen moved": (changed(unchosen=1), "Codes that nobody chose move away: code "),
-    "order": (lambda *args: ema(*args)[::-1], "You return the uses first"),
-    "codebook alone": (lambda *args: ema(*args)[0], "only one result"),
-    "float64": (lambda e, n, v, i, g: ema(e.double(), n.double(), v.double(), i, g), "float64"),
-}
-# fmt: on
+REST_RIGHT = [4, 4.0, torch.tensor(4.0)]
+REST_WRONG = {"near": (3.5, "3.5 is too near"), "far": (5, "5 is too far")}
 
 # --- perplexity ----------------------------------------------------------------------------------
 
@@ -263,9 +167,8 @@ BREAK_WRONG = {
 ALL = {
     "03.predict_bits": (BITS_RIGHT, BITS_WRONG),
     "03.slope_of_jump": (SLOPE_RIGHT, SLOPE_WRONG),
-    "03.straight_through": (THROUGH_RIGHT, THROUGH_WRONG),
-    "03.vq_loss": (VQ_RIGHT, VQ_WRONG),
-    "03.ema_update": (EMA_RIGHT, EMA_WRONG),
+    "03.round_through": (ROUND_RIGHT, ROUND_WRONG),
+    "03.predict_rest": (REST_RIGHT, REST_WRONG),
     "03.perplexity": (PERPLEXITY_RIGHT, PERPLEXITY_WRONG),
     "03.break_the_codebook": (BREAK_RIGHT, BREAK_WRONG),
 }

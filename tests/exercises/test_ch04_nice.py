@@ -5,7 +5,6 @@ import math
 
 import torch
 
-from course_lib import data, metrics
 from course_lib.experiments import peak_height, spiky_log_prob
 from course_lib.flows import AdditiveCoupling
 from tests.exercises.laws import ExerciseLaws
@@ -31,15 +30,11 @@ def couple(x, shift, flip, *, log_det=lambda x, m: x.new_zeros(len(x)), new=lamb
     return z, log_det(x, m)
 
 
-def library_layer(x, shift, flip):
+def library_coupling(x, shift, flip):
     coupling = AdditiveCoupling(x.shape[1], [], flip=flip)
     del coupling.shift
     coupling.shift = shift
-    return coupling
-
-
-def library_coupling(x, shift, flip):
-    return library_layer(x, shift, flip)(x)
+    return coupling(x)
 
 
 def changed(**parts):
@@ -57,24 +52,6 @@ COUPLING_WRONG = {
     ),
     "detached shift": (changed(new=lambda a, m: a + m.detach()), "part of it is cut"),
     "sum of x": (changed(log_det=lambda x, m: x.sum(1)), "not the one of the autograd Jacobian"),
-}
-
-# --- additive_coupling_inverse -------------------------------------------------------------------
-
-
-def uncouple(z, shift, flip):
-    return couple(z, lambda h: -shift(h), flip)[0]
-
-
-def library_inverse(z, shift, flip):
-    return library_layer(z, shift, flip).inverse(z)[0]
-
-
-INVERSE_RIGHT = [uncouple, library_inverse]
-INVERSE_WRONG = {
-    "wrong factor": (lambda z, s, f: (z + uncouple(z, s, f)) / 2, "not z_moved − shift(z_kept)"),
-    "negative": (lambda z, s, f: -uncouple(z, s, f), "changes the half that must stay"),
-    "shift cut": (lambda z, s, f: uncouple(z, lambda h: s(h).detach(), f), "is cut"),
 }
 
 # --- change_of_variables -------------------------------------------------------------------------
@@ -130,95 +107,10 @@ FLOW_WRONG = {
     "log_det detached": (flow_by(lambda b, d: b + sum(d).detach()), "is cut"),
 }
 
-# --- dequantize ----------------------------------------------------------------------------------
+# --- predict_units -------------------------------------------------------------------------------
 
-
-def noise(x, generator):
-    return torch.rand(x.shape, generator=generator)
-
-
-def dequantize(x, levels, generator):
-    return ((x * (levels - 1)).round() + noise(x, generator)) / levels
-
-
-def dequantize_naive(x, levels, generator):
-    return (x * (levels - 1) + torch.rand(x.shape, generator=generator)) / levels
-
-
-def dequantize_uniform_(x, levels, generator):
-    u = torch.empty_like(x).uniform_(0, 1 / levels, generator=generator)
-    return x * (levels - 1) / levels + u
-
-
-def library_dequantize(x, levels, generator):
-    return data.dequantize(x, levels, generator=generator)
-
-
-def with_noise(make):
-    def attempt(x, levels, generator):
-        return (x * (levels - 1) + make(x, generator)) / levels
-
-    return attempt
-
-
-def dequantize_seeded(x, levels, generator):
-    return dequantize(x, levels, generator.manual_seed(0))
-
-
-DEQUANTIZE_RIGHT = [dequantize, dequantize_naive, dequantize_uniform_, library_dequantize]
-DEQUANTIZE_WRONG = {
-    "no noise": (lambda x, levels, g: x * (levels - 1) / levels, "there is no noise"),
-    "x itself": (lambda x, levels, g: x.clone(), "Your y is x: there is no noise"),
-    "levels - 1": (
-        lambda x, levels, g: (x * (levels - 1) + noise(x, g)) / (levels - 1),
-        "You divide by levels − 1",
-    ),
-    "not rescaled": (lambda x, levels, g: x + noise(x, g) / levels, "added to k / (levels − 1)"),
-    "wide": (lambda x, levels, g: x + noise(x, g), "as wide as the whole range"),
-    "wide, clamped": (lambda x, levels, g: (x + noise(x, g)).clamp(0, 0.999), "as wide as"),
-    "not divided": (lambda x, levels, g: x * (levels - 1) + noise(x, g), "y is k + u, in [0, lev"),
-    "centred": (with_noise(lambda x, g: noise(x, g) - 0.5), "Your noise is centred"),
-    "Gaussian": (with_noise(lambda x, g: torch.randn(x.shape, generator=g)), "leave the bin"),
-    "half": (with_noise(lambda x, g: noise(x, g) / 2), "not uniform: it has mean 0.25"),
-    "squared": (with_noise(lambda x, g: noise(x, g) ** 2), "not uniform: it has mean 0.3"),
-    "averaged": (
-        with_noise(lambda x, g: (noise(x, g) + noise(x, g)) / 2),
-        "standard deviation 0.2",
-    ),
-    "short": (with_noise(lambda x, g: 0.9 * noise(x, g)), "not uniform"),
-    "coin": (with_noise(lambda x, g: noise(x, g).round() / 2), "not uniform"),
-    "black stays": (with_noise(lambda x, g: noise(x, g) * (x > 0)), "share one draw"),
-    "one draw": (with_noise(lambda x, g: torch.rand(1, generator=g)), "one draw for all pixels"),
-    "draw per image": (with_noise(lambda x, g: noise(x[:, :1], g)), "Some pixels share one draw"),
-    "draw per pixel": (with_noise(lambda x, g: noise(x[:1], g)), "Some pixels share one draw"),
-    "global noise": (with_noise(lambda x, g: torch.rand_like(x)), "noise comes from elsewhere"),
-    "seeded": (dequantize_seeded, "Every generator gives the same values"),
-    "fixed levels": (lambda x, levels, g: dequantize(x, 17, g), "leave the bin"),
-    "truncated": (
-        lambda x, levels, g: ((x * (levels - 1)).floor() + noise(x, g)) / levels,
-        "You cut x · (levels − 1) off",
-    ),
-    "integers": (lambda x, levels, g: (x * 16).long(), "y is of dtype int64"),
-    "flattened": (lambda x, levels, g: dequantize(x, levels, g).flatten(), "y has shape [34000]"),
-}
-
-# --- bits_per_dim --------------------------------------------------------------------------------
-
-
-def bits(log_prob, dim, levels):
-    return -log_prob / (dim * math.log(2)) + math.log2(levels)
-
-
-def bits_of_images(log_prob, dim, levels):
-    log_probability = log_prob - dim * torch.log(torch.tensor(float(levels)))
-    return -log_probability / dim / torch.log(torch.tensor(2.0))
-
-
-LN2 = math.log(2)
-BITS_RIGHT = [bits, bits_of_images, metrics.bits_per_dim]
-BITS_WRONG = {
-    "odd factor": (lambda p, d, n: 3 * bits(p, d, n), "average of −log2 P"),
-}
+UNITS_RIGHT = [-784 * math.log(256), -4347, torch.tensor(-4347.4)]
+UNITS_WRONG = {"little": (-2000, "-2,000 is too high"), "much": (-9000, "-9,000 is too low")}
 
 # --- peak_height ---------------------------------------------------------------------------------
 
@@ -290,7 +182,7 @@ BREAK_RIGHT = [
 ]
 BREAK_WRONG = {
     "density": (lambda x, w: gaussians(x, w).exp(), "the density, not its logarithm"),
-    "bits": (lambda x, w: gaussians(x, w) / LN2, "is in bits"),
+    "bits": (lambda x, w: gaussians(x, w) / math.log(2), "is in bits"),
     "no weights": (lambda x, w: gaussians(x, w, weight=1), "17 spikes has weight 1, not 1/17"),
     "no height": (lambda x, w: gaussians(x, w, height=False), "does not depend on width"),
     "unnormalised": (lambda x, w: gaussians(x, w, height=False, weight=1), "not normalised"),
@@ -332,10 +224,8 @@ PREDICT_WRONG = {
 
 ALL = {
     "04.additive_coupling": (COUPLING_RIGHT, COUPLING_WRONG),
-    "04.additive_coupling_inverse": (INVERSE_RIGHT, INVERSE_WRONG),
     "04.change_of_variables": (FLOW_RIGHT, FLOW_WRONG),
-    "04.dequantize": (DEQUANTIZE_RIGHT, DEQUANTIZE_WRONG),
-    "04.bits_per_dim": (BITS_RIGHT, BITS_WRONG),
+    "04.predict_units": (UNITS_RIGHT, UNITS_WRONG),
     "04.peak_height": (HEIGHT_RIGHT, HEIGHT_WRONG),
     "04.break_it": (BREAK_RIGHT, BREAK_WRONG),
     "04.predict_couplings": (PREDICT_RIGHT, PREDICT_WRONG),
@@ -347,8 +237,6 @@ class TestExercises(ExerciseLaws):
     cases = ALL
 
     def times(self, name, answer):
-        if name == "04.dequantize":
-            return 20
         if name == "04.break_it":
             return 20 if answer in BREAK_RIGHT else 5
         return super().times(name, answer)
