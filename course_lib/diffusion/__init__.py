@@ -20,10 +20,31 @@ from course_lib.diffusion.ideal import IdealDenoiser
 from course_lib.diffusion.paths import PREDICTIONS, GaussianPath, combine, convert, per_example
 from course_lib.diffusion.sampling import last, sampler
 from course_lib.diffusion.schedule import DiscreteSchedule, ddim_times
+from course_lib.diffusion.score_matching import (
+    WEIGHTINGS,
+    denoising_score_matching,
+    explicit_score_matching,
+    implicit_score_matching,
+    sliced_score_matching,
+    weighted_score_matching,
+)
+from course_lib.diffusion.sde import (
+    corrector_step_size,
+    euler_maruyama,
+    langevin,
+    langevin_step,
+    predict_score,
+    predictor_corrector,
+    reverse_sde_step,
+    sde_forward,
+    sde_step,
+    sde_times,
+)
 
 __all__ = [
     "DDPM",
     "PREDICTIONS",
+    "WEIGHTINGS",
     "Denoiser",
     "DiscreteSchedule",
     "FlowMatching",
@@ -38,15 +59,30 @@ __all__ = [
     "combine",
     "conditional_velocity",
     "convert",
+    "corrector_step_size",
     "ddim_invert",
     "ddim_sample",
     "ddim_step",
     "ddim_times",
     "ddpm_sample",
+    "denoising_score_matching",
+    "euler_maruyama",
+    "explicit_score_matching",
+    "implicit_score_matching",
+    "langevin",
+    "langevin_step",
     "last",
     "marginal_velocity",
     "optimal_coupling",
     "per_example",
+    "predict_score",
+    "predictor_corrector",
+    "reverse_sde_step",
     "sampler",
+    "sde_forward",
+    "sde_step",
+    "sde_times",
     "slerp",
+    "sliced_score_matching",
+    "weighted_score_matching",
 ]

@@ -14,6 +14,7 @@ import pytest
         ("diffusion.ddpm", 3),
         ("diffusion.paths", 9),
         ("diffusion.schedule", 4),
+        ("diffusion.sde", 3),
         ("nn.time", 2),
         ("nn.unet", 2),
     ],
