@@ -14,6 +14,8 @@ from course_lib.nn import discretized_gaussian_log_prob, gaussian_log_prob
 
 __all__ = ["DDPM", "ddpm_sample"]
 
+AT_ONCE = 64  # noised examples in a call of the network for the bound: of several times, if few x
+
 
 class DDPM(Denoiser):
     """Denoising diffusion: the way back is a chain of Gaussians p(x_{t−1} | x_t).
@@ -150,11 +152,15 @@ class DDPM(Denoiser):
             if stray.any():
                 what = f"{levels} grey levels from -1 to 1, got {x[stray][0].item():.6g}"
                 raise ValueError(f"x must hold {what}")
+        T, n = len(self.schedule), max(1, AT_ONCE // max(1, len(x)))
         terms = []
-        for t in range(len(self.schedule)):
-            x_t = self.schedule.noised(x, t, self.noise(x.shape, generator))
-            mean, variance = self.reverse(x_t, t, y=y, clip=clip)
-            if t == 0:
+        for times in (range(1), *(range(t, min(t + n, T)) for t in range(1, T, n))):
+            noise = torch.cat([self.noise(x.shape, generator) for _ in times])
+            t = torch.tensor(times, device=x.device).repeat_interleave(len(x))
+            x_0, labels = torch.cat([x] * len(times)), None if y is None else y.repeat(len(times))
+            x_t = self.schedule.noised(x_0, t, noise)
+            mean, variance = self.reverse(x_t, t, y=labels, clip=clip)
+            if t[0] == 0:
                 beta = self.schedule.betas[:1].to(x)
                 if levels is None:
                     log_prob = gaussian_log_prob(x.flatten(1), mean.flatten(1), beta.log())
@@ -163,8 +169,9 @@ class DDPM(Denoiser):
                     log_prob = log_prob.flatten(1).sum(1)
                 terms.append(-log_prob)
             else:
-                true_mean, true_variance = self.posterior(x_t, x, t)
-                terms.append(_gaussian_kl(true_mean, true_variance, mean, variance))
+                true_mean, true_variance = self.posterior(x_t, x_0, t)
+                kl = _gaussian_kl(true_mean, true_variance, mean, variance)
+                terms.extend(kl.reshape(len(times), len(x)))
         t = torch.tensor([self.schedule.t_max], dtype=torch.float64)
         a, b = self.schedule.a(t).to(x), self.schedule.b(t).to(x)
         one = torch.ones_like(b)
@@ -182,9 +189,9 @@ class DDPM(Denoiser):
     ) -> Tensor:
         """A lower bound of log p(x) for ``x [B, *event]``, in nats, ``[B]``.
 
-        It is minus the sum of ``elbo_terms``, which describes the arguments: T calls of the
-        network, all of which are kept for a gradient unless gradients are off. Each call estimates
-        the bound anew, with other noise.
+        It is minus the sum of ``elbo_terms``, which describes the arguments: the network is asked
+        at all T times, and all of that is kept for a gradient unless gradients are off. Each call
+        estimates the bound anew, with other noise.
         """
         return -self.elbo_terms(x, y, levels=levels, clip=clip, generator=generator).sum(0)
 

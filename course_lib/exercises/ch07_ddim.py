@@ -588,7 +588,7 @@ formula(
     solution=[ddim_sample, ddim_step],
     hints=[
         "Go through the times from the last to the first; your step does the rest.",
-        "At each: ask the network at the time where you *are*, then step to the time before it in "
+        "At each: ask the network at the time where you are, then step to the time before it in "
         "the list.",
         "After times[0] come the data: there ᾱ' is 1, which is not in `alpha_bars`.",
     ],
@@ -705,7 +705,7 @@ def _take_on_arc(answer: Any, z0: Tensor, z1: Tensor, w: float) -> Any:
         if answer.isnan().any():
             raise Mistake(
                 "Your z is NaN: `acos` of a number above 1, perhaps.",
-                "cos(θ) is the inner product divided by *both* lengths.",
+                "cos(θ) is the inner product divided by both lengths.",
             )
         if answer.dtype == z0.dtype and same(answer, _turn(z0, z1, w)):
             return slerp(z0, z1, w)

@@ -25,7 +25,7 @@
 # | --- | --- |
 # | You need | chapter 06: the closed form of $x_t$, the posterior, $\varepsilon_\theta$ |
 # | Time | 30 minutes to read, an hour and a half with the exercises |
-# | The short way | 20 minutes: leave out section 2, and all that is called a check |
+# | The short way | 25 minutes: leave out section 2, and all that is called a check |
 # | You will meet | a family of samplers with the same marginals, $\eta$, non-Markovian noising, skipped steps, the ODE behind it, inversion, slerp |
 # | Paper | Song, Meng, Ermon 2021, [DDIM](https://arxiv.org/abs/2010.02502) |
 # | Source article | DDPM 采样过程很慢, "Sampling from a DDPM is slow", on DDIM (in Chinese) |

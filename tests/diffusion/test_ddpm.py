@@ -227,7 +227,8 @@ def test_labels_reach_the_network_at_every_step():
     calls = []
 
     def net(x, t, y):
-        calls.append((t[0].item(), y))
+        assert len(x) == len(t) == len(y)
+        calls.extend(zip(t.tolist(), y.tolist(), strict=True))
         return torch.zeros_like(x)
 
     net.event_shape = (2,)
@@ -237,8 +238,30 @@ def test_labels_reach_the_network_at_every_step():
     model.trajectory(3, y=y)
     model.elbo(randn(3, 2), y)
     model.reverse(randn(3, 2), 2, y=y)
-    assert [t for t, _ in calls] == [3, 2, 1, 0, 3, 2, 1, 0, 0, 1, 2, 3, 2]
-    assert all(label is y for _, label in calls)
+    times = [3, 2, 1, 0, 3, 2, 1, 0, 0, 1, 2, 3, 2]
+    assert calls == [(t, label) for t in times for label in y.tolist()]
+
+
+@pytest.mark.parametrize("n", [1, 3, 25, 70])
+def test_the_bound_asks_the_network_about_few_examples_at_several_times(n):
+    """The same terms as one by one, with the same noise, in calls of at most 64 or of the batch."""
+    sizes = []
+
+    def net(x, t):
+        sizes.append(len(x))
+        return (x * (1 + t[:, None]).sin()).cos()
+
+    model, x = ddpm(net, DiscreteSchedule.linear(30)), randn(n, 2)
+    terms = model.elbo_terms(x, generator=seeded(4))
+    assert max(sizes) == max(n, n * min(64 // n, 29))
+    noise = seeded(4)
+    for t in range(30):
+        x_t = model.schedule.noised(x, t, torch.randn(n, 2, generator=noise, dtype=x.dtype))
+        if t == 0:
+            continue
+        (mean, variance), (true, _) = model.reverse(x_t, t), model.posterior(x_t, x, t)
+        gap = ((true - mean).square() / variance).sum(1) / 2  # the variances are the same
+        torch.testing.assert_close(terms[t], gap, rtol=1e-4, atol=1e-6)
 
 
 def test_sampling_records_no_gradients_and_disturbs_nothing():

@@ -75,8 +75,8 @@ def test_two_clusters_part_as_the_gap_grows():
     ("change", "message"),
     [
         ({"t": 1000}, "t must be an integer from 0 to 999, got 1000"),
-        ({"s": 300}, "s must be an integer from -1 to 299, got 300"),
-        ({"s": -2}, "s must be an integer from -1 to 299, got -2"),
+        ({"earlier": 300}, "earlier must be an integer from -1 to 299, got 300"),
+        ({"earlier": -2}, "earlier must be an integer from -1 to 299, got -2"),
         ({"std": -1.0}, "std must be a finite number of at least 0"),
         ({"centres": torch.zeros(2)}, "centres must be torch.float64"),
         ({"path": None}, "path must be a DiscreteSchedule, got None"),
@@ -84,6 +84,6 @@ def test_two_clusters_part_as_the_gap_grows():
     ],
 )
 def test_bad_input_is_refused(change, message):
-    right = {"x_t": 0.0, "t": 300, "s": 299, "path": PATH, "centres": CENTRES, "std": 0.3}
+    right = {"x_t": 0.0, "t": 300, "earlier": 299, "path": PATH, "centres": CENTRES, "std": 0.3}
     with pytest.raises(ValueError, match=message):
         reverse_density(**(right | change))
