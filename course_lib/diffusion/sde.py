@@ -249,11 +249,11 @@ def langevin_step(
     noise: Tensor,
     temperature: float = 1.0,
 ) -> Tensor:
-    """One step of dx = ½ ∇ log p dt + dw: uphill in the log-density, and noise.
+    """One step of dx = ∇ log p dt + √2 dw: uphill in the log-density, and noise.
 
     Reference:
         Roberts, Tweedie 1996, https://doi.org/10.2307/3318418; Song, Ermon 2019,
-        https://arxiv.org/abs/1907.05600, equation 4.
+        https://arxiv.org/abs/1907.05600, equation 4, with ε = 2 h.
 
     Args:
         x: The state ``[B, *event]``.
@@ -263,7 +263,7 @@ def langevin_step(
         temperature: 1 leads to p, another one to p^(1 / temperature), 0 uphill without noise.
 
     """
-    return x + step_size / 2 * score + (step_size * temperature) ** 0.5 * noise
+    return x + step_size * score + (2 * step_size * temperature) ** 0.5 * noise
 
 
 @sampler
@@ -342,12 +342,11 @@ def _check_ratio(score: Tensor, noise: Tensor, *, snr: float) -> None:
 def corrector_step_size(score: Tensor, noise: Tensor, *, snr: float) -> Tensor:
     """The h at which a Langevin step goes ``snr`` times as far by the score as by its noise.
 
-    From h / 2 ‖score‖ = snr · √h ‖noise‖ follows h = (2 snr ‖noise‖ / ‖score‖)², with both lengths
+    From h ‖score‖ = snr · √(2 h) ‖noise‖ follows h = 2 (snr ‖noise‖ / ‖score‖)², with both lengths
     averaged over the batch.
 
     Reference:
-        Song et al. 2021, https://arxiv.org/abs/2011.13456, appendix G, algorithm 4 (ε there is
-        h / 2).
+        Song et al. 2021, https://arxiv.org/abs/2011.13456, appendix G, algorithm 4, with ε for h.
 
     Args:
         score: ``[B, *event]``.
@@ -356,7 +355,7 @@ def corrector_step_size(score: Tensor, noise: Tensor, *, snr: float) -> Tensor:
 
     """
     lengths = [v.flatten(1).norm(dim=1).mean() for v in (noise, score)]
-    return (2 * snr * lengths[0] / lengths[1]) ** 2
+    return 2 * (snr * lengths[0] / lengths[1]) ** 2
 
 
 @sampler

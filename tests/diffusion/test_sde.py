@@ -403,19 +403,19 @@ def test_a_checkpoint_of_ddpm_is_sampled_unchanged():
 
 
 def test_langevins_bias_at_a_finite_step():
-    """For N(0, σ²) the chain's own law has the variance τ σ² / (1 − h / (4 σ²)), not τ σ²."""
-    for sigma, h, temperature in ((1.0, 0.5, 1.0), (1.0, 2.5, 1.0), (0.5, 0.4, 1.0), (2, 3.0, 0.5)):
-        variance = temperature * sigma**2 / (1 - h / (4 * sigma**2))
+    """For N(0, σ²) the chain's own law has the variance τ σ² / (1 − h / (2 σ²)), not τ σ²."""
+    for sigma, h, temperature in ((1.0, 0.2, 1.0), (1.0, 1.3, 1.0), (0.5, 0.2, 1.0), (2, 1.5, 0.5)):
+        variance = temperature * sigma**2 / (1 - h / (2 * sigma**2))
         x = math.sqrt(variance) * randn(20_000, 1)
         options = {"step_size": h, "temperature": temperature, "steps": 3}
         for y in langevin(lambda x, v=sigma**2: -x / v, x, generator=seeded(1), **options):
             check_mean(y**2, variance)
-    # By its map alone: x → (1 − h / (2 σ²)) x + √(h τ) ξ.
+    # By its map alone: x → (1 − h / σ²) x + √(2 h τ) ξ.
     one = torch.ones(1, 1).double()
     shrunk = langevin_step(one, -one / 4, step_size=0.3, noise=0 * one)
     fresh = langevin_step(0 * one, 0 * one, step_size=0.3, noise=one, temperature=0.5)
-    assert shrunk.item() == pytest.approx(1 - 0.3 / 8)
-    assert fresh.item() == pytest.approx(math.sqrt(0.15))
+    assert shrunk.item() == pytest.approx(1 - 0.3 / 4)
+    assert fresh.item() == pytest.approx(math.sqrt(0.3))
 
 
 def test_langevin_finds_a_density_from_its_score():
@@ -427,7 +427,7 @@ def test_langevin_finds_a_density_from_its_score():
         return (shares @ centres - x) / 0.5
 
     start = torch.full((6000, 1), 1.0).double()
-    *_, x = langevin(score, start, step_size=0.05, steps=400, generator=seeded())
+    *_, x = langevin(score, start, step_size=0.025, steps=400, generator=seeded())
     check_mean(x, 0.0)
     assert abs(x.var().item() - 1.5) < 0.12
 
@@ -443,7 +443,7 @@ def test_langevin_that_explodes_says_when():
 
 def test_without_temperature_it_only_climbs():
     x = randn(4, 2)
-    states = list(langevin(lambda x: -x, x, step_size=0.5, steps=3, temperature=0.0))
+    states = list(langevin(lambda x: -x, x, step_size=0.25, steps=3, temperature=0.0))
     for k, state in enumerate(states):
         torch.testing.assert_close(state, 0.75**k * x)
 
