@@ -1,13 +1,14 @@
 """What every notebook needs and no chapter teaches: small helpers, imported in the first cell."""
 
 from collections.abc import Callable
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
 from course_lib.checks import check_floats, check_int
 
-__all__ = ["follow", "jacobians", "one_thread", "seeded"]
+__all__ = ["bytes_kept", "follow", "jacobians", "one_thread", "seeded"]
 
 
 def one_thread() -> None:
@@ -73,3 +74,28 @@ def follow(flow: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     for transform, state in zip(flow.transforms, states, strict=False):
         so_far.append(so_far[-1] + transform(state)[1].detach())
     return states, torch.stack(so_far)
+
+
+def bytes_kept(function: Callable[[], Tensor]) -> int:
+    """How many bytes of tensors wait for the backward pass of what ``function`` gives.
+
+    A tensor that several operations have kept is counted once; so are the parameters.
+
+    Example:
+        >>> x = torch.ones(1000, requires_grad=True)  # of 4 bytes each
+        >>> bytes_kept(lambda: x.exp().sum()), bytes_kept(lambda: x.exp().exp().sum())
+        (4000, 8000)
+
+    """
+    waiting = WeakSet()
+
+    class Kept:
+        def __init__(self, tensor: Tensor):
+            self.tensor = tensor
+            waiting.add(self)
+
+    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+        result = function()
+        storages = [kept.tensor.untyped_storage() for kept in waiting]
+    del result  # until here it has held on to all that it needs
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())

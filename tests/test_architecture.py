@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
 
 # Where the mathematics says that one family is made of another: (who, from whom), one way.
 BETWEEN_FAMILIES: set[tuple[str, str]] = {
+    ("diffusion", "flows"),  # the ODE of a diffusion model is a continuous flow
     ("diffusion", "latent"),  # latent diffusion runs in an autoencoder's code space
     ("latent", "autoregressive"),  # the prior over VQ-VAE's codes is a PixelCNN
 }

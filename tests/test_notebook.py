@@ -7,13 +7,13 @@ import torch
 
 from course_lib import notebook
 from course_lib.flows import NICE, RealNVP
-from course_lib.notebook import follow, jacobians, one_thread, seeded
+from course_lib.notebook import bytes_kept, follow, jacobians, one_thread, seeded
 
 
 def test_the_examples_hold():
     failed, attempted = doctest.testmod(notebook)
     assert failed == 0
-    assert attempted == 2
+    assert attempted == 4
 
 
 def test_one_thread():
@@ -72,3 +72,18 @@ def test_a_flow_is_followed_from_the_data_to_the_latent(make):
     first, second = flow.transforms[:2]
     exact = torch.linalg.slogdet(jacobians(lambda p: second(first(p)[0])[0], x)).logabsdet
     assert torch.allclose(so_far[2], exact, atol=1e-5)
+
+
+def test_bytes_are_counted_while_the_backward_pass_waits_for_them():
+    x = torch.ones(1000, requires_grad=True)
+    assert bytes_kept(lambda: x.sin().sum()) == 4000  # x itself
+    assert bytes_kept(lambda: (x.sin() + x.cos()).sum()) == 4000  # once
+    assert bytes_kept(lambda: x.sin().sum().detach()) == 0
+    y = torch.ones(1000)
+    assert bytes_kept(lambda: y.sin().sum()) == 0
+
+    def thrown_away():
+        x.exp().sum().backward()
+        return x.sin().sum()
+
+    assert bytes_kept(thrown_away) == 4000

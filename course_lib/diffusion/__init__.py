@@ -17,6 +17,17 @@ from course_lib.diffusion.flow_matching import (
     optimal_coupling,
 )
 from course_lib.diffusion.ideal import IdealDenoiser
+from course_lib.diffusion.ode import (
+    ProbabilityFlow,
+    SolverError,
+    divergence,
+    euler_step,
+    heun_step,
+    ode_encode,
+    ode_log_prob,
+    ode_sample,
+    rk4_step,
+)
 from course_lib.diffusion.paths import PREDICTIONS, GaussianPath, combine, convert, per_example
 from course_lib.diffusion.sampling import last, sampler
 from course_lib.diffusion.schedule import DiscreteSchedule, ddim_times
@@ -51,7 +62,9 @@ __all__ = [
     "GaussianPath",
     "IdealDenoiser",
     "PredictionError",
+    "ProbabilityFlow",
     "ScaledInput",
+    "SolverError",
     "StraightPath",
     "SubVPPath",
     "VEPath",
@@ -66,18 +79,25 @@ __all__ = [
     "ddim_times",
     "ddpm_sample",
     "denoising_score_matching",
+    "divergence",
     "euler_maruyama",
+    "euler_step",
     "explicit_score_matching",
+    "heun_step",
     "implicit_score_matching",
     "langevin",
     "langevin_step",
     "last",
     "marginal_velocity",
+    "ode_encode",
+    "ode_log_prob",
+    "ode_sample",
     "optimal_coupling",
     "per_example",
     "predict_score",
     "predictor_corrector",
     "reverse_sde_step",
+    "rk4_step",
     "sampler",
     "sde_forward",
     "sde_step",

@@ -1,7 +1,14 @@
 """Flows: exact densities by invertible transforms and the change of variables."""
 
 from course_lib.flows.base import StandardGaussian, StandardLogistic, Transform
+from course_lib.flows.cnf import CNF, SolverError
 from course_lib.flows.couplings import AdditiveCoupling, AffineCoupling, Coupling
+from course_lib.flows.divergence import (
+    divergence,
+    exact_trace,
+    hutchinson_trace,
+    random_signs,
+)
 from course_lib.flows.flow import Flow, chain
 from course_lib.flows.glow import Glow
 from course_lib.flows.images import ActNorm, InvertibleConv1x1, Logit, Split, Squeeze
@@ -12,6 +19,7 @@ from course_lib.flows.realnvp import RealNVP
 from course_lib.flows.transforms import DiagonalScaling, Permutation, Planar, Standardize
 
 __all__ = [
+    "CNF",
     "NICE",
     "ActNorm",
     "AdditiveCoupling",
@@ -29,6 +37,7 @@ __all__ = [
     "Permutation",
     "Planar",
     "RealNVP",
+    "SolverError",
     "Split",
     "Squeeze",
     "StandardGaussian",
@@ -37,6 +46,10 @@ __all__ = [
     "Transform",
     "chain",
     "climb",
+    "divergence",
+    "exact_trace",
+    "hutchinson_trace",
     "inpaint",
     "log_prob_gradient",
+    "random_signs",
 ]

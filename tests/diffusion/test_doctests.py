@@ -12,6 +12,7 @@ import pytest
         ("checks", 2),
         ("diffusion.ddim", 1),
         ("diffusion.ddpm", 3),
+        ("diffusion.flow_matching", 4),
         ("diffusion.paths", 9),
         ("diffusion.schedule", 4),
         ("diffusion.sde", 3),

@@ -10,7 +10,9 @@ import pytest
     ("module", "examples"),
     [
         ("base", 2),
+        ("cnf", 3),
         ("couplings", 6),
+        ("divergence", 2),
         ("flow", 4),
         ("glow", 3),
         ("images", 8),
