@@ -1,4 +1,7 @@
-"""Exercises: check what you wrote, ask for hints, look at the solution."""
+"""Exercises: check what you wrote, ask for hints, look at the solution.
+
+Every check works with tolerances for which a right answer is refused less than once in 10⁶ times.
+"""
 
 from course_lib.exercises import (
     ch01_autoregressive,

@@ -10,7 +10,7 @@ import math
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Real
 from typing import Any
@@ -27,6 +27,7 @@ __all__ = [
     "check_randomness",
     "first_line",
     "fresh_seed",
+    "gradients_of",
     "is_normal",
     "is_uniform",
     "same",
@@ -377,6 +378,19 @@ def same(a: Tensor, b: Tensor, *, tolerance: float = 1e-4) -> bool:
     )
 
 
+def gradients_of(result: Tensor, sources: Iterable[Tensor]) -> list[Tensor | None]:
+    """The gradient of a result by every source, None where none flows."""
+    # Weights that differ from entry to entry: no two mistakes can cancel in the sum.
+    weights = torch.linspace(0.5, 1.5, result.numel(), dtype=result.dtype).reshape(result.shape)
+    total, gradients = (result * weights).sum(), []
+    for source in sources:
+        try:
+            gradients += torch.autograd.grad(total, source, retain_graph=True, allow_unused=True)
+        except RuntimeError:  # nothing in it has a gradient
+            gradients.append(None)
+    return gradients
+
+
 def check_gradients(
     name: str, got: Tensor, right: Tensor, sources: dict[str, Tensor], hint: str
 ) -> None:
@@ -390,16 +404,8 @@ def check_gradients(
         hint: Helps a reader who lost them.
 
     """
-    # Weights that differ from entry to entry: no two mistakes can cancel in the sum.
-    weights = torch.linspace(0.5, 1.5, got.numel(), dtype=got.dtype).reshape(got.shape)
-    for source_name, source in sources.items():
-        (wanted,) = torch.autograd.grad((right * weights).sum(), source, retain_graph=True)
-        try:
-            (gradient,) = torch.autograd.grad(
-                (got * weights).sum(), source, retain_graph=True, allow_unused=True
-            )
-        except RuntimeError:
-            gradient = None
+    both = (gradients_of(result, sources.values()) for result in (got, right))
+    for source_name, gradient, wanted in zip(sources, *both, strict=True):
         if gradient is None:
             raise Mistake(f"No gradient flows from your {name} back to {source_name}.", hint)
         if not same(gradient, wanted, tolerance=1e-3):

@@ -1,7 +1,4 @@
-"""Exercises of chapter 01: histories, sampling, MADE's order, PixelCNN, Bayes, completion.
-
-Every check works with tolerances for which a right answer is refused less than once in 10⁶ times.
-"""
+"""Exercises of chapter 01: histories, sampling, MADE's order, PixelCNN, Bayes, completion."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -29,15 +26,13 @@ from course_lib.exercises.attempt import (
     same,
     take_tensor,
 )
-from course_lib.exercises.formula import Case, Wrong, formula, usual
+from course_lib.exercises.formula import BATCH, Case, Wrong, formula, usual
 from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
 from course_lib.experiments.leak import fit_coins, leaky_masks
 from course_lib.experiments.receptive_field import blind_spot
 
 __all__: list[str] = []
-
-_BATCH = 7  # not the number of coordinates, so that swapped axes show
 
 
 def _states(dim: int) -> Tensor:
@@ -643,11 +638,11 @@ def _diagnose_sample(shares: Tensor, known: list[Tensor], calls: list[Tensor], c
 def _draw_evidence(generator: torch.Generator) -> list[Any]:
     classes = 5
     log_prior = torch.randn(classes, generator=generator).mul(1.5).log_softmax(0)
-    cases: list[Any] = [(-3 * torch.rand(_BATCH, classes, generator=generator), log_prior)]
+    cases: list[Any] = [(-3 * torch.rand(BATCH, classes, generator=generator), log_prior)]
     for low, high, width in ((-700, -50, 8.0), (-3000, -1000, 8.0), (-700, -50, 200.0)):
-        level = low + width + (high - low - width) * torch.rand(_BATCH, 1, generator=generator)
+        level = low + width + (high - low - width) * torch.rand(BATCH, 1, generator=generator)
         level[0], level[1] = low + width, high
-        log_likelihood = level - width * torch.rand(_BATCH, classes, generator=generator)
+        log_likelihood = level - width * torch.rand(BATCH, classes, generator=generator)
         cases.append(Case((log_likelihood, log_prior), fails=_tiny))
     return cases
 
@@ -762,8 +757,8 @@ def _draw_sets(generator: torch.Generator) -> list[tuple[Tensor, ...]]:
         places = torch.stack(orders).argsort(1)[torch.randperm(5, generator=generator)]
         known = torch.zeros(6, dtype=torch.bool)
         known[first] = True
-        x = torch.randint(2, (_BATCH, 6), generator=generator).float()
-        conditionals = (2 * torch.randn(5, _BATCH, 6, generator=generator)).sigmoid()
+        x = torch.randint(2, (BATCH, 6), generator=generator).float()
+        conditionals = (2 * torch.randn(5, BATCH, 6, generator=generator)).sigmoid()
         cases.append((x, conditionals, places, known))
     return cases
 

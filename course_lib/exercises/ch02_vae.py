@@ -1,7 +1,4 @@
-"""Exercises of chapter 02: gradients through draws, the ELBO and its tighter kin, a dead code.
-
-Every check works with tolerances for which a right answer is refused less than once in 10⁶ times.
-"""
+"""Exercises of chapter 02: gradients through draws, the ELBO and its tighter kin, a dead code."""
 
 import math
 from collections.abc import Callable
@@ -22,7 +19,7 @@ from course_lib.exercises.attempt import (
     same,
     take_tensor,
 )
-from course_lib.exercises.formula import Case, Wrong, formula, usual
+from course_lib.exercises.formula import BATCH, Case, Wrong, formula, usual
 from course_lib.exercises.registry import exercise
 from course_lib.experiments.collapse import CollapseReport, collapsing_loss, fit_vae
 from course_lib.latent import (
@@ -37,12 +34,6 @@ from course_lib.latent import (
 from course_lib.nn import gaussian_log_prob
 
 __all__: list[str] = []
-
-_BATCH = 7  # not the number of coordinates, so that swapped axes show
-
-
-def _random(*shape: int, generator: torch.Generator, scale: float = 1.0) -> Tensor:
-    return scale * torch.randn(*shape, generator=generator)
 
 
 # --- Two estimates of one gradient ---------------------------------------------------------------
@@ -347,8 +338,8 @@ formula(
     ],
     right=_noise,
     inputs=lambda generator: [
-        (scale * _random(*shape, generator=generator), _random(*shape, generator=generator))
-        for shape, scale in (((_BATCH, 4), 3.0), ((3, 8), 0.3), ((5, 2), 2.0))
+        (scale * torch.randn(*shape, generator=generator), torch.randn(*shape, generator=generator))
+        for shape, scale in (((BATCH, 4), 3.0), ((3, 8), 0.3), ((5, 2), 2.0))
     ],
     result=["log_var", "log_prob"],
     axes="[B, D], [B, D] -> [], []",
@@ -384,7 +375,7 @@ def _check_reparameterize(attempt: Attempt, generator: torch.Generator) -> str:
         return take_tensor("z", attempt(mu, log_var, fresh), mu.shape, dtype=mu.dtype)
 
     for shape in ((_REPARAMETERIZE_ROWS, 3), (8, 2500, 3)):
-        mu = _random(*shape, generator=generator, scale=2.0).requires_grad_()
+        mu = (2 * torch.randn(shape, generator=generator)).requires_grad_()
         # |log σ²| of 1 to 3, so that σ is neither σ² nor 1.
         log_var = 1 + 2 * torch.rand(shape, generator=generator)
         log_var = log_var * (2 * torch.randint(2, shape, generator=generator) - 1)
@@ -478,14 +469,14 @@ def _bound(log_weights: Tensor) -> Tensor:
 
 def _draw_weights(generator: torch.Generator) -> list[Any]:
     cases: list[Any] = [
-        (-4 * torch.rand(draws, _BATCH, generator=generator),) for draws in (5, 12, 1)
+        (-4 * torch.rand(draws, BATCH, generator=generator),) for draws in (5, 12, 1)
     ]
     for width in (4.0, 300.0):
         # Images as different as can be, side by side: what is subtracted must be each one's own.
         levels = torch.tensor([0.0, -50.0, -800.0, -3000.0, -800.0, 90.0, 800.0])
-        levels = levels[torch.randperm(_BATCH, generator=generator)]
+        levels = levels[torch.randperm(BATCH, generator=generator)]
         cases.append(
-            Case((levels - width * torch.rand(5, _BATCH, generator=generator),), fails=_far)
+            Case((levels - width * torch.rand(5, BATCH, generator=generator),), fails=_far)
         )
     return cases
 

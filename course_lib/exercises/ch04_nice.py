@@ -1,7 +1,4 @@
-"""Exercises of chapter 04: couplings, the change of variables, units, a peak, spikes.
-
-Every check works with tolerances for which a right answer is refused less than once in 10⁶ times.
-"""
+"""Exercises of chapter 04: couplings, the change of variables, units, a peak, spikes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +16,7 @@ from course_lib.exercises.attempt import (
     same,
     take_tensor,
 )
-from course_lib.exercises.formula import Wrong, formula, usual
+from course_lib.exercises.formula import BATCH, Wrong, formula, usual
 from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
 from course_lib.experiments.dependency import coupling_dependencies
@@ -37,8 +34,6 @@ from course_lib.flows import (
 from course_lib.metrics import bits_per_dim
 
 __all__: list[str] = []
-
-_BATCH = 7  # not the number of coordinates, so that swapped axes show
 
 
 def _randomize(module: nn.Module, generator: torch.Generator) -> nn.Module:
@@ -81,7 +76,7 @@ def _draw_couplings(generator: torch.Generator) -> list[tuple[Tensor, _Shift, bo
     cases = []
     for dim, flip in ((4, False), (4, True), (5, False), (5, True)):
         shift = _Shift((dim + 1 - flip) // 2, (dim + flip) // 2, generator)
-        cases.append((torch.randn(_BATCH, dim, generator=generator), shift, flip))
+        cases.append((torch.randn(BATCH, dim, generator=generator), shift, flip))
     return cases
 
 
@@ -203,7 +198,7 @@ formula(
     gradients={"x": None, "the weights of shift": lambda x, shift, flip: shift.weight},
     wrong=[
         *(
-            replace(w, answer=lambda *args, z=w.answer: (z(*args), args[0].new_zeros(_BATCH)))
+            replace(w, answer=lambda *args, z=w.answer: (z(*args), args[0].new_zeros(BATCH)))
             for w in _COUPLING_WRONG
         ),
         Wrong(
@@ -233,7 +228,7 @@ def _draw_flows(generator: torch.Generator) -> list[tuple[Tensor, list[nn.Module
         (3, [Planar, DiagonalScaling, Planar]),
         (4, [Planar, DiagonalScaling, DiagonalScaling, Planar]),
     ):
-        x = torch.randn(_BATCH, dim, generator=generator, dtype=torch.float32)
+        x = torch.randn(BATCH, dim, generator=generator, dtype=torch.float32)
         transforms = [_randomize(layer(dim), generator) for layer in layers]
         cases.append((x, transforms, StandardLogistic(dim).float().log_prob))
     return cases

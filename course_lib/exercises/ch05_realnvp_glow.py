@@ -1,7 +1,4 @@
-"""Exercises of chapter 05: split, logit, squeeze, ActNorm, 1×1 convolutions, temperature.
-
-Every check works with tolerances for which a right answer is refused less than once in 10⁶ times.
-"""
+"""Exercises of chapter 05: split, logit, squeeze, ActNorm, 1×1 convolutions, temperature."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +14,7 @@ from course_lib.exercises.attempt import (
     same,
     take_tensor,
 )
-from course_lib.exercises.formula import Case, Wrong, formula, usual
+from course_lib.exercises.formula import BATCH, Case, Wrong, formula, usual
 from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
 from course_lib.experiments.blow_up import StackReport, far_latents, run_stack, runaway_log_scale
@@ -34,8 +31,6 @@ from course_lib.flows import (
 )
 
 __all__: list[str] = []
-
-_BATCH = 7  # not the number of coordinates, so that swapped axes show
 
 # --- How much passes through the last level ------------------------------------------------------
 
@@ -870,7 +865,7 @@ def _draw_latents(generator: torch.Generator) -> list[tuple[Tensor, float]]:
     cases = []
     for dim, low, high in ((5, 0.4, 0.8), (64, 1.3, 2.0), (1, 0.4, 0.8)):
         temperature = low + (high - low) * float(torch.rand((), generator=generator))
-        cases.append((temperature * torch.randn(_BATCH, dim, generator=generator), temperature))
+        cases.append((temperature * torch.randn(BATCH, dim, generator=generator), temperature))
     return cases
 
 

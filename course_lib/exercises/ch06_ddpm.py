@@ -1,7 +1,4 @@
-"""Exercises of chapter 06: noising, the loss, algorithm 2, the step back, a clock that is wrong.
-
-Every check works with tolerances for which a right answer is refused less than once in 10⁶ times.
-"""
+"""Exercises of chapter 06: noising, the loss, algorithm 2, the step back, a clock that is wrong."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,7 +1,4 @@
-"""Exercises of chapter 07: DDIM's times, steps and fresh noise, the way up to z, and between two z.
-
-Every check works with tolerances for which a right answer is refused less than once in 10⁶ times.
-"""
+"""Exercises of chapter 07: DDIM's times, steps and fresh noise, up to z, and between two z."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -32,10 +29,6 @@ from course_lib.exercises.registry import exercise
 from course_lib.experiments.two_clusters import ClusterReport, run_times
 
 __all__: list[str] = []
-
-
-def _random(*shape: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator)
 
 
 def _between(low: float, high: float, generator: torch.Generator) -> Tensor:
@@ -304,7 +297,10 @@ def _draw_steps(
     def draw(generator: torch.Generator) -> list[Case]:
         cases = []
         for shape, (here, there) in zip(((7, 2), (3, 2, 4, 4), (4, 5)), ranges, strict=True):
-            x, eps = _random(*shape, generator=generator), _random(*shape, generator=generator)
+            x, eps = (
+                torch.randn(*shape, generator=generator),
+                torch.randn(*shape, generator=generator),
+            )
             ab, to = _between(*here, generator), _between(*there, generator)
             cases.append(Case((x, eps, ab, to), fails=end if shape == (4, 5) else None))
         return cases
@@ -403,7 +399,7 @@ def _draw_noisy(generator: torch.Generator) -> list[Case]:
     cases = []
     shapes = (((7, 2), (0.3, 0.8)), ((3, 2, 4, 4), (0.3, 0.9)), ((4, 5), (0.0, 0.0)))
     for shape, share in shapes:
-        x, eps, noise = (_random(*shape, generator=generator) for _ in range(3))
+        x, eps, noise = (torch.randn(*shape, generator=generator) for _ in range(3))
         ab, to = _between(0.1, 0.4, generator), _between(0.5, 0.8, generator)
         sigma = _between(*share, generator) * (1 - to)
         fails = ("At sigma = 0 your step is not the one without noise.", _WAY)
@@ -523,7 +519,7 @@ def _draw_samplings(generator: torch.Generator) -> list[Case]:
         "The step from the first of the times goes to the data, ᾱ' = 1.",
     )
     for times in ([2, *middle, T - 1], [0, *middle, T - 1], [T - 1]):
-        inputs = (EPS_NET, _random(4, 3, generator=generator), table, times)
+        inputs = (EPS_NET, torch.randn(4, 3, generator=generator), table, times)
         cases.append(Case(inputs, fails=alone if len(times) == 1 else None))
     return cases
 
@@ -626,7 +622,7 @@ _MIDPOINT_WRONG = [
 
 
 def _praise_midpoint(generator: torch.Generator) -> str:
-    z0, z1 = _random(2, 1000, 784, generator=generator)
+    z0, z1 = torch.randn(2, 1000, 784, generator=generator)
     length = z0.norm(dim=1)
     share = ((z0 + z1) / 2).norm(dim=1) / length
     return (
@@ -684,7 +680,10 @@ def _draw_pairs(generator: torch.Generator) -> list[Any]:
     for shape in ((5, 3), (4, 2, 2, 3), (3, 2)):
         fair = False
         while not fair:
-            z0, z1 = _random(*shape, generator=generator), _random(*shape, generator=generator)
+            z0, z1 = (
+                torch.randn(*shape, generator=generator),
+                torch.randn(*shape, generator=generator),
+            )
             angle = _angles(z0, z1)
             # For nearly the same or opposite directions sin θ is small. The other two sines are
             # divisors in known mistakes, which rounding would blur.
@@ -827,12 +826,14 @@ def _draw_ends(generator: torch.Generator) -> list[Case]:
     cases = []
     for shape, low, share in (((7, 2), 0.3, (0.2, 0.6)), ((5, 1, 2, 2), 1.4, (0.05, 0.3))):
         std = float(_between(low, low + 0.4, generator))
-        cases.append(Case((_random(*shape, generator=generator), std, _between(*share, generator))))
+        cases.append(
+            Case((torch.randn(*shape, generator=generator), std, _between(*share, generator)))
+        )
     same_law = (
         "For std = 1 your x is not z, though at all times the state is standard normal.",
         "Then nothing has to move: a² + b² = 1.",
     )
-    z, ab = _random(6, 3, generator=generator), _between(0.1, 0.4, generator)
+    z, ab = torch.randn(6, 3, generator=generator), _between(0.1, 0.4, generator)
     return [*cases, Case((z, 1.0, ab), fails=same_law)]
 
 

@@ -35,14 +35,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from course_lib.exercises.attempt import Attempt, Mistake, take_results, take_tensor
+from course_lib.exercises.attempt import Attempt, Mistake, gradients_of, take_results, take_tensor
 from course_lib.exercises.registry import exercise
 
-__all__ = ["SHAPES", "USUAL", "Case", "Formula", "Wrong", "declared", "formula", "usual"]
+__all__ = ["BATCH", "SHAPES", "USUAL", "Case", "Formula", "Wrong", "declared", "formula", "usual"]
 
 # Shapes of a batch where any shape is promised: numbers, sequences, vectors, images with several
 # channels. Batches as long as the last axes are among them: there a forgotten axis broadcasts.
 SHAPES = ((7,), (6, 6), (4, 3, 5), (6, 2, 6, 6), (3, 3, 5, 4))
+
+BATCH = 7  # not the number of coordinates, so that swapped axes show
 
 Advice = tuple[str, str]  # what is wrong, and a hint
 _DRAWS = 300  # tries until all mistakes are apart
@@ -385,19 +387,8 @@ class Formula:
         answer = function(*inputs)
         if self.take is not None:
             answer = self.take(answer, *inputs)
-        gradients = []
-        for part in [answer] if len(self.results) == 1 else answer:
-            # Weights that differ from entry to entry: no two mistakes can cancel in the sum.
-            weights = torch.linspace(0.5, 1.5, part.numel(), dtype=part.dtype).reshape(part.shape)
-            for source in sources:
-                try:
-                    (gradient,) = torch.autograd.grad(
-                        (part * weights).sum(), source, retain_graph=True, allow_unused=True
-                    )
-                except RuntimeError:  # nothing in it has a gradient
-                    gradient = None
-                gradients.append(gradient)
-        return gradients
+        parts = [answer] if len(self.results) == 1 else answer
+        return [gradient for part in parts for gradient in gradients_of(part, sources)]
 
     def _judge_gradients(self, attempt: Attempt, cases: list[Case]) -> None:
         known = None

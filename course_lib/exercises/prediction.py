@@ -15,7 +15,7 @@ from torch import Tensor
 from course_lib.exercises.attempt import Mistake, take_number
 from course_lib.exercises.registry import exercise
 
-__all__ = ["Slip", "prediction", "slips"]
+__all__ = ["Slip", "asked", "prediction"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def prediction(
 
     """
 
-    def table() -> list[Slip]:
+    def slips() -> list[Slip]:
         known = wrong() if callable(wrong) else wrong
         return [replace(slip, hint=slip.hint or hint or question) for slip in known]
 
@@ -74,7 +74,7 @@ def prediction(
             number = int(number) if isinstance(number, Integral) else float(number)
             if abs(number - right) <= within:
                 return passes(generator) if callable(passes) else passes
-            for slip in table():
+            for slip in slips():
                 if abs(number - slip.number) <= slip.within:
                     raise Mistake(slip.says, slip.hint)
         got = take_number(number, question, **kind)
@@ -83,13 +83,26 @@ def prediction(
         in_words = f"{got:,}" if got < 10**12 else "That"
         raise Mistake(f"{in_words} is too {'many' if got > right else 'few'}.", hint or question)
 
-    _TABLES[name] = table
+    _ASKED[name] = Asked(right, slips, kind, otherwise is None)
     exercise(name, task=task, solution=solution, hints=hints)(judge)
 
 
-_TABLES: dict[str, Callable[[], list[Slip]]] = {}
+@dataclass(frozen=True)
+class Asked:
+    """What a declared prediction asks for: see ``prediction``.
+
+    ``in_general`` says whether other numbers are called too few or too many.
+    """
+
+    right: float
+    slips: Callable[[], list[Slip]]
+    kind: dict[str, Any]
+    in_general: bool
 
 
-def slips(chapter: str) -> dict[str, list[Slip]]:
-    """The wrong numbers of the predictions of a chapter such as ``"04"``, by name."""
-    return {name: table() for name, table in _TABLES.items() if name.startswith(f"{chapter}.")}
+_ASKED: dict[str, Asked] = {}
+
+
+def asked(chapter: str) -> dict[str, Asked]:
+    """The predictions of a chapter such as ``"04"``, by name."""
+    return {name: question for name, question in _ASKED.items() if name.startswith(f"{chapter}.")}

@@ -12,6 +12,7 @@ many), stand in ``FORMS`` and are tried on what a declared exercise calls right.
 neither makes.
 """
 
+import itertools
 import math
 import os
 import re
@@ -26,7 +27,7 @@ import torch
 from course_lib.exercises import check, exercises, hint, registry, solution
 from course_lib.exercises.attempt import Mistake
 from course_lib.exercises.formula import Case, Formula, declared
-from course_lib.exercises.prediction import slips
+from course_lib.exercises.prediction import asked
 
 STUBS = {
     "dots": lambda *args: ...,
@@ -103,6 +104,14 @@ def from_the_seed(generator):
 def replaced(function, at, change):
     """A function that gets another generator than the one it is given."""
     return lambda *args: function(*args[:at], change(args[at]), *args[at + 1 :])
+
+
+GENERATORS = [  # in place of the one that is given, and what the verdict says
+    (from_a_copy, ""),
+    (from_the_seed, ""),
+    (lambda generator: generator.manual_seed(0), "the same"),
+    (lambda generator: None, "noise comes from elsewhere"),
+]
 
 
 def spoiling(function, at):
@@ -320,10 +329,9 @@ class ExerciseLaws:
     def test_there_are_cases_hints_and_a_solution(self, name):
         right, wrong = self.cases[name]
         assert len(right) >= 2
-        table = slips(self.chapter).get(name, ())
-        if name in declared(self.chapter):
-            table = declared(self.chapter)[name].wrong
-        assert len(wrong) + len(table) >= 5
+        tables = {n: question.slips() for n, question in asked(self.chapter).items()}
+        tables |= {n: formula.wrong for n, formula in declared(self.chapter).items()}
+        assert len(wrong) + len(tables.get(name, ())) >= 5
         assert 2 <= len(hint(name).hints) <= 4
         assert "def " in repr(solution(name))
 
@@ -406,15 +414,16 @@ class ExerciseLaws:
             for result in verdicts(name, formula.right, 8):
                 assert result.status == "passes", result
 
-    def test_a_generator_that_never_advances_is_noticed(self):
+    def test_another_generator_than_the_given_one_is_noticed(self):
         for name, (right, _) in self.cases.items():
             exercise = registry._EXERCISES[name]
             if is_prediction(name) or "generator" not in exercise.argument_names():
                 continue
             at = exercise.argument_names().index("generator")
-            for again in (from_a_copy, from_the_seed):
-                result = check(name, replaced(right[0], at, again))
-                assert result.status == "fails", (name, again, result)
+            for another, said in GENERATORS:
+                result = check(name, replaced(right[0], at, another))
+                assert result.status == "fails", (name, another, result)
+                assert said in result.reason, result
 
     def test_a_stub_is_not_attempted(self, name, stub):
         if is_prediction(name):
@@ -479,11 +488,28 @@ class ExerciseLaws:
             assert torch.equal(torch.rand(3), wanted)
 
     def test_wrong_numbers_of_the_table_are_named(self):
-        for name, table in slips(self.chapter).items():
-            for slip in table:
+        for name, question in asked(self.chapter).items():
+            for slip in question.slips():
                 result = check(name, slip.number)
                 assert result.status == "fails", result
                 assert (result.reason, result.hint) == (slip.says, slip.hint), result
+
+    def test_numbers_of_another_kind_are_told(self):
+        for name, question in asked(self.chapter).items():
+            kind = question.kind
+            others = [kind[end] + step for end, step in (("low", -1), ("high", 1)) if end in kind]
+            for number in [*others, *([question.right + 0.5] if kind.get("whole") else [])]:
+                assert f"You gave `{number}`" in check(name, number).reason
+
+    def test_other_numbers_are_too_few_or_too_many(self):
+        for name, question in asked(self.chapter).items():
+            for step, word in ((-1, "few"), (1, "many")) if question.in_general else ():
+                number = next(
+                    n
+                    for n in itertools.count(question.right + step, step)
+                    if not any(abs(n - slip.number) <= slip.within for slip in question.slips())
+                )
+                assert check(name, number).reason == f"{number:,} is too {word}."
 
     def test_gradients_are_compared_where_the_task_asks_for_them(self):
         for name, formula in declared(self.chapter).items():

@@ -47,10 +47,6 @@ def parts_by_joint_table(q, prior):
 
 
 PARTS_RIGHT = [parts, parts_by_difference, parts_by_joint_table, latent.rate_parts]
-PARTS_WRONG = {
-    "other": (lambda q, p: (parts(q, p)[0] + 1, parts(q, p)[1]), "not that of the table"),
-    "other mismatch": (lambda q, p: (parts(q, p)[0], parts(q, p)[1] / 3), "your mismatch is not"),
-}
 
 # --- best_noise ----------------------------------------------------------------------------------
 
@@ -79,7 +75,6 @@ def noise_by_newton(x, mean):
 NOISE_RIGHT = [noise, noise_in_closed_form, noise_by_newton]
 NOISE_WRONG = {
     "unbiased": (lambda x, m: ((x - m).var().log(), noise(x, m)[1]), "Another τ makes these data"),
-    "other fit": (lambda x, m: (noise(x, m)[0], noise(x, m)[1] * 2.3), "the log-likelihood at it"),
 }
 
 # --- reparameterize ------------------------------------------------------------------------------
@@ -203,11 +198,6 @@ DRAW_WRONG = {
         with_z(lambda mu, s, e: mu.detach() + s * ((mu + s * e - mu) / s.detach() - mu + mu)),
         "off",
     ),
-    "global": (with_eps(lambda mu, g: torch.randn_like(mu)), "your noise comes from elsewhere"),
-    "seeded": (
-        with_eps(lambda mu, g: torch.randn(mu.shape, generator=g.manual_seed(0))),
-        "Every generator gives the same values",
-    ),
     "float64": (lambda mu, v, g: draw(mu.double(), v, g), "dtype float64"),
 }
 
@@ -240,10 +230,6 @@ def baseline_of_library(values, z, mu, sigma):
 
 
 BASELINE_RIGHT = [baseline, baseline_of_all, baseline_by_loop, baseline_of_library]
-BASELINE_WRONG = {
-    "median": (lambda f, z, m, s: (f - f.median()) * (z - m) / s**2, "not (f(z) − mean of"),
-    "matrix": (lambda f, z, m, s: (f[:, None] - f) * (z - m) / s**2, "has shape [5, 5]"),
-}
 
 # --- iwae_bound ----------------------------------------------------------------------------------
 
@@ -328,10 +314,10 @@ LOSS_WRONG = {
 
 ALL = {
     "02.predict_constant": (CONSTANT_RIGHT, CONSTANT_WRONG),
-    "02.rate_parts": (PARTS_RIGHT, PARTS_WRONG),
+    "02.rate_parts": (PARTS_RIGHT, {}),
     "02.best_noise": (NOISE_RIGHT, NOISE_WRONG),
     "02.reparameterize": (DRAW_RIGHT, DRAW_WRONG),
-    "02.leave_one_out": (BASELINE_RIGHT, BASELINE_WRONG),
+    "02.leave_one_out": (BASELINE_RIGHT, {}),
     "02.iwae_bound": (BOUND_RIGHT, BOUND_WRONG),
     "02.break_the_code": (LOSS_RIGHT, LOSS_WRONG),
 }

@@ -17,11 +17,7 @@ BITS_RIGHT = [294, 294.0, torch.tensor(294), np.int64(294)]
 BITS_WRONG = {
     "whole nats": (204, "the number of nats"),
     "37 bytes": (37, "the number of bytes"),
-    "few": (100, "100 is too few"),
-    "many": (1000, "1,000 is too many"),
     "most": (10**30, "That is too many"),
-    "negative": (-294, "You gave `-294`"),
-    "fraction": (293.5, "You gave `293.5`"),
 }
 
 # --- slope_of_jump -------------------------------------------------------------------------------
@@ -43,8 +39,6 @@ def slope_by_products(z, codebook, gradient, step):
 
 SLOPE_RIGHT = [slope, latent.slope_of_jump, slope_by_products]
 SLOPE_WRONG = {
-    "zeros": (lambda z, e, g, step: torch.zeros(len(z)), "Your result is not g · (e' − e)"),
-    "not reduced": (lambda z, e, g, step: g * z, "has shape [60, 3]"),
     "indices": (lambda z, e, g, step: torch.cdist(z, e).argmin(1), "of dtype int64"),
 }
 
@@ -74,6 +68,14 @@ def rounded_by_function(z, levels):
 
 ROUND_RIGHT = [rounded, rounded_by_function]
 ROUND_WRONG = {
+    "plain": (
+        lambda z, levels: (z.tanh() * (levels // 2)).round() / (levels // 2),
+        "of `round` is 0",
+    ),
+    "all of z": (
+        lambda z, levels: rounded(z, levels).detach() + z - z.detach(),
+        "slope of tanh is",
+    ),
     "half of the gradient": (
         lambda z, levels: rounded((z + z.detach()) / 2, levels),
         "gradient of your result with respect to z is off",
@@ -83,7 +85,12 @@ ROUND_WRONG = {
 # --- predict_rest --------------------------------------------------------------------------------
 
 REST_RIGHT = [4, 4.0, torch.tensor(4.0)]
-REST_WRONG = {"near": (3.5, "3.5 is too near"), "far": (5, "5 is too far")}
+REST_WRONG = {
+    "near": (3.5, "3.5 is too near"),
+    "far": (5, "5 is too far"),
+    "below": (-4, "z goes down the gradient"),
+    "β z": (8, "You forget the 2 of the square's derivative"),
+}
 
 # --- perplexity ----------------------------------------------------------------------------------
 

@@ -51,7 +51,6 @@ COUPLING_WRONG = {
         "back to the weights of shift",
     ),
     "detached shift": (changed(new=lambda a, m: a + m.detach()), "part of it is cut"),
-    "sum of x": (changed(log_det=lambda x, m: x.sum(1)), "not the one of the autograd Jacobian"),
 }
 
 # --- change_of_variables -------------------------------------------------------------------------
@@ -99,7 +98,6 @@ def flow_by(combine):
 
 FLOW_RIGHT = [flow_log_prob, flow_log_prob_recursive, flow_log_prob_accumulating]
 FLOW_WRONG = {
-    "halved": (flow_by(lambda b, d: b + sum(d) / 2), "not base_log_prob(z) + log |det"),
     "scales of a copy": (
         lambda x, t, b: flow_log_prob(x, [t[0], copy.deepcopy(t[1]), *t[2:]], b),
         "back to the scales",
@@ -110,7 +108,12 @@ FLOW_WRONG = {
 # --- predict_units -------------------------------------------------------------------------------
 
 UNITS_RIGHT = [-784 * math.log(256), -4347, torch.tensor(-4347.4)]
-UNITS_WRONG = {"little": (-2000, "-2,000 is too high"), "much": (-9000, "-9,000 is too low")}
+UNITS_WRONG = {
+    "little": (-2000, "-2,000 is too high"),
+    "much": (-9000, "-9,000 is too low"),
+    "up": (4347, "spread over a larger space, a density is lower"),
+    "bits": (-6272, "the difference in bits"),
+}
 
 # --- peak_height ---------------------------------------------------------------------------------
 
@@ -218,8 +221,6 @@ PREDICT_WRONG = {
     "2": (2, "know nothing of the others in their own half"),
     "4": (4, "4 couplings are enough, but so are 3"),
     "8": (8, "8 couplings are enough, but so are 7"),
-    "0": (0, "whole number of at least 1"),
-    "fraction": (2.5, "You gave `2.5`"),
 }
 
 ALL = {

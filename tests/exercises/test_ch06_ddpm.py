@@ -21,11 +21,9 @@ def wide(c, x):
 
 HALFWAY_RIGHT = [0.08, 0.1, torch.tensor(0.0779), np.float64(0.07)]
 HALFWAY_WRONG = {
-    "percent": (8, "You gave `8`"),
     "root": (0.28, "factor of the data, sqrt(ᾱ)"),
     "the middle": (0.25, "too much"),
     "little": (0.03, "too little"),
-    "negative": (-1, "You gave `-1`"),
 }
 
 # --- noise_to ------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from course_lib.exercises.attempt import (
     take_results,
     take_tensor,
 )
+from tests.exercises.laws import from_a_copy, from_the_seed
 
 
 @pytest.fixture(autouse=True)
@@ -401,24 +402,14 @@ def test_numbers_as_asked_for():
         assert isinstance(take_number(three, "?"), float)
 
 
-def frozen(generator):
-    copy = torch.Generator()
-    copy.set_state(generator.get_state())
-    return copy
-
-
-def reseeded(generator):
-    return torch.Generator().manual_seed(generator.initial_seed())
-
-
 @pytest.mark.parametrize(
     ("draw", "said"),
     [
         (lambda g: torch.rand(50), "your noise comes from elsewhere"),
         (lambda g: torch.rand(50, generator=g.manual_seed(0)), "Every generator gives the same"),
-        (lambda g: torch.rand(50, generator=frozen(g)), "your draws don't move it on"),
+        (lambda g: torch.rand(50, generator=from_a_copy(g)), "your draws don't move it on"),
         (
-            lambda g: (torch.rand(50, generator=g), torch.rand(50, generator=frozen(g))),
+            lambda g: (torch.rand(50, generator=g), torch.rand(50, generator=from_a_copy(g))),
             "You copy the generator",  # the second follows the first, which moves it on
         ),
         (
@@ -426,7 +417,7 @@ def reseeded(generator):
             "You copy the generator",
         ),
         (
-            lambda g: (torch.rand(50, generator=reseeded(g)), torch.rand(50, generator=g)),
+            lambda g: (torch.rand(50, generator=from_the_seed(g)), torch.rand(50, generator=g)),
             "your draws don't move it on",
         ),
         (lambda g: (torch.rand(1) < 0.5) + torch.rand(50, generator=g), "from elsewhere"),
