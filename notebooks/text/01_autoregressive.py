@@ -68,17 +68,17 @@ PixelByPixel(
 # %% [markdown]
 # Three things to notice before any formula:
 #
-# - **The model commits.** Each pixel is drawn once and never revised. An early pixel can turn the digit into another
-#   shape of the same class: click around in the first rows and watch the average of the continuations change.
-# - **It says how sure it is.** About two thirds of the probabilities are below 0.1 or above 0.9. What makes one digit
-#   different from the next is decided where it hesitates.
+# - **The model commits.** Each pixel is drawn once and never revised. Click around in the first rows, and watch the
+#   average of the continuations change.
+# - **It says how sure it is.** Where the map of probabilities is dark or bright, it is nearly certain. One digit
+#   differs from the next where it hesitates.
 # - **Only the past counts.** Flip a pixel, and the probabilities before it do not move at all.
 
 # %% [markdown]
 # ## The idea: the chain rule
 #
 # Let $x = (x_1, \dots, x_n)$ be a vector of $n$ pixels, each 0 or 1. We want a distribution $p(x)$ that we can
-# *evaluate* and *sample*. There are $2^n$ vectors, so a table of all probabilities is out of the question for
+# *evaluate* and *sample*. A table of all $2^n$ probabilities is out of the question for
 # images. But any joint probability can be taken apart. By the definition of a conditional probability,
 #
 # $$p(x_1, \dots, x_n) = p(x_1, \dots, x_{n-1})\;p(x_n \mid x_1, \dots, x_{n-1}).$$
@@ -88,15 +88,15 @@ PixelByPixel(
 #
 # $$\boxed{\;p(x) = \prod_{i=1}^{n} p(x_i \mid x_1, \dots, x_{i-1}) = \prod_{i=1}^{n} p(x_i \mid x_{<i})\;}$$
 #
-# Here $x_{<i}$ stands for $x_1, \dots, x_{i-1}$. Nothing has been assumed. The formula holds for every distribution and for every order of the coordinates.
-# It turns one hard question (how likely is this whole image?) into $n$ easy ones (is this pixel white, given the
-# ones before?), and each easy question is a binary classification. A model that answers them is called
+# Here $x_{<i}$ stands for $x_1, \dots, x_{i-1}$. Nothing has been assumed: the formula holds for every distribution and every order of the coordinates.
+# It turns one hard question (how likely is this whole image?) into $n$ binary classifications (is this pixel white, given the
+# ones before?). A model that answers them is called
 # **autoregressive**: it predicts each coordinate from the earlier ones of the same vector.
 #
 # **And the other way round:** *any* functions $p(x_i = 1 \mid x_{<i})$ with values between 0 and 1 make a distribution.
 # Sum the product over $x_n$ first. Only the last factor contains $x_n$, and $p(0 \mid x_{<n}) + p(1 \mid x_{<n}) = 1$. What is
-# left is the same product for $n - 1$ coordinates; go on until 1 is left. So a model needs no normalising constant. There is one
-# condition: no factor $i$ may contain $x_i$ itself in its condition, or anything after it. Exercise 3 breaks it.
+# left is the same product for $n - 1$ coordinates; go on until 1 is left. So a model needs no normalising constant. One
+# thing must hold: what factor $i$ is given may contain neither $x_i$ itself nor anything after it. Exercise 3 breaks this.
 #
 # | symbol | meaning |
 # | --- | --- |
@@ -104,25 +104,19 @@ PixelByPixel(
 # | $x_{<i}$ | the coordinates before the $i$-th in the model's order |
 # | $p(x_i \mid x_{<i})$ | a conditional; for short also the number $p(x_i = 1 \mid x_{<i})$ |
 # | $\sigma(a)$ | the logistic function $1 / (1 + e^{-a})$; $a$ is called the logit, $a_i$ that of conditional $i$ |
-# | $W$, $V$; $b$, $c$ | weights; the biases of outputs and of hidden units |
+# | $W$, $V$; $b$, $c$; $j$ | weights; the biases of outputs and of hidden units; another coordinate, mostly one before $i$ |
 # | $d$, $h_i$, $t_i$ | the number of hidden units; the hidden layer of conditional $i$; NADE's running sum |
-# | $\pi_j$, $m$; $M^{(l)}$, $L$ | the place of coordinate $j$ in the order; the degree of a hidden unit; the mask of layer $l$ of $L$ |
+# | $\pi_j$, $m_l$; $M^{(l)}$, $L$ | the place of coordinate $j$ in the order; the degree of a hidden unit in layer $l$; the mask of layer $l$ of $L$ |
 # | $S$, $p_s$ | the number of mask sets; the distribution of one of them |
-# | $r$, $k$; $R$ | in the part on PixelCNN: row and column of a pixel; how many pixels a kernel reaches to each side |
-# | $v_{r,k}$, $u_{r,k}$ | what the vertical and the horizontal stack know at a pixel |
-# | $x_H$, $x_G$; $q$, $w$ | hidden and given pixels; the distribution that they are drawn from; a weight |
+# | $r$, $k$; $\Delta r$, $\Delta k$; $R$ | in the part on PixelCNN: row and column of a pixel; how far above and to the right another one is; how many pixels a kernel reaches to each side |
+# | $v_{r,k}$, $u_{r,k}$; $f$, $g$ | what the vertical and the horizontal stack know at a pixel; the two halves of a gate |
+# | $x_H$, $x_G$; $q$, $w$ | hidden and given pixels ($H$, $G$: which ones); the distribution that draws are made from; their weights |
 # | $y$, $K$ | the class of an image; the number of classes |
 # | $B$ | the number of images in a batch; tensors `[B, n]` hold one in each row |
-# | $W$, $V$; $j$ | weights into a layer's units, and from them to the outputs; another coordinate, mostly one before $i$ |
-# | $s_i$ | in NADE: the running sum $c + \sum_{j<i} W_j x_j$ |
-# | $k_i$; $m_l$, $L$ | in MADE: the place of coordinate $i$ in the order; the degree of a unit in layer $l$, the number of layers |
-# | $S$, $p_s$ | the number of sets of masks; the model that set $s$ gives |
-# | $H$, $G$; $q$, $w$ | hidden pixels and given ones; the distribution that draws are made from, and their weights |
 #
-# Logarithms are natural, so that everything is in *nats*. Formulas count coordinates from 1; places in an order, and code,
-# count from 0.
+# Logarithms are natural: everything is in *nats*. Formulas count coordinates from 1; places in an order, and code, from 0.
 #
-# **Check it** on the smallest interesting case: a table of random probabilities of all $2^4$ vectors, taken apart
+# **Check it** on a table of random probabilities of all $2^4$ vectors, taken apart
 # into conditionals and multiplied together again.
 
 # %%
@@ -140,12 +134,12 @@ print("the product of the conditionals is the table:", torch.allclose(product, j
 # %% [markdown]
 # **Sampling** follows the formula from left to right: draw $x_1$ from $p(x_1)$, then $x_2$ from
 # $p(x_2 \mid x_1)$ with the value just drawn, and so on. The result has probability
-# $p(x_1)\,p(x_2 \mid x_1) \cdots = p(x)$, exactly. This is *ancestral sampling*; the price is $n$ steps, one after
+# $p(x_1)\,p(x_2 \mid x_1) \cdots = p(x)$. This is *ancestral sampling*; the price is $n$ steps, one after
 # the other.
 #
-# **Evaluation** needs no such waiting: all of $x$ is known, so that all conditionals can be computed at once.
+# **Evaluation** need not wait: all of $x$ is known, so all conditionals can be computed at once.
 # Training is maximum likelihood: make $-\log p(x) = -\sum_i \log p(x_i \mid x_{<i})$ small on average. It is a sum of
-# $n$ classification losses. Each is judged on the true history, never on pixels that the model drew itself: this is called **teacher forcing**.
+# $n$ classification losses. Each is judged on the true history, never on pixels that the model drew: **teacher forcing**.
 # When it samples, the history is the model's own; after one bad pixel it may stand where training never was.
 #
 # **Exercise 1: predict before you read on.** Store each conditional as a table: one number
@@ -165,7 +159,7 @@ check("01.predict_tables", prediction)
 # Pixel $i$ has $2^{i-1}$ possible histories, and $1 + 2 + \dots + 2^{n-1} = 2^n - 1$: exactly as many numbers as the table of the
 # joint distribution has, which holds $2^n$ that sum to 1. The chain rule alone saves nothing. For $n = 784$, the
 # pixels of MNIST, it is a number with 237 digits. So the conditionals must be *functions* with far fewer
-# **parameters**, shared between histories. The models of this chapter differ only in this function.
+# **parameters**, shared between histories. The models of this chapter differ in this function.
 #
 # **Exercise 2. Ancestral sampling**, whatever the function. `conditionals(x)` takes `[n, dim]` and returns the probabilities $p(x_i = 1 \mid x_{<i})$,
 # for the order 0, 1, …, dim − 1. Draw all random numbers from `generator`.
@@ -186,8 +180,8 @@ check("01.sample", my_sample)
 #
 # $$p(x_i = 1 \mid x_{<i}) = \sigma\Big(b_i + \sum_{j<i} W_{ij}\,x_j\Big)$$
 #
-# This is the *fully visible sigmoid belief network*. It has one weight for each pair $j < i$ and one bias for each
-# $i$, together $\frac{n(n-1)}{2} + n$ numbers: $O(n^2)$ instead of $2^n - 1$. Written with a whole matrix $W$ of
+# This is the *fully visible sigmoid belief network*. One weight for each pair $j < i$ and one bias for each
+# $i$ make $\frac{n(n-1)}{2} + n$ numbers, in place of $2^n - 1$. With a whole matrix $W$ of
 # which only the part below the diagonal is let through, all $n$ logits are one matrix product:
 
 # %%
@@ -223,9 +217,8 @@ show_source(bernoulli_log_prob)
 
 # %% [markdown]
 # **Check it**, in two ways that every model of this chapter must pass. For small $n$ we can list all $2^n$ vectors:
-# their probabilities must sum to 1. And the derivative of conditional $i$ with respect to $x_j$ must be exactly zero,
-# not small but *zero*, unless $j$ comes before $i$. (That is a statement about the points
-# where we look. The masks, in the source, say it for all points.)
+# their probabilities must sum to 1. And the derivative of conditional $i$ with respect to $x_j$ must be exactly
+# zero unless $j$ comes before $i$. (We look at some points only. The masks, in the source, say it for all.)
 
 
 # %%
@@ -250,8 +243,8 @@ print("conditional i depends on all j before it, and on no other:", torch.equal(
 
 # %% [markdown]
 # And samples must come as often as the probabilities say. Draw 100,000, count each of the 512 vectors, and compare
-# with the expected counts by a χ² test. Its p-value is the probability of counts at least this far off, if the model and the
-# sampler agree; a sampler that is wrong in a noticeable way gives practically 0.
+# with the expected counts by a χ² test. Its p-value is the probability of counts at least this far off if the model and the
+# sampler agree.
 
 # %%
 samples = fvsbn.sample(100_000, generator=seeded(1))
@@ -265,7 +258,7 @@ print("the χ² test finds no difference (p above 0.001):", scipy.stats.chi2.sf(
 # %% [markdown]
 # **What it learned.** Below is the FVSBN trained on the 8×8 digits, in black and white. Each small picture shows the
 # weights $W_{ij}$ of one pixel $i$ (the frame): blue pixels $j$ speak against a white pixel there, orange ones for it.
-# The neighbour to the left and those above count most. Pixels after the frame have no weight, because they have no say.
+# Pixels after the frame have no weight, because they have no say.
 
 # %% jupyter={"source_hidden": true}
 trained_fvsbn = load_pretrained("fvsbn_digits")
@@ -282,19 +275,26 @@ show_figure(
     alt="The weights of six pixels of the FVSBN: largest next to the pixel, above and to the left.",
 )
 
+# %%
+size = fvsbn_weights.abs().flatten(1)
+inner = torch.arange(64).reshape(8, 8)[1:, 1:-1].flatten()  # each has a pixel above and to the left
+for name, step in (("above", 8), ("to the left", 1)):
+    print(f"mean size of the weight of the pixel {name}: {size[inner, inner - step].mean():.1f}")
+print(f"of all pixels before: {size[trained_fvsbn.mask.bool()].mean():.1f}")
+
 # %% [markdown]
 # **What it can't learn.** A logistic regression draws one straight border through its inputs. Take three bits of
 # which the third is the exclusive or of the first two: $x_3 = 1$ if exactly one of $x_1, x_2$ is 1. All four cases are equally
 # likely. The entropy is $\ln 4 = 2 \ln 2 \approx 1.386$ nats, and a perfect model reaches it. The FVSBN cannot do
 # better than $3 \ln 2 \approx 2.079$. Why? The first two bits are fair coins, and no model pays less than $\ln 2$ for each. For
-# the third, write the loss as a function of its logit, $J(a) = -x_3\,a + \log(1 + e^a)$. Then
-# $J'(a) = \sigma(a) - x_3$ and $J''(a) = \sigma(a)(1 - \sigma(a)) > 0$: convex in $a$, and so convex in the bias and the two
-# weights, in which $a = b + w_1 x_1 + w_2 x_2$ is linear. At $b = w_1 = w_2 = 0$ the slopes $\sigma(0) - x_3$ are
-# $+\tfrac12, -\tfrac12, -\tfrac12, +\tfrac12$ in the cases 00, 01, 10, 11. The gradient averages them for $b$, those with
-# $x_1 = 1$ for $w_1$ and those with $x_2 = 1$ for $w_2$: each time the result is 0. A convex function is smallest
-# where its gradient vanishes. There the model says "one half" whatever it has seen, and pays $\ln 2$ a third time.
+# the third, the loss as a function of its logit is $-x_3\,a + \log(1 + e^a)$. Its first derivative is
+# $\sigma(a) - x_3$, its second $\sigma(a)(1 - \sigma(a)) > 0$: convex in $a$, and so convex in the bias and the two
+# weights, in which $a = b_3 + W_{31} x_1 + W_{32} x_2$ is linear. At $b_3 = W_{31} = W_{32} = 0$ the slopes $\sigma(0) - x_3$ are
+# $+\tfrac12, -\tfrac12, -\tfrac12, +\tfrac12$ in the cases 00, 01, 10, 11. The gradient averages them for $b_3$, those with
+# $x_1 = 1$ for $W_{31}$ and those with $x_2 = 1$ for $W_{32}$: each time the result is 0. A convex function is smallest
+# where its gradient vanishes. There the model says "one half" to everything, and pays $\ln 2$ a third time.
 #
-# A hidden layer cures it. The same data, for the model of the next section:
+# A hidden layer cures it, as in the model of the next section:
 
 # %%
 xor = torch.tensor([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]]).float().repeat(32, 1)
@@ -316,8 +316,8 @@ print("the NADE reaches 2 ln 2, within 0.05:", abs(at_nade - 2 * ln2) < 0.05)
 #
 # $$h_i = \sigma\Big(c + \sum_{j<i} W_j\,x_j\Big), \qquad p(x_i = 1 \mid x_{<i}) = \sigma\big(b_i + V_i \cdot h_i\big),$$
 #
-# with $W_j, V_i, c \in \mathbb R^d$. The trick of the *neural autoregressive distribution estimator* is in what the
-# formula does **not** have: $W_j$ carries no index $i$. Pixel $j$ says the same thing to all conditionals after it.
+# with $W_j, V_i, c \in \mathbb R^d$. The trick of the *neural autoregressive distribution estimator* is that
+# $W_j$ carries no index $i$: pixel $j$ says the same thing to all conditionals after it.
 #
 # **Parameters.** With weights of its own for each pair $(i, j)$, $W_{ij} \in \mathbb R^d$, the model would have
 # $O(n^2 d)$ of them. Shared, it has $n d$ in $W$, $n d$ in $V$, and $n + d$ biases.
@@ -327,23 +327,22 @@ print("the NADE reaches 2 ln 2, within 0.05:", abs(at_nade - 2 * ln2) < 0.05)
 #
 # $$t_1 = c, \qquad t_{i+1} = t_i + W_i\,x_i.$$
 #
-# One addition of $d$ numbers for each step: $O(n d)$ for *all* hidden layers, as much as a single one costs. This is
-# the whole trick. In the source, `cumsum` is the running sum, and $c$ stands in front as the weight of a coordinate
-# that is always 1. (The batch is cut into parts only so that the `[B, n, d]` numbers fit into the processor's cache.)
+# One addition of $d$ numbers for each step: $O(n d)$ for *all* hidden layers, as much as a single one costs.
+# In the source, `cumsum` is the running sum, and $c$ stands in front as the weight of a coordinate
+# that is always 1. (The batch is cut into parts so that the `[B, n, d]` numbers fit into the processor's cache.)
 
 # %%
 show_source(NADE.logits)
 
 # %% [markdown]
-# For sampling, the running sum is carried along: draw $x_i$, add $W_i x_i$, go on. So $n$ steps cost $O(n d)$
-# together, no more than one evaluation.
+# For sampling, the running sum is carried along: draw $x_i$, add $W_i x_i$, go on. All $n$ steps cost $O(n d)$, as
+# one evaluation does.
 
 # %%
 show_source(NADE.walk)
 
 # %% [markdown]
-# **Check it** against the definition, with each sum computed from the start; and the two laws, here for an order that
-# is not the natural one.
+# **Check it** against the definition, with each sum computed from the start; and the two laws, for an unnatural order.
 
 # %%
 torch.manual_seed(1)
@@ -362,21 +361,21 @@ sees = dependencies(nade.conditionals, everything(9)[::37])
 print("only earlier coordinates count:", torch.equal(sees, place[:, None] > place[None, :]))
 
 # %% [markdown]
-# **The order matters.** The chain rule holds for every order, but a model with limited functions does not come out the
-# same: another order asks other questions. For images the row by row order is the usual choice, and a good one: the
+# **The order matters.** The chain rule holds for every order, but a model of limited functions does not come out the
+# same: another order asks other questions. For images row by row is the usual choice: the
 # pixels next door have just been seen.
 #
 # ## MADE: the masks do it
 #
-# NADE's running sum goes through the pixels in turn. Can an ordinary network, all matrices, compute all $n$
+# Can an ordinary network, all matrices, compute all $n$
 # conditionals in one pass? An autoencoder takes $x$ and returns $n$ numbers, but its output $i$ sees all of $x$,
-# itself included. The *masked autoencoder for distribution estimation* cuts connections until it doesn't.
+# $x_i$ included. The *masked autoencoder for distribution estimation* cuts connections until it doesn't.
 #
 # Give each unit a number, its **degree**: how far in the order it may look. An input's degree is its place in the
-# order, $0, \dots, n-1$. A hidden unit's degree is anything from $0$ to $n-2$. (A unit of degree $n-1$ would see the last input, and no output may use
-# that.) Then connect
+# order, $0, \dots, n-1$. A hidden unit's degree is anything from $0$ to $n-2$. (A unit of degree $n-1$ would see the last input, which no output may
+# use.) Then connect
 #
-# - a hidden unit of degree $m$ with the units below it of degree **at most** $m$,
+# - a hidden unit with the units below it of a degree **at most** its own,
 # - output $i$ with the hidden units of degree **strictly below** its place in the order.
 #
 # **Why it works.** Write the mask of layer $l$ as a matrix $M^{(l)}$ of zeros and ones. Take the product
@@ -388,8 +387,8 @@ print("only earlier coordinates count:", torch.equal(sees, place[:, None] > plac
 #
 # $$\pi_j \le m_1 \le m_2 \le \dots \le m_{L-1} < \pi_i \quad\Longrightarrow\quad \pi_j < \pi_i .$$
 #
-# If $j$ does not come before $i$ there is no path. No path, no dependence, whatever the weights and the
-# nonlinearities are. The first output in the order has no path at all: its probability is its bias alone, $p(x_1)$.
+# If $j$ does not come before $i$ there is no path, and so no dependence, whatever the weights and the
+# nonlinearities are. No path leads to the first output in the order: its logit is its bias alone.
 
 # %%
 show_source(made_masks)
@@ -420,9 +419,9 @@ print("only earlier coordinates count:", torch.equal(sees, place[:, None] > plac
 print("the 512 probabilities sum to 1, within 1e-12:", abs(total(made, 9) - 1) < 1e-12)
 
 # %% [markdown]
-# **Exercise 3. Break it.** Let the last mask use $\ge$ in place of $>$; `degrees` is a list of integer tensors, as `made_masks` takes it. The training loss becomes wonderful, better than any
-# honest model's. Why is it worthless? Think of an answer before you run the check; it shows you what happens. (And an extra
-# question, answered below: in the widget above, one output does not see its own input even then. Which?)
+# **Exercise 3. Break it.** Let the last mask use $\ge$ in place of $>$; `degrees` is a list of integer tensors, as `made_masks` takes it. The training loss becomes better than any
+# honest model's. Why is it worthless? Think of an answer before you run the check; it shows you what happens. (And,
+# answered below: in the widget above, one output does not see its own input even then. Which?)
 
 
 # %%
@@ -434,7 +433,7 @@ def my_leaky_masks(degrees):
 check("01.break_the_order", my_leaky_masks)
 
 # %% [markdown]
-# The check uses hidden units of *every* degree, so that all outputs leak. This chapter's hidden degrees end at $n - 2$. The last output in the order, of place $n - 1$, could
+# The check uses hidden units of *every* degree, so that all outputs leak. This chapter's hidden degrees end at $n - 2$. The last output, of place $n - 1$, could
 # see its own input only through a hidden unit of degree $n - 1$, and there is none:
 
 # %%
@@ -448,7 +447,7 @@ print("outputs that see their own input:", (own > 0).nonzero()[:, 0].tolist(), "
 # ## Train it
 #
 # 1,438 handwritten digits of 8×8 pixels, cut to black and white at half of the grey scale. Each batch is turned, moved
-# and resized a little: a network that sees the same few images again and again ends by knowing them by heart, and says less and less about new ones. That is
+# and resized a little: a network that sees the same few images again and again ends by knowing them by heart. That is
 # **overfitting**, and its mark is a loss that falls on the training images and rises on test images.
 
 # %%
@@ -487,7 +486,7 @@ show_figure(
 )
 
 # %% [markdown]
-# It starts near $64 \ln 2 \approx 44.4$ nats, the loss of a model that says one half to everything. The test images are not moved about, and so are a little easier than those of training: no overfitting here. Samples:
+# It starts near $64 \ln 2 \approx 44.4$ nats, the loss of a model that says one half to everything. At the end the test images cost no more than the training images (which are moved about, and so harder): no overfitting here. Samples:
 
 # %%
 samples = model.sample(24, generator=seeded(0)).reshape(-1, 1, 8, 8)
@@ -501,21 +500,20 @@ show_figure(
 #
 # *This section may be skipped: one network that answers in several orders, and a table of costs.*
 #
-# **Several mask sets.** A mask set costs nothing but its zeros and ones, so why only one? Draw $S$ sets, use a
+# **Several mask sets.** Draw $S$ sets, use a
 # random one of them in each step of training, and let all share their weights.
 #
-# - *Connectivity-agnostic*: one order, other degrees of the hidden units in each set. The paper finds that it
-#   works against overfitting.
-# - *Order-agnostic*: each set has an order of its own (Uria, Murray, Larochelle 2014, [arXiv:1310.1757](https://arxiv.org/abs/1310.1757)). One network then answers the chain rule's questions in $S$ orders; and
-#   whatever half of an image is known, some order may begin with it (why that is worth having, you will see below).
+# - *Connectivity-agnostic*: one order, other degrees of the hidden units in each set, against overfitting.
+# - *Order-agnostic*: each set has an order of its own (Uria, Murray, Larochelle 2014, [arXiv:1310.1757](https://arxiv.org/abs/1310.1757)). Whatever
+#   half of an image is known, some order may begin with it (Exercise 7).
 #
 # Every set is a distribution $p_s$, and so is their average, $p(x) = \frac1S \sum_s p_s(x)$: that is what
 # `MADE(..., order="random", n_masks=S).log_prob` returns. The logarithm is concave, and so
 #
 # $$\log \frac1S \sum_s p_s(x) \;\ge\; \frac1S \sum_s \log p_s(x).$$
 #
-# Training with a random set in each step minimises the right side with a minus sign, on average: an upper bound of the
-# loss $-\log p(x)$ that we are after. And the average never does worse than its members do on average.
+# Training with a random set in each step minimises, on average, the right side with a minus sign: an upper bound of the
+# loss $-\log p(x)$.
 
 # %%
 torch.manual_seed(3)
@@ -531,8 +529,7 @@ print("and is never below the mean of the logs:", bool((average >= members.mean(
 
 # %% [markdown]
 # **The price** is paid at sampling: every new pixel changes the input of the whole network, so that $n$ pixels take $n$
-# full passes. NADE needs one pass's worth. To evaluate, MADE does the same arithmetic as a NADE with as many hidden
-# units, but in two matrix products, which a processor does faster than $n$ small steps.
+# full passes. NADE needs one pass's worth.
 #
 # | | parameters | all conditionals of one $x$ | one sample |
 # | --- | --- | --- | --- |
@@ -545,9 +542,9 @@ print("and is never below the mean of the logs:", bool((average >= members.mean(
 # %% [markdown]
 # ## PixelCNN: the same question everywhere
 #
-# NADE and MADE have weights of their own for each pixel. They must learn anew at each place what a stroke is. A convolution asks the same question at each place, with the same weights. Visit the
-# pixels in *raster order*, row by row from the top, each row from the left. What must a convolution not see?
-# The pixel itself and all that follow. So multiply its kernel by a mask.
+# NADE and MADE have weights of their own for each pixel, and must learn anew at each place what a stroke is. A convolution has the same weights everywhere. Visit the
+# pixels in *raster order*, row by row from the top, each row from the left. The convolution must not see
+# the pixel itself and all that follow. So multiply its kernel by a mask.
 #
 # - **Mask A** hides the centre, everything right of it in its row, and all rows below. The first layer needs it: its
 #   input is the image, and the centre is the very pixel that is to be predicted.
@@ -574,8 +571,8 @@ show_figure(
 # one pixel: straight down, down to the left, down to the right, or to the right within the row. To reach the pixel in row
 # $r$ and column $k$ from one above and to the right, $\Delta r$ rows up and $\Delta k$ columns on, it has to move
 # $\Delta k$ columns to the left. It can only do so while it moves down, one column at most for each row. So it needs
-# $\Delta k \le \Delta r$. The pixels with $\Delta k > \Delta r$ are earlier in the order, the chain rule entitles us to use
-# them, and this network cannot see them, however many layers it has. It is still a valid distribution: it loses nats, not validity.
+# $\Delta k \le \Delta r$. The pixels with $\Delta k > \Delta r$ come earlier in the order, and this network cannot see them,
+# however many layers it has. It is still a valid distribution: it loses nats, not validity.
 #
 # **Exercise 4: predict before you go on.** An image has 7 × 7 pixels. The model predicts the one in the middle; 24 pixels
 # come before it. How many of them does it never see?
@@ -631,23 +628,22 @@ check("01.blind_spot_5x5", prediction)
 # - The **vertical stack** $v_{r,k}$ sees rows above row $r$ only, and needs no mask to the right, since everything in those
 #   rows is past: its kernels are full rectangles. Let a kernel reach $R$ pixels up and to either side. The first layer reads the image
 #   in rows $r-R, \dots, r-1$. If $v^{(l-1)}_{r,\cdot}$ has seen nothing but rows above $r$, then $v^{(l)}_{r,k}$, which reads
-#   $v^{(l-1)}$ in rows $r-R, \dots, r$, hasn't either. What it has seen is a rectangle as well, $l R$ rows high (if all layers have the same reach)
-#   and $l R$ columns to either side: a rectangle of rectangles is a rectangle, without a wedge left out.
+#   $v^{(l-1)}$ in rows $r-R, \dots, r$, hasn't either. What it has seen is a rectangle, $l R$ rows high (if all layers have the same reach)
+#   with $l R$ columns to either side, and no wedge is left out.
 # - The **horizontal stack** $u_{r,k}$ adds the pixels to the left: a kernel of one row that reads the columns
 #   $k-R, \dots, k-1$ of the image in the first layer, and $k-R, \dots, k$ of $u^{(l-1)}$ in the others. It is told what
 #   the vertical stack knows; never the other way round, because $u$ has seen pixels of row $r$ that $v_{r,\cdot}$ must not know.
 #
-# So with enough layers a pixel sees all its past. With few it doesn't: our model of the 8×8 digits looks 6 rows up, that of MNIST
-# 11. What lies beyond is *assumed* not to matter. Depth repairs this; it never repairs the blind spot.
+# So with enough layers a pixel sees all its past. (With few, what lies beyond their reach is *assumed* not to matter. Depth repairs this; it never repairs the blind spot.)
 #
 # In place of a ReLU there is a *gate*, $\tanh(f)\,\sigma(g)$ with two different convolutions $f$ and $g$: one says what,
-# the other how much. And the horizontal stack adds each layer to what was there before (a residual connection).
+# the other how much. The horizontal stack adds each layer to what was there before (a residual connection).
 
 # %%
 show_source([GatedLayer.forward, GatedLayer.look_up, GatedLayer.look_left, gate])
 
 # %% [markdown]
-# The same as a diagram, of the model that wrote the digits above. It is drawn from the network as it runs: names, kernels and shapes are its own ($B$ images at a time).
+# The same as a diagram, of the model that wrote the digits above, with its own names, kernels and shapes ($B$ images at a time).
 
 # %% jupyter={"source_hidden": true}
 from course_lib.diagrams import pixelcnn_diagram
@@ -659,8 +655,8 @@ show_diagram(pixelcnn_diagram(pixelcnn))
 # A class label $y$ enters as a bias of every layer, one vector for each class. The network then returns
 # $p(x_i \mid x_{<i}, y)$, and the product of these is $p(x \mid y)$.
 #
-# **Check it**: the probabilities of all 512 images of 3 × 3 pixels, and what each pixel sees (three layers are enough here).
-# Images are few enough to flip each pixel of each of them, and to look which conditionals change at all.
+# **Check it**: the probabilities of all 512 images of 3 × 3 pixels, and what each pixel sees (three layers are enough here):
+# flip each pixel of each image, and look which conditionals change at all.
 
 # %%
 torch.manual_seed(6)
@@ -690,19 +686,19 @@ print("each pixel sees all pixels before it, and no other:", torch.equal(sees, b
 #
 # *This section may be skipped: why PixelCNN draws an image for the price of one pass, and not of 784.*
 #
-# The plain way to sample: run the whole network, use one pixel of its answer, write it, run the whole network again.
+# The plain way to sample: run the whole network, use its answer for one pixel, write it, run the whole network again.
 
 # %%
 show_source(ImageAutoregressive.walk)
 
 # %% [markdown]
-# `walk` gives the logits of one pixel after the other; between two of them the caller writes the pixel into `x`. For $n$ pixels that is $n$ full passes, $O(n^2)$ work, and almost all
+# `walk` gives the probabilities of one pixel after the other; between two of them the caller writes the pixel into `x`. For $n$ pixels that is $n$ full passes, $O(n^2)$ work, and almost all
 # of it was done before. What does a new pixel change? (Keeping the rest is due to Ramachandran et al. 2017, [arXiv:1704.06001](https://arxiv.org/abs/1704.06001).)
 #
-# - The vertical stack in row $r$ sees rows above $r$ only. While row $r$ is being written, nothing of it changes:
+# - The vertical stack in row $r$ sees rows above $r$ only, which don't change while row $r$ is written:
 #   it is computed **once for each row**.
-# - The horizontal stack at $(r, k)$ sees what is to the left. When $x_{r,k}$ has been written, nothing at or left of
-#   $k$ changes: it is computed **once for each pixel**.
+# - The horizontal stack at $(r, k)$ sees what is to the left. Writing $x_{r,k}$ changes nothing at or left of
+#   $k$: it is computed **once for each pixel**.
 #
 # PixelCNN's own walk does just that:
 
@@ -710,7 +706,7 @@ show_source(ImageAutoregressive.walk)
 show_source(PixelCNN.walk)
 
 # %% [markdown]
-# All in all, the walk through an image costs about the arithmetic of *one* full pass. Measured on two
+# All in all, the walk through an image costs the arithmetic of about *one* full pass. Measured on two
 # laptop-like cores in November 2026 (`python -m benchmarks autoregressive` measures it on yours):
 #
 # | image | pixels | one image: times faster than full passes | 16 images |
@@ -719,7 +715,6 @@ show_source(PixelCNN.walk)
 # | 16×16 | 256 | 5.5 | 10.9 |
 # | 28×28 | 784 | 11.9 | 40 (full passes: first row, times 28) |
 #
-# From 16×16 to 28×28 there are 3.1 times as many pixels. One image takes the walk 2.8 times as long, and full passes 6.0 times.
 # And the samples are the same ones, from the same random numbers:
 
 
@@ -739,7 +734,7 @@ print("the same ten images:", torch.equal(quick, plain.sample(10, y=labels, gene
 # %% [markdown]
 # ## What it writes
 #
-# One column for each class. 8×8 pixels, then 28×28: the second model was trained on MNIST, binarized.
+# One column for each class: 8×8 pixels, then binarized MNIST.
 
 # %%
 ten_each = torch.arange(10).repeat(3)
@@ -764,7 +759,7 @@ show_figure(
 #
 # $$p(y \mid x) = \frac{p(x \mid y)\,p(y)}{\sum_{y'} p(x \mid y')\,p(y')}, \qquad p(x) = \sum_y p(x \mid y)\,p(y).$$
 #
-# All $p(y)$ are $\frac1{10}$ here. The likelihoods are numbers like $e^{-20}$, on MNIST $e^{-80}$, so everything is done
+# All $p(y)$ are $\frac1{10}$ here. The likelihoods are tiny, on MNIST numbers like $e^{-80}$, so everything is done
 # with logarithms: the denominator is a `logsumexp`.
 
 # %%
@@ -784,8 +779,8 @@ def my_log_posterior(log_likelihood, log_prior):
 check("01.bayes_classifier", my_log_posterior)
 
 # %% [markdown]
-# Beside it, what a model that was made for classifying does on black and white pixels: logistic
-# regression, $p(y \mid x)$ directly, without any idea of what an image looks like. On the digits it sees ten jittered copies of
+# Beside it, a model that was made for classifying: logistic
+# regression, $p(y \mid x)$ directly, on the same black and white pixels. On the digits it sees ten jittered copies of
 # each training image, since PixelCNN saw many; on MNIST one random binarization of the 60,000 images.
 
 # %%
@@ -798,8 +793,8 @@ for name, card in [("digits, 8×8", "pixelcnn_digits"), ("MNIST, binarized", "pi
 Markdown(table)
 
 # %% [markdown]
-# A by-product of the generator beats the specialist that knows only straight borders. It is no rival of a network
-# that was trained to classify, and it needs ten passes for each image. What it has in exchange: it can be asked
+# A by-product of the generator beats the specialist that knows only straight borders. It needs ten passes for each
+# image. In exchange it can be asked
 # *how likely the image is at all*. The images with the smallest $p(x)$ among the 359, and with the largest:
 
 # %%
@@ -807,20 +802,23 @@ with torch.no_grad():
     log_p = pixelcnn.log_prob(test_images)  # [359], the labels not given
 from_unlikely = log_p.argsort()
 odd, plain_ones = test_images[from_unlikely[:12]], test_images[from_unlikely[-12:]]
+for name, images in (("unlikely", odd), ("likely", plain_ones), ("all", test_images)):
+    borders = images.diff(dim=2).abs().sum() + images.diff(dim=3).abs().sum()
+    print(f"{name}: {borders / len(images):.0f} borders between black and white in an image")
 show_figure(
     image_grid(torch.cat([odd, plain_ones]), columns=12, titles=["unlikely", "likely"], size=0.6),
     alt="The twelve least likely test digits are full of corners and turns; many of the most likely are plain ones.",
 )
 
 # %% [markdown]
-# $p(x)$ rewards the plain image: a short, straight stroke has few uncertain pixels. A low likelihood means many surprises,
+# $p(x)$ rewards the plain image: where black and white meet less often, fewer pixels are uncertain. A low likelihood means many surprises,
 # not "no digit".
 
 # %% [markdown]
 # ## Complete what is hidden
 #
-# Hide the **lower** half of a digit and let the model write it. What is known comes first in the order. So drawing the
-# rest, pixel by pixel, is a draw from $p(\text{hidden} \mid \text{known})$, exactly: the chain rule started in the middle. (The class
+# Hide the **lower** half of a digit. What is known comes first in the order. So drawing the
+# rest, pixel by pixel, is a draw from $p(\text{hidden} \mid \text{known})$: the chain rule started in the middle. (The class
 # is hidden too. `complete` first draws it from $p(y \mid \text{known})$, by Bayes' rule.)
 
 # %%
@@ -843,9 +841,8 @@ show_figure(
 )
 
 # %% [markdown]
-# Now hide the **upper** half. The model writes it first, without a look at the lower one, and the two halves don't fit.
-# Nothing is wrong with the model. It answers $p(\text{later} \mid \text{earlier})$ quickly; here we need
-# $p(\text{earlier} \mid \text{later})$.
+# Now hide the **upper** half. The model writes it first, without a look at the lower one: it answers
+# $p(\text{later} \mid \text{earlier})$ quickly, and here we need $p(\text{earlier} \mid \text{later})$.
 #
 # Weights help. Call the hidden pixels $x_H$ and the given ones $x_G$. Draw a class, and then each hidden pixel from its own
 # conditional, with the given ones left in place. Such a draw has the probability
@@ -854,9 +851,9 @@ show_figure(
 #
 # $$w(x_H, y) = \frac{p(x_H, x_G, y)}{q(x_H, y)} = \prod_{i \in G} p(x_i \mid x_{<i}, y).$$
 #
-# So draw many, and draw again among them in proportion to $w$. What is picked then has a probability in proportion to
-# $q\,w = p(x_H, x_G, y)$. This is *sampling importance resampling*. It becomes exact as the number of draws grows. How many of 400 draws have a
-# weight worth the name says the *effective sample size*, $(\sum w)^2 / \sum w^2$: 400 if all weigh the same, 1 if one has it all.
+# So draw many, and draw again among them in proportion to $w$: what is picked has a probability in proportion to
+# $q\,w = p(x_H, x_G, y)$, exactly so as the number of draws grows. This is *sampling importance resampling*. How many of 400 draws do the
+# work says the *effective sample size*, $(\sum w)^2 / \sum w^2$: 400 if all weigh the same, 1 if one has it all.
 
 # %%
 lower = ~upper
@@ -869,7 +866,11 @@ log_w = (log_p * lower).sum(dim=(1, 2, 3)).reshape(6, 400)
 share = log_w.softmax(dim=1)
 effective = 1 / share.square().sum(dim=1)
 print(f"effective sample size of 400 draws: {effective.min():.0f} to {effective.max():.0f}")
-picked = log_w.softmax(dim=1).multinomial(3, replacement=True, generator=seeded(4))
+picked = share.multinomial(3, replacement=True, generator=seeded(4))
+of_picked = log_w.gather(1, picked).mean()
+print(
+    f"log-probability of the given half, mean: {log_w.mean():.0f}; of those picked: {of_picked:.0f}"
+)
 
 blind = blind.reshape(6, 400, 1, 8, 8)
 image = torch.arange(6)
@@ -882,9 +883,9 @@ show_figure(
 )
 
 # %% [markdown]
-# A dozen or three of the draws do all the work. There is a better way if you may choose the model: an order-agnostic MADE has, among its orders, some that begin with what is given.
+# Drawn blindly (the row shows a five for each), an upper half seldom fits the given one; one to three dozen of 400 draws do all the work. There is a better way if you may choose the model: an order-agnostic MADE may have, among its orders, some that begin with what is given.
 #
-# **Exercise 7. Completion in any order.** Given the conditionals of all mask sets and their orders, what is $\log p(x_H \mid x_G)$? Two questions come first: which sets can
+# **Exercise 7. Completion in any order.** Given the conditionals of all mask sets and their orders, what is $\log p(x_H \mid x_G)$? Ask first: which sets can
 # answer at all? And do those that can count alike?
 
 
@@ -904,7 +905,7 @@ check("01.completion", my_completion_log_prob)
 # ## More than two levels
 #
 # Nothing in the chain rule asks for bits. With more grey levels each conditional is a *softmax* over them. The 8×8
-# digits have 17 levels, and so does this PixelCNN. Its output treats the levels as names, and has to learn by itself that 7 is close
+# digits have 17, and so does this PixelCNN. Its output treats the levels as names, and has to learn by itself that 7 is close
 # to 8; as input it is given the number, too.
 
 # %%
@@ -916,7 +917,7 @@ show_figure(
 )
 
 # %% [markdown]
-# **One pixel, 17 answers.** What the network says about a pixel is a whole distribution. Here are six pixels of one test digit, each given the true pixels before it:
+# **One pixel, 17 answers.** What the network says about a pixel is a whole distribution. Six pixels of one test digit, each given the true pixels before it:
 
 # %%
 from course_lib.training.recipes_autoregressive import grey_digits
@@ -925,14 +926,14 @@ grey_images, grey_labels = grey_digits("test")
 with torch.no_grad():
     everywhere = grey.logits(grey_images, grey_labels).softmax(dim=1)  # [359, 17, 8, 8]
 levels = everywhere[2]
-ends = everywhere[:, [0, 16]].sum(dim=1).mean()
-print(f"of all probability, {ends:.0%} lies on the two ends of the scale, 0 and 16")
+places = [(0, 0), (2, 4), (3, 2), (3, 3), (4, 3), (5, 5)]
+print("the likeliest level at a ... f:", [int(levels[:, r, k].argmax()) for r, k in places])
 figure = Figure(figsize=(9.6, 3.6))
 grid = figure.add_gridspec(2, 4)
 axes = figure.add_subplot(grid[:, 0])
 axes.imshow(grey_images[2, 0], cmap=colour_map("grey"))
 axes.set(xticks=[], yticks=[], title="the digit")
-for k, (row, column) in enumerate([(0, 0), (2, 4), (3, 2), (3, 3), (4, 3), (5, 5)]):
+for k, (row, column) in enumerate(places):
     panel = figure.add_subplot(grid[k // 3, 1 + k % 3])
     true = int(grey_images[2, 0, row, column])
     colours = [PALETTE["data"] if level == true else PALETTE["model"] for level in range(17)]
@@ -947,14 +948,14 @@ show_figure(
 )
 
 # %% [markdown]
-# Blue is the true level. Far outside the digit (a) the model is certain. Elsewhere it draws smooth humps over neighbouring levels: nobody told it that 7 is close to 8. And the ends of the scale are special,
-# as ink saturates: from (c) to (f) the largest probability is at 16, and at (d) and (f) a hump stands beside it. One Gaussian for each pixel could not say that.
+# Blue is the true level. Far outside the digit (a) the model is certain. Where it is not, neighbouring levels have similar probabilities: nobody told it that 7 is close to 8. And the end of the scale is special,
+# as ink saturates: from (c) to (f) the likeliest level is 16, and at (d) and (f) a hump stands beside it. One Gaussian for each pixel could not say that.
 #
-# With 256 levels, a softmax has to learn 256 numbers for each pixel and sees each level rarely. PixelCNN++ therefore predicts a **mixture of logistic distributions** over a line, five or so, and gives each level the mass of its
+# With 256 levels, a softmax sees each of them rarely. PixelCNN++ therefore predicts a **mixture of logistic distributions** over a line, five or so, and gives each level the mass of its
 # interval; the two end levels get everything beyond (Salimans et al. 2017, [arXiv:1701.05517](https://arxiv.org/abs/1701.05517), section 2.1).
 #
-# Our model's probabilities are probabilities of whole images, so $-\log_2 p(x) / 64$ are honest **bits per dimension**: what
-# an ideal compressor would need for each pixel. Chapter 04's NICE has a density instead and gives a bound for the same number.
+# The model gives whole images probabilities, so $-\log_2 p(x) / 64$ are **bits per dimension**: what
+# an ideal compressor would need for each pixel. Chapter 04's NICE has a density, and so a bound for the same number.
 
 # %% jupyter={"source_hidden": true}
 grey_bits = load_card("pixelcnn_digits_grey")["metrics"]["bits per dimension"]
@@ -970,8 +971,8 @@ Markdown(
 # ## How good is it?
 #
 # Negative log-likelihood of black and white test images, in nats: lower is better. Our numbers come from the cards in
-# `data/checkpoints`, each with the command that trains the model; `python -m course_lib train made_mnist` takes less
-# than an hour on two cores, and so does each of the others.
+# `data/checkpoints`, each with the command that trains the model, such as `python -m course_lib train made_mnist`: less
+# than an hour on two cores.
 
 # %% jupyter={"source_hidden": true}
 nats = "test negative log-likelihood (nats)"
@@ -991,26 +992,29 @@ for kind, title, paper in [
         f"| {mnist_card['parameters']:,} | {paper} |\n"
     )
 naive_nats = load_card("naive_pixelcnn_digits")["metrics"][nats]
-Markdown(table + f"| PixelCNN, naive | {naive_nats:.1f} | | | |\n")
+error = mnist_card["metrics"]["standard error (nats)"]
+masks = made_masks(MADE(784, [1200]).degrees[0])
+unmasked = 1200 + 784 + sum(mask.sum().item() for mask in masks)
+table += f"| PixelCNN, naive | {naive_nats:.1f} | | | |\n\nOf MADE's parameters {unmasked:,.0f} are not masked. "
+Markdown(table + f"A mean over test images has a standard error of about {error:.1f} nats.")
 
 # %% [markdown]
 # ᵃ Larochelle, Murray 2011, the table of MNIST. ᵇ Germain et al. 2015, Table 6; its row for NADE is a later training than that of 2011. ᶜ [PixelRNN](https://arxiv.org/abs/1601.06759), van den Oord et al. 2016, Table 4.
 #
 # How to read it:
 #
-# - **On MNIST** a hidden layer takes eight to nine nats off the FVSBN, and PixelCNN five more off MADE, with a tenth of its parameters:
+# - **On MNIST** a hidden layer takes eight to nine nats off the FVSBN, and PixelCNN five more off MADE, with a fifth of its unmasked parameters:
 #   sharing weights between places pays where there are many places.
-# - **On the 8×8 digits** that matters less: PixelCNN is 0.7 nats better than MADE, with more parameters than NADE, and
+# - **On the 8×8 digits** it matters less: PixelCNN is 0.7 nats better than MADE, and
 #   the naive PixelCNN loses even to NADE. It has no gates and no classes either, so that its gap is not the price of the
 #   blind spot alone.
 # - **Our MNIST is not quite the papers' MNIST.** They binarized the images once, at random, and trained on those; we
-#   draw anew in each step, which works against overfitting. The test images are drawn once, from a fixed
-#   seed, and so they are another draw than the papers'. Differences of some tenths of a nat mean nothing.
-# - **Our models are smaller and trained for less than an hour** on two cores. The best MADE of the paper (86.64) has two
+#   draw anew in each step, which works against overfitting. Our test images are drawn once, and are another draw than
+#   theirs. Read nothing into some tenths of a nat.
+# - **Our networks are smaller.** The best MADE of the paper (86.64) has two
 #   layers of [8,000 units](https://github.com/mgermain/MADE) and 32 mask sets; ours has one layer of 1,200 and one set.
 # - **Our PixelCNN was told the class** while it learned. The number in the table doesn't use it: it is
-#   $-\log p(x) = -\log \sum_y p(x \mid y)\,p(y)$. The paper's had no labels, and 81.30 is its figure for
-#   the one-stack PixelCNN of 2016.
+#   $-\log p(x) = -\log \sum_y p(x \mid y)\,p(y)$. The paper's had no labels, and one stack.
 # - **Where zero is.** A fair coin for each pixel costs $64 \ln 2 = 44.4$ nats on the digits, $784 \ln 2 = 543.4$ on MNIST. Compare
 #   nats only for the same images, binarized in the same way.
 #
@@ -1018,22 +1022,22 @@ Markdown(table + f"| PixelCNN, naive | {naive_nats:.1f} | | | |\n")
 #
 # - The chain rule turns any distribution over many variables into a sequence of classifications. It assumes nothing; the
 #   assumptions are in the functions that answer the questions.
-# - Whatever the network, one law must hold: output $i$ sees inputs before $i$ and nothing else. A triangular
-#   matrix, a running sum, masks between layers, masked or shifted kernels: four ways to keep the same law. Test it by
+# - One law must hold: output $i$ sees inputs before $i$ and nothing else. A triangular
+#   matrix, a running sum, masks between layers, masked or shifted kernels: four ways to keep it. Test it by
 #   the Jacobian, and by summing over all $x$ where you can.
-# - The likelihood is exact, and training is ordinary supervised learning. That is why this family went on to larger things:
-#   a language model is the same formula, with words for pixels and a transformer for the masked network.
+# - The likelihood is exact, and training is ordinary supervised learning. A language model is the same formula, with
+#   words for pixels and a transformer for the masked network.
 # - A class-conditional model of $x$ is also a classifier, by Bayes' rule.
 #
-# **What does not work well:** sampling is sequential, one pixel after another. Only questions along the order are easy: complete
+# **What does not work well:** sampling is sequential. Only questions along the order are easy: complete
 # the lower half, but not the upper one. And there is no code, no short description of the whole image that one
 # could change a little to get a similar image.
 #
 # **What came after:**
 #
-# - *Other networks for the same formula:* masked attention in place of masked convolution, up to Image GPT (Chen et al. 2020, [Generative pretraining from pixels](https://proceedings.mlr.press/v119/chen20s.html)) and every language model since Vaswani et al. 2017 ([arXiv:1706.03762](https://arxiv.org/abs/1706.03762)).
+# - *Other networks for the same formula:* masked attention, up to Image GPT (Chen et al. 2020, [Generative pretraining from pixels](https://proceedings.mlr.press/v119/chen20s.html)) and every language model since Vaswani et al. 2017 ([arXiv:1706.03762](https://arxiv.org/abs/1706.03762)).
 # - *Other things to predict:* codes of patches in place of pixels (chapter 03), or whole images from coarse to fine, one resolution after the other (Tian et al. 2024, [arXiv:2404.02905](https://arxiv.org/abs/2404.02905)).
-# - *All orders at once:* order-agnostic training returned as autoregressive diffusion (Hoogeboom et al. 2022, [arXiv:2110.02037](https://arxiv.org/abs/2110.02037)), which writes several pixels in a step.
+# - *All orders at once:* order-agnostic training returned as autoregressive diffusion, which writes several pixels in a step (Hoogeboom et al. 2022, [arXiv:2110.02037](https://arxiv.org/abs/2110.02037)).
 #
 # **Next, chapter 02:** the variational autoencoder gives every image a code, draws all pixels at once, and pays
 # for it with a likelihood that it can only bound.

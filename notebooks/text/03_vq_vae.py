@@ -24,7 +24,7 @@
 # | --- | --- |
 # | You need | autoencoders and PixelCNN in outline (chapters 02 and 01), what a gradient is, k-means helps; some PyTorch |
 # | Time | about 27 minutes to read, 60 with the exercises. **The short way is the page without its exercises**, less *How many codes?* and *How good is the guess?*, which may be skipped |
-# | You will meet | vector quantization, the straight-through estimator, stop-gradients, moving averages as online k-means, a code that cannot collapse, dead codes, two-stage generation |
+# | You will meet | vector quantization, the straight-through estimator, stop-gradients, moving averages as online k-means, why a strong decoder does not silence the code, dead codes, two-stage generation |
 # | Papers | van den Oord, Vinyals, Kavukcuoglu 2017, [VQ-VAE](https://arxiv.org/abs/1711.00937); Bengio, Léonard, Courville 2013, [straight-through](https://arxiv.org/abs/1308.3432) |
 # | Source articles | VQ-VAE 其实就是一个 AE, "VQ-VAE is really an autoencoder", and "Straight-Through Estimator" (both in Chinese) |
 #
@@ -66,24 +66,23 @@ CodeSwap(
 # %% [markdown]
 # Three things to notice before any formula:
 #
-# - **A code is local.** Change one cell, and only a patch of the image changes. A code means something like "a stroke that bends to the left here".
+# - **A code is local.** Change one cell, and only a patch of the image changes.
 # - **A code is not a stamp.** What it looks like depends on its neighbours, because the decoder looks at several cells at once.
-# - **The ten digits do not exist.** No image was encoded to get them. A PixelCNN *wrote* the maps, number after number. The second half of the
-#   chapter is about that.
+# - **The ten digits do not exist.** No image was encoded to get them. A PixelCNN *wrote* the maps, number after number.
 
 # %% [markdown]
 # ## The idea: an autoencoder whose code is made of integers
 #
 # An autoencoder learns to copy its input through something narrow: $x \to z = \mathrm{enc}(x) \to \hat x = \mathrm{dec}(z)$. It makes good codes, and no new
-# images: for that one would need the *distribution* of the codes. Chapter 02 chose the distribution first, a Gaussian, and made the codes fit it.
+# images: for that one needs the *distribution* of the codes. Chapter 02 chose the distribution first, a Gaussian, and made the codes fit it.
 #
-# The source article puts VQ-VAE like this: it is **simply an autoencoder**, one that makes its code *discrete*. The code is a small map of whole numbers. And for whole
-# numbers on a grid we have a tool already: chapter 01's PixelCNN learns distributions of exactly such things. So build it in two stages:
+# VQ-VAE, says the source article, is **an autoencoder** that makes its code *discrete*: a small map of whole numbers. And for whole
+# numbers on a grid we have a tool already, chapter 01's PixelCNN. So build it in two stages:
 #
-# 1. Train an autoencoder with integer codes. Only the copy counts. There is no distribution, no noise, no KL term.
+# 1. Train an autoencoder with integer codes. Only the copy counts: no noise, no KL term.
 # 2. Freeze it, encode all the training images, and train a PixelCNN on the code maps. To make an image: write a map, decode it.
 #
-# The second stage has much less to do than a PixelCNN of pixels: 49 numbers instead of 784, and what they describe are strokes, not dots.
+# The second stage has less to do than a PixelCNN of pixels: it writes 49 numbers instead of 784.
 #
 # | symbol | meaning |
 # | --- | --- |
@@ -112,8 +111,8 @@ prediction = ...
 check("03.predict_bits", prediction)
 
 # %% [markdown]
-# One choice among $K$ holds $\log_2 K$ bits, and $49 \log_2 64 = 49 \cdot 6$ of them is all that the decoder ever learns about an image. The image
-# itself is 784 numbers of 8 bits. Everything that does not fit is lost: the copy is not exact.
+# One choice among $K$ holds $\log_2 K$ bits, and $49 \log_2 64 = 49 \cdot 6$ of them is all that the decoder ever learns about an image
+# of 784 numbers of 8 bits. What does not fit is lost: the copy is not exact.
 
 # %% [markdown]
 # ## Quantize: take the nearest code
@@ -189,7 +188,7 @@ check("03.round_through", round_through)
 
 # %% [markdown]
 # **What is wrong with it?** The gradient was computed at $e_k$, and is used at $z$. It says in which direction the *code* should move; but the code does not
-# move. So $z$ may walk for many steps without any effect on the image, until it crosses a border, and then everything jumps. A later section measures how good the guess is; first let us train with it.
+# move. So $z$ may walk for many steps without any effect on the image, until it crosses a border and the code jumps. A later section measures how good the guess is; first let us train with it.
 #
 # ## Two losses that pull each other
 #
@@ -199,14 +198,14 @@ check("03.round_through", round_through)
 # $$\boxed{\;L = \underbrace{\|x - \hat x\|^2}_{\text{encoder, decoder}} + \underbrace{\|\operatorname{sg}[z] - e_k\|^2}_{\text{codes go to } z} + \beta\,\underbrace{\|z - \operatorname{sg}[e_k]\|^2}_{\text{commitment: } z \text{ goes to its code}}\;}$$
 #
 # (In our code each is a mean, over pixels or over the numbers of $z$.) Why not one term with both gradients? Because the two sides should move at different speeds. The
-# codebook has an easy task and may run after the encoder. The encoder has the image to care for: with $\beta = \frac14$ it is pulled a little, enough not to grow away from its codes without end.
+# codebook may run after the encoder. The encoder has the image to care for: with $\beta = \frac14$, as in the paper, it is pulled a little, enough not to grow away from its codes without end.
 
 # %%
 show_source(vq_loss)
 
 # %% [markdown]
-# The whole model, drawn from the one that you swapped codes in. Broken arrows are gradients, and they stand where automatic differentiation finds one: none passes the choice of the nearest code, and what arrives at $e$ is copied
-# to $z$. In this model the codebook gets no gradient at all; it follows a moving average, as the next section says.
+# The whole model, drawn from the one that you swapped codes in. Broken arrows are gradients, where automatic differentiation finds one: none passes the choice of the nearest code, and what arrives at $e$ is copied
+# to $z$. In this model the codebook gets no gradient at all; it follows a moving average:
 
 # %% jupyter={"source_hidden": true}
 from course_lib.diagrams import vqvae_diagram
@@ -230,12 +229,12 @@ check("03.predict_rest", prediction)
 #
 # $$\frac{\partial}{\partial e_k} \sum_i \|z_i - e_k\|^2 = -2 \sum_i (z_i - e_k) = 0 \quad\Longleftrightarrow\quad e_k = \frac{1}{n_k} \sum_i z_i = \frac{s_k}{n_k}.$$
 #
-# The best code is the mean of the vectors that chose it. Assign, average, assign, average: that is **k-means**. A batch is a small sample and the encoder changes all the time, so keep moving averages of
-# count and sum, and let the code be their ratio:
+# The best code is the mean of the vectors that chose it. Assign, average, assign, average: that is **k-means**. A batch is a small sample, so keep moving averages of
+# count and sum, and let the code be their ratio (the paper's appendix A.1, equations 6 to 8):
 #
 # $$N_k \leftarrow \gamma N_k + (1 - \gamma)\,n_k, \qquad m_k \leftarrow \gamma m_k + (1 - \gamma)\,s_k, \qquad e_k = \frac{m_k}{N_k}.$$
 #
-# It needs no optimizer; $\gamma$ plays the part of the learning rate. Most implementations use it in place of the second term, and so does this library (`ema=False` takes the gradient). As $m_k = N_k e_k$, only $N_k$ and $e_k$ are stored:
+# It needs no optimizer; $1 - \gamma$ plays the part of the learning rate. The paper's own experiments take the second term, this library the averages (`ema=False` takes the gradient). As $m_k = N_k e_k$, only $N_k$ and $e_k$ are stored:
 
 # %%
 show_source(VectorQuantizer.follow)
@@ -262,7 +261,7 @@ print(
 # %% [markdown]
 # ## Train it, and watch the codebook
 #
-# A VQ-VAE on the 8×8 digits with codes of only *two* numbers, so that we can see them. The loop is short enough to stand here; every 25 steps it keeps the codebook and the encoder's
+# A VQ-VAE on the 8×8 digits with codes of only *two* numbers, so that we can see them. Every 25 steps the loop keeps the codebook and the encoder's
 # outputs of the same 25 images.
 
 # %%
@@ -305,8 +304,8 @@ Voronoi(
 #
 # *This section may be skipped: it asks what the estimator gets right, proves one half of the answer and measures the other.*
 #
-# Let $g$ be the loss's gradient at the code $e$ of $z$. A step moves $z$ to $z - \eta g$, and its code from $e$ to $e'$, which is the same one as long as no border is crossed. To first order the loss
-# changes by $g \cdot (e' - e)$. Nothing says so far that this is below 0: $e'$ is only some code that happens to be near. But $e$ is nearest to $z$, and $e'$ is nearest to $z - \eta g$:
+# Let $g$ be the loss's gradient at the code $e$ of $z$. A step of length $\eta > 0$ moves $z$ to $z - \eta g$, and its code from $e$ to $e'$, which is the same one as long as no border is crossed. To first order the loss
+# changes by $g \cdot (e' - e)$. Is this below 0? We know that $e$ is nearest to $z$, and $e'$ to $z - \eta g$:
 #
 # $$\|z - e\|^2 \le \|z - e'\|^2, \qquad \|z - \eta g - e'\|^2 \le \|z - \eta g - e\|^2 .$$
 #
@@ -341,7 +340,7 @@ print("no jump downhill has a slope above 0:", bool((down <= 0).all()))
 print("no jump uphill has one below 0:", bool((up >= 0).all()))
 
 # %% [markdown]
-# "To first order" is the other half. A slope holds near $e$, and a jump is never short: the next code is as far away as codes are from one another. **Measure it** on a trained model and real digits. Move the encoder's output
+# "To first order" is the other half. A slope holds near $e$, and a jump is as long as codes are apart. **Measure it** on a trained model and real digits. Move the encoder's output
 # of every cell along the gradient, down and up; quantize, decode, and look at the true error, as a multiple of what it was. Beside it what the slope promises, and the same for random directions of the same lengths:
 
 # %%
@@ -383,17 +382,19 @@ for name, direction, step in [  # in units of that distance, on average
         true = (digits_model.decoder(new_e) - test_digits).square().mean() / error
         promised = 1 + (gradient * (new_e - e)).sum() / error
     changed = (new_index != index).float().mean()
-    table += f"| {name} | {step} | {changed:.1%} | × {true:.2f} | × {promised:.2f} |\n".replace("-", "−")
+    table += f"| {name} | {step} | {changed:.1%} | × {true:.2f} | × {promised:.2f} |\n".replace(
+        "-", "−"
+    )
 leaning = ((z - e) * gradient).sum(dim=1) < 0
 Markdown(table + f"\nOf all vectors, {leaning.float().mean():.0%} lie downhill of their code.")
 
 # %% [markdown]
-# - **A short step helps, a little.** Downhill, one code in twenty changes and the error falls. Random steps that change as many codes leave it where it was. So the guess carries information.
-# - **The slope promises far too much.** More than a quarter of the error, and a fiftieth is what comes. The gradient is the decoder's slope for an infinitely small move of one code; what happens is a jump, in many cells at once.
-# - **A long step harms.** A third of the codes change, the slope promises an error below zero, and the true one rises, by more than at random.
-# - **Uphill hardly anything moves.** Most vectors lie downhill of their code: training has pushed each along its gradient, towards the border, until the commitment loss holds it there. A step back leads to the middle of the cell.
+# - **A short step helps, a little.** Downhill, one code in twenty changes and the error falls. Random steps that change as many codes (length 0.2) leave it where it was. So the guess carries information.
+# - **The slope promises far too much.** More than a quarter of the error, and a fiftieth is what comes. The slope is that of an infinitely small move; what happens is a jump, in many cells at once.
+# - **A long step harms.** A third of the codes change, the slope promises an error below zero, and the true one rises, by more than after a random step as long.
+# - **Uphill hardly anything moves.** Most vectors lie downhill of their code: the gradient pushes each towards the border, the commitment loss pulls it back, and the two balance where $z - e$ points against $g$ (Exercise 3). A step uphill leads towards the code.
 #
-# So the estimator works where steps are small, and codes close to what they stand for.
+# So the estimator works where steps are small.
 
 # %% [markdown]
 # ## Is it a VAE?
@@ -411,11 +412,11 @@ Markdown(table + f"\nOf all vectors, {leaning.float().mean():.0%} lie downhill o
 # | noise | none, as $q$ is deterministic | none |
 # | sampling | from the prior, learned afterwards | from a model of the codes, learned afterwards |
 #
-# The article's point is that a VAE without noise, without a KL term and without a posterior to learn is simply an autoencoder. Keep the paper's view for two things. It counts: with a learned prior
+# Keep the paper's view for two things. It counts: with a learned prior
 # $p(k_1, \dots, k_{49})$ in place of the uniform one, $-\log p$ of the codes takes the place of $49 \log K$. It is the rate of chapter 02, as $D_\mathrm{KL}$ of a $q$ that is sure of $k$ is $-\log p(k)$. (There in nats; our tables have bits.)
 # And it explains why this code is used at all.
 #
-# **Why a strong decoder does not silence it.** Chapter 02 ends with a collapse: a VAE whose decoder can do without the code saves the whole rate by making $q(z \mid x)$ equal to the prior, and does so. Here there is nothing to save.
+# **Why a strong decoder does not silence it.** Chapter 02 shows a collapse: a VAE whose decoder can do without the code saves the whole rate by making $q(z \mid x)$ equal to the prior. Here there is nothing to save.
 # While the autoencoder trains, the rate is $\log K$ whatever the encoder does, and a constant has no slope. All that can still fall is the distortion, and it falls with everything that the code tells. Take chapter 02's example, 8 noisy copies of one
 # coin, with two codes in place of the Gaussian latent. Once the decoder draws every bit for itself, once it sees all bits before it (an autoregressive decoder, as in chapter 01):
 
@@ -434,19 +435,19 @@ Markdown(table)
 
 # %% [markdown]
 # The rate of the two codes is the entropy $H(k)$ of their use, which the best prior would pay. With the strong decoder the VAE's rate is 0.0. The two codes still hold 0.7 nats, $\log 2$: one bit, all that they can. And the sum is no larger for it:
-# what the code tells, the decoder need not pay again. So a VQ-VAE may have as strong a decoder as you like (the paper's speech model has a WaveNet, section 4.3).
+# what the code tells, the decoder need not pay again. So a VQ-VAE may have a strong decoder. (The paper puts a PixelCNN on top, which "typically breaks VAEs", section 4.2, and for speech a network like WaveNet, section 4.3.)
 #
-# One escape is left. The constant is $\log K$ only against the *uniform* prior; $H(k)$ itself can shrink to 0, if all vectors choose one code. Nothing rewards that, but nothing forbids it either, and it happens:
+# One escape is left. The constant is $\log K$ only against the *uniform* prior; $H(k)$ itself can shrink to 0, if all vectors choose one code. Nothing rewards that, but training can get stuck there:
 
 # %% [markdown]
 # ## Dead codes
 #
 # A code that nobody chooses gets no vectors, so it stays where it is; so nobody will choose it. Such a code is **dead**. A codebook can die nearly as a whole: start it far away from the encoder's outputs, and the one code
-# that happens to be nearest takes them all. This is *codebook collapse*. The cure is crude and works: put a dead code onto a random vector of the current batch. (Jukebox calls it *random restarts*: Dhariwal et al. 2020,
-# [arXiv:2005.00341](https://arxiv.org/abs/2005.00341). Starting on data is k-means' own old habit.)
+# that happens to be nearest takes them all. This is *codebook collapse*. The cure is crude: put a dead code onto a random vector of the current batch. (Jukebox calls it *random restarts*: Dhariwal et al. 2020,
+# [arXiv:2005.00341](https://arxiv.org/abs/2005.00341).)
 #
-# A code counts as dead when its average $N_k$ is below 0.1. That takes time: with $\gamma = 0.99$, a code that was used once in each batch and never again falls below it after $\ln 0.1 / \ln 0.99 \approx 230$ steps. And a new codebook,
-# whose $N_k$ are all 0, is dead as a whole: it starts on vectors of its first batch. That alone prevents most collapses.
+# A code counts as dead when its average $N_k$ is below 0.1. That takes time: with $\gamma = 0.99$, a code that was used once in each batch and never again falls below it after $\ln 0.1 / \ln 0.99 \approx 230$ steps. A new codebook,
+# whose $N_k$ are all 0, is dead as a whole: it starts on vectors of its first batch.
 
 # %%
 show_source(VectorQuantizer.revive)
@@ -512,7 +513,7 @@ check("03.break_the_codebook", my_dead_codebook)
 #
 # *This section may be skipped: twelve trained models, from 16 codes to 512.*
 #
-# More codes cut space into smaller cells. **A codebook that contains another is never worse:** the nearest of more codes is at least as near. **Check it** with nested codebooks, each the first half of the next:
+# **A codebook that contains another is never worse:** the nearest of more codes is at least as near. **Check it** with nested codebooks, each the first half of the next:
 
 # %%
 nested = torch.randn(512, 16, generator=seeded(6), dtype=torch.float64)
@@ -562,13 +563,13 @@ show_figure(
 )
 
 # %% [markdown]
-# Each doubling of $K$ costs one bit a cell. It buys less on MNIST, where a patch of 4 × 4 pixels has to be told by one number. The perplexity stays a good part of $K$: with revival and a start
+# Each doubling of $K$ costs one bit a cell. It buys less on MNIST, where one number has to tell 4 × 4 pixels (on the digits 2 × 2). The perplexity stays a good part of $K$: with revival and a start
 # on the data there is no collapse here. (Each model is one run from one seed; the steps from row to row are not smooth.)
 #
 # ## Stage two: a model of the codes
 #
 # Encode all training images. What comes out is a data set of small pictures with $K$ "colours", and chapter 01 has the model for it: a class-conditional PixelCNN with `levels=K`. Its
-# likelihood is exact, and so we know how many bits the code maps really need:
+# likelihood is exact, and says how many bits the code maps need with it:
 
 # %% jupyter={"source_hidden": true}
 table = (
@@ -616,8 +617,8 @@ show_figure(
 )
 
 # %% [markdown]
-# The images are sharper than those of chapter 02's VAE. The main reason is not that codes are whole numbers. Like for like, in bits spent, this code says more than four times as much about an image. (It also saw grey images,
-# the VAE black and white ones.) What whole numbers buy is stage two: a prior that is strong enough for so long a code. What is wrong in the images comes from the prior: strokes that don't quite meet, because the map was written cell after cell.
+# To the eye the images are sharper than those of chapter 02's VAE. Don't give the whole numbers the credit: in bits spent, this code says more than four times as much about an image. (It also saw grey images,
+# the VAE black and white ones.) What whole numbers buy is stage two, a strong prior for so long a code.
 
 # %%
 show_source(VQVAE.sample)
@@ -625,27 +626,25 @@ show_source(VQVAE.sample)
 # %% [markdown]
 # ## How good is it?
 #
-# There is no single number. The copies are measured by their error, the prior by its bits, and the samples by your eyes. The paper's own number (its section 4.1), 4.67 bits per dimension on CIFAR-10 against 4.51 of its VAE with continuous latents, both bounds, is for small color photographs, which this course does not use; it cannot be compared with anything here.
+# There is no single number. The copies are measured by their error, the prior by its bits, and the samples by your eyes. The paper's number (section 4.1), 4.67 bits per dimension on CIFAR-10 against 4.51 of its VAE with continuous latents, both bounds, is for small color photographs; it cannot be compared with anything here.
 #
 # - **Ours are small and quick:** 32 channels, one residual block, 3,000 steps on the digits and 6,000 on MNIST. The paper's networks (section 4.1) have 256 channels and two blocks, and 250,000 steps.
 # - **The error says nothing about sharpness.** A blurred copy can have a smaller squared error than a sharp one that is moved by a pixel.
-# - **Training codes through `argmin` has its own tricks.** We use three: moving averages, revival, and a start on the first batch's vectors.
-#   Each can be switched off in `VectorQuantizer`.
+# - **We use three tricks:** moving averages, revival, and a start on the first batch's vectors.
 #
 # ## What to take away
 #
-# - A VQ-VAE is an autoencoder with a whole number in each cell of its code. The KL term of its ELBO is a constant, so nothing in training is about distributions.
+# - A VQ-VAE is an autoencoder with a whole number in each cell of its code. The KL term of its ELBO is a constant, so a strong decoder has no reason to silence the code.
 # - `argmin` has no useful gradient. Straight-through pretends that it is the identity. The value is exact, the gradient is a guess: never uphill to first order, and wrong about long jumps.
-# - The rate of a quantized code is a constant in training, so a strong decoder has no reason to silence it.
 # - Codes move to the mean of their vectors, as in k-means; vectors commit to their codes.
 # - A code that isn't chosen can't learn. Look at the perplexity, and revive the dead.
 # - Generation has two stages, with two models that never train together: what an image looks like, given its codes; and which codes go together.
 #
-# **What does not work well:** the first stage doesn't know what the second will find easy. How many codes, how large a map, how much to compress: all chosen by hand. And the second stage is again sequential, if much shorter than pixel by pixel.
+# **What does not work well:** the first stage doesn't know what the second will find easy. How many codes and how large a map is chosen by hand. And the second stage is again sequential, if much shorter than pixel by pixel.
 #
 # **What came after:**
 #
-# - *Larger:* VQ-VAE-2 stacks maps of two sizes (Razavi, van den Oord, Vinyals 2019, [arXiv:1906.00446](https://arxiv.org/abs/1906.00446)); VQGAN adds a critic to stage one and a transformer as stage two (Esser, Rombach, Ommer 2021, [arXiv:2012.09841](https://arxiv.org/abs/2012.09841)).
+# - *Larger:* VQ-VAE-2 stacks maps of several sizes (Razavi, van den Oord, Vinyals 2019, [arXiv:1906.00446](https://arxiv.org/abs/1906.00446)); VQGAN adds a critic to stage one and a transformer as stage two (Esser, Rombach, Ommer 2021, [arXiv:2012.09841](https://arxiv.org/abs/2012.09841)).
 # - *Without the tricks:* finite scalar quantization rounds each number by itself, so that there is no codebook to die (Mentzer et al. 2024, [arXiv:2309.15505](https://arxiv.org/abs/2309.15505)); the rotation trick replaces the straight-through gradient (Fifty et al. 2024, [arXiv:2410.06424](https://arxiv.org/abs/2410.06424)).
 # - *With another stage two:* latent diffusion keeps the two stages, with real numbers for the codes and a diffusion model for the PixelCNN (Rombach et al. 2022, [arXiv:2112.10752](https://arxiv.org/abs/2112.10752); chapter 12).
 #

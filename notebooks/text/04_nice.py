@@ -414,10 +414,11 @@ ParticlePlayer(
 # $$\frac{\partial \log p}{\partial x} = J^\top\,\frac{\partial \log p_Z}{\partial z}.$$
 #
 # $J$ is invertible, so the left side is zero exactly where the slope of the prior is. A Gaussian has slope zero at $z = 0$ and
-# nowhere else. **A NICE has exactly one peak, at $f^{-1}(0)$, and no other critical point** (a point of slope zero), however bent it is.
+# nowhere else. **A NICE has exactly one peak, at $f^{-1}(0)$, and no other critical point** (a point of slope zero), however bent it is. (At the
+# kinks of a ReLU network there is no $J$. But $f$ and $f^{-1}$ are continuous there, so that peaks still go to peaks.)
 #
 # This is why the bridge between the moons must be there. Go from one moon to the other along the image of a straight line
-# between their latents. On that line the Gaussian never falls below its two ends, so neither does $p$: the bridge is as dense as the moons.
+# between their latents. On that line the Gaussian never falls below the lower of its two ends, so neither does $p$.
 
 # %%
 ends = moons(torch.tensor([[-1.0, 1.05], [0.0, -0.9]]))[0].detach()
@@ -455,7 +456,7 @@ check("04.predict_couplings", prediction)
 # 3. $x_b'' = x_b' + m_3(x_a')$ depends on all of $x_a'$, hence on everything. **Three are enough**; with two,
 #    one coordinate of $x_b$ cannot influence another.
 #
-# The paper takes four. Below is who depends on whom, measured: dark where an entry of $J$
+# The paper says so, and takes four. Below is who depends on whom, measured: dark where an entry of $J$
 # is not zero, for random networks and 10 coordinates.
 
 # %% jupyter={"source_hidden": true}
@@ -478,7 +479,7 @@ show_figure(
 #
 # In the latent, every coordinate has the same spread, that of the prior. So before the scaling layer, coordinate $i$ has a spread
 # proportional to $e^{-s_i}$: **a large $s_i$ marks a coordinate in which the data hardly vary** once the couplings have explained what they can, a small one a
-# coordinate with something left to say. The paper's appendix reads its scales so. They play the part that the square roots of
+# coordinate with something left to say. The paper's appendix plots the spreads, sorted (Figure 8). They play the part that the square roots of
 # the eigenvalues play in principal component analysis, for a curved coordinate system.
 #
 # Latent coordinate $i$ is pixel $i$, shifted, so its spread can be drawn at that pixel. (Our image models first *standardize*
@@ -525,8 +526,8 @@ print(f"of these from the narrower half of its pixels: {from_narrow / from_all:.
 
 # %% [markdown]
 # **Where the nats come from.** A latent coordinate of a logistic prior brings $-2$ nats on average (that is minus its entropy), and its
-# scaling minus the logarithm of its spread. So a pixel that is black in almost every image, with a spread of a thousandth, brings many
-# nats, and the pixels that make a digit few. The narrower half brings most of them. Keep this in mind when you read likelihoods.
+# scaling minus the logarithm of its spread. So a pixel that is black in almost every image, with a spread of a thousandth, brings
+# $-2 + \ln 1000 \approx 5$ nats, and one with a spread of a tenth 0.3. The narrower half brings most of the nats. Keep this in mind when you read likelihoods.
 #
 # ## May be skipped: Gaussian or logistic?
 #
@@ -963,7 +964,7 @@ show_figure(
 #
 # **What came after:**
 #
-# - *What volume costs.* Volume-preserving flows cannot learn every density, however deep; one layer that changes volume from place to place cures it (Draxler et al. 2024, [arXiv:2402.06578](https://arxiv.org/abs/2402.06578)).
+# - *What volume costs.* Volume-preserving flows cannot learn every density, however deep; which one they learn instead, and a cure (Draxler et al. 2024, [arXiv:2402.06578](https://arxiv.org/abs/2402.06578)).
 # - *Past the bridge.* A flow that comes close to data in separate pieces must become all but non-invertible; flows with an extra continuous index get around it (Cornish et al. 2020, [arXiv:1909.13833](https://arxiv.org/abs/1909.13833)).
 # - *No noise needed.* Couplings that shift whole numbers by whole numbers keep data discrete and make a lossless code (Integer discrete flows, Hoogeboom et al. 2019, [arXiv:1905.07376](https://arxiv.org/abs/1905.07376)).
 #

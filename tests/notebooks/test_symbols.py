@@ -76,9 +76,30 @@ def missing(text):
     }
 
 
+def repeated(text):
+    """What two rows of a table of symbols explain: formulas of the first column, as they stand."""
+    found, rows = set(), None
+    for line in "\n".join(markdown(text)).split("\n"):
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)]
+        if not line.startswith("|"):
+            rows = None
+        elif len(cells) > 2 and cells[1].lower() in ("symbol", "symbols"):
+            rows = set()
+        elif rows is not None:
+            row = set(re.findall(r"\$(.+?)\$", cells[1]))
+            found |= row & rows
+            rows |= row
+    return found
+
+
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
 def test_the_table_names_every_symbol(path):
     assert missing(path.read_text(encoding="utf-8")) == {}
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
+def test_no_two_rows_of_a_table_explain_one_symbol(path):
+    assert repeated(path.read_text(encoding="utf-8")) == set()
 
 
 def test_there_are_formulas_and_tables_to_compare():
@@ -117,3 +138,11 @@ def test_a_symbol_without_a_row_is_found():
     assert missing(page("p(x, n)", rows)) == {}
     assert missing(page("p(q)", rows)) == {"q": "p(q)"}
     assert missing(page(r"\hat x", rows)) == {"hat x": r"\hat x"}
+
+
+def test_a_symbol_in_two_rows_is_found():
+    rows = [r"| $W$, $V$; $b$ | weights; a bias |", r"| $S$ | how many sets of $W$ |"]
+    assert repeated(page("S", rows)) == set()
+    assert repeated(page("S", [*rows, r"| $W$, $V$; $j$ | weights; an index |"])) == {"W", "V"}
+    two_tables = page("S", rows) + page("S", rows)
+    assert repeated(two_tables) == set()
