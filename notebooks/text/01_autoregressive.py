@@ -23,7 +23,7 @@
 # | | |
 # | --- | --- |
 # | You need | conditional probability, logistic regression, what a convolution is; some PyTorch |
-# | Time | about 39 minutes to read, 80 with the exercises. **The short way, 30 minutes:** up to and with *Train it*, then *PixelCNN*, *p(X, Y)*, *More than two levels* and *What to take away*. Two sections may be skipped and say so |
+# | Time | about 36 minutes to read, 75 with the exercises. **The short way, 28 minutes:** up to and with *Train it*, then *PixelCNN*, *p(X, Y)*, *More than two levels* and *What to take away*. Two sections may be skipped and say so |
 # | You will meet | the chain rule, FVSBN, NADE, MADE, PixelCNN, the blind spot, Bayes' rule as a classifier |
 # | Papers | Larochelle, Murray 2011, [NADE](https://proceedings.mlr.press/v15/larochelle11a.html); Germain, Gregor, Murray, Larochelle 2015, [MADE](https://arxiv.org/abs/1502.03509); van den Oord et al. 2016, [PixelRNN](https://arxiv.org/abs/1601.06759) and [gated PixelCNN](https://arxiv.org/abs/1606.05328) |
 # | Source articles | 链式法则与自回归分解, "The chain rule and the autoregressive factorisation", and 对 MNIST 任务建模 p(X,Y), "Modelling p(X, Y) for MNIST" (both in Chinese) |

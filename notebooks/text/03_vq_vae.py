@@ -23,7 +23,7 @@
 # | | |
 # | --- | --- |
 # | You need | autoencoders and PixelCNN in outline (chapters 02 and 01), what a gradient is, k-means helps; some PyTorch |
-# | Time | about 27 minutes to read, 60 with the exercises. **The short way is the page without its exercises**, less *How many codes?* and *How good is the guess?*, which may be skipped |
+# | Time | about 26 minutes to read, 60 with the exercises. **The short way, 20 minutes:** the page without its exercises, less *How many codes?* and *How good is the guess?*, which may be skipped |
 # | You will meet | vector quantization, the straight-through estimator, stop-gradients, moving averages as online k-means, why a strong decoder does not silence the code, dead codes, two-stage generation |
 # | Papers | van den Oord, Vinyals, Kavukcuoglu 2017, [VQ-VAE](https://arxiv.org/abs/1711.00937); Bengio, Léonard, Courville 2013, [straight-through](https://arxiv.org/abs/1308.3432) |
 # | Source articles | VQ-VAE 其实就是一个 AE, "VQ-VAE is really an autoencoder", and "Straight-Through Estimator" (both in Chinese) |

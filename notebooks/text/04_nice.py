@@ -23,7 +23,7 @@
 # | | |
 # | --- | --- |
 # | You need | the chain rule, determinants, what a probability density is; some PyTorch |
-# | Time | about 35 minutes to read, 65 with the exercises. **The short way, 25 minutes:** up to and with *One peak*, then *Discrete data need noise*, *Train it: handwritten digits*, *One mode for ten classes* and *What to take away*. Three sections may be skipped and say so |
+# | Time | about 36 minutes to read, 65 with the exercises. **The short way, 27 minutes:** up to and with *One peak*, then *Discrete data need noise*, *Train it: handwritten digits*, *One mode for ten classes* and *What to take away*. Three sections may be skipped and say so |
 # | You will meet | the change of variables, additive couplings, volume-preserving flows and their one peak, dequantization, bits per dimension |
 # | Papers | Dinh, Krueger, Bengio 2014, [NICE](https://arxiv.org/abs/1410.8516); Rezende, Mohamed 2015, [planar flows](https://arxiv.org/abs/1505.05770); Theis, van den Oord, Bethge 2016, [on evaluation](https://arxiv.org/abs/1511.01844) |
 # | Source articles | 标准化流, "Normalizing flow", and "NICE: Nonlinear Independent Components Estimation" (both in Chinese) |
