@@ -342,7 +342,7 @@ show_source(NADE.logits)
 show_source(NADE.walk)
 
 # %% [markdown]
-# **Check it** against the definition, with each sum computed from the start; and the two laws, for an unnatural order.
+# **Check it** against the definition, with each sum computed from the start; and the two laws, for a mixed order.
 
 # %%
 torch.manual_seed(1)
@@ -715,7 +715,7 @@ show_source(PixelCNN.walk)
 # | 16×16 | 256 | 5.5 | 10.9 |
 # | 28×28 | 784 | 11.9 | 40 (full passes: first row, times 28) |
 #
-# And the samples are the same ones, from the same random numbers:
+# Not 784 times: a processor does 784 small steps less well than one large one. The samples are the same ones, from the same random numbers:
 
 
 # %%
@@ -999,13 +999,13 @@ table += f"| PixelCNN, naive | {naive_nats:.1f} | | | |\n\nOf MADE's parameters 
 Markdown(table + f"A mean over test images has a standard error of about {error:.1f} nats.")
 
 # %% [markdown]
-# ᵃ Larochelle, Murray 2011, the table of MNIST. ᵇ Germain et al. 2015, Table 6; its row for NADE is a later training than that of 2011. ᶜ [PixelRNN](https://arxiv.org/abs/1601.06759), van den Oord et al. 2016, Table 4.
+# ᵃ Larochelle, Murray 2011, the table of MNIST. ᵇ Germain et al. 2015, Table 6, whose number for NADE is not that of 2011. ᶜ [PixelRNN](https://arxiv.org/abs/1601.06759), van den Oord et al. 2016, Table 4.
 #
 # How to read it:
 #
 # - **On MNIST** a hidden layer takes eight to nine nats off the FVSBN, and PixelCNN five more off MADE, with a fifth of its unmasked parameters:
-#   sharing weights between places pays where there are many places.
-# - **On the 8×8 digits** it matters less: PixelCNN is 0.7 nats better than MADE, and
+#   it shares weights between places. (It also learned from labels, see below.)
+# - **On the 8×8 digits** PixelCNN is 0.7 nats better than MADE, and
 #   the naive PixelCNN loses even to NADE. It has no gates and no classes either, so that its gap is not the price of the
 #   blind spot alone.
 # - **Our MNIST is not quite the papers' MNIST.** They binarized the images once, at random, and trained on those; we

@@ -146,8 +146,7 @@ round_trip = quantizer.nearest(quantizer.lookup(every_index))
 print("index → vector → index is the identity:", torch.equal(round_trip, every_index))
 
 # %% [markdown]
-# The set of all $z$ that are nearest to one code is its *Voronoi cell*: in the plane a polygon, perhaps without end on one side, since the border between two codes is the straight line
-# where both are equally far. The quantizer's whole effect is: forget where in the cell you are.
+# The set of all $z$ that are nearest to one code is its *Voronoi cell*: in the plane a polygon, perhaps without end on one side. What the quantizer does is forget where in the cell $z$ is.
 
 # %% [markdown]
 # ## The gradient stops here
@@ -192,7 +191,7 @@ check("03.round_through", round_through)
 #
 # ## Two losses that pull each other
 #
-# Straight-through trains encoder and decoder. Nothing so far moves the codebook: $z_q$ hands its gradient to $z$, and none to $e_k$. The codes should go to where the encoder's
+# Nothing so far moves the codebook: $z_q$ hands its gradient to $z$, and none to $e_k$. The codes should go to where the encoder's
 # outputs are, and the encoder should stay where the codes are. One squared distance, used twice, with the gradient stopped on either side:
 #
 # $$\boxed{\;L = \underbrace{\|x - \hat x\|^2}_{\text{encoder, decoder}} + \underbrace{\|\operatorname{sg}[z] - e_k\|^2}_{\text{codes go to } z} + \beta\,\underbrace{\|z - \operatorname{sg}[e_k]\|^2}_{\text{commitment: } z \text{ goes to its code}}\;}$$
@@ -403,14 +402,7 @@ Markdown(table + f"\nOf all vectors, {leaning.float().mean():.0%} lie downhill o
 #
 # $$D_\mathrm{KL}\big(q(k \mid x) \,\|\, p(k)\big) = \sum_k q(k \mid x) \log \frac{q(k \mid x)}{1 / K} = 1 \cdot \log \frac{1}{1 / K} = \log K,$$
 #
-# (terms with $q = 0$ are 0, as the limit of $q \log q$). It is a *constant*: it has no gradient and disappears from the loss. What is left of the ELBO is the distortion, $-\log p(x \mid z_q)$: for a Gaussian decoder of fixed variance that is the squared error, up to a factor and a constant. (The two codebook losses come from no ELBO, in either reading.) Both readings lead to the same algorithm:
-#
-# | | the paper | the source article |
-# | --- | --- | --- |
-# | encoder | a posterior that is sure of itself | a function |
-# | the KL term | constant, $\log K$ for each cell | was never there |
-# | noise | none, as $q$ is deterministic | none |
-# | sampling | from the prior, learned afterwards | from a model of the codes, learned afterwards |
+# (terms with $q = 0$ are 0, as the limit of $q \log q$). It is a *constant*: it has no gradient and disappears from the loss. What is left of the ELBO is the distortion, $-\log p(x \mid z_q)$: for a Gaussian decoder of fixed variance that is the squared error, up to a factor and a constant. (The two codebook losses come from no ELBO.) The source article comes to the same algorithm without all this: its encoder is a function, not a posterior, and the KL term was never there.
 #
 # Keep the paper's view for two things. It counts: with a learned prior
 # $p(k_1, \dots, k_{49})$ in place of the uniform one, $-\log p$ of the codes takes the place of $49 \log K$. It is the rate of chapter 02, as $D_\mathrm{KL}$ of a $q$ that is sure of $k$ is $-\log p(k)$. (There in nats; our tables have bits.)
@@ -594,7 +586,7 @@ Markdown(
 )
 
 # %% [markdown]
-# The difference between *at most* and *spent* is what the prior knows: which codes are frequent, and which go together. Compare what is spent, on average, and not one model's spending with another's maximum. Chapter 01's PixelCNN of
+# The difference between *at most* and *spent* is what the prior knows: which codes are frequent, and which go together. Compare what is spent, not one model's spending with another's maximum. Chapter 01's PixelCNN of
 # the same 8×8 digits spends more than the code map does, and loses nothing; the map gives back an image that is close, not equal.
 #
 # New digits. First what happens if the codes are drawn evenly, without a prior; then maps written by the PixelCNN, and decoded:
@@ -636,8 +628,7 @@ show_source(VQVAE.sample)
 #
 # - A VQ-VAE is an autoencoder with a whole number in each cell of its code. The KL term of its ELBO is a constant, so a strong decoder has no reason to silence the code.
 # - `argmin` has no useful gradient. Straight-through pretends that it is the identity. The value is exact, the gradient is a guess: never uphill to first order, and wrong about long jumps.
-# - Codes move to the mean of their vectors, as in k-means; vectors commit to their codes.
-# - A code that isn't chosen can't learn. Look at the perplexity, and revive the dead.
+# - Codes move to the mean of their vectors, as in k-means; vectors commit to their codes. A code that isn't chosen can't learn: look at the perplexity, and revive the dead.
 # - Generation has two stages, with two models that never train together: what an image looks like, given its codes; and which codes go together.
 #
 # **What does not work well:** the first stage doesn't know what the second will find easy. How many codes and how large a map is chosen by hand. And the second stage is again sequential, if much shorter than pixel by pixel.

@@ -656,7 +656,7 @@ print("bits of the uniform density, for 256 levels:", bits_per_dim(0.0, 784, 256
 #
 # The same code on 64 dimensions: 1,438 real digits, dequantized afresh in every step. (The stored model
 # beside it has eight couplings and was trained for six thousand steps. It saw most digits
-# a little turned and moved, because otherwise a flow memorises so few images.)
+# a little turned and moved, against overfitting.)
 
 # %%
 train_digits = load_digits("train")[0].flatten(1)
