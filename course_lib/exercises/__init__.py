@@ -11,6 +11,7 @@ from course_lib.exercises import (
     ch05_realnvp_glow,
     ch06_ddpm,
     ch07_ddim,
+    ch08_sde,
 )
 from course_lib.exercises.display import Hints, Result, Source, show_source
 from course_lib.exercises.registry import check, exercise, exercises, hint, solution
@@ -26,6 +27,7 @@ __all__ = [
     "ch05_realnvp_glow",
     "ch06_ddpm",
     "ch07_ddim",
+    "ch08_sde",
     "check",
     "exercise",
     "exercises",
