@@ -162,11 +162,11 @@ ROOT_RIGHT = [
 ]
 ROOT_WRONG = {
     "right": (step(0.5), "Not broken: the variance is"),
-    "no root at all": (step(0), "the drift leads from 3 to 0.15"),
+    "no root at all": (step(0), "Not broken: the variance is"),
     "a little more than the root": (step(0.7), "The noise does not die out"),
     "none": (lambda x, f, g, dt, noise: x + f * x * dt, "does not look fine with 10 steps"),
     "wrong drift": (
-        lambda x, f, g, dt, noise: x - f * x * dt + g * dt * noise,
+        lambda x, f, g, dt, noise: x + g * dt * noise,
         "the drift leads from 3 to 0.15",
     ),
     "explodes": (lambda x, f, g, dt, noise: x * 1e9 + noise, "infinite values"),
