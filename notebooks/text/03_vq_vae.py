@@ -97,7 +97,7 @@ CodeSwap(
 # | $i$, $j$ | the number of a vector in a batch; the number of any code |
 # | $L$ | the loss, a sum of three parts |
 # | $q(k \mid x)$, $p(k)$; $D_\mathrm{KL}$ | all probability on the nearest code, the prior over codes; the divergence of the first from the second |
-# | $H(k)$ | the entropy of the codes in use |
+# | $H(k)$, $p_k$ | the entropy of the codes in use; the share of code $k$ among them |
 # | $e$, $e'$; $g$, $\eta$ | the code of $z$ before and after a step; the gradient of the loss at $e$, and how far the step goes along it |
 #
 # **Exercise 1: predict before you read on.** The code of an image is a map of 7 × 7 whole numbers, each the number of
@@ -445,7 +445,7 @@ Markdown(table)
 show_source(VectorQuantizer.revive)
 
 # %% [markdown]
-# How many codes are in use? Count how often each is chosen, as shares $p_k$. The exponential of their entropy, $\exp(-\sum_k p_k \log p_k)$, is called **perplexity**: $K$ if all are used equally, 1 if only one is.
+# How many codes are in use? Count how often each is chosen, as shares $p_k$. The exponential of their entropy, $\exp H(k) = \exp(-\sum_k p_k \log p_k)$, is called **perplexity**: $K$ if all are used equally, 1 if only one is.
 
 # %%
 far_away = torch.randn(2000, 8, generator=seeded(4)) + 3  # what an encoder might put out
