@@ -9,6 +9,7 @@ from course_lib.widgets.code_swap import CodeSwap
 from course_lib.widgets.density_warp import DensityWarp
 from course_lib.widgets.diagram import show_diagram
 from course_lib.widgets.dissolve import Dissolve
+from course_lib.widgets.fan_of_paths import FanOfPaths
 from course_lib.widgets.figures import image_grid, show_figure
 from course_lib.widgets.image_player import ImagePlayer
 from course_lib.widgets.inpaint import Inpaint
@@ -36,6 +37,7 @@ __all__ = [
     "CourseWidget",
     "DensityWarp",
     "Dissolve",
+    "FanOfPaths",
     "ImagePlayer",
     "Inpaint",
     "Interpolation",

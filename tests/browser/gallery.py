@@ -219,6 +219,20 @@ dissolve = widgets.Dissolve(
 )
 dissolve
 """,
+    "fan": """
+def spreading(t, a, b, reach):
+    x = np.linspace(-reach, reach, 81)
+    spread = np.sqrt((0.4 * a) ** 2 + b**2)[:, None]
+    heights = [share * np.exp(-(((x - m * a[:, None]) / spread) ** 2) / 2) / spread
+               for share, m in ((0.7, -1.2), (0.3, 1.5))]
+    return {"t": t, "a": a, "b": b, "x": x, "density": sum(heights)}
+hours = np.linspace(0, 1, 41)
+fan = widgets.FanOfPaths({
+    "fades": spreading(hours, np.exp(-2.5 * hours**2), np.sqrt(1 - np.exp(-5 * hours**2)), 3.5),
+    "spreads": spreading(hours, np.ones(41), 0.02 * 150**hours, 9),
+}, start=1.5, end=0.3, title="A fan of paths")
+fan
+""",
     "arrows": """
 plot = np.stack(np.meshgrid(np.linspace(-3, 3, 9), np.linspace(-2, 2, 7)), -1)
 spiral = plot @ np.array([[-0.1, 0.5], [-0.5, -0.1]])
