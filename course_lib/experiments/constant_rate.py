@@ -1,12 +1,11 @@
 """A code whose rate cannot fall: the toy of ``strong_decoder`` with quantized codes."""
 
 import torch
-from torch.nn import functional as F
 
 from course_lib.checks import check_int
 from course_lib.experiments.strong_decoder import BITS, StrengthReport, earlier_bits, noisy_copies
 from course_lib.latent import VectorQuantizer
-from course_lib.nn import MLP
+from course_lib.nn import MLP, bernoulli_log_prob
 
 __all__ = ["fit_codes"]
 
@@ -45,7 +44,7 @@ def fit_codes(sees: int, *, n_codes: int = 2, steps: int = 600, seed: int = 0) -
         """−log p of the rows ``which [B]`` given ``code [B, 2]``, by the chain rule: ``[B]``."""
         context = torch.cat([code[:, None].expand(-1, BITS, -1), earlier[which]], dim=-1)
         logits = decoder(context)[..., 0]
-        return -F.logsigmoid((2 * rows[which] - 1) * logits).sum(dim=1)
+        return -bernoulli_log_prob(logits, rows[which])
 
     for _ in range(steps):
         which = torch.multinomial(probability, 128, replacement=True, generator=generator)

@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from course_lib.checks import check_int, check_number
 from course_lib.latent import gaussian_kl, reparameterize
-from course_lib.nn import MLP
+from course_lib.nn import MLP, bernoulli_log_prob
 
 __all__ = ["BITS", "StrengthReport", "fit_strength", "noisy_copies"]
 
@@ -80,7 +79,7 @@ def fit_strength(
         code = z[..., None].expand(*z.shape[:-1], BITS, 1)
         context = earlier[which].expand(*z.shape[:-1], *earlier.shape[1:])
         logits = decoder(torch.cat([code, context], dim=-1))[..., 0]
-        return F.logsigmoid((2 * rows[which] - 1) * logits).sum(dim=-1)
+        return bernoulli_log_prob(logits, rows[which])
 
     for _ in range(steps):
         which = torch.multinomial(probability, 128, replacement=True, generator=generator)

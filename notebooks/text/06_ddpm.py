@@ -335,7 +335,7 @@ show_figure(
 )
 
 # %% [markdown]
-# **Digits**, in about ten seconds, with a **U-Net**: down to few pixels, where everything sees everything (by
+# **Digits**, in five to ten seconds, with a **U-Net**: down to few pixels, where everything sees everything (by
 # **self-attention**), and up again, with bridges that carry the details across. Between the convolutions **GroupNorm**
 # keeps the numbers at one scale within each image, so that a batch may hold images of all noise levels. The images are
 # mapped to $[-1, 1]$, around the noise's mean.
@@ -360,7 +360,7 @@ show_diagram(unet_diagram(mnist_ddpm.net))
 torch.manual_seed(0)
 live_digits = DDPM(UNet((1, 8, 8), widths=(16, 32)), DiscreteSchedule.linear(100))
 history = fit(
-    live_digits, to_signed(load_digits("train")[0]), steps=300, batch_size=64, lr=4e-3, ema=0.98
+    live_digits, to_signed(load_digits("train")[0]), steps=200, batch_size=48, lr=5e-3, ema=0.98
 )
 print("the loss fell below 0.15:", history.loss() < 0.15)
 
@@ -1071,7 +1071,7 @@ print("the ideal network's score, within 1e-6:", (said - exact_score).abs().max(
 by_class = ddim_sample(
     mnist_ddpm,
     (30, 1, 28, 28),
-    steps=50,
+    steps=30,
     eta=1.0,
     y=torch.arange(10).repeat(3),
     clip=1.0,

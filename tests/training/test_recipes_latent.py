@@ -129,6 +129,23 @@ def test_what_the_chapters_show():
     assert reached["gan_eight_gaussians"] < reached["vae_eight_gaussians"] == 8
 
 
+def test_what_chapter_02_says_of_its_table():
+    """A nat or so behind Burda et al. 2016, table 1; the better model has the worse ELBO."""
+    nats, elbo = NATS.format(1000), "test negative ELBO (nats)"
+    vae, iwae = metrics("vae_mnist"), metrics("iwae_mnist")
+    assert round(vae[nats] - 86.76) == round(iwae[nats] - 85.54) == 1
+    assert iwae[nats] < vae[nats]
+    assert iwae[elbo] > vae[elbo]
+    assert iwae["active units"] > vae["active units"]
+    made, pixelcnn = (
+        metrics(name)["test negative log-likelihood (nats)"]
+        for name in ("made_mnist", "pixelcnn_mnist")
+    )
+    assert abs(made - vae[nats]) < 2
+    assert abs(made - iwae[nats]) < 2
+    assert pixelcnn < iwae[nats] - 3
+
+
 def test_every_recipe_builds_what_it_says():
     for name, kind in KINDS.items():
         assert type(recipe(name).new_model()) is kind, name
