@@ -12,6 +12,7 @@ from course_lib.exercises import (
     ch06_ddpm,
     ch07_ddim,
     ch08_sde,
+    ch09_ode,
 )
 from course_lib.exercises.display import Hints, Result, Source, show_source
 from course_lib.exercises.registry import check, exercise, exercises, hint, solution
@@ -28,6 +29,7 @@ __all__ = [
     "ch06_ddpm",
     "ch07_ddim",
     "ch08_sde",
+    "ch09_ode",
     "check",
     "exercise",
     "exercises",
