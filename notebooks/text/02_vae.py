@@ -757,13 +757,13 @@ print(
 from course_lib.experiments import fit_strength
 
 above = []
-for sees, low, high in ((0, 0.8, 1.0), (2, 0.6, 0.8), (3, 0.3, 0.6), (7, 0.0, 0.1)):
-    report = fit_strength(sees)
+for sees, low, high in ((0, 0.8, 1.1), (2, 0.6, 0.8), (3, 0.3, 0.6), (7, 0.0, 0.1)):
+    report = fit_strength(sees, steps=300)
     above.append(report.rate + report.distortion - report.entropy)
     print(f"sees {sees} bits: R between {low} and {high} nats:", low <= report.rate < high)
 print("−ELBO falls from each to the next:", above == sorted(above, reverse=True))
 print("and ends within 0.1 nats of the entropy:", above[-1] < 0.1)
-kept = fit_strength(7, free_bits=0.5)
+kept = fit_strength(7, free_bits=0.5, steps=300)
 print("sees 7 bits, the first 0.5 nats of rate free of charge: R above 0.4:", kept.rate > 0.4)
 
 # %% [markdown]
