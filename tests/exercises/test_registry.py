@@ -273,6 +273,7 @@ def test_gradients_are_compared():
         (x.detach() ** 2, "No gradient flows from your y back to x"),
         (x * x.detach(), "is cut"),
         (x.flip(0).detach() + x * 2 - 2, "is cut"),
+        (right.detach() + (right - right.detach()).flip(0), "is cut"),  # the same in a plain sum
     ):
         with pytest.raises(Mistake, match=said):
             check_gradients("y", wrong, right, {"x": x}, "hint")
