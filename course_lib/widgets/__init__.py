@@ -6,11 +6,13 @@ A widget is given arrays and imports no model. See ``base.py`` for what widgets 
 from course_lib.widgets.base import CourseWidget, PlayerWidget
 from course_lib.widgets.beta_explorer import BetaExplorer
 from course_lib.widgets.code_swap import CodeSwap
+from course_lib.widgets.crossing_lines import CrossingLines
 from course_lib.widgets.density_warp import DensityWarp
 from course_lib.widgets.diagram import show_diagram
 from course_lib.widgets.dissolve import Dissolve
 from course_lib.widgets.fan_of_paths import FanOfPaths
 from course_lib.widgets.figures import image_grid, show_figure
+from course_lib.widgets.fluid import Fluid
 from course_lib.widgets.image_player import ImagePlayer
 from course_lib.widgets.inpaint import Inpaint
 from course_lib.widgets.interpolation import Interpolation
@@ -24,6 +26,7 @@ from course_lib.widgets.receptive_field import ReceptiveField
 from course_lib.widgets.reparameterization import Reparameterization
 from course_lib.widgets.sample_table import SampleTable
 from course_lib.widgets.scale_mixer import ScaleMixer
+from course_lib.widgets.solver_race import SolverRace
 from course_lib.widgets.vector_field import VectorField
 from course_lib.widgets.voronoi import Voronoi
 
@@ -35,9 +38,11 @@ __all__ = [
     "BetaExplorer",
     "CodeSwap",
     "CourseWidget",
+    "CrossingLines",
     "DensityWarp",
     "Dissolve",
     "FanOfPaths",
+    "Fluid",
     "ImagePlayer",
     "Inpaint",
     "Interpolation",
@@ -51,6 +56,7 @@ __all__ = [
     "Reparameterization",
     "SampleTable",
     "ScaleMixer",
+    "SolverRace",
     "VectorField",
     "Voronoi",
     "colour_map",

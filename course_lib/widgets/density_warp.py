@@ -11,7 +11,14 @@ from course_lib.checks import check_one_of
 from course_lib.widgets.base import LINE, CourseWidget, pale_frame, png
 from course_lib.widgets.palette import PALETTE
 
-__all__ = ["DensityWarp", "base_cdf", "base_density", "monotone_curve", "warped_density"]
+__all__ = [
+    "DensityWarp",
+    "base_cdf",
+    "base_density",
+    "curve_through",
+    "monotone_curve",
+    "warped_density",
+]
 
 # Half the width of the plot for each base: all but 0.2 % of its mass, at most, lies inside.
 LIMITS = {"gaussian": 4.0, "logistic": 7.0}
@@ -53,6 +60,16 @@ def monotone_curve(
     ([1.0, 10.0], [2.0, 2.0])
     """
     _check_knots(knots_x, knots_y)
+    return curve_through(x, knots_x, knots_y)
+
+
+def curve_through(
+    x: np.ndarray, knots_x: Sequence[float], knots_y: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The curve of ``monotone_curve`` through knots that may also rise and fall in turn.
+
+    Its slope is zero at a knot that is a peak or a valley, so that it turns nowhere else.
+    """
     at = np.asarray(x, dtype=np.float64)
     xs, ys = np.asarray(knots_x, dtype=np.float64), np.asarray(knots_y, dtype=np.float64)
     slopes = _knot_slopes(xs, ys)
@@ -80,7 +97,9 @@ def _knot_slopes(xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
     chords = np.diff(ys) / widths
     slopes = np.concatenate((chords[:1], np.zeros(len(xs) - 2), chords[-1:]))
     before, after = 2 * widths[1:] + widths[:-1], widths[1:] + 2 * widths[:-1]
-    slopes[1:-1] = (before + after) / (before / chords[:-1] + after / chords[1:])
+    one_way = chords[:-1] * chords[1:] > 0
+    left, right = np.where(one_way, chords[:-1], 1), np.where(one_way, chords[1:], 1)
+    slopes[1:-1] = np.where(one_way, (before + after) / (before / left + after / right), 0)
     return slopes
 
 

@@ -8,7 +8,7 @@ import { handle } from "./parts/handle.js";
 import { onKeys } from "./parts/keys.js";
 import { hint, keepRoom, legend, say } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
-import { backdrop, clamp, dot, groundedWords, panel, segment, trace } from "./parts/panel.js";
+import { arrow, backdrop, clamp, dot, groundedWords, panel, segment, trace } from "./parts/panel.js";
 import { clockOf, playerBar } from "./parts/player.js";
 import STYLE from "./voronoi.css" with { type: "css" };
 
@@ -137,29 +137,6 @@ function drawCross(ctx, x, y, arm, theme) {
     ctx.strokeStyle = colour;
     ctx.lineWidth = width;
     ctx.stroke();
-  }
-}
-
-// An arrow with a rim, so that it stands out from cells and points alike.
-function drawArrow(ctx, [x0, y0], [x1, y1], colour, theme) {
-  const length = Math.hypot(x1 - x0, y1 - y0);
-  if (length < 2) return;
-  const [ux, uy] = [(x1 - x0) / length, (y1 - y0) / length];
-  const head = Math.min(11, length);
-  const [nx, ny] = [x1 - head * ux, y1 - head * uy];
-  ctx.lineJoin = "round";
-  for (const [ink, wider] of [[theme.plot, 3], [colour, 0]]) {
-    ctx.strokeStyle = ink;
-    ctx.fillStyle = ink;
-    ctx.lineWidth = 2.5 + wider;
-    trace(ctx, [[x0, y0], [nx, ny]]);
-    ctx.stroke();
-    ctx.lineWidth = wider;
-    const [across, along] = [0.5 * head * uy, 0.5 * head * ux];
-    trace(ctx, [[x1, y1], [nx - across, ny + along], [nx + across, ny - along]]);
-    ctx.closePath();
-    ctx.fill();
-    if (wider) ctx.stroke();
   }
 }
 
@@ -305,9 +282,9 @@ function drawPulls(ctx, map, { z, target, beta, k, code }, box, theme) {
   trace(ctx, [here, there]);
   ctx.stroke();
   ctx.setLineDash([]);
-  drawArrow(ctx, here, plus(z, commitment), PALETTE.latent, theme);
-  drawArrow(ctx, there, at(target), PALETTE.data, theme);
-  drawArrow(ctx, here, plus(z, copied), PALETTE.data, theme);
+  arrow(ctx, here, plus(z, commitment), PALETTE.latent, theme);
+  arrow(ctx, there, at(target), PALETTE.data, theme);
+  arrow(ctx, here, plus(z, copied), PALETTE.data, theme);
   const apart = Math.hypot(here[0] - there[0], here[1] - there[1]);
   if (apart > 60) {
     // Beside the line, on the side that the gradient does not go to.

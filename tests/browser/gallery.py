@@ -244,6 +244,35 @@ arrows = widgets.VectorField(
 )
 arrows
 """,
+    "fluid": """
+fluid = widgets.Fluid(title="A fluid on a line")
+fluid
+""",
+    "race": """
+race_times = np.linspace(0, 1, 385)
+race = widgets.SolverRace(
+    [[1.5, 0.5], [-1, 1.2], [-0.4, -1.4]], stds=0.3, times=race_times,
+    a=1 - race_times, b=race_times, da=-np.ones(385), db=np.ones(385), title="Three solvers",
+)
+race
+""",
+    "crossing": """
+near = np.random.default_rng(11).normal(size=(24, 2))
+far = 0.2 * near[:, ::-1] + np.array([[1.5, 0], [-1.5, 0]]).repeat(12, 0)
+crossing = widgets.CrossingLines(
+    near, far, {"independent": np.arange(24), "sorted": np.argsort(np.argsort(-near[:, 0]))},
+    title="Crossing lines",
+)
+crossing
+""",
+    "in_time": """
+in_time = widgets.CrossingLines(
+    np.sort(points[:30, 0]), np.repeat([-1.5, 1.5], 15),
+    {"independent": np.random.default_rng(12).permutation(30), "optimal": np.arange(30)},
+    title="Lines over time",
+)
+in_time
+""",
     "between": """
 blends = np.random.default_rng(7).random((2, 3, 5, 8, 8))
 share = np.linspace(0, 1, 5)

@@ -8,13 +8,13 @@ import { clamp } from "./panel.js";
 //
 // `read()` gives their places [xs, ys], `write(k, x, y)` hears of one that moves. `limits()` says how
 // far they go: {x: [low, high], y: [low, high], gap}, `gap` being what two keep apart at least; knots
-// without `x` go up and down only. `falls` is true where the curve falls. `name(k)` is what a knot is
-// called, `said(x, y)` what it is worth, in words. `toPlot` and `fromPlot` take a height to that on the
+// without `x` go up and down only. `falls` is true where the curve falls; where it is `free` to do both,
+// neighbours are no limit to a height. `name(k)` is what a knot is called, `said(x, y)` what it is worth, in words. `toPlot` and `fromPlot` take a height to that on the
 // plot and back, where its axis is not that of the knots.
 //
 // Returns {knots, stand, move, curve, indexOf}: `stand(map)` puts the handles where the drawing is.
 export function curveEditor(view, options) {
-  const { read, write, limits, falls = false, name, said, end, kind = "", grip } = options;
+  const { read, write, limits, falls = false, free = false, name, said, end, kind = "", grip } = options;
   const { toPlot = (y) => y, fromPlot = (y) => y } = options;
   let map = null; // as last drawn
   const editor = { knots: [] };
@@ -29,7 +29,8 @@ export function curveEditor(view, options) {
   editor.move = (k, x, y) => {
     const [xs, ys] = read();
     const { x: across, y: up, gap } = limits();
-    write(k, across ? between(xs, k, x, across, gap, false) : xs[k], between(ys, k, y, up, gap, falls));
+    write(k, across ? between(xs, k, x, across, gap, false) : xs[k],
+      free ? clamp(y, ...up) : between(ys, k, y, up, gap, falls));
   };
   editor.curve = () => monotoneCurve(...read());
   editor.indexOf = (node) => editor.knots.findIndex((knot) => knot.node === node);

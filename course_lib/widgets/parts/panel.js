@@ -107,3 +107,26 @@ export function segment(ctx, x0, y0, x1, y1) {
   ctx.moveTo(x0, y0);
   ctx.lineTo(x1, y1);
 }
+
+// An arrow with a rim, so that it stands out from what lies under it.
+export function arrow(ctx, [x0, y0], [x1, y1], colour, theme, { line = 2.5, most = 11 } = {}) {
+  const length = Math.hypot(x1 - x0, y1 - y0);
+  if (length < 2) return;
+  const [ux, uy] = [(x1 - x0) / length, (y1 - y0) / length];
+  const head = Math.min(most, length);
+  const [nx, ny] = [x1 - head * ux, y1 - head * uy];
+  ctx.lineJoin = "round";
+  for (const [ink, wider] of [[theme.plot, 3], [colour, 0]]) {
+    ctx.strokeStyle = ink;
+    ctx.fillStyle = ink;
+    ctx.lineWidth = line + wider;
+    trace(ctx, [[x0, y0], [nx, ny]]);
+    ctx.stroke();
+    ctx.lineWidth = wider;
+    const [across, along] = [0.5 * head * uy, 0.5 * head * ux];
+    trace(ctx, [[x1, y1], [nx - across, ny + along], [nx + across, ny - along]]);
+    ctx.closePath();
+    ctx.fill();
+    if (wider) ctx.stroke();
+  }
+}
