@@ -16,6 +16,7 @@ from course_lib.widgets.fluid import Fluid
 from course_lib.widgets.image_player import ImagePlayer
 from course_lib.widgets.inpaint import Inpaint
 from course_lib.widgets.interpolation import Interpolation
+from course_lib.widgets.langevin import Langevin
 from course_lib.widgets.latent_plane import LatentPlane, corner_shares
 from course_lib.widgets.mask_explorer import MaskExplorer
 from course_lib.widgets.palette import CLASS_COLOURS, MAPS, PALETTE, THEMES, colour_map
@@ -46,6 +47,7 @@ __all__ = [
     "ImagePlayer",
     "Inpaint",
     "Interpolation",
+    "Langevin",
     "LatentPlane",
     "MaskExplorer",
     "ParticlePlayer",

@@ -233,7 +233,7 @@ class FanOfPaths(PlayerWidget):
             ax.set_title(f"{self.process}, {direction}", fontsize=8)
         axes[0].set_ylabel("x", fontsize=8, labelpad=1)
         figure.subplots_adjust(left=0.06, right=0.985, bottom=0.14, top=0.91, wspace=0.06)
-        return png(figure, colours=48)
+        return png(figure)
 
     def _draw(self, ax: Axes, direction: str) -> None:
         t0, t1, x0, x1 = self._extent
@@ -246,8 +246,8 @@ class FanOfPaths(PlayerWidget):
             vmax=1.4,
         )
         if self.samples:
-            ax.plot(t, self.sample_paths[:, ::2], color="#1f2328", lw=0.3, alpha=0.25)
-        ax.plot(t, self._fan_of(direction), color=PALETTE["model"], lw=0.6, alpha=0.6)
+            ax.plot(t, self.sample_paths[:, ::3], color="#44494f", lw=0.3)
+        ax.plot(t, self._fan_of(direction), color=PALETTE["model"], lw=0.5)
         at, place = (t0 if direction == "forward" else t1), self._place_of(direction)
         ax.plot(at, place, "o", ms=7, mfc=PALETTE["model"], mec="white", clip_on=False)
         ax.set(xlim=(t0, t1), ylim=(x0, x1))

@@ -7,6 +7,7 @@ import { button, choice, group } from "./parts/controls.js";
 import { tidy, unpack } from "./parts/data.js";
 import { handle } from "./parts/handle.js";
 import { onKeys } from "./parts/keys.js";
+import { standardNoise } from "./parts/noise.js";
 import { hint, keepRoom, say } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
 import { clamp, dot, groundedWords, inside, segment, words } from "./parts/panel.js";
@@ -14,29 +15,6 @@ import STYLE from "./reparameterization.css" with { type: "css" };
 
 // -------------------------------------------------------------------------------- the mathematics
 // reparameterization.py has the same formulas and their sources.
-
-// Uniform numbers between 0 and 1 from a seed (Mulberry32).
-function uniformsFrom(seed) {
-  let word = seed >>> 0;
-  return () => {
-    word = (word + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(word ^ (word >>> 15), word | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return (((t ^ (t >>> 14)) >>> 0) + 0.5) / 2 ** 32;
-  };
-}
-
-// The noise ε of a seed, by Box and Muller's rule.
-function standardNoise(seed, n) {
-  const uniform = uniformsFrom(seed);
-  const noise = [];
-  while (noise.length < n) {
-    const radius = Math.sqrt(-2 * Math.log(uniform()));
-    const angle = 2 * Math.PI * uniform();
-    noise.push(radius * Math.cos(angle), radius * Math.sin(angle));
-  }
-  return noise.slice(0, n);
-}
 
 // A cubic through values on an even grid, as a function of z that returns [f(z), f'(z)].
 function smoothCurve(low, high, values) {

@@ -233,6 +233,18 @@ fan = widgets.FanOfPaths({
 }, start=1.5, end=0.3, title="A fan of paths")
 fan
 """,
+    "langevin": """
+axis = np.linspace(-5, 5, 101)
+bumps = lambda *wells: -np.log(
+    sum(w * np.exp(-(((axis - m) / s) ** 2) / 2) / s for w, m, s in wells)
+)
+langevin = widgets.Langevin(
+    axis, {"two wells": bumps((0.3, -2.2, 0.5), (0.7, 2, 0.7)),
+           "three wells": bumps((1, -3, 0.5), (1, 0, 0.5), (1, 3, 0.5))},
+    n_particles=120, n_steps=300, title="Particles in a landscape",
+)
+langevin
+""",
     "arrows": """
 plot = np.stack(np.meshgrid(np.linspace(-3, 3, 9), np.linspace(-2, 2, 7)), -1)
 spiral = plot @ np.array([[-0.1, 0.5], [-0.5, -0.1]])

@@ -28,6 +28,8 @@ NAMES = [
     "cloud",
     "dissolve",
     "arrows",
+    "fan",
+    "langevin",
     "table",
 ]
 LIGHT, DARK = "rgb(31, 35, 40)", "rgb(232, 234, 237)"
