@@ -7,6 +7,7 @@ from course_lib.training import (  # noqa: F401
     recipes_diffusion,
     recipes_flows,
     recipes_latent,
+    recipes_ode,
     recipes_sde,
 )
 from course_lib.training.checkpoints import (

@@ -1,0 +1,102 @@
+"""The recipes of chapter 09: flow matching with both couplings, and continuous flows on toys."""
+
+import torch
+
+from course_lib.data import load_digits
+from course_lib.diffusion import Denoiser, FlowMatching, last, ode_log_prob, ode_sample
+from course_lib.flows import CNF
+from course_lib.nn import TimeMLP, UNet
+from course_lib.training.batches import digits_batch
+from course_lib.training.recipes import Recipe, register
+from course_lib.training.recipes_flows import N_TOY, toy_points
+from course_lib.training.recipes_sde import SAMPLERS, calls_metrics, ode_likelihood
+
+CALLS = (4, 8, 16, 32, 64)
+SOLVERS = ("Euler", "Heun", "RK4")
+
+
+def error_metrics(model: Denoiser, n: int) -> dict[str, list]:
+    """How far each solver ends from the ODE's own end, by calls of the network.
+
+    The root mean square over ``n`` samples and their coordinates; the end itself is that of 64
+    steps of RK4 from the same noise.
+    """
+    shape = (n, *model.net.event_shape)
+    z = model.path.start_std * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    exact = last(ode_sample(model, shape, steps=64, solver="rk4", z=z))
+    rows = []
+    for solver in SOLVERS:
+        each, states = SAMPLERS[solver]
+        for number in CALLS:
+            x = last(states(model, shape, steps=number // each, z=z))
+            error = (x - exact).square().mean().sqrt()
+            rows.append({"solver": solver, "calls": number, "error": error.item()})
+    return {"errors": rows}
+
+
+def toy_metrics(model: FlowMatching, name: str) -> dict[str, float | list]:
+    """Mean log-likelihood of 2,000 fresh points by the ODE, in nats, and the solvers' errors."""
+    log_prob = ode_log_prob(model, toy_points(name, seed=1)[:2000])
+    return {"test log-likelihood (nats)": log_prob.mean().item()} | error_metrics(model, 2000)
+
+
+def digits_metrics(model: FlowMatching) -> dict[str, float | list]:
+    """The solvers' samples and errors, and the likelihood of the test digits."""
+    return (
+        calls_metrics(model, "digits", {name: CALLS for name in SOLVERS})
+        | error_metrics(model, 200)
+        | ode_likelihood(model, load_digits("test")[0], "digits")
+    )
+
+
+@torch.no_grad()
+def cnf_metrics(model: CNF, name: str) -> dict[str, float]:
+    """Mean log-likelihood of 2,000 fresh points, in nats, by the solver at a tolerance of 1e-5."""
+    exact = CNF(2, model.net)
+    log_prob = exact.log_prob(toy_points(name, seed=1)[:2000])
+    return {"test log-likelihood (nats)": log_prob.mean().item()}
+
+
+for coupling, suffix in (("independent", ""), ("ot", "_ot")):
+    for toy_name in ("two_moons", "pinwheel"):
+        register(
+            Recipe(
+                name=f"flow_matching_{toy_name}{suffix}",
+                summary=f"flow matching, {coupling} coupling, on the 2-D toy {toy_name}",
+                data=f'toy("{toy_name}"), {N_TOY:,} points, seed 0; tested on 2,000, seed 1',
+                build=lambda coupling=coupling: FlowMatching(
+                    TimeMLP(2, scale=1000.0), coupling=coupling
+                ),
+                load=lambda toy_name=toy_name: toy_points(toy_name, seed=0),
+                options={"steps": 8000, "batch_size": 256, "lr": 2e-3, "ema": 0.998},
+                evaluate=lambda model, toy_name=toy_name: toy_metrics(model, toy_name),
+            )
+        )
+    register(
+        Recipe(
+            name=f"flow_matching_digits{suffix}",
+            summary=f"flow matching, {coupling} coupling, U-Net, on the digits",
+            data='load_digits("train"), 1,438 images, jittered, dequantized, in [-1, 1); '
+            "tested on the other 359",
+            build=lambda coupling=coupling: FlowMatching(
+                UNet((1, 8, 8), widths=(24, 48), scale=1000.0), coupling=coupling
+            ),
+            load=lambda: load_digits("train")[0],
+            transform=digits_batch("signed dequantized"),
+            options={"steps": 5000, "batch_size": 128, "lr": 2e-3, "ema": 0.998},
+            evaluate=digits_metrics,
+        )
+    )
+
+for toy_name in ("two_moons", "pinwheel"):
+    register(
+        Recipe(
+            name=f"cnf_{toy_name}",
+            summary=f"continuous flow, trained by its likelihood, on the 2-D toy {toy_name}",
+            data=f'toy("{toy_name}"), {N_TOY:,} points, seed 0; tested on 2,000, seed 1',
+            build=lambda: CNF(2, TimeMLP(2, [64, 64, 64], scale=10.0), rtol=1e-3, atol=1e-3),
+            load=lambda toy_name=toy_name: toy_points(toy_name, seed=0),
+            options={"steps": 1500, "batch_size": 256, "lr": 5e-3, "ema": 0.99},
+            evaluate=lambda model, toy_name=toy_name: cnf_metrics(model, toy_name),
+        )
+    )

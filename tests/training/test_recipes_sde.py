@@ -1,0 +1,113 @@
+"""The recipes of chapters 08 and 09, and the checkpoints that came out of them."""
+
+import math
+
+import pytest
+import torch
+
+from course_lib.data import dequantize, load_digits, to_signed
+from course_lib.diffusion import Denoiser, FlowMatching, ode_log_prob
+from course_lib.metrics import bits_per_dim
+from course_lib.training import checkpoint_folder, load_card, load_pretrained, recipe
+from course_lib.training.recipes_flows import toy_points
+from course_lib.training.recipes_ode import CALLS, SOLVERS, error_metrics
+from course_lib.training.recipes_sde import (
+    DIGITS_CALLS,
+    N_SAMPLES,
+    SAMPLERS,
+    calls_metrics,
+    ode_likelihood,
+)
+
+LIKELIHOOD, ERROR = "test log-likelihood (nats)", "standard error (nats)"
+BITS = "bits per dimension"
+SCORES = ["score_digits_vp"]
+TOYS = [f"flow_matching_{toy}{suffix}" for toy in ("two_moons",) for suffix in ("", "_ot")]
+FLOWS: list[str] = []
+
+
+def distances(name):
+    rows = load_card(name)["metrics"]["samplers"]
+    return {(row["sampler"], row["calls"]): row["distance"] for row in rows}
+
+
+@pytest.mark.parametrize("name", [*SCORES, *TOYS, *FLOWS])
+def test_every_recipe_has_its_checkpoint(name):
+    card, model = load_card(name), load_pretrained(name)
+    assert isinstance(model, FlowMatching if name.startswith("flow") else Denoiser)
+    assert card["command"] == f"python -m course_lib train {name}"
+    assert card["steps"] == recipe(name).options["steps"], "trained by the recipe as it stands"
+    assert card["summary"] == recipe(name).summary
+    assert not model.training
+    assert (checkpoint_folder() / f"{name}.safetensors").stat().st_size <= 4_000_000
+
+
+@pytest.mark.parametrize("name", [*SCORES, *FLOWS])
+def test_the_digits_cards_say_what_the_models_do(name):
+    card, model = load_card(name)["metrics"], load_pretrained(name)
+    kind = name.removeprefix("score_digits_")
+    calls = DIGITS_CALLS.get(kind, dict.fromkeys(SOLVERS, CALLS))
+    assert list(distances(name)) == [(s, n) for s, numbers in calls.items() for n in numbers]
+    sampler = next(iter(calls))
+    (measured,) = calls_metrics(model, "digits", {sampler: calls[sampler][:1]})["samplers"]
+    assert measured["distance"] == pytest.approx(card["samplers"][0]["distance"], rel=0.01)
+    images = load_digits("test")[0][::12]
+    again = ode_likelihood(model, images, "digits")
+    assert abs(again[LIKELIHOOD] - card[LIKELIHOOD]) < 4 * again[ERROR]
+    nats = torch.tensor(card[LIKELIHOOD])
+    assert card[BITS] == pytest.approx(bits_per_dim(nats, 64, 17).item(), abs=1e-4)
+
+
+def test_the_likelihood_is_that_of_an_image_from_0_to_1():
+    """By hand for one image: [−1, 1] is twice as wide, log 2 a pixel; the estimates lie around."""
+    model, image = load_pretrained("score_digits_vp"), load_digits("test")[0][:1]
+    x = to_signed(dequantize(image, 17, generator=torch.Generator().manual_seed(1)))
+    exact = ode_log_prob(model, x, rtol=1e-3, atol=1e-3)
+    options = {"rtol": 1e-3, "atol": 1e-3, "generator": torch.Generator().manual_seed(2)}
+    many = x.expand(20, -1, -1, -1).contiguous()
+    estimates = ode_log_prob(model, many, divergence="hutchinson", **options)
+    assert abs(estimates.mean() - exact) < 5 * estimates.std() / 20**0.5
+    measured = ode_likelihood(model, image.expand(20, -1, -1, -1).contiguous(), "digits")
+    assert abs(measured[LIKELIHOOD] - exact.item() - 64 * math.log(2)) < 5 * measured[ERROR]
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_the_toys_cards_say_what_the_models_do(name):
+    card, model = load_card(name)["metrics"], load_pretrained(name)
+    toy = name.removeprefix("flow_matching_").removesuffix("_ot")
+    assert set(card) == {LIKELIHOOD, "errors"}
+    assert [(row["solver"], row["calls"]) for row in card["errors"]] == [
+        (solver, number) for solver in SOLVERS for number in CALLS
+    ]
+    log_prob = ode_log_prob(model, toy_points(toy, seed=1)[:200], rtol=1e-3, atol=1e-3)
+    assert abs(log_prob.mean() - card[LIKELIHOOD]) < 4 * log_prob.std() / 200**0.5
+    if name == "flow_matching_two_moons_ot":  # seconds for each model
+        again = error_metrics(model, 2000)["errors"]
+        errors = [row["error"] for row in card["errors"]]
+        assert [row["error"] for row in again] == pytest.approx(errors, rel=0.05, abs=1e-4)
+
+
+def test_errors_are_those_of_the_solvers():
+    """A field that is linear in x: Euler's factor is (1 − 1/n)ⁿ, the exact one 1/e."""
+    model = FlowMatching(lambda x, t: x)
+    model.net.event_shape = (1,)
+    rows = error_metrics(model, 500)["errors"]
+    z = torch.randn((500, 1), generator=torch.Generator().manual_seed(0))
+    for row in rows:
+        if row["solver"] == "Euler":
+            n = row["calls"]
+            wanted = abs((1 - 1 / n) ** n - math.exp(-1)) * z.square().mean().sqrt().item()
+            assert row["error"] == pytest.approx(wanted, rel=1e-3)
+    assert [row["solver"] for row in rows] == [s for s in SOLVERS for _ in CALLS]
+
+
+def test_every_sampler_asks_the_network_as_often_as_its_row_says(monkeypatch):
+    monkeypatch.setattr("course_lib.training.recipes_sde.N_SAMPLES", 100)
+    model, calls = load_pretrained("score_digits_vp"), []
+    forward = model.net.forward
+    monkeypatch.setattr(model.net, "forward", lambda *args: calls.append(1) or forward(*args))
+    for sampler in SAMPLERS:
+        calls.clear()
+        calls_metrics(model, "digits", {sampler: [8]})
+        assert len(calls) == 8, sampler
+    assert N_SAMPLES == 1000
