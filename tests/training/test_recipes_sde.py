@@ -23,7 +23,7 @@ LIKELIHOOD, ERROR = "test log-likelihood (nats)", "standard error (nats)"
 BITS = "bits per dimension"
 SCORES = ["score_digits_vp"]
 TOYS = [f"flow_matching_{toy}{suffix}" for toy in ("two_moons",) for suffix in ("", "_ot")]
-FLOWS: list[str] = []
+FLOWS = ["flow_matching_digits"]
 
 
 def distances(name):
