@@ -22,8 +22,9 @@ LAB_URL := /lab$(if $(NOTEBOOKS),/tree/$(firstword $(NOTEBOOKS)))
 # JupyterLab refuses an option that is given twice.
 LAB_IP = $(if $(findstring ip=,$(LAB_ARGS)),,--ServerApp.ip=localhost)
 LAB_ROOT_USER = $(if $(filter 0,$(shell id -u)),--allow-root)
-# Two processes share the tests; conftest.py says what stays together, tests/conftest.py the order.
-PYTEST = $(PY) -m pytest --timeout=600 -n 2
+# Processes share the tests; conftest.py says what stays together, tests/conftest.py the order.
+# For two cores: two processes, and a third where browsers wait.
+PYTEST = $(PY) -m pytest --timeout=600 -n
 SANITIZE := $(firstword $(wildcard *sanitize* tests/*sanitize* tests/notebooks/*sanitize*))
 NBVAL = --nbval --nbval-cell-timeout=300 $(if $(SANITIZE),--nbval-sanitize-with $(SANITIZE))
 
@@ -75,17 +76,17 @@ lab: $(STAMP)
 # One pytest for everything, so that its last line counts everything. tests/conftest.py puts
 # the quick tests first; nbval runs each notebook once and compares what it prints, strictly.
 test: lint
-	$(PYTEST) $(NBVAL) $(TEST_ARGS) tests notebooks
+	$(PYTEST) 3 $(NBVAL) $(TEST_ARGS) tests notebooks
 
 lint: $(STAMP)
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 
 unit: $(STAMP)
-	$(PYTEST) -p no:nbval $(TEST_ARGS) --ignore=tests/browser tests
+	$(PYTEST) 2 -p no:nbval $(TEST_ARGS) --ignore=tests/browser tests
 
 browser: $(STAMP)
-	$(PYTEST) $(TEST_ARGS) tests/browser
+	$(PYTEST) 3 $(TEST_ARGS) tests/browser
 
 notebooks: $(STAMP)
 	$(PY) -m course_lib store

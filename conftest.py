@@ -22,12 +22,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def together(nodeid: str) -> str:
-    """What one process runs as a whole: a file, and all browser tests.
+    """What one process runs as a whole: a file, or half of the browser tests that share a server.
 
-    They share a server, and a process that has had a browser can run no asyncio of its own.
+    All of those would take one process longer than the other two take for everything else.
     """
     file = nodeid.partition("::")[0]
-    return "tests/browser" if file.startswith("tests/browser/") else file
+    folder, _, name = file.rpartition("/")
+    if folder != "tests/browser":
+        return file
+    return f"{folder}, {'first' if name < 'test_n' else 'second'} half"
 
 
 @pytest.hookimpl(optionalhook=True)  # without pytest-xdist nobody asks

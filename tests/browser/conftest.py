@@ -1,4 +1,7 @@
-"""A real JupyterLab and a real Chromium, started once for all browser tests.
+"""A real JupyterLab and a real Chromium, started once for all browser tests that one process runs.
+
+They end with those tests, not with the session: beside a running browser a process can run no
+asyncio of its own, as the tests of the server and of notebooks do.
 
 Without a Chromium on the machine the tests are skipped, except where the environment variable CI is
 set: there a missing browser is a failure.
@@ -53,9 +56,9 @@ NOTIFICATION = "@jupyterlab/apputils-extension:notification"
 QUIET = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """One Chromium for the whole session."""
+    """One Chromium for all browser tests."""
     chromium = shutil.which("chromium")
     if chromium is None:
         message = "no chromium on the PATH (Debian: apt-get install chromium)"
@@ -145,9 +148,9 @@ def running_lab(
         log.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """One JupyterLab for the whole session."""
+    """One JupyterLab for all browser tests that share one."""
     folder = tmp_path_factory.mktemp("notebooks")
     with running_lab(tmp_path_factory.mktemp("jupyter"), folder) as lab:
         yield lab
@@ -187,7 +190,7 @@ class Watch:
             self.faults.append(f"request: {request.url}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def open_page(lab: Lab, browser: Browser) -> Iterator[Callable[[str], Page]]:
     """``open_page(name)`` opens a notebook of ``lab``; at the end no page may have misbehaved."""
     opened = []
@@ -206,7 +209,7 @@ def open_page(lab: Lab, browser: Browser) -> Iterator[Callable[[str], Page]]:
     assert not [f"{name}: {fault}" for _, name, watch in opened for fault in watch.faults]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def gallery_run() -> Iterator[Future]:
     """The gallery run as the course's notebooks are, beside all else: it takes as long as a test
     file, most of it in starting.
@@ -216,7 +219,7 @@ def gallery_run() -> Iterator[Future]:
         yield beside.submit(run_notebook, notebook, folder=ROOT)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def live(gallery_run: Future, lab: Lab, open_page: Callable[[str], Page]) -> Page:
     """A notebook with every widget of the gallery, just run: cell k + 1 shows the k-th widget."""
     page = open_page(lab.write("live.ipynb", SETUP, *GALLERY.values()))
@@ -226,13 +229,13 @@ def live(gallery_run: Future, lab: Lab, open_page: Callable[[str], Page]) -> Pag
     return page
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def gallery_outputs(gallery_run: Future) -> nbformat.NotebookNode:
     """The same notebook, run and stored as the course's notebooks are."""
     return gallery_run.result()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def trusted(
     lab: Lab, open_page: Callable[[str], Page], gallery_outputs: nbformat.NotebookNode
 ) -> Page:
@@ -243,7 +246,7 @@ def trusted(
     return page
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def untrusted(
     lab: Lab, open_page: Callable[[str], Page], gallery_outputs: nbformat.NotebookNode
 ) -> Page:
@@ -291,7 +294,7 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Locator]]:
     assert not [fault for _, watch in opened for fault in watch.faults]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def functions_of(browser: Browser) -> Iterator[Callable[[str, str], Page]]:
     """``functions_of("warp.js", "areas, total")`` is a page that holds these functions of a
     widget's module, as ``parts.areas`` and ``parts.total``.

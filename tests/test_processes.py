@@ -1,4 +1,4 @@
-"""How two processes share the suite: whole files, the browser's tests by one of them."""
+"""How processes share the suite: whole files, and the browser's tests by two of them."""
 
 import importlib.util
 from pathlib import Path
@@ -20,8 +20,13 @@ def settings(path: str):
     [
         ("tests/nn/test_time.py::test_defaults", "tests/nn/test_time.py"),
         ("tests/nn/test_time.py::Laws::test_x[tests/browser/a::b]", "tests/nn/test_time.py"),
-        ("tests/browser/test_inpaint.py::test_x[1.0]", "tests/browser"),
-        ("tests/browser/alone/test_plain_page.py::test_y", "tests/browser"),
+        ("tests/browser/test_inpaint.py::test_x[1.0]", "tests/browser, first half"),
+        ("tests/browser/test_mask_explorer.py::test_x", "tests/browser, first half"),
+        ("tests/browser/test_players.py::test_x[a/b::c]", "tests/browser, second half"),
+        (
+            "tests/browser/alone/test_plain_page.py::test_y",
+            "tests/browser/alone/test_plain_page.py",
+        ),
         ("notebooks/03_vq_vae::ipynb::Cell 12", "notebooks/03_vq_vae"),
     ],
 )
@@ -36,15 +41,24 @@ class Item:
 
 @pytest.mark.parametrize("worker", [False, True])
 def test_the_order(worker):
-    """A worker meets the browser first, for that takes longest; nothing else changes its place."""
-    names = ["notebooks/01_a.ipynb", "tests/browser/test_b.py", "tests/nn/test_c.py"]
-    names += ["tests/notebooks/test_pairs.py", "tests/test_environment.py", "tests/data/test_d.py"]
+    """A worker meets the shared browser first, for that takes longest; else nothing changes its
+    place.
+    """
+    names = ["notebooks/01_a.ipynb", "tests/browser/alone/test_e.py", "tests/browser/test_b.py"]
+    names += ["tests/nn/test_c.py", "tests/notebooks/test_pairs.py", "tests/test_environment.py"]
+    names += ["tests/data/test_d.py"]
     wanted = ["tests/notebooks/test_pairs.py", "tests/test_environment.py"]
-    wanted += ["tests/nn/test_c.py", "tests/data/test_d.py"]
-    browser = ["tests/browser/test_b.py"]
-    wanted = [*browser, *wanted] if worker else [*wanted, *browser]
+    wanted += ["tests/nn/test_c.py", "tests/data/test_d.py", "tests/browser/alone/test_e.py"]
+    browser = "tests/browser/test_b.py"
+    wanted = [browser, *wanted] if worker else [*wanted, browser]
     config = type("Config", (), {"workerinput": {}} if worker else {})()
     items = [Item(name) for name in names]
     settings("tests/conftest.py").pytest_collection_modifyitems(config, items)
     found = [item.path.relative_to(ROOT).as_posix() for item in items]
     assert found == [*wanted, "notebooks/01_a.ipynb"]
+
+
+def test_a_browser_ends_with_its_tests():
+    """Beside a running one, a process could run no asyncio of its own: no saving, no kernel."""
+    for path in (ROOT / "tests" / "browser").rglob("*.py"):
+        assert 'scope="session"' not in path.read_text("utf-8"), path
