@@ -305,8 +305,8 @@ function render({ model, el }) {
       send();
     }, { class: "cw-quiet", title: "Bring back the first start" })));
   view.root.append(hint(
-    "Drag the start, or move it with the arrow keys (Shift: finer). Grey is the fine reference, the ring its end; " +
-    "blue are the data. With equal calls, RK4\u2019s steps are four times as long as Euler\u2019s."));
+    "Drag the start, or move it with the arrow keys (Shift: finer). Grey is the fine reference, the ring its end, the dashed circle two " +
+    "standard deviations of the noise; blue are the data. With equal calls, RK4\u2019s steps are four times as long as Euler\u2019s."));
   view.follow(["start", "level"], view.redraw);
   view.onStop(send);
   return view.stop;
