@@ -1,4 +1,4 @@
-"""Continuous flows, ODE samplers and flow matching here beside other libraries.
+"""Continuous flows, ODE and SDE samplers and flow matching here beside other libraries.
 
 All sides of a comparison hold the same network (``tests/parity`` checks that they compute the same
 numbers). They take turns within one run, and what is compared is the median of many repetitions.
@@ -7,8 +7,9 @@ numbers). They take turns within one run, and what is compared is the median of 
   in its own example of such a flow, and against zuko, all with the same tolerances.
 - A step of flow matching against torchcfm; with pairs by optimal transport against its own pairs,
   for which the package POT must be there.
-- A step of our ODE samplers against bare calls of the network: what is beyond, at most ``SLACK``,
-  is for checks and the step itself.
+- Sampling by Euler and Maruyama's method against torchsde, which solves the same reverse SDE.
+- A step of our ODE and SDE samplers against bare calls of the network: what is beyond, at most
+  ``SLACK``, is for checks and the step itself.
 """
 
 import importlib.util
@@ -20,10 +21,19 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
+from torchsde import sdeint
 from zuko.transforms import FreeFormJacobianTransform
 
 from benchmarks._timing import milliseconds, report, training_step
-from course_lib.diffusion import FlowMatching, ode_sample
+from course_lib.diffusion import (
+    Denoiser,
+    FlowMatching,
+    VPPath,
+    euler_maruyama,
+    last,
+    ode_sample,
+    predictor_corrector,
+)
 from course_lib.flows import CNF, random_signs
 from course_lib.nn import TimeMLP, UNet
 
@@ -240,8 +250,69 @@ def sampling() -> bool:
     return good
 
 
+class PlainSDE(nn.Module):
+    """What torchsde is given: VP's reverse SDE for a network that predicts eps, and no checks."""
+
+    noise_type, sde_type = "diagonal", "ito"
+
+    def __init__(self, net: nn.Module, path: VPPath, shape: tuple):
+        super().__init__()
+        self.net, self.path, self.shape = net, path, shape
+
+    def f(self, u: Tensor, x: Tensor) -> Tensor:
+        """The drift, u = 1 − t after the noise."""
+        t = 1 - u
+        eps = self.net(x.reshape(self.shape), t.expand(len(x))).reshape(x.shape)
+        beta = self.path.beta(t)
+        return 0.5 * beta * x - beta / self.path.b(t) * eps
+
+    def g(self, u: Tensor, x: Tensor) -> Tensor:
+        """The diffusion."""
+        return self.path.beta(1 - u).sqrt() * torch.ones_like(x)
+
+
+@torch.no_grad()
+def stochastic() -> bool:
+    """SDE samplers: against torchsde, and a step against bare calls."""
+    good, path, steps = True, VPPath(), 50
+    for net, shape in (
+        (TimeMLP(2, [128, 128, 128], scale=1000.0), (512, 2)),
+        (UNet((1, 8, 8), widths=(24, 48), scale=1000.0), (64, 1, 8, 8)),
+    ):
+        model = Denoiser(randomized(net).eval(), path)
+        plain, ts = PlainSDE(net, path, shape), torch.tensor([0.0, 1 - path.t_min])
+
+        def theirs(plain: nn.Module = plain, ts: Tensor = ts, shape: tuple = shape) -> Tensor:
+            z = torch.randn(shape).flatten(1)
+            return sdeint(plain, z, ts, method="euler", dt=(1 - path.t_min) / steps)[-1]
+
+        sides = {
+            "ours": lambda model=model, shape=shape: last(
+                euler_maruyama(model, shape, steps=steps)
+            ),
+            "torchsde": theirs,
+        }
+        what = f"{type(net).__name__}, batch {shape[0]}, {steps} steps of Euler and Maruyama"
+        good &= report(what, milliseconds(sides, repetitions=15, warm_up=2))
+    for shape, widths in (((1, 28, 28), (16, 32, 64)), ((1, 8, 8), (32, 64))):
+        model = Denoiser(randomized(UNet(shape, widths=widths, scale=1000.0)).eval(), path)
+        for n in (1, 16, 64):
+            batch, repetitions = (n, *shape), {1: 200, 16: 80, 64: 25}[n]
+            for sampler, number in ((euler_maruyama, 1), (predictor_corrector, 2)):
+                sides = {
+                    "ours": sampler(model, batch, steps=1000),
+                    "network": calls(model.net, batch, number),
+                }
+                next(sides["ours"])  # the noise
+                turns: dict[str, Callable] = {name: side.__next__ for name, side in sides.items()}
+                medians = milliseconds(turns, repetitions=repetitions // number + 5)
+                what = f"UNet({shape}, widths={widths}), batch {n}, a step of {sampler.__name__}"
+                good &= report(f"{what} and its {number} calls", medians, slack=SLACK)
+    return good
+
+
 def main() -> int:
     """Run all; 1 where ours is slower than a peer, or a sampler adds too much."""
     torch.manual_seed(0)
-    results = [part() for part in (continuous_flows, matching, sampling)]
+    results = [part() for part in (continuous_flows, matching, sampling, stochastic)]
     return 0 if all(results) else 1

@@ -20,7 +20,7 @@ from course_lib.checks import (
     check_number,
 )
 from course_lib.diffusion.denoiser import Denoiser, PredictionError
-from course_lib.diffusion.paths import GaussianPath, convert
+from course_lib.diffusion.paths import GaussianPath, conversion, convert
 from course_lib.diffusion.sampling import check_sampling, first_state, sampler
 
 __all__ = [
@@ -138,6 +138,36 @@ def predict_score(
     return convert.inside(x_0, source="x0", target="score", x_t=x, t=t, path=model.path)
 
 
+def score_along(
+    model: Denoiser, times: Sequence[float], *, y: Tensor | None = None, clip: float | None = None
+) -> Callable[[Tensor, int], Tensor]:
+    """``predict_score`` as a function of x and the index of one of the ``times``, for a loop.
+
+    Whatever the network predicts, the score is p x + q · prediction. The numbers p and q of all
+    times are computed here, at once.
+    """
+    t = torch.tensor(times, dtype=torch.float64)
+
+    def numbers(source: str, target: str) -> list[tuple[float, float]]:
+        at_all = t[:, None]  # in place of x: one number for each time
+        pair = conversion(source, target, t, at_all, model.path)
+        parts = (torch.as_tensor(part, dtype=t.dtype).expand(len(t), 1)[:, 0] for part in pair)
+        return list(zip(*(part.tolist() for part in parts), strict=True))
+
+    def mixed(x: Tensor, value: Tensor, pair: tuple[float, float]) -> Tensor:
+        p, q = pair
+        return p * x + q * value if p else q * value
+
+    said = numbers(model.predicts, "score" if clip is None else "x0")
+    clipped = None if clip is None else numbers("x0", "score")
+
+    def score(x: Tensor, i: int) -> Tensor:
+        value = mixed(x, model.predict(x, times[i], target=model.predicts, y=y), said[i])
+        return value if clip is None else mixed(x, value.clamp(-clip, clip), clipped[i])
+
+    return score
+
+
 def _check_reverse_step(
     x: Tensor, score: Tensor, *, f: float, g: float, dt: float, noise: Tensor | None = None
 ) -> None:
@@ -210,12 +240,13 @@ def euler_maruyama(
     check_bool("denoise", denoise)
     times = sde_times(model.path, steps)
     f_and_g = rates(model.path, times[:-1])
+    score = score_along(model, times[:-1], y=y, clip=clip)
     x = first_state(model, shape, z, generator)
     yield x
     for i, (f, g) in enumerate(f_and_g):
-        score = predict_score(model, x, times[i], y=y, clip=clip)
+        uphill, dt = score(x, i), times[i] - times[i + 1]
         noise = None if denoise and i == steps - 1 else model.noise(x.shape, generator)
-        x = reverse_sde_step.inside(x, score, f=f, g=g, dt=times[i] - times[i + 1], noise=noise)
+        x = reverse_sde_step.inside(x, uphill, f=f, g=g, dt=dt, noise=noise)
         yield x
 
 
@@ -407,15 +438,15 @@ def predictor_corrector(
     check_bool("denoise", denoise)
     times = sde_times(model.path, steps)
     f_and_g = rates(model.path, times[:-1])
+    score = score_along(model, times[:-1], y=y, clip=clip)
     x = first_state(model, shape, z, generator)
     yield x
     for i, (f, g) in enumerate(f_and_g):
         for _ in range(corrector_steps):
-            score = predict_score(model, x, times[i], y=y, clip=clip)
-            noise = model.noise(x.shape, generator)
-            h = corrector_step_size(score, noise, snr=snr)
-            x = langevin_step.inside(x, score, step_size=h, noise=noise)
-        score = predict_score(model, x, times[i], y=y, clip=clip)
+            uphill, noise = score(x, i), model.noise(x.shape, generator)
+            h = corrector_step_size(uphill, noise, snr=snr)
+            x = langevin_step.inside(x, uphill, step_size=h, noise=noise)
+        uphill, dt = score(x, i), times[i] - times[i + 1]
         noise = None if denoise and i == steps - 1 else model.noise(x.shape, generator)
-        x = reverse_sde_step.inside(x, score, f=f, g=g, dt=times[i] - times[i + 1], noise=noise)
+        x = reverse_sde_step.inside(x, uphill, f=f, g=g, dt=dt, noise=noise)
         yield x

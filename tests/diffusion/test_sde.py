@@ -134,6 +134,16 @@ def test_short_steps_have_the_exact_transition_law(name):
             assert 0.85 < slope(counts, error) < 1.25, errors
 
 
+@each_sde
+def test_the_way_starts_with_the_paths_first_noise(name):
+    """At t_min there is some already: b(t_min), a little of it but all that the path says."""
+    path, x0 = SDES[name], torch.full((20_000, 1), 1.7, dtype=torch.float64)
+    x = next(sde_forward(path, x0, steps=3, generator=seeded()))
+    a, b, *_ = exact(path, [path.t_min])[0]
+    check_mean(x, 1.7 * a)
+    assert abs(x.std().item() / b - 1) < 0.03
+
+
 def test_ornstein_and_uhlenbeck():
     """At a constant rate β: x_t ~ N(e^(−βt/2) x_0, 1 − e^(−βt)), whatever β."""
     path, t = VPPath(3.0, 3.0), torch.tensor([0.2, 0.9], dtype=torch.float64)
