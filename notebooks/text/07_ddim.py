@@ -13,7 +13,7 @@
 # ---
 
 # %% [markdown]
-# [← 06 · DDPM](06_ddpm.ipynb) | [Contents](../README.md#chapters) | [09 · ODEs and flow matching →](09_ode.ipynb)
+# [← 06 · DDPM](06_ddpm.ipynb) | [Contents](../README.md#chapters) | [08 · SDE →](08_sde.ipynb)
 
 # %% [markdown]
 # # 07 · DDIM
@@ -770,4 +770,4 @@ Markdown(
 # equation, construction another, and both samplers of this chapter fall out of it.
 
 # %% [markdown]
-# [← 06 · DDPM](06_ddpm.ipynb) | [Contents](../README.md#chapters) | [09 · ODEs and flow matching →](09_ode.ipynb)
+# [← 06 · DDPM](06_ddpm.ipynb) | [Contents](../README.md#chapters) | [08 · SDE →](08_sde.ipynb)

@@ -13,7 +13,7 @@
 # ---
 
 # %% [markdown]
-# [← 07 · DDIM](07_ddim.ipynb) | [Contents](../README.md#chapters)
+# [← 08 · SDE](08_sde.ipynb) | [Contents](../README.md#chapters)
 
 # %% [markdown]
 # # 09 · ODEs and flow matching
@@ -1008,4 +1008,4 @@ show_figure(
 # makes each of them once.
 
 # %% [markdown]
-# [← 07 · DDIM](07_ddim.ipynb) | [Contents](../README.md#chapters)
+# [← 08 · SDE](08_sde.ipynb) | [Contents](../README.md#chapters)
