@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from course_lib.data import dequantize, load_digits, to_signed
-from course_lib.diffusion import Denoiser, FlowMatching, ode_log_prob
+from course_lib.diffusion import Denoiser, FlowMatching, VEPath, ode_log_prob
 from course_lib.metrics import bits_per_dim
 from course_lib.training import checkpoint_folder, load_card, load_pretrained, recipe
 from course_lib.training.recipes_flows import toy_points
@@ -21,9 +21,9 @@ from course_lib.training.recipes_sde import (
 
 LIKELIHOOD, ERROR = "test log-likelihood (nats)", "standard error (nats)"
 BITS = "bits per dimension"
-SCORES = ["score_digits_vp"]
+SCORES = ["score_digits_vp", "score_digits_ve"]
 TOYS = [f"flow_matching_{toy}{suffix}" for toy in ("two_moons",) for suffix in ("", "_ot")]
-FLOWS = ["flow_matching_digits"]
+FLOWS = ["flow_matching_digits", "flow_matching_digits_ot"]
 
 
 def distances(name):
@@ -40,6 +40,13 @@ def test_every_recipe_has_its_checkpoint(name):
     assert card["summary"] == recipe(name).summary
     assert not model.training
     assert (checkpoint_folder() / f"{name}.safetensors").stat().st_size <= 4_000_000
+
+
+def test_a_network_of_ve_sees_its_input_scaled():
+    model = load_pretrained("score_digits_ve")
+    assert isinstance(model.path, VEPath)
+    x, t = 10 * torch.randn(2, 1, 8, 8), torch.ones(2)
+    torch.testing.assert_close(model.net(x, t), model.net.net(x / math.sqrt(1 + 10.0**2), t))
 
 
 @pytest.mark.parametrize("name", [*SCORES, *FLOWS])
