@@ -140,7 +140,7 @@ def test_what_flows_keeps_its_mass(fluid: Locator) -> None:
         fluid.get_by_role("button", name=name).click()
         fluid.focus()
         press_keys(fluid, ["End"])
-        expect(fluid.locator(".cw-readout")).to_have_text("60 / 30")
+        expect(fluid.locator(".cw-readout")).to_have_text("30 / 30")
         settle(fluid)
         mass, least, most = said(fluid)
         assert mass == pytest.approx(1, abs=2e-3)
@@ -157,7 +157,7 @@ def test_keys_move_the_knot_in_focus_and_the_time(fluid: Locator) -> None:
     for key in ("ArrowUp", "ArrowUp", "Shift+ArrowDown", "ArrowRight"):
         fluid.page.keyboard.press(key)
     assert field(fluid)[4] == pytest.approx(0.36)
-    expect(fluid.locator(".cw-readout")).to_have_text("1 / 60")
+    expect(fluid.locator(".cw-readout")).to_have_text("1 / 30")
     expect(fluid.locator(".cw-note")).to_have_text("t = 0.07")
     for _ in range(25):
         fluid.page.keyboard.press("ArrowDown")
