@@ -1,6 +1,4 @@
 """Exercises of chapter 08: SDEs and their paths, the ways back, score matching, Langevin.
-
-Every check works with tolerances for which a right answer is refused less than once in 10⁶ times.
 """
 
 import math

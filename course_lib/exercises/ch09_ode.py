@@ -1,6 +1,4 @@
 """Exercises of chapter 09: fields and densities, solvers, flow matching.
-
-Every check works with tolerances for which a right answer is refused less than once in 10⁶ times.
 """
 
 import math

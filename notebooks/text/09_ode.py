@@ -884,8 +884,8 @@ for name, start in (("right noise", z), ("shifted noise", z + 0.5)):
 # ## How good is it?
 #
 # **Bits per dimension**, exactly. The digits are dequantized as in chapter 04, $(k + u) / 17$ with $u$ uniform in $[0, 1)$, and
-# mapped to $[-1, 1]$; the width of that map is taken out again. Each number is a mean over the test images, two
-# dequantizations each, by Hutchinson's estimate with a tolerance of $10^{-4}$. PixelCNN and DDPM speak of the grey values themselves, so their rows are no densities:
+# mapped to $[-1, 1]$; the width of that map is taken out again. Each number is a mean over the test images, each
+# dequantized once, by Hutchinson's estimate with a tolerance of $10^{-4}$. PixelCNN and DDPM speak of the grey values themselves, so their rows are no densities:
 # dequantizing costs a little, and DDPM's number is a bound.
 
 # %% jupyter={"source_hidden": true}
