@@ -1,5 +1,4 @@
-"""Exercises of chapter 08: SDEs and their paths, the ways back, score matching, Langevin.
-"""
+"""Exercises of chapter 08: SDEs and their paths, the ways back, score matching, Langevin."""
 
 import math
 from collections.abc import Callable

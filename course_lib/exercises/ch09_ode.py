@@ -1,5 +1,4 @@
-"""Exercises of chapter 09: fields and densities, solvers, flow matching.
-"""
+"""Exercises of chapter 09: fields and densities, solvers, flow matching."""
 
 import math
 from collections.abc import Callable
