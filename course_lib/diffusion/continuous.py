@@ -137,6 +137,10 @@ class StraightPath(GaussianPath):
         """The time itself."""
         return t
 
+    def slopes(self, t: Tensor | float, x: Tensor) -> tuple[float, float]:
+        """(a', b') as of any path, here −1 and 1 at all times."""
+        return -1.0, 1.0
+
 
 class ScaledInput(nn.Module):
     """A network that sees x_t / sqrt(a² + b²), so that its input has one size at all times.

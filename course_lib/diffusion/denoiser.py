@@ -107,7 +107,8 @@ class Denoiser(Placed):
         if value.shape != x.shape:
             what = f"{list(x.shape)}, got {list(value.shape)}"
             raise PredictionError(f"net's output must have shape {what}")
-        return (value - combine(self.predicts, x, eps, t, self.path)).square().mean()
+        target = combine.inside(self.predicts, x, eps, t, self.path)
+        return (value - target).square().mean()
 
     def draw(self, x: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """What the loss of a batch ``x [B, *event]`` draws: times ``[B]``, and noise like ``x``."""

@@ -111,11 +111,15 @@ class GaussianPath(ABC):
         t = _exact(t)
         return per_example(self.drift(t), x), per_example(self.diffusion(t), x)
 
-    def noised(self, x0: Tensor, t: Tensor | float, eps: Tensor) -> Tensor:
-        """Noise ``x0 [B, *event]`` to times ``t``, ``[B]`` or one for all, with ``eps`` like x0."""
+    def check_noising(self, x0: Tensor, t: Tensor | float, eps: Tensor) -> None:
+        """Require what ``noised`` wants."""
         check_floats("x0", x0, None)
         check_floats("eps", eps, x0.shape, dtype=x0.dtype)
         self.check_time(t, len(x0))
+
+    @at_the_door(check_noising)
+    def noised(self, x0: Tensor, t: Tensor | float, eps: Tensor) -> Tensor:
+        """Noise ``x0 [B, *event]`` to times ``t``, ``[B]`` or one for all, with ``eps`` like x0."""
         a, b = self.amounts(t, x0)
         return a * x0 + b * eps
 

@@ -12,6 +12,7 @@ from course_lib.flows.divergence import METHODS, check_value, random_signs, with
 __all__ = ["CNF", "SolverError", "integrate"]
 
 MAX_STEPS = 10_000  # between two of the times that are asked for
+FIRST_STEP = 0.1  # of a CNF, a tenth of the way: where it is too long, one trial more is lost
 
 
 class SolverError(ArithmeticError):
@@ -68,6 +69,7 @@ def integrate(
     atol: float = 1e-5,
     parameters: Sequence[Tensor] | None = None,
     stop: bool = False,
+    first_step: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Follow dx/dt = velocity(x, t) from the first of ``times`` to the last, by Dormand and Prince.
 
@@ -87,6 +89,7 @@ def integrate(
             goes the way once more, backwards, and keeps nothing. None: through all steps.
         stop: Whether no time beyond the last may be asked for. Without it the last step may
             overshoot, and the end is read off between two states.
+        first_step: The length to try first. None: let the solver find one, with one more call.
 
     Returns:
         The states ``[T, B, *event]`` and the integrals of the divergence until then, ``[T, B]``;
@@ -106,7 +109,9 @@ def integrate(
         start = torch.cat([start, start.new_zeros(len(x), 1)], dim=1)
     t = torch.tensor(times, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
     # Times in the precision of x: not every device has double precision.
-    options = {"max_num_steps": MAX_STEPS, "dtype": t.dtype} | ({"step_t": t[1:]} if stop else {})
+    options = {"max_num_steps": MAX_STEPS, "dtype": t.dtype, "first_step": first_step}
+    if stop:
+        options["step_t"] = t[1:]
     solver = {"rtol": rtol, "atol": atol, "method": "dopri5", "options": options}
     try:
         if parameters is None:
@@ -221,6 +226,7 @@ class CNF(Transform):
             rtol=self.rtol,
             atol=self.atol,
             parameters=tuple(self.parameters()) if learns else None,
+            first_step=FIRST_STEP,
         )
 
     def log_prob(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:

@@ -225,3 +225,19 @@ def test_bad_times_are_named(t, message):
 def test_bad_classes_are_named(n_classes, y, message):
     with refuses(message):
         TimeMLP(2, [4], n_classes=n_classes)(torch.zeros(2, 2), torch.zeros(2), y)
+
+
+@pytest.mark.parametrize("n_classes", [None, 3])
+def test_one_time_for_all_is_embedded_once(n_classes):
+    """As ``expand`` gives it, whose copies lie at one place: the same numbers, and less work."""
+    embedding, rows = TimeEmbedding(8, 16, n_classes=n_classes), []
+    y = None if n_classes is None else torch.tensor([2, 0, 1, 1])
+    embedding.layers[0].register_forward_hook(lambda _, x, __: rows.append(len(x[0])))
+    one = torch.tensor(0.7)
+    shared, copied = embedding(one.expand(4), y), embedding(one.repeat(4), y)
+    assert rows == [1, 4]
+    assert shared.shape == (4, 16)
+    torch.testing.assert_close(shared, copied)
+    different = embedding(torch.tensor([0.7, 0.1, 0.7, 0.2]), y)
+    torch.testing.assert_close(different[2], copied[2])
+    assert not torch.allclose(different[1], copied[1])
