@@ -1086,11 +1086,11 @@ Markdown(table)
 #   At *equal calls* it wins for VE (4.88 against 3.62) and hardly for VP (3.24 against 3.21). Under another way to place the 2,000
 #   steps (their table 4) VP's predictor alone even wins, 3.11.
 # - **A corrector can't replace the predictor**: 20.43 and 19.06.
-# - **On our digits, under VP, few calls are badly spent on correcting**: half of them do not get on in time. At 8 calls the corrector is far
-#   behind, at 64 still a little, at 128 ahead by about as much as chance differs. The paper's 2,000 calls are of another world: there the predictor's error is
-#   small, and what a corrector mends is perhaps the network's own.
-# - **DDIM is ahead of both** until 32 calls, for its way is smooth (section 7's half of the score, and no noise). With many calls the three
-#   cannot be told apart here.
+# - **On our digits few calls are badly spent on correcting**, under VP and VE alike: half of them do not get on in time. At 8 calls the
+#   corrector is far behind, at 64 still a little, at 128 ahead: by as much as chance differs under VP, by twice that under VE. The paper's 2,000 calls are
+#   another world: there the predictor's error is small, and what a corrector mends is perhaps the network's own.
+# - **DDIM is ahead of both** until 32 calls under VP, for its way is smooth (section 7's half of the score, and no noise). With many calls the
+#   three can hardly be told apart.
 # - **Not to be compared with ours** are the values themselves: photographs in colour, another network, another measure. Compare the order
 #   of the rows.
 #
