@@ -24,7 +24,7 @@
 # | | |
 # | --- | --- |
 # | You need | chapter 04: the change of variables; chapter 06: $x_t = a x_0 + b \varepsilon$; chapter 08 for sections 2 and 8: Fokker–Planck, the score |
-# | Time | 50 minutes to read, two hours with the exercises |
+# | Time | 53 minutes to read, two hours with the exercises |
 # | The short way | 30 minutes: sections 1 to 4, *How good is it?* and *What to take away*; leave out all that is called a check |
 # | You will meet | the continuity equation, the heat equation, the probability-flow ODE, flow matching and its proof, solvers and their orders, exact densities, Hutchinson's estimate, continuous flows and the adjoint, optimal transport in a batch |
 # | Papers | Song et al. 2021, [score SDEs](https://arxiv.org/abs/2011.13456); Chen et al. 2018, [neural ODEs](https://arxiv.org/abs/1806.07366); Grathwohl et al. 2019, [FFJORD](https://arxiv.org/abs/1810.01367); Lipman et al. 2023, [flow matching](https://arxiv.org/abs/2210.02747); Tong et al. 2024, [minibatch OT](https://arxiv.org/abs/2302.00482) |
@@ -966,8 +966,8 @@ show_figure(
 # %% [markdown]
 # How to read it:
 #
-# - **Exact, and ahead.** On the digits flow matching and the VP score model are about a tenth of a bit ahead of Glow, and the
-#   exact number of the score model is far below DDPM's bound. (Not all of that is the bound's slack: DDPM was trained
+# - **Exact, and ahead.** On the digits the models of the ODE rows are about a tenth of a bit ahead of Glow, and the
+#   exact number of the VP score model is far below DDPM's bound. (Not all of that is the bound's slack: DDPM was trained
 #   on grey values without dequantizing. And the U-Net has 367,000 weights, Glow 45,000.) PixelCNN still leads, on grey values: a density of dequantized pixels can't fall below
 #   the bits of the grey values, and usually stays above.
 # - **The published order is the same.** On CIFAR-10 the ODE models are ahead of RealNVP, Glow and FFJORD, by more than here, with networks far
@@ -979,8 +979,9 @@ show_figure(
 #   equally good, or the difference is not far from chance.
 # - **A higher order is no good before its time.** With independent pairs Heun is ahead of Euler up to 8 calls, and RK4 never
 #   ahead of Heun by more than chance: after 16 calls what is left is the model's error, not the solver's.
-# - **Noise wins nothing here.** The two samplers with noise come down to the ODE's level only at 64 calls or more. On
-#   CIFAR-10 they end below it (chapter 08).
+# - **Noise wins little here.** On VP the two samplers with noise come down to the ODE's level only at 64 calls or more, and not
+#   below it. Only VE's predictor–corrector ends lower than its ODE, at 128 calls (its card says so); on CIFAR-10 that is
+#   the rule (chapter 08).
 # - **Chance.** Chapter 07 gave the spread of the feature distance from one draw of a thousand to the next. Take smaller
 #   differences for nothing.
 #
