@@ -444,7 +444,9 @@ def predictor_corrector(
     for i, (f, g) in enumerate(f_and_g):
         for _ in range(corrector_steps):
             uphill, noise = score(x, i), model.noise(x.shape, generator)
-            h = corrector_step_size(uphill, noise, snr=snr)
+            h = corrector_step_size.inside(uphill, noise, snr=snr).item()
+            if not math.isfinite(h):
+                raise PredictionError(f"the score must not be 0 everywhere (at t = {times[i]:.6g})")
             x = langevin_step.inside(x, uphill, step_size=h, noise=noise)
         uphill, dt = score(x, i), times[i] - times[i + 1]
         noise = None if denoise and i == steps - 1 else model.noise(x.shape, generator)

@@ -525,6 +525,14 @@ def test_calls_are_as_many_as_said(corrector_steps):
     assert [t for t, _ in seen] == pytest.approx(wanted)
 
 
+def test_a_corrector_needs_a_score():
+    """A network that says 0 everywhere, as an untrained one may, gives no length to go by."""
+    model = Denoiser(lambda x, t: 0 * x, VPPath())
+    states = predictor_corrector(model, (3, 2), steps=4, generator=seeded())
+    with refuses("the score must not be 0 everywhere (at t = 1)", PredictionError):
+        list(states)
+
+
 # --- what the samplers share -------------------------------------------------------------------
 
 
