@@ -103,7 +103,7 @@ class Denoiser(Placed):
         """
         check_floats("x", x, None, dtype=self.dtype)
         t, eps = self.draw(x, generator=generator)
-        value = self._call(self.path.noised(x, t, eps), t, y)
+        value = self._call(self.path.noised.inside(self.path, x, t, eps), t, y)
         if value.shape != x.shape:
             what = f"{list(x.shape)}, got {list(value.shape)}"
             raise PredictionError(f"net's output must have shape {what}")
