@@ -1,10 +1,9 @@
-"""The recipes of chapter 09: flow matching with both couplings, and continuous flows on toys."""
+"""The recipes of chapter 09: flow matching with both couplings, on a toy and the digits."""
 
 import torch
 
 from course_lib.data import load_digits
 from course_lib.diffusion import Denoiser, FlowMatching, last, ode_log_prob, ode_sample
-from course_lib.flows import CNF
 from course_lib.nn import TimeMLP, UNet
 from course_lib.training.batches import digits_batch
 from course_lib.training.recipes import Recipe, register
@@ -13,6 +12,7 @@ from course_lib.training.recipes_sde import SAMPLERS, calls_metrics, ode_likelih
 
 CALLS = (4, 8, 16, 32, 64)
 SOLVERS = ("Euler", "Heun", "RK4")
+TOY_DATA = f'toy("two_moons"), {N_TOY:,} points, seed 0; tested on 2,000, seed 1'
 
 
 def error_metrics(model: Denoiser, n: int) -> dict[str, list]:
@@ -34,9 +34,9 @@ def error_metrics(model: Denoiser, n: int) -> dict[str, list]:
     return {"errors": rows}
 
 
-def toy_metrics(model: FlowMatching, name: str) -> dict[str, float | list]:
+def toy_metrics(model: FlowMatching) -> dict[str, float | list]:
     """Mean log-likelihood of 2,000 fresh points by the ODE, in nats, and the solvers' errors."""
-    log_prob = ode_log_prob(model, toy_points(name, seed=1)[:2000])
+    log_prob = ode_log_prob(model, toy_points("two_moons", seed=1)[:2000])
     return {"test log-likelihood (nats)": log_prob.mean().item()} | error_metrics(model, 2000)
 
 
@@ -49,29 +49,20 @@ def digits_metrics(model: FlowMatching) -> dict[str, float | list]:
     )
 
 
-@torch.no_grad()
-def cnf_metrics(model: CNF, name: str) -> dict[str, float]:
-    """Mean log-likelihood of 2,000 fresh points, in nats, by the solver at a tolerance of 1e-5."""
-    exact = CNF(2, model.net)
-    log_prob = exact.log_prob(toy_points(name, seed=1)[:2000])
-    return {"test log-likelihood (nats)": log_prob.mean().item()}
-
-
 for coupling, suffix in (("independent", ""), ("ot", "_ot")):
-    for toy_name in ("two_moons", "pinwheel"):
-        register(
-            Recipe(
-                name=f"flow_matching_{toy_name}{suffix}",
-                summary=f"flow matching, {coupling} coupling, on the 2-D toy {toy_name}",
-                data=f'toy("{toy_name}"), {N_TOY:,} points, seed 0; tested on 2,000, seed 1',
-                build=lambda coupling=coupling: FlowMatching(
-                    TimeMLP(2, scale=1000.0), coupling=coupling
-                ),
-                load=lambda toy_name=toy_name: toy_points(toy_name, seed=0),
-                options={"steps": 8000, "batch_size": 256, "lr": 2e-3, "ema": 0.998},
-                evaluate=lambda model, toy_name=toy_name: toy_metrics(model, toy_name),
-            )
+    register(
+        Recipe(
+            name=f"flow_matching_two_moons{suffix}",
+            summary=f"flow matching, {coupling} coupling, on the 2-D toy two_moons",
+            data=TOY_DATA,
+            build=lambda coupling=coupling: FlowMatching(
+                TimeMLP(2, scale=1000.0), coupling=coupling
+            ),
+            load=lambda: toy_points("two_moons", seed=0),
+            options={"steps": 8000, "batch_size": 256, "lr": 2e-3, "ema": 0.998},
+            evaluate=toy_metrics,
         )
+    )
     register(
         Recipe(
             name=f"flow_matching_digits{suffix}",
@@ -85,18 +76,5 @@ for coupling, suffix in (("independent", ""), ("ot", "_ot")):
             transform=digits_batch("signed dequantized"),
             options={"steps": 5000, "batch_size": 128, "lr": 2e-3, "ema": 0.998},
             evaluate=digits_metrics,
-        )
-    )
-
-for toy_name in ("two_moons", "pinwheel"):
-    register(
-        Recipe(
-            name=f"cnf_{toy_name}",
-            summary=f"continuous flow, trained by its likelihood, on the 2-D toy {toy_name}",
-            data=f'toy("{toy_name}"), {N_TOY:,} points, seed 0; tested on 2,000, seed 1',
-            build=lambda: CNF(2, TimeMLP(2, [64, 64, 64], scale=10.0), rtol=1e-3, atol=1e-3),
-            load=lambda toy_name=toy_name: toy_points(toy_name, seed=0),
-            options={"steps": 1500, "batch_size": 256, "lr": 5e-3, "ema": 0.99},
-            evaluate=lambda model, toy_name=toy_name: cnf_metrics(model, toy_name),
         )
     )

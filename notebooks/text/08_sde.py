@@ -1051,16 +1051,12 @@ Markdown(table)
 # digits, at equal calls of the network.
 
 # %% jupyter={"source_hidden": true}
-from course_lib.training import checkpoint_folder
-
 table = ""
 for kind, card in {
     "VP": "score_digits_vp",
     "VE": "score_digits_ve",
     "sub-VP": "score_digits_subvp",
 }.items():
-    if not (checkpoint_folder() / f"{card}.json").exists():
-        continue
     rows = [row for row in load_card(card)["metrics"]["samplers"] if row["sampler"] in names]
     distances = {(row["sampler"], row["calls"]): row["distance"] for row in rows}
     calls = sorted({row["calls"] for row in rows})
@@ -1086,8 +1082,8 @@ Markdown(table)
 #   At *equal calls* it wins for VE (4.88 against 3.62) and hardly for VP (3.24 against 3.21). Under another way to place the 2,000
 #   steps (their table 4) VP's predictor alone even wins, 3.11.
 # - **A corrector can't replace the predictor**: 20.43 and 19.06.
-# - **On our digits few calls are badly spent on correcting**, under VP and VE alike: half of them do not get on in time. At 8 calls the
-#   corrector is far behind, at 64 still a little, at 128 ahead: by as much as chance differs under VP, by twice that under VE. The paper's 2,000 calls are
+# - **On our digits few calls are badly spent on correcting**, under VP, VE and sub-VP alike: half of them do not get on in time. At 8 calls the
+#   corrector is far behind, at 64 still a little, at 128 ahead: by as much as chance differs under VP and sub-VP, by twice that under VE. The paper's 2,000 calls are
 #   another world: there the predictor's error is small, and what a corrector mends is perhaps the network's own.
 # - **DDIM is ahead of both** until 32 calls under VP, for its way is smooth (section 7's half of the score, and no noise). With many calls the
 #   three can hardly be told apart.
@@ -1105,7 +1101,7 @@ Markdown(table)
 # - Langevin steps leave a density alone: they correct. Alone they mix badly, and are a little too wide.
 #
 # **What does not work well.** Euler and Maruyama's steps of equal length are wasteful: they need hundreds of calls where an
-# ODE needs tens. VE wants most of them: a step must be short against $1 / (2 \log(\sigma_{\max} / \sigma_{\min}))$, the time in which its noise falls by $\sqrt e$. Near the data the score has no bound, so that
+# ODE needs tens. Under VE a step must be short against $1 / (2 \log(\sigma_{\max} / \sigma_{\min}))$, the time in which its noise falls by $\sqrt e$. Near the data the score has no bound, so that
 # every method must stop a little before. And an SDE gives samples, but neither a likelihood nor a code: that takes the ODE.
 #
 # **What came after.**
