@@ -49,8 +49,8 @@ function placesOn(density, means, stds) {
   return { nodes, particles };
 }
 
-// One step h of the classical Runge-Kutta method for all places x at once, dx/dt = f(x), and for the
-// integral of f' on their way. `field(x)` is [f(x), f'(x)].
+// One step h of the classical Runge-Kutta method for all places x at once, dx/dt = v(x), and for the
+// integral of v' on their way. `field(x)` is [v(x), v'(x)].
 function onward(field, { x, grown }, h) {
   const next = { x: new Float64Array(x.length), grown: new Float64Array(x.length) };
   for (let i = 0; i < x.length; i++) {
@@ -93,7 +93,7 @@ function journeysOf(field, { columns, nodes, particles }, h) {
 }
 
 // What there is at a step: the density over the columns, p(x) = p_0(where it came from) exp(-the
-// integral of f' on the way), where the particles are, how much each is squeezed, and the mass. To sum
+// integral of v' on the way), where the particles are, how much each is squeezed, and the mass. To sum
 // that up it takes places that are close together where there is much: even at the start (nodes), at
 // the end (columns), and at times between, then carried on.
 function fluidAt(step, first, { back, forth, onNodes, onParticles }) {
@@ -203,7 +203,7 @@ function drawField(ctx, { columns, knots, limit, speed }, field, box, theme) {
     ctx.lineWidth = 2.5;
     ctx.stroke();
   });
-  caption(ctx, "velocity f(x)", box, theme.words.model, theme);
+  caption(ctx, "velocity v(x)", box, theme.words.model, theme);
   return map;
 }
 

@@ -35,14 +35,14 @@ PRESETS: dict[str, list[float]] = {
 def carried(
     knots: Array, velocities: Array, x: np.ndarray, t: float, *, steps: int = STEPS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where the field through the knots takes ``x`` in the time ``t``, and the integral of f′.
+    """Where the field through the knots takes ``x`` in the time ``t``, and the integral of v′.
 
-    Along dx/dt = f(x) the log of a density falls by the integral of f′(x(t)) dt. Both are found by
+    Along dx/dt = v(x) the log of a density falls by the integral of v′(x(t)) dt. Both are found by
     ``steps`` steps of the classical Runge-Kutta method; a negative ``t`` goes back in time.
 
     Returns two float64 arrays of the shape of ``x``.
 
-    >>> place, grown = carried([-1, 1], [-0.5, 0.5], np.array([2.0]), 1.0)  # f(x) = x / 2
+    >>> place, grown = carried([-1, 1], [-0.5, 0.5], np.array([2.0]), 1.0)  # v(x) = x / 2
     >>> place.round(6).tolist(), grown.round(6).tolist()
     ([3.297443], [0.5])
     """
@@ -62,17 +62,17 @@ def carried(
 
 
 class Fluid(PlayerWidget):
-    """Draw the velocity f(x) on a line; the fluid on it flows, and its mass stays 1.
+    """Draw the velocity v(x) on a line; the fluid on it flows, and its mass stays 1.
 
     At the top the field, to be drawn by hand: as one stroke over the plot, or knot by knot. Below
     it the density p_t(x), at the bottom the fluid itself, brighter where it is squeezed, with
-    particles that carry equal shares of the mass. The browser follows dx/dt = f(x) and
-    d log p / dt = −f′(x), back in time from each place that is drawn, and forward from nodes on
+    particles that carry equal shares of the mass. The browser follows dx/dt = v(x) and
+    d log p / dt = −v′(x), back in time from each place that is drawn, and forward from nodes on
     the first density to sum up the mass. Between its knots the field is a cubic that rises and
     falls as they do, outside of them a straight line.
 
     Args:
-        velocities: ``[K]``, f at K equally spaced knots from -limit to limit, 2 to 21 of them,
+        velocities: ``[K]``, v at K equally spaced knots from -limit to limit, 2 to 21 of them,
             each from -speed to speed; by default a field that makes two heaps of one.
         means, stds, weights: of the Gaussians whose mixture is the density at t = 0; by default the
             standard Gaussian, and equal weights. The weights are divided by their sum.
@@ -163,14 +163,14 @@ class Fluid(PlayerWidget):
         return self.duration * self.step / STEPS
 
     def velocity(self, x: Array) -> np.ndarray:
-        """f(x), float64 of the shape of ``x``."""
+        """v(x), float64 of the shape of ``x``."""
         return curve_through(np.asarray(x), self.knots, self.velocities)[0]
 
     def density(self, x: Array, t: float | None = None) -> np.ndarray:
         """p_t(x) at the time ``t``, by default the one that is shown, of the shape of ``x``."""
         back = -(self.t if t is None else t)
         place, grown = carried(self.knots, self.velocities, np.asarray(x), back)
-        # Back in time the integral of f′ has the other sign.
+        # Back in time the integral of v′ has the other sign.
         return self._first_density(place) * np.exp(grown)
 
     @property
@@ -216,7 +216,7 @@ class Fluid(PlayerWidget):
         field.plot(across, self.velocity(across), color=PALETTE["model"], lw=2)
         field.plot(self.knots, self.velocities, "o", color=PALETTE["model"], mec="white", ms=7)
         field.set(ylim=(-1.05 * self.speed, 1.05 * self.speed))
-        field.set_ylabel("velocity f(x)", fontsize=8)
+        field.set_ylabel("velocity v(x)", fontsize=8)
         top = 2.5 * self._first_density(across).max()
         for step, tube in zip(steps, tubes, strict=True):
             density = self.density(across, self.duration * step / STEPS)
