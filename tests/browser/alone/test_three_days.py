@@ -1,7 +1,9 @@
 """A reader's notebook on the next days: figures that were run stay alive without their kernel."""
 
+import json
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,9 +87,20 @@ class Course:
         """When the notebook and its text were last written."""
         return [path.stat().st_mtime_ns for path in (self.path, self.text)]
 
+    def read(self) -> str:
+        """The notebook's file, once it is whole: Jupyter writes it in place."""
+        for _ in range(50):
+            text = self.path.read_text(encoding="utf-8")
+            try:
+                json.loads(text)
+                break
+            except ValueError:
+                time.sleep(0.1)
+        return text
+
     def stored(self) -> list[set[str]]:
         """The types of each cell's outputs in the file, which holds no state of widgets."""
-        notebook = nbformat.read(self.path, as_version=4)
+        notebook = nbformat.reads(self.read(), as_version=4)
         assert "widgets" not in notebook.metadata
         return [{kind for out in cell.outputs for kind in out.data} for cell in notebook.cells]
 
@@ -161,7 +174,7 @@ def test_three_days(course: Course) -> None:
             for index in FIGURES:
                 settle(live_widget(page, index))
             save(page)
-            sizes.append(course.path.stat().st_size)
+            sizes.append(len(course.read().encode()))
             assert course.stored() == STORED
         assert max(sizes) - min(sizes) <= 10  # the digits of the execution counts
         for index in FIGURES:  # what is open stays live
