@@ -175,6 +175,13 @@ def check_number(
         raise ValueError(f"{name} must be a finite number {wanted}, got {value!r}")
 
 
+def check_share(name: str, value: float) -> None:
+    """Require a real number from 0 to 1."""
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    if not real or not 0 <= value <= 1:
+        raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
+
+
 def check_one_of(name: str, value: str, allowed: Collection[str]) -> None:
     """Require one of a few names."""
     if not isinstance(value, str) or value not in allowed:

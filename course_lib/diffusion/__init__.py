@@ -1,6 +1,7 @@
 """Diffusion models: Gaussian paths from data to noise, and the ways back."""
 
 from course_lib.diffusion.continuous import (
+    EDMPath,
     ScaledInput,
     StraightPath,
     SubVPPath,
@@ -9,7 +10,8 @@ from course_lib.diffusion.continuous import (
 )
 from course_lib.diffusion.ddim import ddim_invert, ddim_sample, ddim_step, slerp
 from course_lib.diffusion.ddpm import DDPM, ddpm_sample
-from course_lib.diffusion.denoiser import Denoiser, PredictionError
+from course_lib.diffusion.denoiser import Denoiser, PredictionError, drop_labels
+from course_lib.diffusion.edm import EDM, Preconditioned, karras_times
 from course_lib.diffusion.flow_matching import (
     FlowMatching,
     conditional_velocity,
@@ -54,13 +56,16 @@ from course_lib.diffusion.sde import (
 
 __all__ = [
     "DDPM",
+    "EDM",
     "PREDICTIONS",
     "WEIGHTINGS",
     "Denoiser",
     "DiscreteSchedule",
+    "EDMPath",
     "FlowMatching",
     "GaussianPath",
     "IdealDenoiser",
+    "Preconditioned",
     "PredictionError",
     "ProbabilityFlow",
     "ScaledInput",
@@ -80,11 +85,13 @@ __all__ = [
     "ddpm_sample",
     "denoising_score_matching",
     "divergence",
+    "drop_labels",
     "euler_maruyama",
     "euler_step",
     "explicit_score_matching",
     "heun_step",
     "implicit_score_matching",
+    "karras_times",
     "langevin",
     "langevin_step",
     "last",

@@ -1,4 +1,4 @@
-"""Paths in continuous time, t from 0 to 1: those of the score SDEs, and the straight line."""
+"""Paths in continuous time: those of the score SDEs, the straight line, and EDM's."""
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from course_lib.checks import check_number
 from course_lib.diffusion.paths import GaussianPath
 
-__all__ = ["ScaledInput", "StraightPath", "SubVPPath", "VEPath", "VPPath"]
+__all__ = ["EDMPath", "ScaledInput", "StraightPath", "SubVPPath", "VEPath", "VPPath"]
 
 
 class VPPath(GaussianPath):
@@ -140,6 +140,42 @@ class StraightPath(GaussianPath):
     def slopes(self, t: Tensor | float, x: Tensor) -> tuple[float, float]:
         """(a', b') as of any path, here −1 and 1 at all times."""
         return -1.0, 1.0
+
+
+class EDMPath(GaussianPath):
+    """Time is the noise itself: a = 1, b = t, for t from σ_min to σ_max.
+
+    Like ``VEPath`` it solves dx = sqrt(2 t) dw, but it counts time by the noise that is there. Its
+    ODE is dx/dt = (x − E[x_0 | x_t]) / t: from each point the way leads straight to the guess.
+
+    Reference:
+        Karras et al. 2022, https://arxiv.org/abs/2206.00364, section 3 and table 1, last column.
+
+    Args:
+        sigma_min: The noise that is left when sampling ends, above 0.
+        sigma_max: The noise that it starts from.
+
+    """
+
+    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0):
+        check_number("sigma_min", sigma_min, above=0)
+        check_number("sigma_max", sigma_max, above=sigma_min)
+        self.t_min, self.t_max = float(sigma_min), float(sigma_max)
+
+    def __repr__(self) -> str:
+        return f"EDMPath(sigma_min={self.t_min:g}, sigma_max={self.t_max:g})"
+
+    def a(self, t: Tensor) -> Tensor:
+        """1 at all times ``t``."""
+        return torch.ones_like(t)
+
+    def b(self, t: Tensor) -> Tensor:
+        """The time itself."""
+        return t
+
+    def slopes(self, t: Tensor | float, x: Tensor) -> tuple[float, float]:
+        """(a', b') as of any path, here 0 and 1 at all times."""
+        return 0.0, 1.0
 
 
 class ScaledInput(nn.Module):

@@ -5,11 +5,19 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from course_lib.checks import check_floats, check_number, check_one_of
+from course_lib.checks import (
+    check_classes,
+    check_floats,
+    check_generator,
+    check_int,
+    check_number,
+    check_one_of,
+    check_share,
+)
 from course_lib.diffusion.paths import PREDICTIONS, GaussianPath, combine, convert
 from course_lib.nn import Placed
 
-__all__ = ["Denoiser", "PredictionError"]
+__all__ = ["Denoiser", "PredictionError", "drop_labels"]
 
 
 class PredictionError(ArithmeticError):
@@ -27,21 +35,37 @@ class Denoiser(Placed):
             the path counts time, ``y [B]`` → ``[B, *event]``.
         path: From data to noise.
         predicts: What ``net`` returns: ``"eps"``, ``"x0"``, ``"v"``, ``"score"`` or ``"velocity"``.
+        drop: Share of the labels that training hides from the network, which needs a null class.
 
     """
 
-    def __init__(self, net: Callable[..., Tensor], path: GaussianPath, *, predicts: str = "eps"):
+    def __init__(
+        self,
+        net: Callable[..., Tensor],
+        path: GaussianPath,
+        *,
+        predicts: str = "eps",
+        drop: float = 0.0,
+    ):
         if not callable(net):
             raise ValueError(f"net must be a network or a function, got {net!r}")
         if not isinstance(path, GaussianPath):
             raise ValueError(f"path must be a GaussianPath, got {path!r}")
         check_one_of("predicts", predicts, PREDICTIONS)
+        check_share("drop", drop)
         super().__init__()
-        self.net, self.path, self.predicts = net, path, predicts
+        self.net, self.path, self.predicts, self.drop = net, path, predicts, drop
+        if drop and self.null_class is None:
+            raise ValueError(f"drop must be 0 for a network without a null class, got {drop!r}")
 
     def extra_repr(self) -> str:
         """What the network predicts, on which path."""
         return f"predicts={self.predicts}, path={self.path}"
+
+    @property
+    def null_class(self) -> int | None:
+        """The label that says nothing, where the network knows one."""
+        return getattr(self.net, "null_class", None)
 
     def predict(
         self, x_t: Tensor, t: Tensor | float, *, target: str = "eps", y: Tensor | None = None
@@ -103,6 +127,7 @@ class Denoiser(Placed):
         """
         check_floats("x", x, None, dtype=self.dtype)
         t, eps = self.draw(x, generator=generator)
+        y = self.hide(y, generator=generator)
         value = self._call(self.path.noised.inside(self.path, x, t, eps), t, y)
         if value.shape != x.shape:
             what = f"{list(x.shape)}, got {list(value.shape)}"
@@ -115,9 +140,46 @@ class Denoiser(Placed):
         t = self.path.draw_times(len(x), generator=generator, device=x.device)
         return t, torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
 
+    def hide(self, y: Tensor | None, *, generator: torch.Generator | None = None) -> Tensor | None:
+        """Labels ``y [B]`` as training shows them: the share ``drop`` of them is dropped."""
+        if y is None or not self.drop:
+            return y
+        return drop_labels(y, self.drop, n_classes=self.null_class, generator=generator)
+
     def _call(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         return self.net(x_t, t) if y is None else self.net(x_t, t, y)
 
     def noise(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
         """Standard normal numbers in the model's precision, on its device."""
         return torch.randn(shape, generator=generator, device=self.device, dtype=self.dtype)
+
+
+def drop_labels(
+    y: Tensor, share: float, *, n_classes: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Labels of which some are hidden: each becomes the null class with probability ``share``.
+
+    So one network learns both, p(x | y) and p(x).
+
+    Reference:
+        Ho, Salimans 2022, https://arxiv.org/abs/2207.12598, algorithm 1.
+
+    Args:
+        y: Labels ``[B]``, int64, from 0 to ``n_classes`` − 1.
+        share: From 0 to 1.
+        n_classes: The number of classes, and the label of the null class.
+        generator: Source of one uniform number for each label.
+
+    Example:
+        >>> drop_labels(torch.tensor([3, 1]), 1.0, n_classes=10)
+        tensor([10, 10])
+
+    """
+    check_int("n_classes", n_classes, minimum=1)
+    if not isinstance(y, Tensor) or y.ndim != 1:
+        raise ValueError(f"y must be an int64 tensor [B] of classes, got {y!r}")
+    check_classes("y", y, len(y), n_classes)
+    check_share("share", share)
+    check_generator(generator, y.device)
+    hidden = torch.rand(len(y), generator=generator, device=y.device) < share
+    return y.masked_fill(hidden, n_classes)

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_lib.checks import check_classes, check_floats, check_int, check_ints, check_number
+from course_lib.checks import (
+    check_bool,
+    check_classes,
+    check_floats,
+    check_int,
+    check_ints,
+    check_number,
+)
 
 __all__ = ["TimeEmbedding", "TimeMLP", "check_time"]
 
@@ -26,6 +33,8 @@ class TimeEmbedding(nn.Module):
         n_features: The number of sines and cosines together, even.
         n_out: Width of the embedding.
         n_classes: The number of classes that an example may belong to; None for no classes.
+        null_class: Learn one label more, ``n_classes``, that says nothing of the example: the
+            ``null_class`` of the embedding, and what no labels at all are taken for.
         scale: What a unit of time is worth: 1 where t counts steps, 1000 where it runs from 0 to 1.
 
     Example:
@@ -35,7 +44,13 @@ class TimeEmbedding(nn.Module):
     """
 
     def __init__(
-        self, n_features: int, n_out: int, *, n_classes: int | None = None, scale: float = 1.0
+        self,
+        n_features: int,
+        n_out: int,
+        *,
+        n_classes: int | None = None,
+        null_class: bool = False,
+        scale: float = 1.0,
     ):
         check_int("n_features", n_features, minimum=2)
         if n_features % 2:
@@ -43,16 +58,20 @@ class TimeEmbedding(nn.Module):
         check_int("n_out", n_out, minimum=1)
         if n_classes is not None:
             check_int("n_classes", n_classes, minimum=1)
+        check_bool("null_class", null_class)
+        if null_class and n_classes is None:
+            raise ValueError("n_classes must be a number where there is a null_class, got None")
         check_number("scale", scale, above=0)
         super().__init__()
         self.n_classes, self.scale = n_classes, scale
+        self.null_class = n_classes if null_class else None
         half = n_features // 2
         rates = torch.exp(-math.log(10_000) * torch.arange(half) / half)
         self.register_buffer("rates", rates, persistent=False)
         self.layers = nn.Sequential(
             nn.Linear(n_features, n_out), nn.SiLU(), nn.Linear(n_out, n_out)
         )
-        self.classes = nn.Embedding(n_classes, n_out) if n_classes else None
+        self.classes = nn.Embedding(n_classes + null_class, n_out) if n_classes else None
 
     def waves(self, t: Tensor) -> Tensor:
         """The cosines and sines ``[B, n_features]`` of times ``t [B]``."""
@@ -61,7 +80,11 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor, y: Tensor | None = None) -> Tensor:
         """Embed times ``t [B]``, and labels ``y [B]`` where there are classes: ``[B, n_out]``."""
-        check_classes("y", y, len(t), self.n_classes)
+        if self.null_class is None:
+            check_classes("y", y, len(t), self.n_classes)
+        else:
+            y = torch.full((len(t),), self.null_class, device=t.device) if y is None else y
+            check_classes("y", y, len(t), self.n_classes + 1)
         one_for_all = t.stride() == (0,)  # as ``expand`` gives it: an ODE's solver asks so
         embedded = self.layers(self.waves(t[:1] if one_for_all else t)).expand(len(t), -1)
         return embedded if y is None else embedded + self.classes(y)
@@ -77,6 +100,7 @@ class TimeMLP(nn.Module):
         dim: The dimension of the points; the output has the same.
         hidden: Width of each hidden layer, at least one; all are the same.
         n_classes: The number of classes; None for no classes.
+        null_class: Learn a label that says nothing, too, as in ``TimeEmbedding``.
         scale: What a unit of time is worth, as in ``TimeEmbedding``.
 
     Example:
@@ -91,6 +115,7 @@ class TimeMLP(nn.Module):
         hidden: Sequence[int] = (128, 128, 128),
         *,
         n_classes: int | None = None,
+        null_class: bool = False,
         scale: float = 1.0,
     ):
         check_int("dim", dim, minimum=1)
@@ -100,7 +125,10 @@ class TimeMLP(nn.Module):
         super().__init__()
         self.event_shape = (dim,)
         width = hidden[0]
-        self.time = TimeEmbedding(64, width, n_classes=n_classes, scale=scale)
+        self.time = TimeEmbedding(
+            64, width, n_classes=n_classes, null_class=null_class, scale=scale
+        )
+        self.null_class = self.time.null_class
         self.layers = nn.ModuleList(nn.Linear(n_in, width) for n_in in [dim, *hidden[1:]])
         self.out = nn.Linear(width, dim)
 

@@ -80,6 +80,7 @@ class UNet(nn.Module):
             ``groups``.
         blocks: Residual blocks of a level on the way down.
         n_classes: The number of classes that an image may belong to; None for no classes.
+        null_class: Learn a label that says nothing, too, as in ``TimeEmbedding``.
         groups: Groups of channels that GroupNorm takes together.
         dropout: Share of channels' values set to 0 in training.
         scale: What a unit of time is worth, as in ``TimeEmbedding``.
@@ -98,6 +99,7 @@ class UNet(nn.Module):
         widths: Sequence[int] = (32, 64, 64),
         blocks: int = 1,
         n_classes: int | None = None,
+        null_class: bool = False,
         groups: int = 8,
         dropout: float = 0.0,
         scale: float = 1.0,
@@ -121,7 +123,10 @@ class UNet(nn.Module):
         super().__init__()
         self.event_shape = tuple(shape)
         n_time = 4 * widths[0]
-        self.time = TimeEmbedding(widths[0], n_time, n_classes=n_classes, scale=scale)
+        self.time = TimeEmbedding(
+            widths[0], n_time, n_classes=n_classes, null_class=null_class, scale=scale
+        )
+        self.null_class = self.time.null_class
 
         def block(n_in: int, n_out: int) -> ResBlock:
             return ResBlock(n_in, n_out, n_time, groups, dropout)
