@@ -7,7 +7,16 @@ from course_lib.experiments.constant_rate import fit_codes
 from course_lib.experiments.dead_codes import dead_codebook, train_codebook
 from course_lib.experiments.dependency import coupling_dependencies, dependencies
 from course_lib.experiments.discrete_spikes import spiky_log_prob
+from course_lib.experiments.guided_step import guided_mean, tilted_moments
 from course_lib.experiments.leak import fit_coins, leaky_masks
+from course_lib.experiments.nested_gaussians import (
+    NestedGaussians,
+    guided_precision,
+    ode_variance,
+    sde_variance,
+    tilted_precision,
+    tilted_variance,
+)
 from course_lib.experiments.one_peak import climb_to_peak, peak, peak_height
 from course_lib.experiments.receptive_field import blind_spot
 from course_lib.experiments.reverse_step import ReverseDensity, reverse_density
@@ -15,6 +24,7 @@ from course_lib.experiments.strong_decoder import fit_strength, noisy_copies
 from course_lib.experiments.two_clusters import perfect_network, run_clock, run_times
 
 __all__ = [
+    "NestedGaussians",
     "ReverseDensity",
     "blind_spot",
     "climb_to_peak",
@@ -27,9 +37,12 @@ __all__ = [
     "fit_coins",
     "fit_strength",
     "fit_vae",
+    "guided_mean",
+    "guided_precision",
     "leaky_masks",
     "log_prob_in_company",
     "noisy_copies",
+    "ode_variance",
     "peak",
     "peak_height",
     "perfect_network",
@@ -38,6 +51,10 @@ __all__ = [
     "run_stack",
     "run_times",
     "runaway_log_scale",
+    "sde_variance",
     "spiky_log_prob",
+    "tilted_moments",
+    "tilted_precision",
+    "tilted_variance",
     "train_codebook",
 ]
