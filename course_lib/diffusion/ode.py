@@ -9,7 +9,7 @@ from torch import Tensor
 
 from course_lib.checks import check_floats, check_generator, check_one_of
 from course_lib.diffusion.denoiser import Denoiser
-from course_lib.diffusion.paths import conversion
+from course_lib.diffusion.paths import conversions
 from course_lib.diffusion.sampling import check_sampling, first_state, sampler
 from course_lib.diffusion.sde import sde_times
 from course_lib.flows.cnf import SolverError, integrate
@@ -97,10 +97,8 @@ class ProbabilityFlow:
         t = asked.clamp(low, high)
         if (t - asked).abs().max() > 1e-6 * (high - low):
             self.path.check_times(asked)
-        at_all = t[:, None]  # in place of x: one number for each time
-        pairs = conversion(self.model.predicts, "velocity", t, at_all, self.path)
-        p, q = (torch.as_tensor(part, dtype=t.dtype).expand(len(t), 1)[:, 0] for part in pairs)
-        return list(zip(t.tolist(), p.tolist(), q.tolist(), strict=True))
+        pairs = conversions(self.model.predicts, "velocity", t, self.path)
+        return [(t, p, q) for t, (p, q) in zip(t.tolist(), pairs, strict=True)]
 
     def __call__(self, x: Tensor, t: float) -> Tensor:
         """dx/dt ``[B, *event]`` at ``x [B, *event]`` and one time of the path."""

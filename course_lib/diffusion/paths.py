@@ -309,6 +309,15 @@ def conversion(
     return (e * d - f * c) / determinant, (f * a - e * b) / determinant
 
 
+def conversions(
+    source: str, target: str, t: Tensor, path: GaussianPath
+) -> list[tuple[float, float]]:
+    """(p, q) of ``conversion`` at each of the times ``t [N]``, as numbers, for a sampler's loop."""
+    pair = conversion(source, target, t, t[:, None], path)  # t also in place of x: for its shape
+    p, q = (torch.as_tensor(part, dtype=t.dtype).expand(len(t), 1)[:, 0] for part in pair)
+    return list(zip(p.tolist(), q.tolist(), strict=True))
+
+
 def mixture(
     kind: str, path: GaussianPath, t: Tensor | float, x: Tensor
 ) -> tuple[Tensor | float, Tensor | float]:

@@ -20,7 +20,7 @@ from course_lib.checks import (
     check_number,
 )
 from course_lib.diffusion.denoiser import Denoiser, PredictionError
-from course_lib.diffusion.paths import GaussianPath, conversion, convert
+from course_lib.diffusion.paths import GaussianPath, conversions, convert
 from course_lib.diffusion.sampling import check_sampling, first_state, sampler
 
 __all__ = [
@@ -148,18 +148,12 @@ def score_along(
     """
     t = torch.tensor(times, dtype=torch.float64)
 
-    def numbers(source: str, target: str) -> list[tuple[float, float]]:
-        at_all = t[:, None]  # in place of x: one number for each time
-        pair = conversion(source, target, t, at_all, model.path)
-        parts = (torch.as_tensor(part, dtype=t.dtype).expand(len(t), 1)[:, 0] for part in pair)
-        return list(zip(*(part.tolist() for part in parts), strict=True))
-
     def mixed(x: Tensor, value: Tensor, pair: tuple[float, float]) -> Tensor:
         p, q = pair
         return p * x + q * value if p else q * value
 
-    said = numbers(model.predicts, "score" if clip is None else "x0")
-    clipped = None if clip is None else numbers("x0", "score")
+    said = conversions(model.predicts, "score" if clip is None else "x0", t, model.path)
+    clipped = None if clip is None else conversions("x0", "score", t, model.path)
 
     def score(x: Tensor, i: int) -> Tensor:
         value = mixed(x, model.predict(x, times[i], target=model.predicts, y=y), said[i])
