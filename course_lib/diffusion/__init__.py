@@ -18,6 +18,13 @@ from course_lib.diffusion.flow_matching import (
     marginal_velocity,
     optimal_coupling,
 )
+from course_lib.diffusion.guidance import (
+    ClassifierFreeGuidance,
+    ClassifierGuidance,
+    NoisedClassifier,
+    class_gradient,
+    guide,
+)
 from course_lib.diffusion.ideal import IdealDenoiser
 from course_lib.diffusion.ode import (
     ProbabilityFlow,
@@ -59,12 +66,15 @@ __all__ = [
     "EDM",
     "PREDICTIONS",
     "WEIGHTINGS",
+    "ClassifierFreeGuidance",
+    "ClassifierGuidance",
     "Denoiser",
     "DiscreteSchedule",
     "EDMPath",
     "FlowMatching",
     "GaussianPath",
     "IdealDenoiser",
+    "NoisedClassifier",
     "Preconditioned",
     "PredictionError",
     "ProbabilityFlow",
@@ -74,6 +84,7 @@ __all__ = [
     "SubVPPath",
     "VEPath",
     "VPPath",
+    "class_gradient",
     "combine",
     "conditional_velocity",
     "convert",
@@ -89,6 +100,7 @@ __all__ = [
     "euler_maruyama",
     "euler_step",
     "explicit_score_matching",
+    "guide",
     "heun_step",
     "implicit_score_matching",
     "karras_times",

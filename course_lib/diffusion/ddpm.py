@@ -261,7 +261,9 @@ def ddpm_sample(
 
     """
     if not isinstance(model, DDPM):
-        raise ValueError(f"model must be a DDPM, got {type(model).__name__}")
+        hint = "; DDPM(model, model.path, predicts=model.predicts) is one"
+        fits = isinstance(model, Denoiser) and isinstance(model.path, DiscreteSchedule)
+        raise ValueError(f"model must be a DDPM, got {type(model).__name__}{hint if fits else ''}")
     check_sampling(model, shape, clip=clip, generator=generator)
     x = first_state(model, shape, z, generator)
     yield x

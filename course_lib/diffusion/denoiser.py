@@ -67,6 +67,15 @@ class Denoiser(Placed):
         """The label that says nothing, where the network knows one."""
         return getattr(self.net, "null_class", None)
 
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one example, where the network knows it."""
+        return self.net.event_shape
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """What the network predicts: a denoiser is a network, too, of what ``predicts`` says."""
+        return self.predict(x_t, t, target=self.predicts, y=y)
+
     def predict(
         self, x_t: Tensor, t: Tensor | float, *, target: str = "eps", y: Tensor | None = None
     ) -> Tensor:

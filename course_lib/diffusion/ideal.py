@@ -1,9 +1,11 @@
 """The best denoiser there is, in closed form, for data that are a mixture of Gaussians."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from course_lib.checks import check_floats, check_number
+from course_lib.checks import check_classes, check_floats, check_number
 from course_lib.diffusion.paths import GaussianPath
 
 __all__ = ["IdealDenoiser"]
@@ -17,8 +19,9 @@ class IdealDenoiser(nn.Module):
 
         E[eps | x_t] = Σ_k w_k · b (x_t − a m_k) / (a² std² + b²)
 
-    With std = 0 the data are the centres themselves, all equally likely: a whole training set, if
-    you like. A model that denoises as well as this can only draw its training data again.
+    Given a label, only the clouds of that class count. With std = 0 the data are the centres
+    themselves, all equally likely: a whole training set, if you like. A model that denoises as well
+    as this can only draw its training data again.
 
     Reference:
         Karras et al. 2022, https://arxiv.org/abs/2206.00364, appendix B.3.
@@ -27,6 +30,8 @@ class IdealDenoiser(nn.Module):
         centres: ``[K, *event]``, each as likely as the others.
         path: The path along which x_t was noised.
         std: Standard deviation of each cloud, in every direction.
+        labels: The class of each cloud ``[K]``, from 0 on, none left out; with them a label may be
+            given, and the next number is the null class.
 
     Example:
         >>> from course_lib.diffusion import DDPM, DiscreteSchedule
@@ -37,7 +42,14 @@ class IdealDenoiser(nn.Module):
 
     """
 
-    def __init__(self, centres: Tensor, path: GaussianPath, *, std: float = 0.0):
+    def __init__(
+        self,
+        centres: Tensor,
+        path: GaussianPath,
+        *,
+        std: float = 0.0,
+        labels: Tensor | None = None,
+    ):
         check_floats("centres", centres, None)
         if centres.ndim < 2:
             raise ValueError(f"centres must have shape [K, *event], got {list(centres.shape)}")
@@ -46,17 +58,50 @@ class IdealDenoiser(nn.Module):
         check_number("std", std, minimum=0)
         super().__init__()
         self.register_buffer("centres", centres)
-        self.path, self.std = path, std
+        self.path, self.std, self.null_class = path, std, None
         self.event_shape = tuple(centres.shape[1:])
+        self.register_buffer("labels", labels)
+        if labels is not None:
+            check_classes("labels", labels, len(centres), len(centres))
+            self.null_class = labels.max().item() + 1
+            if (missing := labels.bincount() == 0).any():
+                what = f"no class out, got none of class {missing.nonzero()[0].item()}"
+                raise ValueError(f"labels must leave {what}")
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """E[eps | x_t = ``x [B, *event]``] at times ``t [B]``, where b(t) > 0: ``[B, *event]``."""
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """E[eps | x_t = ``x [B, *event]``, ``y``] at times ``t [B]``, where b(t) > 0, like ``x``.
+
+        ``y [B]`` are labels, if there are any; without, all clouds count.
+        """
+        a, b, variance, logs = self._look(x, t)
+        if self.labels is None or y is not None:
+            n_classes = None if self.labels is None else self.null_class + 1
+            check_classes("y", y, len(x), n_classes)
+        if y is not None:
+            other = (self.labels != y[:, None]) & (y[:, None] != self.null_class)  # [B, K]
+            logs = logs.masked_fill(other, -math.inf)
+        likely = torch.softmax(logs, dim=1)
+        # The centres' average, as seen from x_t.
+        nearest = (likely @ self.centres.flatten(1)).reshape(x.shape)
+        return b / variance * (x - a * nearest)
+
+    def logits(self, x: Tensor, t: Tensor) -> Tensor:
+        """A perfect classifier: log p(y | x_t) up to a number that all classes share, ``[B, C]``.
+
+        A class is as likely as its clouds together.
+        """
+        if self.labels is None:
+            raise ValueError("labels must be given for a classifier, got None")
+        *_, logs = self._look(x, t)
+        classes = torch.arange(self.null_class, device=x.device)[:, None] == self.labels  # [C, K]
+        return logs[:, None].masked_fill(~classes, -math.inf).logsumexp(2)
+
+    def _look(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """a, b, the clouds' variance, and the logarithm of how likely each is, ``[B, K]``."""
         check_floats("x", x, (None, *self.event_shape), dtype=self.centres.dtype)
         a, b = self.path.amounts(self.path.times(t, len(x)), x)
         variance = (a * self.std) ** 2 + b**2
-        # ‖x − a m‖² for every pair, by products: [B, K].
+        # ‖x − a m‖² for every pair, by products; what all clouds share is left out: [B, K].
         flat, centres, scale = x.flatten(1), self.centres.flatten(1), a.flatten(1)
         squared = scale**2 * centres.square().sum(1) - 2 * scale * (flat @ centres.T)
-        likely = torch.softmax(-squared / (2 * variance.flatten(1)), dim=1)
-        nearest = (likely @ centres).reshape(x.shape)  # the centres' average, as seen from x_t
-        return b / variance * (x - a * nearest)
+        return a, b, variance, -squared / (2 * variance.flatten(1))

@@ -13,6 +13,7 @@ import pytest
         ("diffusion.ddim", 1),
         ("diffusion.ddpm", 3),
         ("diffusion.flow_matching", 4),
+        ("diffusion.guidance", 12),
         ("diffusion.paths", 9),
         ("diffusion.schedule", 4),
         ("diffusion.sde", 3),
