@@ -13,6 +13,7 @@ from course_lib.exercises import (
     ch07_ddim,
     ch08_sde,
     ch09_ode,
+    ch10_edm,
 )
 from course_lib.exercises.display import Hints, Result, Source, show_source
 from course_lib.exercises.registry import check, exercise, exercises, hint, solution
@@ -30,6 +31,7 @@ __all__ = [
     "ch07_ddim",
     "ch08_sde",
     "ch09_ode",
+    "ch10_edm",
     "check",
     "exercise",
     "exercises",

@@ -1,6 +1,7 @@
 """Small studies with a result to look at: what breaks, and why. Notebooks show them."""
 
 from course_lib.experiments.blow_up import far_latents, run_stack, runaway_log_scale
+from course_lib.experiments.churn import width_with_churn
 from course_lib.experiments.collapse import collapsing_loss, fit_vae
 from course_lib.experiments.company import log_prob_in_company
 from course_lib.experiments.constant_rate import fit_codes
@@ -57,4 +58,5 @@ __all__ = [
     "tilted_precision",
     "tilted_variance",
     "train_codebook",
+    "width_with_churn",
 ]
