@@ -8,6 +8,7 @@ from course_lib.widgets.beta_explorer import BetaExplorer
 from course_lib.widgets.code_swap import CodeSwap
 from course_lib.widgets.crossing_lines import CrossingLines
 from course_lib.widgets.density_warp import DensityWarp
+from course_lib.widgets.design_space import DesignSpace
 from course_lib.widgets.diagram import show_diagram
 from course_lib.widgets.dissolve import Dissolve
 from course_lib.widgets.fan_of_paths import FanOfPaths
@@ -41,6 +42,7 @@ __all__ = [
     "CourseWidget",
     "CrossingLines",
     "DensityWarp",
+    "DesignSpace",
     "Dissolve",
     "FanOfPaths",
     "Fluid",

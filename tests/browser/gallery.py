@@ -268,6 +268,10 @@ race = widgets.SolverRace(
 )
 race
 """,
+    "design": """
+design = widgets.DesignSpace(title="Path, times and solver")
+design
+""",
     "crossing": """
 near = np.random.default_rng(11).normal(size=(24, 2))
 far = 0.2 * near[:, ::-1] + np.array([[1.5, 0], [-1.5, 0]]).repeat(12, 0)

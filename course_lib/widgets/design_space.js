@@ -1,0 +1,409 @@
+// DesignSpace: a line with the exact score; path, times and solver are chosen, and each step's error seen.
+
+import { drawPlane, plane, ticks } from "./parts/axes.js";
+import { throttledChanges } from "./parts/changes.js";
+import { PALETTE, rgb } from "./parts/colours.js";
+import { choice, row, slider } from "./parts/controls.js";
+import { tidy } from "./parts/data.js";
+import { onKeys } from "./parts/keys.js";
+import { logScale, powerLines, powerNames, shortly } from "./parts/logs.js";
+import { hint, legend, say } from "./parts/notes.js";
+import { element, outline } from "./parts/outline.js";
+import { axisNames, backdrop, clamp, dot, inside, segment, trace, words } from "./parts/panel.js";
+import { pixelSheet } from "./parts/pixels.js";
+import STYLE from "./design_space.css" with { type: "css" };
+
+// -------------------------------------------------------------------------------- the mathematics
+// design_space.py has the same, and the formulas.
+
+// The paths: `at(t)` is [a, b, a', b'], `timeAt(sigma)` the time at which b / a is sigma.
+function pathsOf({ beta_min, beta_max, sigma_min, sigma_max }) {
+  const slope = beta_max - beta_min;
+  const ratio = Math.log(sigma_max / sigma_min);
+  return {
+    EDM: { at: (t) => [1, t, 0, 1], timeAt: (sigma) => sigma },
+    VP: {
+      at: (t) => {
+        const spent = beta_min * t + (slope / 2) * t * t;
+        const [a, b] = [Math.exp(-spent / 2), Math.sqrt(-Math.expm1(-spent))];
+        const beta = beta_min + slope * t;
+        return [a, b, (-beta * a) / 2, (beta * a * a) / (2 * b)];
+      },
+      timeAt: (sigma) => {
+        const spent = Math.log1p(sigma * sigma);
+        return (2 * spent) / (beta_min + Math.sqrt(beta_min * beta_min + 2 * slope * spent));
+      }
+    },
+    VE: {
+      at: (t) => {
+        const b = sigma_min * Math.exp(ratio * t);
+        return [1, b, 0, ratio * b];
+      },
+      timeAt: (sigma) => Math.log(sigma / sigma_min) / ratio
+    },
+    straight: { at: (t) => [1 - t, t, -1, 1], timeAt: (sigma) => sigma / (1 + sigma) }
+  };
+}
+
+// E[x_0 | x_0 + sigma eps = x], for a mixture of Gaussians.
+function guessOf({ means, std, weights }) {
+  return (x, sigma) => {
+    const variance = std * std + sigma * sigma;
+    let nearest = Infinity;
+    for (const mean of means) nearest = Math.min(nearest, (x - mean) ** 2);
+    let [total, sum] = [0, 0];
+    for (let k = 0; k < means.length; k++) {
+      const share = weights[k] * Math.exp((nearest - (x - means[k]) ** 2) / (2 * variance));
+      total += share;
+      sum += share * means[k];
+    }
+    return sum / total + ((std * std) / variance) * (x - sum / total);
+  };
+}
+
+// Where the steps begin and end, from the noise to the data: {t, a, b, da, db, sigma} each.
+function pointsOf(path, { spacing, rho, steps, sigma_min, sigma_max }) {
+  const [t0, t1] = [sigma_min, sigma_max].map(path.timeAt);
+  const [low, high] = [sigma_min, sigma_max].map((sigma) => sigma ** (1 / rho));
+  const timeOf = (share) =>
+    (spacing === "even" ? t1 + share * (t0 - t1) : path.timeAt((high + share * (low - high)) ** rho));
+  const points = Array.from({ length: steps }, (_, i) => {
+    const t = timeOf(i / (steps - 1));
+    const [a, b, da, db] = path.at(t);
+    return { t, a, b, da, db, sigma: b / a };
+  });
+  return [...points, { t: Math.max(path.timeAt(0), -1e9), a: 1, b: 0, sigma: 0 }];
+}
+
+const velocityAt = (x, guess, { a, b, da, db }) => da * guess + (db * (x - a * guess)) / b;
+
+// One step of a solver for one x, as [x there, the guess here]. `former` is the point before and the
+// guess there, for the solver that remembers it. To the data, the guess is the step.
+function stepOf(solver, guessAt, x, from, to, former) {
+  const guess = guessAt(x / from.a, from.sigma);
+  if (to.sigma === 0) return [guess, guess];
+  if (solver === "DPM++ 2M") {
+    const h = Math.log(from.sigma / to.sigma);
+    const ahead = former ? guess + ((guess - former.guess) * h) / (2 * Math.log(former.sigma / from.sigma)) : guess;
+    const rest = to.sigma / from.sigma;
+    return [to.a * (rest * (x / from.a) + (1 - rest) * ahead), guess];
+  }
+  const h = to.t - from.t;
+  const v = velocityAt(x, guess, from);
+  const there = x + h * v;
+  if (solver === "Euler") return [there, guess];
+  const again = velocityAt(there, guessAt(there / to.a, to.sigma), to);
+  return [x + (h / 2) * (v + again), guess];
+}
+
+// The ways of all starts: x_t at the points.
+function waysOf(solver, guessAt, points, starts) {
+  return starts.map((z) => {
+    const way = [points[0].b * z];
+    let former = null;
+    for (let i = 0; i + 1 < points.length; i++) {
+      const [x, guess] = stepOf(solver, guessAt, way[i], points[i], points[i + 1], former);
+      former = { guess, sigma: points[i].sigma };
+      way.push(x);
+    }
+    return way;
+  });
+}
+
+// The exact solution x_t / a as a function of the level, the same for all paths: in u = log sigma it
+// is dx/du = x - E[x_0], by small steps of Runge and Kutta; between them a cubic.
+function exactOf(guessAt, z, { sigma_min, sigma_max, nodes, beyond }) {
+  const [high, low] = [Math.log(sigma_max), Math.log(sigma_min * beyond)];
+  const h = (low - high) / (nodes - 1);
+  const rate = (x, u) => x - guessAt(x, Math.exp(u));
+  const [xs, slopes] = [new Float64Array(nodes), new Float64Array(nodes)];
+  xs[0] = sigma_max * z;
+  slopes[0] = rate(xs[0], high);
+  for (let i = 1; i < nodes; i++) {
+    const [x, u] = [xs[i - 1], high + (i - 1) * h];
+    const k2 = rate(x + (h / 2) * slopes[i - 1], u + h / 2);
+    const k3 = rate(x + (h / 2) * k2, u + h / 2);
+    const k4 = rate(x + h * k3, u + h);
+    xs[i] = x + (h / 6) * (slopes[i - 1] + 2 * k2 + 2 * k3 + k4);
+    slopes[i] = rate(xs[i], u + h);
+  }
+  const end = guessAt(xs[nodes - 1], sigma_min * beyond);
+  return (sigma) => {
+    if (sigma < sigma_min * beyond) return end;
+    if (sigma > sigma_max) return sigma * z; // the start is on its way there
+    const at = clamp((Math.log(sigma) - high) / h, 0, nodes - 1);
+    const i = Math.min(Math.floor(at), nodes - 2);
+    const t = at - i;
+    const [left, right] = [h * slopes[i], h * slopes[i + 1]];
+    const chord = xs[i + 1] - xs[i];
+    return xs[i] + t * (left + t * (3 * chord - 2 * left - right + t * (left + right - 2 * chord)));
+  };
+}
+
+const rms = (values) => Math.sqrt(values.reduce((sum, value) => sum + value * value, 0) / values.length);
+
+// The error that each step adds, in x_t / a: a step from the exact solution against the exact solution.
+function stepErrors(solver, guessAt, points, exact) {
+  return points.slice(1).map((to, i) => rms(exact.map((at) => {
+    const from = points[i];
+    const before = i ? { sigma: points[i - 1].sigma, guess: guessAt(at(points[i - 1].sigma), points[i - 1].sigma) } : null;
+    return stepOf(solver, guessAt, from.a * at(from.sigma), from, to, before)[0] / to.a - at(to.sigma);
+  })));
+}
+
+const callsOf = (solver, steps) => (solver === "Heun" ? 2 * steps - 1 : steps);
+
+// -------------------------------------------------------------------------------------- the state
+
+const CHOSEN = ["path", "solver", "spacing", "rho", "steps"];
+
+function stateOf(model) {
+  const get = (names) => Object.fromEntries(names.map((name) => [name, model.get(name)]));
+  const fixed = get(["means", "std", "weights", "starts", "sigma_min", "sigma_max", "beta_min", "beta_max", "nodes", "beyond"]);
+  const { change, send } = throttledChanges(model);
+  const guessAt = guessOf(fixed);
+  const paths = pathsOf(fixed);
+  const exact = fixed.starts.map((z) => exactOf(guessAt, z, fixed));
+  const sizeOfData = Math.sqrt(fixed.means.reduce((sum, mean, k) => sum + fixed.weights[k] * (mean ** 2 + fixed.std ** 2), 0));
+  let known = { facts: "" };
+  const run = () => {
+    const chosen = get(CHOSEN);
+    const facts = Object.values(chosen).join();
+    if (known.facts === facts) return known;
+    const points = pointsOf(paths[chosen.path], { ...fixed, ...chosen });
+    const ways = waysOf(chosen.solver, guessAt, points, fixed.starts);
+    known = {
+      ...chosen, facts, points, ways, errors: stepErrors(chosen.solver, guessAt, points, exact),
+      calls: callsOf(chosen.solver, chosen.steps), missed: rms(ways.map((way, n) => way.at(-1) - exact[n](0)))
+    };
+    return known;
+  };
+  const zoom = () => Math.exp(model.get("log_zoom"));
+  return { ...fixed, guessAt, exact, sizeOfData, run, zoom, axis: () => model.get("axis"), path: () => paths[model.get("path")], change, send };
+}
+
+// ------------------------------------------------------------------------------------ the picture
+
+const MOST = 10; // of an error that is drawn
+const LEAST = 1e-6;
+
+// The plot of ways, and under it, on the same axis, the errors.
+function stands(width) {
+  const left = 50;
+  const inner = width - left - 12;
+  const ways = { x: left, y: 22, width: inner, height: Math.round(clamp(0.42 * inner, 130, 270)) };
+  const errors = { x: left, y: ways.y + ways.height + 34, width: inner, height: Math.round(clamp(0.2 * inner, 76, 120)) };
+  return { ways, errors, total: errors.y + errors.height + 40 };
+}
+
+// How the plots show a point: `across(point)` in pixels, `shown(point)` by what x_t is multiplied, the
+// levels along the axis, and how far the plot reaches up.
+function viewOf(state, box) {
+  const { sigma_min, sigma_max, sizeOfData } = state;
+  const count = Math.round(box.width / 3);
+  const path = state.path();
+  const top = (levels, shown) => 1.12 * Math.max(...levels.flatMap((at) => state.exact.map((x) => Math.abs(x(at.sigma) * at.a * shown(at)))));
+  if (state.axis() === "log") {
+    const scale = logScale(sigma_min / 2, sigma_max * 1.1, box.x, box.x + box.width);
+    const levels = Array.from({ length: count + 1 }, (_, i) => ({ sigma: scale.back(box.x + (box.width * i) / count), a: 1 }));
+    const shown = ({ a, sigma }) => 1 / (a * Math.hypot(sigma, sizeOfData));
+    return { scale, levels, shown, across: ({ sigma }) => scale.at(sigma), top: top(levels, shown) };
+  }
+  const last = 1.02 * path.timeAt(state.zoom());
+  const first = -0.03 * last;
+  const levels = Array.from({ length: count + 1 }, (_, i) => {
+    const t = first + ((last - first) * i) / count;
+    const [a, b] = path.at(Math.max(t, path.timeAt(sigma_min / 20), 0));
+    return { sigma: t < 0 ? 0 : b / a, a, t };
+  });
+  const across = ({ t }) => box.x + (clamp((t - first) / (last - first), -0.02, 20) * box.width);
+  return { first, last, levels, shown: () => 1, across, top: top(levels, () => 1) };
+}
+
+// How likely x_t is at each level, a column for each, as bright as its highest value.
+function heatOf({ means, std, weights, sizeOfData }, { levels, shown, top }) {
+  const rows = 64;
+  const sheet = pixelSheet(levels.length, rows);
+  const [noise, data] = [PALETTE.noise, PALETTE.data].map(rgb);
+  levels.forEach((at, i) => {
+    const variance = std * std + at.sigma * at.sigma;
+    const column = Array.from({ length: rows }, (_, j) => {
+      const x = (top * (1 - (2 * j + 1) / rows)) / (at.a * shown(at));
+      return means.reduce((sum, mean, k) => sum + weights[k] * Math.exp(-((x - mean) ** 2) / (2 * variance)), 0);
+    });
+    const most = Math.max(...column, 1e-12);
+    const share = sizeOfData ** 2 / (sizeOfData ** 2 + at.sigma ** 2);
+    const [r, g, b] = noise.map((from, c) => Math.round(from + (data[c] - from) * share));
+    column.forEach((value, j) => (sheet.words[j * levels.length + i] = (Math.round(150 * (value / most) ** 0.7) << 24) | (b << 16) | (g << 8) | r));
+  });
+  sheet.put();
+  return sheet.canvas;
+}
+
+function strokeWay(ctx, places, colour, width, alpha) {
+  ctx.globalAlpha = alpha;
+  ctx.strokeStyle = colour;
+  ctx.lineWidth = width;
+  ctx.lineJoin = "round";
+  trace(ctx, places);
+  ctx.stroke();
+  ctx.globalAlpha = 1;
+}
+
+// The times of the steps: lines across a plot, and marks at its foot.
+function drawTimes(ctx, points, across, box, theme) {
+  ctx.strokeStyle = theme.muted;
+  for (const [from, alpha, width] of [[box.y, 0.3, 1], [box.y + box.height - 9, 1, 1.5]]) {
+    ctx.globalAlpha = alpha;
+    ctx.lineWidth = width;
+    ctx.beginPath();
+    for (const point of points.slice(0, -1)) segment(ctx, across(point), from, across(point), box.y + box.height);
+    ctx.stroke();
+  }
+  ctx.globalAlpha = 1;
+}
+
+// Returns `draw(ctx, box, ratio, theme)`.
+function waysPainter(state) {
+  const under = backdrop();
+  return (ctx, box, view, ratio, theme) => {
+    const { points, ways, path } = state.run();
+    const map = plane([0, 1, -view.top, view.top], box);
+    under(ctx, ratio, [path, state.axis(), state.zoom(), theme.dark, box.width, box.height], (own) => {
+      drawPlane(own, box, theme);
+      own.imageSmoothingEnabled = true;
+      inside(own, box, () => own.drawImage(heatOf(state, view), box.x, box.y, box.width, box.height));
+      inside(own, box, () => state.exact.forEach((x) => {
+        const places = view.levels.map((at, i) =>
+          [box.x + (box.width * i) / (view.levels.length - 1), map.y(x(at.sigma) * at.a * view.shown(at))]);
+        strokeWay(own, places, theme.dark ? "#ffffff" : "#000000", 4, 0.28);
+      }));
+    });
+    inside(ctx, box, () => {
+      drawTimes(ctx, points, view.across, box, theme);
+      ways.forEach((way) => {
+        const places = way.map((x, i) => [view.across(points[i]), map.y(x * view.shown(points[i]))]);
+        strokeWay(ctx, places, theme.words.model, 1.5, 1);
+        places.forEach(([x, y]) => dot(ctx, x, y, points.length > 25 ? 1.8 : 2.8, PALETTE.model, theme.plot, 0.75));
+      });
+    });
+    frameOf(ctx, box, theme);
+    for (const value of ticks(-view.top, view.top, 4)) words(ctx, tidy(value), box.x - 7, map.y(value), theme.muted, `11px ${theme.font}`, "right");
+    const log = state.axis() === "log";
+    headOf(ctx, log ? "x over its standard deviation" : "x over the path\u2019s own time", box, theme);
+    axisNames(ctx, box, "", log ? "x / size" : "x", 10, theme);
+  };
+}
+
+const headOf = (ctx, text, { x, y, width }, theme) => words(ctx, text, x, y - 11, theme.ink, `600 12px ${theme.font}`, "left", "middle", width);
+
+function frameOf(ctx, box, theme) {
+  ctx.strokeStyle = theme.line;
+  ctx.lineWidth = 1;
+  ctx.strokeRect(Math.round(box.x) + 0.5, Math.round(box.y) + 0.5, box.width - 1, box.height - 1);
+}
+
+// A bar for each step: as wide as it is long, as high as its error.
+function drawErrors(ctx, state, view, box, theme) {
+  const { points, errors } = state.run();
+  const scale = logScale(LEAST, MOST, box.y + box.height, box.y);
+  drawPlane(ctx, box, theme);
+  powerLines(ctx, box, scale, theme);
+  inside(ctx, box, () => {
+    errors.forEach((error, i) => {
+      const [right, left, y] = [view.across(points[i]), view.across(points[i + 1]), scale.at(error)];
+      ctx.fillStyle = PALETTE.error;
+      ctx.globalAlpha = 0.55;
+      ctx.fillRect(left, y, right - left, box.y + box.height - y);
+      ctx.globalAlpha = 1;
+      ctx.fillRect(left, y - 1, right - left, 2);
+    });
+    drawTimes(ctx, points, view.across, box, theme);
+  });
+  frameOf(ctx, box, theme);
+  headOf(ctx, "error that each step adds", box, theme);
+  const bottom = box.y + box.height;
+  if (view.scale) powerNames(ctx, box, view.scale, theme);
+  else for (const value of ticks(0, view.last)) words(ctx, tidy(value), view.across({ t: value }), bottom + 7, theme.muted, `11px ${theme.font}`, "center", "top");
+  axisNames(ctx, box, view.scale ? "noise level \u03c3 (logarithmic)" : "time t", "error", 10, theme);
+}
+
+// ------------------------------------------------------------------------------------ in writing
+
+const FORMULAS = {
+  EDM: "s(t) = 1, \u03c3(t) = t",
+  VP: "s(t) = exp(\u2212B/2), \u03c3(t) = \u221a(exp(B) \u2212 1), B the integral of \u03b2",
+  VE: "s(t) = 1, \u03c3(t) = \u03c3_min (\u03c3_max / \u03c3_min)^t",
+  straight: "s(t) = 1 \u2212 t, \u03c3(t) = t / (1 \u2212 t)"
+};
+
+function sentencesOf({ path, solver, calls, steps, errors, points, missed }) {
+  const worst = errors.indexOf(Math.max(...errors));
+  const [from, to] = [points[worst], points[worst + 1]].map(({ sigma }) => shortly(sigma));
+  return [
+    `${path}: ${FORMULAS[path]}.`,
+    `${solver}, ${steps} steps, ${calls} calls: ends ${shortly(missed)} from the exact solution.`,
+    `The worst step goes from \u03c3 = ${from} to ${to} and errs by ${shortly(errors[worst])}.`
+  ];
+}
+
+const line = (colour, width) => `<path d="M1 7h20" stroke="${colour}" stroke-width="${width}"/>`;
+const KEY = [
+  [`<path d="M1 7h20" stroke="currentColor" stroke-width="4" opacity="0.35"/>`, "exact"],
+  [line(PALETTE.model, 2) + `<circle cx="11" cy="7" r="3.5" fill="${PALETTE.model}"/>`, "the solver\u2019s steps"],
+  [`<rect x="3" y="3" width="16" height="9" fill="${PALETTE.error}" opacity="0.7"/>`, "error of a step (root mean square of x / s)"]
+];
+
+// -------------------------------------------------------------------------------------- the widget
+
+function render({ model, el }) {
+  const state = stateOf(model);
+  const { change, send } = state;
+  const paintWays = waysPainter(state);
+  const said = element("p", { class: "design-said" });
+
+  const draw = (ctx, { width, ratio }, theme) => {
+    const boxes = stands(width);
+    const view = viewOf(state, boxes.ways);
+    paintWays(ctx, boxes.ways, view, ratio, theme);
+    drawErrors(ctx, state, view, boxes.errors, theme);
+    say(said, sentencesOf(state.run()).join(" "));
+  };
+  const view = outline({
+    model, el, draw, layout: (width) => stands(width).total, style: STYLE, name: "design", maxWidth: 760
+  });
+  const [[least, most], [fewest, longest]] = ["rhos", "counts"].map((name) => model.get(name));
+  const rho = slider(view, "rho", "\u03c1", { min: least, max: most, text: (value) => value.toFixed(1), change });
+  const zoom = slider(view, "log_zoom", "\u03c3 up to", {
+    min: Math.log(model.get("least_zoom")), max: Math.log(state.sigma_max), text: (value) => shortly(Math.exp(value)), change,
+    title: "The noise level up to which the plot over t is shown"
+  });
+  view.controls.after(
+    row(
+      choice(view, "path", "path", model.get("paths").map((name) => [name, name])),
+      choice(view, "solver", "solver", model.get("solvers").map((name) => [name, name]))),
+    row(
+      slider(view, "steps", "steps", { min: fewest, max: longest, step: 1, change }),
+      choice(view, "spacing", "times", [
+        ["rho", "by \u03c1", "Evenly in \u03c3 to the power 1/\u03c1"], ["even", "even in t", "Equal steps of the path\u2019s own time"]
+      ]),
+      rho),
+    row(choice(view, "axis", "axis", [["t", "t", "The path\u2019s own time, and x itself"], ["log", "log \u03c3", "All levels, and x over its standard deviation"]]), zoom),
+    legend(KEY),
+    hint("Time runs to the right, from the data to the noise; sampling goes to the left. Keys: \u2190 \u2192 one step less or more, \u2191 \u2193 change \u03c1."));
+  view.stage.after(said);
+
+  const dim = () => {
+    rho.classList.toggle("faint", model.get("spacing") === "even");
+    zoom.classList.toggle("faint", model.get("axis") === "log");
+  };
+  view.follow(["spacing", "axis"], dim, { now: true });
+  const stepBy = (sign) => () => change({ steps: clamp(model.get("steps") + sign, fewest, longest) });
+  const bendBy = (sign) => (event) => change({ rho: clamp(model.get("rho") + sign * (event.shiftKey ? 0.1 : 0.5), least, most) });
+  onKeys(view, { ArrowLeft: stepBy(-1), ArrowRight: stepBy(1), ArrowUp: bendBy(1), ArrowDown: bendBy(-1) });
+  view.follow([...CHOSEN, "axis", "log_zoom"], view.redraw);
+  view.onStop(send);
+  return view.stop;
+}
+
+export default { render };
