@@ -12,6 +12,14 @@ from course_lib.diffusion.ddim import ddim_invert, ddim_sample, ddim_step, slerp
 from course_lib.diffusion.ddpm import DDPM, ddpm_sample
 from course_lib.diffusion.denoiser import Denoiser, PredictionError, drop_labels
 from course_lib.diffusion.edm import EDM, Preconditioned, karras_times
+from course_lib.diffusion.edm_samplers import (
+    churn_levels,
+    churn_step,
+    dpm_solver_sample,
+    dpm_solver_step,
+    extrapolated_guess,
+    heun_sample,
+)
 from course_lib.diffusion.flow_matching import (
     FlowMatching,
     conditional_velocity,
@@ -37,6 +45,7 @@ from course_lib.diffusion.ode import (
     ode_sample,
     rk4_step,
 )
+from course_lib.diffusion.on_path import OnPath, on_path
 from course_lib.diffusion.paths import PREDICTIONS, GaussianPath, combine, convert, per_example
 from course_lib.diffusion.sampling import last, sampler
 from course_lib.diffusion.schedule import DiscreteSchedule, ddim_times
@@ -75,6 +84,7 @@ __all__ = [
     "GaussianPath",
     "IdealDenoiser",
     "NoisedClassifier",
+    "OnPath",
     "Preconditioned",
     "PredictionError",
     "ProbabilityFlow",
@@ -84,6 +94,8 @@ __all__ = [
     "SubVPPath",
     "VEPath",
     "VPPath",
+    "churn_levels",
+    "churn_step",
     "class_gradient",
     "combine",
     "conditional_velocity",
@@ -96,11 +108,15 @@ __all__ = [
     "ddpm_sample",
     "denoising_score_matching",
     "divergence",
+    "dpm_solver_sample",
+    "dpm_solver_step",
     "drop_labels",
     "euler_maruyama",
     "euler_step",
     "explicit_score_matching",
+    "extrapolated_guess",
     "guide",
+    "heun_sample",
     "heun_step",
     "implicit_score_matching",
     "karras_times",
@@ -111,6 +127,7 @@ __all__ = [
     "ode_encode",
     "ode_log_prob",
     "ode_sample",
+    "on_path",
     "optimal_coupling",
     "per_example",
     "predict_score",

@@ -1,7 +1,10 @@
 """Paths in continuous time: those of the score SDEs, the straight line, and EDM's."""
 
+import math
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from course_lib.checks import check_number
 from course_lib.diffusion.paths import GaussianPath
@@ -58,6 +61,15 @@ class VPPath(GaussianPath):
         """sqrt(1 − exp(−∫ β)) at times ``t``."""
         return torch.sqrt(-torch.expm1(-self.beta_integral(t)))
 
+    def invert_log_snr(self, log_snr: Tensor) -> Tensor:
+        """From a² = 1 / (1 + exp(−log-SNR)), and so ∫ β = log(1 + exp(−log-SNR))."""
+        return self.invert_beta_integral(F.softplus(-log_snr))
+
+    def invert_beta_integral(self, integral: Tensor) -> Tensor:
+        """The time t at which β_min t + ½ (β_max − β_min) t² is ``integral``."""
+        root = torch.sqrt(self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * integral)
+        return 2 * integral / (self.beta_min + root)
+
 
 class SubVPPath(VPPath):
     """VP's drift with less noise, b(t) = 1 − exp(−∫ β) = 1 − a²: a² + b² ≤ 1 in between.
@@ -76,6 +88,12 @@ class SubVPPath(VPPath):
     def b(self, t: Tensor) -> Tensor:
         """1 − exp(−∫ β) at times ``t``."""
         return -torch.expm1(-self.beta_integral(t))
+
+    def invert_log_snr(self, log_snr: Tensor) -> Tensor:
+        """From r = a / (1 − a²), the root of the SNR, and ∫ β = −2 log a."""
+        r = torch.exp(log_snr / 2)
+        a = 2 * r / (1 + torch.sqrt(1 + 4 * r**2))
+        return self.invert_beta_integral(-2 * a.log())
 
 
 class VEPath(GaussianPath):
@@ -113,6 +131,11 @@ class VEPath(GaussianPath):
         """σ_min (σ_max / σ_min)^t at times ``t``."""
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** t
 
+    def invert_log_snr(self, log_snr: Tensor) -> Tensor:
+        """Where σ, exp(−log-SNR / 2), stands between σ_min and σ_max, counted in logarithms."""
+        log_min, log_max = math.log(self.sigma_min), math.log(self.sigma_max)
+        return (-log_snr / 2 - log_min) / (log_max - log_min)
+
 
 class StraightPath(GaussianPath):
     """The straight line from x_0 to eps, at constant speed: a = 1 − t, b = t.
@@ -140,6 +163,10 @@ class StraightPath(GaussianPath):
     def slopes(self, t: Tensor | float, x: Tensor) -> tuple[float, float]:
         """(a', b') as of any path, here −1 and 1 at all times."""
         return -1.0, 1.0
+
+    def invert_log_snr(self, log_snr: Tensor) -> Tensor:
+        """From t / (1 − t) = σ = exp(−log-SNR / 2)."""
+        return torch.sigmoid(-log_snr / 2)
 
 
 class EDMPath(GaussianPath):
@@ -176,6 +203,10 @@ class EDMPath(GaussianPath):
     def slopes(self, t: Tensor | float, x: Tensor) -> tuple[float, float]:
         """(a', b') as of any path, here 0 and 1 at all times."""
         return 0.0, 1.0
+
+    def invert_log_snr(self, log_snr: Tensor) -> Tensor:
+        """σ itself, exp(−log-SNR / 2)."""
+        return torch.exp(-log_snr / 2)
 
 
 class ScaledInput(nn.Module):

@@ -17,6 +17,7 @@ from course_lib.checks import at_the_door, check_floats, check_generator, check_
 __all__ = ["PREDICTIONS", "GaussianPath", "combine", "convert", "per_example"]
 
 SPACINGS = ("linear", "quadratic")  # of the times of a sampler
+ROUNDING = 1e-4  # of a log-SNR in single precision
 
 
 class GaussianPath(ABC):
@@ -92,6 +93,38 @@ class GaussianPath(ABC):
     def log_snr(self, t: Tensor) -> Tensor:
         """The log of the signal-to-noise ratio, log a² / b²: it falls along the path."""
         return 2 * (self.a(t).log() - self.b(t).log())
+
+    def time_at(self, log_snr: Tensor | float) -> Tensor:
+        """The times at which the log-SNR is ``log_snr``, in its shape, in double precision.
+
+        Raises:
+            ValueError: Where the path has no such time.
+
+        """
+        wanted = _exact(log_snr)
+        low, high = self.log_snr_range
+        inside = (wanted >= low - ROUNDING) & (wanted <= high + ROUNDING)
+        if not inside.all():
+            raise ValueError(
+                f"log_snr must be one of the path's, from {low:.6g} to {high:.6g}, got "
+                f"{wanted[~inside].flatten()[0].item():.6g}"
+            )
+        return self.invert_log_snr(wanted.clamp(low, high)).clamp(self.t_min, self.t_max)
+
+    @property
+    def log_snr_range(self) -> tuple[float, float]:
+        """The log-SNR at both ends of the path, the noise's first: from the least to the most."""
+        ends = torch.tensor([self.t_max, self.t_min], dtype=torch.float64)
+        return tuple(self.log_snr(ends).tolist())
+
+    def invert_log_snr(self, log_snr: Tensor) -> Tensor:
+        """``time_at`` without its checks. Any path: by halving an interval; most know a formula."""
+        early, late = torch.full_like(log_snr, self.t_min), torch.full_like(log_snr, self.t_max)
+        for _ in range(60):
+            middle = (early + late) / 2
+            too_clean = self.log_snr(middle) > log_snr
+            early, late = middle.where(too_clean, early), late.where(too_clean, middle)
+        return (early + late) / 2
 
     def amounts(self, t: Tensor | float, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """(a, b) at times ``t``, ``[B]`` or one for all, to be multiplied with ``x [B, *event]``.

@@ -168,6 +168,15 @@ class DiscreteSchedule(GaussianPath):
         rise = self.log_alpha_bars[after] - self.log_alpha_bars[before]
         return self.log_alpha_bars[before] + (t - before).double() * rise
 
+    def invert_log_snr(self, log_snr: Tensor) -> Tensor:
+        """From ᾱ = 1 / (1 + exp(−log-SNR)), on the straight line of log ᾱ between two times."""
+        log_alpha_bar = F.logsigmoid(log_snr)
+        after = torch.searchsorted(-self.log_alpha_bars, -log_alpha_bar)
+        after = after.clamp(min(1, self.t_max), self.t_max)
+        before = (after - 1).clamp(min=0)
+        rise = self.log_alpha_bars[after] - self.log_alpha_bars[before]
+        return before + (log_alpha_bar - self.log_alpha_bars[before]) / rise.where(rise < 0, -1)
+
     @property
     def start_std(self) -> float:
         """1: sampling starts from DDPM's prior, which is standard normal."""

@@ -1,0 +1,114 @@
+"""One network, every path: paths differ in how they count time and size x, and in nothing else."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.diffusion.denoiser import Denoiser
+from course_lib.diffusion.paths import GaussianPath, per_example
+from course_lib.diffusion.schedule import DiscreteSchedule
+
+__all__ = ["OnPath", "on_path"]
+
+TOLERANCE = (
+    0.5  # of the log-SNR at a schedule's ends, a factor of 1.28 in σ: little or all is noise
+)
+
+
+def on_path(model: Denoiser, path: GaussianPath) -> Denoiser:
+    """A trained model seen from another path, for the samplers, the ODE and the density there.
+
+    It predicts x_0 where the model does, and else eps: these two are the same on all paths.
+
+    Args:
+        model: A model on any path.
+        path: The path that it shall be on. What it has of it is the part whose log-SNR the model
+            knows, with the same times: a copy with other ends, where that is needed. A
+            ``DiscreteSchedule`` loses steps at its noisy end only, and the first of its noise
+            levels may lie below the model's by no more than ``TOLERANCE`` in log-SNR.
+
+    Raises:
+        ValueError: When no log-SNR of the path is one of the model's.
+
+    Example:
+        >>> from course_lib.diffusion import DDPM, DiscreteSchedule, EDMPath
+        >>> from course_lib.nn import TimeMLP
+        >>> on_path(DDPM(TimeMLP(2), DiscreteSchedule.linear(1000)), EDMPath()).path
+        EDMPath(sigma_min=0.0100005, sigma_max=80)
+
+    """
+    if not isinstance(model, Denoiser):
+        raise ValueError(f"model must be a Denoiser, got {type(model).__name__}")
+    if not isinstance(path, GaussianPath):
+        raise ValueError(f"path must be a GaussianPath, got {path!r}")
+    path = narrowed(path, model.path)
+    predicts = "x0" if model.predicts == "x0" else "eps"
+    seen = Denoiser(OnPath(model, path), path, predicts=predicts)
+    return seen.to(device=model.device, dtype=model.dtype)
+
+
+class OnPath(nn.Module):
+    """A model that is asked in the times and sizes of another path.
+
+    x_t = a x_0 + b eps on the one path, and k x_t = k a x_0 + k b eps on the other, are the same
+    thing where a / b is the same: it is asked at the time of the same log-SNR, and k brings x to
+    the size that it has there.
+
+    Reference:
+        Karras et al. 2022, https://arxiv.org/abs/2206.00364, section 2; Kingma et al. 2021,
+        https://arxiv.org/abs/2107.00630, section 5.1.
+
+    Args:
+        model: A model on any path.
+        path: The path of x_t, whose log-SNRs are the model's.
+
+    """
+
+    def __init__(self, model: Denoiser, path: GaussianPath):
+        super().__init__()
+        self.model, self.path, self.null_class = model, path, model.null_class
+        self.predicts = "x0" if model.predicts == "x0" else "eps"
+        if hasattr(model.net, "event_shape"):
+            self.event_shape = model.net.event_shape
+
+    def match(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The model's times, and k, for times ``t`` of the path: both like ``t``, in float64."""
+        other, t = self.model.path, t.cpu().double()
+        low, high = other.log_snr_range
+        then = other.time_at(self.path.log_snr(t).clamp(low, high))
+        size = (self.path.a(t) ** 2 + self.path.b(t) ** 2).sqrt()
+        return then, (other.a(then) ** 2 + other.b(then) ** 2).sqrt() / size
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """What the model says of ``x [B, *event]`` at times ``t [B]`` of the path."""
+        one_for_all = bool((t == t[0]).all())  # as samplers ask: matched once
+        then, k = self.match(t[:1] if one_for_all else t)
+        then = then.item() if one_for_all else then.to(x.device)
+        return self.model.predict(per_example(k, x) * x, then, target=self.predicts, y=y)
+
+
+def narrowed(path: GaussianPath, known: GaussianPath) -> GaussianPath:
+    """The part of a path whose log-SNRs a ``known`` one has: the path itself, or a copy."""
+    low, high = path.log_snr_range
+    known_low, known_high = known.log_snr_range
+    if isinstance(path, DiscreteSchedule):
+        times = torch.arange(len(path), dtype=torch.float64)
+        steps = int((path.log_snr(times) >= known_low - TOLERANCE).sum())
+        fits = steps > 0 and high <= known_high + TOLERANCE
+        part = (
+            path if steps == len(path) else DiscreteSchedule(path.betas[:steps]) if fits else None
+        )
+    else:
+        fits = max(low, known_low) < min(high, known_high)
+        part = path
+        if fits and (low < known_low or high > known_high):
+            part = copy.copy(path)
+            part.t_min = path.time_at(min(high, known_high)).item()
+            part.t_max = path.time_at(max(low, known_low)).item()
+    if not fits:
+        raise ValueError(
+            f"path must have log-SNRs that the model knows, {known_low:.3g} to {known_high:.3g}, "
+            f"got {path} with {low:.3g} to {high:.3g}"
+        )
+    return part
