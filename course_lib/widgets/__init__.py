@@ -20,6 +20,7 @@ from course_lib.widgets.interpolation import Interpolation
 from course_lib.widgets.langevin import Langevin
 from course_lib.widgets.latent_plane import LatentPlane, corner_shares
 from course_lib.widgets.mask_explorer import MaskExplorer
+from course_lib.widgets.operating_point import OperatingPoint
 from course_lib.widgets.palette import CLASS_COLOURS, MAPS, PALETTE, THEMES, colour_map
 from course_lib.widgets.particle_player import ParticlePlayer
 from course_lib.widgets.pixel_by_pixel import PixelByPixel
@@ -52,6 +53,7 @@ __all__ = [
     "Langevin",
     "LatentPlane",
     "MaskExplorer",
+    "OperatingPoint",
     "ParticlePlayer",
     "PixelByPixel",
     "PlayerWidget",

@@ -309,6 +309,18 @@ table = widgets.SampleTable(
 )
 table
 """,
+    "operating": """
+pen, prices = np.random.default_rng(13), np.array([5, 10, 20, 50, 100])
+operating = widgets.OperatingPoint(
+    {name: np.stack([prices, best + rate * prices**-power], 1) for name, best, rate, power in (
+        ("Euler", 2, 300, 1.0), ("Heun", 1.5, 3000, 2.0), ("multistep", 1.4, 900, 2.0))},
+    {"Euler": pen.random((5, 6, 8, 8)), "Heun": [None, *pen.random((4, 6, 8, 8))]},
+    labels={name: [f"{n} calls" for n in prices] for name in ("Euler", "Heun", "multistep")},
+    x_label="network calls", y_label="feature distance", log_x=True, log_y=True,
+    title="Calls against distance",
+)
+operating
+""",
 }
 
 GALLERY = PLAYERS | OTHERS
