@@ -14,6 +14,7 @@ from course_lib.exercises import (
     ch08_sde,
     ch09_ode,
     ch10_edm,
+    ch11_guidance,
 )
 from course_lib.exercises.display import Hints, Result, Source, show_source
 from course_lib.exercises.registry import check, exercise, exercises, hint, solution
@@ -32,6 +33,7 @@ __all__ = [
     "ch08_sde",
     "ch09_ode",
     "ch10_edm",
+    "ch11_guidance",
     "check",
     "exercise",
     "exercises",

@@ -8,6 +8,7 @@ from course_lib.experiments.constant_rate import fit_codes
 from course_lib.experiments.dead_codes import dead_codebook, train_codebook
 from course_lib.experiments.dependency import coupling_dependencies, dependencies
 from course_lib.experiments.discrete_spikes import spiky_log_prob
+from course_lib.experiments.guided_pixels import PixelReport, guided_pixels
 from course_lib.experiments.guided_step import guided_mean, tilted_moments
 from course_lib.experiments.leak import fit_coins, leaky_masks
 from course_lib.experiments.nested_gaussians import (
@@ -26,6 +27,7 @@ from course_lib.experiments.two_clusters import perfect_network, run_clock, run_
 
 __all__ = [
     "NestedGaussians",
+    "PixelReport",
     "ReverseDensity",
     "blind_spot",
     "climb_to_peak",
@@ -39,6 +41,7 @@ __all__ = [
     "fit_strength",
     "fit_vae",
     "guided_mean",
+    "guided_pixels",
     "guided_precision",
     "leaky_masks",
     "log_prob_in_company",
