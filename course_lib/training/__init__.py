@@ -6,6 +6,7 @@ from course_lib.training import (  # noqa: F401
     recipes_classifiers,
     recipes_diffusion,
     recipes_flows,
+    recipes_guidance,
     recipes_latent,
     recipes_ode,
     recipes_sde,
