@@ -26,11 +26,14 @@ from course_lib.diffusion import (
     ddim_sample,
     ddpm_sample,
     divergence,
+    dpm_solver_sample,
     euler_maruyama,
     guide,
+    heun_sample,
     last,
     ode_encode,
     ode_sample,
+    on_path,
     predictor_corrector,
 )
 from course_lib.nn import TimeMLP, UNet
@@ -264,6 +267,16 @@ SAMPLERS = {
 }
 
 
+EDM_SAMPLERS = {
+    "Karras' Heun": lambda model, **more: heun_sample(model, (6, 2), steps=4, **more),
+    "Karras' Euler": lambda model, **more: heun_sample(
+        model, (6, 2), steps=4, solver="euler", **more
+    ),
+    "churn": lambda model, **more: heun_sample(model, (6, 2), steps=4, churn=2.0, **more),
+    "DPM-Solver++": lambda model, **more: dpm_solver_sample(model, (6, 2), steps=4, **more),
+}
+
+
 def both_ways(model, scale):
     """Both ways of guiding a mixture: they are one and the same."""
     return (
@@ -272,19 +285,75 @@ def both_ways(model, scale):
     )
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("name", ["VP", "EDM", "schedule"])
+@pytest.mark.parametrize(
+    ("sampler", "name"),
+    [
+        *((sampler, name) for sampler in SAMPLERS for name in ("VP", "EDM", "schedule")),
+        *((sampler, "EDM") for sampler in EDM_SAMPLERS),
+    ],
+)
 def test_every_sampler_takes_both(sampler, name):
     path, _ = PATHS[name]
-    ends = []
+    sample, ends = (SAMPLERS | EDM_SAMPLERS)[sampler], []
     for guided in both_ways(mixture(path), 2.0):
-        states = list(SAMPLERS[sampler](guided, y=Y, generator=seeded(1)))
+        states = list(sample(guided, y=Y, generator=seeded(1)))
         assert len(states) == 5
         assert not states[-1].requires_grad
         ends.append(states[-1])
     close(*ends, rtol=1e-5, atol=1e-5)
-    plain = last(SAMPLERS[sampler](mixture(path), y=Y, generator=seeded(1)))
+    plain = last(sample(mixture(path), y=Y, generator=seeded(1)))
     assert (plain - ends[0]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("predicts", ["eps", "x0", "velocity"])
+@pytest.mark.parametrize(
+    ("trained", "seen"),
+    [
+        (VPPath(), EDMPath()),
+        (StraightPath(), EDMPath()),
+        (DiscreteSchedule.linear(200), VPPath()),
+        (EDMPath(), StraightPath()),
+    ],
+    ids=str,
+)
+def test_another_path_may_be_inside_or_outside(trained, seen, predicts):
+    """Guided, then seen from another path, or the other way round: one field, both ways."""
+    model = mixture(trained, predicts)
+    inside = on_path(model, seen).double()
+    t = torch.linspace(inside.path.t_min, inside.path.t_max, 8).double()[1:-1]
+    x = 1.5 * randn(6, 2) * inside.path.b(t)[:, None].clamp(min=1)
+    ideal = IdealDenoiser(CENTRES, inside.path, std=STD, labels=LABELS)
+    said = []
+    for option in ({}, {"interval": (0.5, 5.0)}, {"negative": 0}):
+        for guided in (
+            on_path(ClassifierFreeGuidance(model, 3.0, **option), seen).double(),
+            ClassifierFreeGuidance(inside, 3.0, **option),
+        ):
+            said.append(guided.predict(x, t, target="score", y=Y))
+    for free, other in zip(said[::2], said[1::2], strict=True):
+        close(free, other, rtol=1e-5, atol=1e-6 * free.abs().max().item())
+    for guided in (
+        on_path(ClassifierGuidance(model, model.net.ideal.net.logits, 3.0), seen).double(),
+        ClassifierGuidance(inside, ideal.logits, 3.0),
+    ):
+        score = guided.predict(x, t, target="score", y=Y)
+        close(score, said[0], rtol=1e-4, atol=1e-5 * score.abs().max().item())
+    wanted = tilted_score(seen, x, t, Y, 3.0)
+    close(said[0], wanted, rtol=1e-4, atol=1e-5 * wanted.abs().max().item())
+
+
+def test_a_flow_seen_from_another_path_is_led_by_a_classifier():
+    """As its own path ends in pure noise, where no guess of x_0 can be moved, it is not there."""
+    model = mixture(StraightPath(), "velocity")
+    seen = on_path(model, EDMPath()).double()
+    exact = ClassifierGuidance(
+        seen, IdealDenoiser(CENTRES, seen.path, std=STD, labels=LABELS).logits, 2.0
+    )
+    ends = [
+        last(heun_sample(guided, (6, 2), steps=6, y=Y, generator=seeded(1)))
+        for guided in (exact, on_path(ClassifierFreeGuidance(model, 2.0), EDMPath()).double())
+    ]
+    close(*ends, rtol=1e-4, atol=1e-4)
 
 
 def test_ways_to_the_noise_take_both():
