@@ -12,11 +12,16 @@ from torch import Tensor
 from course_lib.diffusion import (
     GaussianPath,
     Preconditioned,
-    StraightPath,
+    churn_step,
     ddim_step,
+    dpm_solver_sample,
+    dpm_solver_step,
     euler_step,
+    extrapolated_guess,
+    heun_sample,
     heun_step,
     karras_times,
+    on_path,
 )
 from course_lib.exercises.attempt import Attempt, Given, Mistake, take_number
 from course_lib.exercises.formula import Wrong, formula, usual
@@ -72,7 +77,7 @@ formula(
     "is the point (1 − t) x_0 + t eps of the straight one. Which t, and times which scale? a, b "
     "[B] above 0, for each example its own.",
     signature="matched_time(a, b) -> t, scale",
-    solution=[GaussianPath.log_snr, StraightPath],
+    solution=[GaussianPath.log_snr, on_path],
     hints=[
         "A number before x changes a and b alike. What stays is b / a, and so the log-SNR.",
         "t / (1 − t) = b / a.",
@@ -489,7 +494,7 @@ formula(
     "b to a_next, b_next on any path, while the guess of x_0 stays what it is: x and x0 [B, "
     "*event], the amounts numbers above 0.",
     signature="exponential_step(x, x0, a, b, a_next, b_next) -> x",
-    solution=ddim_step,
+    solution=[dpm_solver_step, ddim_step],
     hints=[
         "On EDM's path it is (σ' / σ) x + (1 − σ' / σ) x_0. Where does that x stand, seen from a "
         "path with another a?",
@@ -516,7 +521,7 @@ prediction(
     task="Predict: two samplers that call the network once a step, on two clusters with the exact "
     "guess. With 40 and 80 steps A is off by 0.0289 and 0.0145, and B by 0.0029 and 0.0007. Which "
     "order has B?",
-    solution=[euler_step, heun_step],
+    solution=[dpm_solver_sample, extrapolated_guess],
     hints=[
         "A method of order p has an error of about C / steps^p.",
         "By what is B's error divided when its steps are doubled?",
@@ -565,7 +570,7 @@ _SPREAD = "gamma = churn / steps: what is it with ten times the steps?"
     "takes an Euler step from there. Write `bad_churn`: the churn, a number, with which samples "
     "stay more than 5 % too narrow however many steps you take.",
     signature="bad_churn(steps) -> churn",
-    solution=width_with_churn,
+    solution=[heun_sample, churn_step],
     hints=[
         "Without churn twice as many steps are half as long, and Euler's error goes to 0. How long "
         "is a step that starts at (1 + gamma) σ?",

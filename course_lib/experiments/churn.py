@@ -16,9 +16,9 @@ def width_with_churn(
 ) -> float:
     """How wide samples of N(0, 0.5²) come out, in widths of the data, with the exact guess of x_0.
 
-    Each step first adds noise, from σ to (1 + γ) σ with γ = min(churn / steps, √2 − 1), and goes
-    from there to the next σ. The guess is linear in x, so that every step multiplies x by a number
-    and samples stay Gaussian: the result is exact, nothing is drawn.
+    Each step first adds noise, from σ to (1 + γ) σ with γ = min(churn / steps, √2 − 1), but not
+    beyond 80, and goes from there to the next σ. The guess is linear in x, so that every step
+    multiplies x by a number and samples stay Gaussian: the result is exact, nothing is drawn.
 
     Reference:
         Karras et al. 2022, https://arxiv.org/abs/2206.00364, algorithm 2.
@@ -44,7 +44,7 @@ def width_with_churn(
     gamma = min(churn / steps, math.sqrt(2) - 1)
     variance = _STD**2 + levels[0] ** 2
     for sigma, then in pairwise(levels):
-        high = (1 + gamma) * sigma
+        high = min((1 + gamma) * sigma, levels[0])
         variance += s_noise**2 * (high**2 - sigma**2)
         slope = _slope(high)
         factor = 1 + (then - high) * slope
