@@ -25,6 +25,7 @@ from course_lib.widgets.palette import CLASS_COLOURS, MAPS, PALETTE, THEMES, col
 from course_lib.widgets.particle_player import ParticlePlayer
 from course_lib.widgets.pixel_by_pixel import PixelByPixel
 from course_lib.widgets.point_cloud import PointCloud
+from course_lib.widgets.preconditioning import Preconditioning
 from course_lib.widgets.receptive_field import ReceptiveField
 from course_lib.widgets.reparameterization import Reparameterization
 from course_lib.widgets.sample_table import SampleTable
@@ -58,6 +59,7 @@ __all__ = [
     "PixelByPixel",
     "PlayerWidget",
     "PointCloud",
+    "Preconditioning",
     "ReceptiveField",
     "Reparameterization",
     "SampleTable",

@@ -272,6 +272,13 @@ race
 design = widgets.DesignSpace(title="Path, times and solver")
 design
 """,
+    "precond": """
+scribbles = np.sign(np.random.default_rng(14).normal(size=(20, 8, 8)) - 0.3)
+precond = widgets.Preconditioning(
+    scribbles, np.random.default_rng(15).normal(size=(20, 8, 8)), title="What the network sees"
+)
+precond
+""",
     "crossing": """
 near = np.random.default_rng(11).normal(size=(24, 2))
 far = 0.2 * near[:, ::-1] + np.array([[1.5, 0], [-1.5, 0]]).repeat(12, 0)
