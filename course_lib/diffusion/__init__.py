@@ -45,7 +45,7 @@ from course_lib.diffusion.ode import (
     ode_sample,
     rk4_step,
 )
-from course_lib.diffusion.on_path import OnPath, on_path
+from course_lib.diffusion.on_path import OnPath, on_path, settings
 from course_lib.diffusion.paths import PREDICTIONS, GaussianPath, combine, convert, per_example
 from course_lib.diffusion.sampling import last, sampler
 from course_lib.diffusion.schedule import DiscreteSchedule, ddim_times
@@ -138,6 +138,7 @@ __all__ = [
     "sde_forward",
     "sde_step",
     "sde_times",
+    "settings",
     "slerp",
     "sliced_score_matching",
     "weighted_score_matching",

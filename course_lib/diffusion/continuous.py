@@ -226,6 +226,11 @@ class ScaledInput(nn.Module):
         super().__init__()
         self.net, self.path, self.event_shape = net, path, net.event_shape
 
+    def factors(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(c_skip, c_out, c_in, c_noise) as of ``Preconditioned``, at times ``t``."""
+        size = (self.path.a(t) ** 2 + self.path.b(t) ** 2) ** 0.5
+        return torch.zeros_like(t), torch.ones_like(t), 1 / size, t
+
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """What the network says of ``x [B, *event]`` at times ``t [B]``: ``[B, *event]``."""
         a, b = self.path.amounts(t, x)

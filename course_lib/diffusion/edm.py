@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from course_lib.checks import check_floats, check_int, check_number
 from course_lib.diffusion.continuous import EDMPath
-from course_lib.diffusion.denoiser import Denoiser
+from course_lib.diffusion.denoiser import Denoiser, PredictionError
 from course_lib.diffusion.paths import per_example
 
 __all__ = ["EDM", "Preconditioned", "karras_times"]
@@ -52,11 +52,20 @@ class Preconditioned(nn.Module):
         return c_skip, c_out, 1 / size, sigma.log() / 4
 
     def forward(self, x: Tensor, sigma: Tensor, y: Tensor | None = None) -> Tensor:
-        """The guess of x_0, ``[B, *event]``, from ``x`` like it at noise levels ``sigma [B]``."""
+        """The guess of x_0, ``[B, *event]``, from ``x`` like it at noise levels ``sigma [B]``.
+
+        Raises:
+            PredictionError: When the network's output has another shape than ``x``.
+
+        """
         *factors, c_noise = self.factors(sigma)
         c_skip, c_out, c_in = (per_example(factor, x) for factor in factors)
         labels = () if y is None else (y,)
-        return c_skip * x + c_out * self.net(c_in * x, c_noise, *labels)
+        said = self.net(c_in * x, c_noise, *labels)
+        if said.shape != x.shape:  # a sum would make it fit
+            what = f"{list(x.shape)}, got {list(said.shape)}"
+            raise PredictionError(f"net's output must have shape {what}")
+        return c_skip * x + c_out * said
 
 
 class EDM(Denoiser):

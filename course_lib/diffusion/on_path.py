@@ -5,11 +5,12 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from course_lib.checks import check_floats
 from course_lib.diffusion.denoiser import Denoiser
-from course_lib.diffusion.paths import GaussianPath, per_example
+from course_lib.diffusion.paths import GaussianPath, conversion, per_example
 from course_lib.diffusion.schedule import DiscreteSchedule
 
-__all__ = ["OnPath", "on_path"]
+__all__ = ["OnPath", "on_path", "settings"]
 
 TOLERANCE = (
     0.5  # of the log-SNR at a schedule's ends, a factor of 1.28 in σ: little or all is noise
@@ -112,3 +113,56 @@ def narrowed(path: GaussianPath, known: GaussianPath) -> GaussianPath:
             f"got {path} with {low:.3g} to {high:.3g}"
         )
     return part
+
+
+def settings(model: Denoiser, sigma: Tensor) -> dict[str, Tensor]:
+    """What a model is in EDM's form, D(x; σ) = c_skip x + c_out F(c_in x; c_noise), at ``sigma``.
+
+    F is the network itself, the innermost one where it is preconditioned; x = x_0 + σ eps. On its
+    own path the model sees s(t) x at the time t at which σ(t) = b / a is σ, with s(t) = a(t).
+
+    Reference:
+        Karras et al. 2022, https://arxiv.org/abs/2206.00364, table 1.
+
+    Args:
+        model: A model on any path.
+        sigma: Noise levels ``[N]`` that the path has.
+
+    Returns:
+        ``t``, ``s``, ``c_skip``, ``c_out``, ``c_in``, ``c_noise`` and ``weight``, each ``[N]`` in
+        double precision. ``weight`` is λ(σ), what the loss of ``Denoiser`` or of ``EDM`` multiplies
+        the squared error of D with.
+
+    Example:
+        >>> from course_lib.diffusion import FlowMatching
+        >>> from course_lib.nn import TimeMLP
+        >>> table = settings(FlowMatching(TimeMLP(2)), torch.tensor([1.0, 3.0]))
+        >>> table["t"].tolist(), table["c_out"].tolist()
+        ([0.5, 0.75], [-0.5, -0.75])
+
+    """
+    if not isinstance(model, Denoiser):
+        raise ValueError(f"model must be a Denoiser, got {type(model).__name__}")
+    check_floats("sigma", sigma, (None,))
+    if sigma.min() <= 0:
+        raise ValueError(f"sigma must be above 0, got {sigma.min().item():.6g}")
+    path = model.path
+    t = path.time_at(-2 * sigma.cpu().double().log())
+    s = path.a(t)
+    p, q = (
+        torch.as_tensor(part).to(t).flatten()
+        for part in conversion(model.predicts, "x0", t, t[:, None], path)
+    )
+    skip, out, size, noise = (
+        model.net.factors(t) if hasattr(model.net, "factors") else (0 * t, 1 + 0 * t, 1 + 0 * t, t)
+    )
+    c_out = q * out
+    return {
+        "t": t,
+        "s": s,
+        "c_skip": (p + q * skip) * s,
+        "c_out": c_out,
+        "c_in": size * s,
+        "c_noise": noise,
+        "weight": 1 / c_out**2,
+    }
