@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from course_lib.checks import check_floats
 from course_lib.diffusion.denoiser import Denoiser
+from course_lib.diffusion.edm import EDM
 from course_lib.diffusion.paths import GaussianPath, conversion, per_example
 from course_lib.diffusion.schedule import DiscreteSchedule
 
@@ -156,13 +157,12 @@ def settings(model: Denoiser, sigma: Tensor) -> dict[str, Tensor]:
     skip, out, size, noise = (
         model.net.factors(t) if hasattr(model.net, "factors") else (0 * t, 1 + 0 * t, 1 + 0 * t, t)
     )
-    c_out = q * out
     return {
         "t": t,
         "s": s,
         "c_skip": (p + q * skip) * s,
-        "c_out": c_out,
+        "c_out": q * out,
         "c_in": size * s,
         "c_noise": noise,
-        "weight": 1 / c_out**2,
+        "weight": model.weight(sigma.to(t)) if isinstance(model, EDM) else 1 / q**2 + 0 * t,
     }

@@ -1,4 +1,4 @@
-"""EDM: its path, the preconditioned network, the loss, Karras' times, and labels that are hidden."""
+"""EDM: its path, the preconditioned network, the loss, Karras' times, and hidden labels."""
 
 import math
 
