@@ -13,9 +13,7 @@ from course_lib.diffusion.schedule import DiscreteSchedule
 
 __all__ = ["OnPath", "on_path", "settings"]
 
-TOLERANCE = (
-    0.5  # of the log-SNR at a schedule's ends, a factor of 1.28 in σ: little or all is noise
-)
+TOLERANCE = 0.1  # of the log-SNR at a schedule's ends: 5 % of σ
 
 
 def on_path(model: Denoiser, path: GaussianPath) -> Denoiser:

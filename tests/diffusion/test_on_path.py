@@ -187,13 +187,13 @@ def test_paths_without_a_common_log_snr_are_named():
     for path in (EDMPath(1.0, 2.0), EDMPath(0.01, 0.1), EDMPath(2.0, 3.0), EDMPath(0.001, 0.01)):
         low, high = path.log_snr_range
         message = (
-            f"path must have log-SNRs that the model knows, -0 to 4.61, got {path} with "
+            f"path must have log-SNRs that the model knows, 0 to 4.61, got {path} with "
             f"{low:.3g} to {high:.3g}"
         )
         with refuses(message):
             on_path(model, path)
     for schedule in (DiscreteSchedule.linear(1000), DiscreteSchedule(torch.tensor([0.9, 0.9]))):
-        with pytest.raises(ValueError, match=r"^path must have log-SNRs that the model knows, -0 "):
+        with pytest.raises(ValueError, match=r"^path must have log-SNRs that the model knows, 0 "):
             on_path(model, schedule)
     with refuses("model must be a Denoiser, got Linear"):
         on_path(torch.nn.Linear(1, 1), EDMPath())
