@@ -13,7 +13,7 @@
 # ---
 
 # %% [markdown]
-# [← 08 · SDE](08_sde.ipynb) | [Contents](../README.md#chapters)
+# [← 08 · SDE](08_sde.ipynb) | [Contents](../README.md#chapters) | [10 · EDM →](10_edm.ipynb)
 
 # %% [markdown]
 # # 09 · ODEs and flow matching
@@ -1029,4 +1029,4 @@ show_figure(
 # makes each of them once.
 
 # %% [markdown]
-# [← 08 · SDE](08_sde.ipynb) | [Contents](../README.md#chapters)
+# [← 08 · SDE](08_sde.ipynb) | [Contents](../README.md#chapters) | [10 · EDM →](10_edm.ipynb)
