@@ -60,13 +60,13 @@ class IdealDenoiser(nn.Module):
         self.register_buffer("centres", centres)
         self.path, self.std, self.null_class = path, std, None
         self.event_shape = tuple(centres.shape[1:])
-        self.register_buffer("labels", labels)
         if labels is not None:
             check_classes("labels", labels, len(centres), len(centres))
             self.null_class = labels.max().item() + 1
             if (missing := labels.bincount() == 0).any():
                 what = f"no class out, got none of class {missing.nonzero()[0].item()}"
                 raise ValueError(f"labels must leave {what}")
+        self.register_buffer("labels", labels)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """E[eps | x_t = ``x [B, *event]``, ``y``] at times ``t [B]``, where b(t) > 0, like ``x``.

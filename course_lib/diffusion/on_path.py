@@ -13,9 +13,7 @@ from course_lib.diffusion.schedule import DiscreteSchedule
 
 __all__ = ["OnPath", "on_path", "settings"]
 
-TOLERANCE = (
-    0.5  # of the log-SNR at a schedule's ends, a factor of 1.28 in σ: little or all is noise
-)
+TOLERANCE = 0.1  # of the log-SNR at a schedule's ends: 5 % of σ
 
 
 def on_path(model: Denoiser, path: GaussianPath) -> Denoiser:
@@ -71,23 +69,34 @@ class OnPath(nn.Module):
         super().__init__()
         self.model, self.path, self.null_class = model, path, model.null_class
         self.predicts = "x0" if model.predicts == "x0" else "eps"
+        self.log_snr_range = model.path.log_snr_range
+        self.known: dict[float, tuple[float, float]] = {}  # single times, matched already
         if hasattr(model.net, "event_shape"):
             self.event_shape = model.net.event_shape
 
     def match(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The model's times, and k, for times ``t`` of the path: both like ``t``, in float64."""
         other, t = self.model.path, t.cpu().double()
-        low, high = other.log_snr_range
-        then = other.time_at(self.path.log_snr(t).clamp(low, high))
-        size = (self.path.a(t) ** 2 + self.path.b(t) ** 2).sqrt()
-        return then, (other.a(then) ** 2 + other.b(then) ** 2).sqrt() / size
+        log_snr = self.path.log_snr(t).clamp(*self.log_snr_range)
+        then = other.invert_log_snr(log_snr).clamp(other.t_min, other.t_max)
+        size = torch.hypot(self.path.a(t), self.path.b(t))
+        return then, torch.hypot(other.a(then), other.b(then)) / size
+
+    def match_one(self, t: float) -> tuple[float, float]:
+        """The same for one time, as numbers."""
+        if t not in self.known:
+            then, k = self.match(torch.tensor(t, dtype=torch.float64))
+            self.known[t] = then.item(), k.item()
+        return self.known[t]
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """What the model says of ``x [B, *event]`` at times ``t [B]`` of the path."""
-        one_for_all = bool((t == t[0]).all())  # as samplers ask: matched once
-        then, k = self.match(t[:1] if one_for_all else t)
-        then = then.item() if one_for_all else then.to(x.device)
-        return self.model.predict(per_example(k, x) * x, then, target=self.predicts, y=y)
+        if (t == t[0]).all():  # as samplers ask
+            then, k = self.match_one(t[0].item())
+        else:
+            then, k = self.match(t)
+            then, k = then.to(x.device), per_example(k, x)
+        return self.model.predict(k * x, then, target=self.predicts, y=y)
 
 
 def narrowed(path: GaussianPath, known: GaussianPath) -> GaussianPath:

@@ -7,15 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.special import entr, xlogy
 
 from course_lib.exercises.attempt import (
     Attempt,
     Mistake,
-    check_gradients,
-    check_randomness,
-    fresh_seed,
-    is_normal,
     same,
     take_tensor,
 )
@@ -25,6 +20,7 @@ from course_lib.experiments.collapse import CollapseReport, collapsing_loss, fit
 from course_lib.latent import (
     VAE,
     best_log_var,
+    gaussian_kl,
     leave_one_out,
     rate_parts,
     reparameterization_gradient,
@@ -200,82 +196,90 @@ formula(
 # --- Gaussians -----------------------------------------------------------------------------------
 
 
-def _draw_tables(generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
-    """Probabilities of cells: q ``[N, G]`` and the prior ``[G]``."""
-    return [
-        ((2 * torch.randn(n, cells, generator=generator)).softmax(1),
-         torch.randn(cells, generator=generator).softmax(0))
-        for n, cells in ((4, 6), (7, 3), (2, 9))
-    ]  # fmt: skip
+def _right_parts(w: Tensor, s: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    v = (w * s) ** 2 + sigma**2  # of all codes
+    return (v / sigma**2).log() / 2, (v - 1 - v.log()) / 2
 
 
-def _information(other: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Any]:
-    """An answer with another information, a function of q and the aggregate."""
-    return lambda q, p: (other(q, q.mean(0)), rate_parts(q, p)[1])
+def _one_part(k: int, formula_: Callable[..., Tensor]) -> Callable[..., Any]:
+    """An answer with another part: of w s, σ and the variance of all codes."""
+
+    def answer(w: Tensor, s: Tensor, sigma: Tensor) -> tuple[Tensor, ...]:
+        parts = list(_right_parts(w, s, sigma))
+        parts[k] = formula_(w * s, sigma, (w * s) ** 2 + sigma**2)
+        return tuple(parts)
+
+    return answer
 
 
-def _mismatch(other: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Any]:
-    """An answer with another mismatch, a function of q, the aggregate and the prior."""
-    return lambda q, p: (rate_parts(q, p)[0], other(q, q.mean(0), p))
-
-
-_INFORMATION = "I = mean over images of Σ q(z|x) log [q(z|x) / q(z)], where q(z) is the mean of q."
-_MISMATCH = "Σ q(z) log [q(z) / p(z)]: one divergence, of the mean of all rows."
+_ALL_CODES = "All codes together are N(0, w² s² + σ²): variances of independent parts add up."
+_INFORMATION = (
+    "The mean of log [q(z|x) / q(z)]: the entropy of q(z) less that of q(z|x). " + _ALL_CODES
+)
+_MISMATCH = f"KL(N(0, v) ‖ N(0, 1)) = ½ (v − 1 − log v). {_ALL_CODES}"
 # fmt: off
 _RATE_WRONG = [
-    Wrong(_information(lambda q, a: xlogy(q, q / a).sum()),
-          "Your information is summed over the images.", "It is their mean: divide by N."),
-    Wrong(_information(lambda q, a: xlogy(q, q / q.sum(0)).sum(1).mean()),
-          "You add the rows up: q(z) is their mean.", "It has to add up to 1."),
-    Wrong(_information(lambda q, a: entr(a).sum()),
-          "Your information is the entropy of q(z) alone.",
-          "The entropy that is left once the image is known does not count: subtract its mean."),
-    Wrong(_information(lambda q, a: entr(q).sum(1).mean()),
-          "Your information is the mean entropy of q(z|x) alone.", _INFORMATION),
-    Wrong(_information(lambda q, a: torch.tensor(math.log(len(q)))),
-          "Your information is log N: the most that it can be.",
-          "It is less where the q(z|x) overlap."),
-    Wrong(_information(lambda q, a: xlogy(a, a / q).sum(1).mean()),
-          "Your information has the other direction, KL(q(z) ‖ q(z|x)).", _INFORMATION),
+    Wrong(_one_part(0, lambda m, t, v: (v / t**2).log()), "Your information lacks the ½.",
+          "The entropy of a Gaussian is ½ log of its variance, and a constant."),
+    Wrong(_one_part(0, lambda m, t, v: (v / t).log() / 2), "You take σ for a variance.",
+          _INFORMATION),
+    Wrong(_one_part(0, lambda m, t, v: (m / t).log()), "You leave the noise out of all codes: "
+          "½ log(w² s² / σ²).", _INFORMATION),
+    Wrong(_one_part(0, lambda m, t, v: v.log() / 2), "Your information is the entropy of q(z) "
+          "alone.", "What is left open once x is known does not count."),
+    Wrong(_one_part(0, lambda m, t, v: (t**2).log() / 2), "Your information is the entropy of "
+          "q(z|x) alone.", _INFORMATION),
+    Wrong(_one_part(0, lambda m, t, v: (m**2 + t**2 - 1 - (t**2).log()) / 2),
+          "Your information is the whole rate.", "Subtract the mismatch. " + _INFORMATION),
+    Wrong(_one_part(0, lambda m, t, v: m**2 / (2 * v)), "That is half of the share of the variance "
+          "that x explains.", "½ log(v / σ²) of it is nats."),
+    Wrong(_one_part(0, lambda m, t, v: m**2 / (2 * t**2)), "That is the first order of it, for a "
+          "code that tells little.", _INFORMATION),
     usual("sign", part="information"),
     usual("bits", part="information"),
-    Wrong(_mismatch(lambda q, a, p: xlogy(q, q / p).sum(1).mean()),
-          "Your mismatch is the whole rate.",
-          "Average the rows first, then compare the one result with the prior."),
-    Wrong(_mismatch(lambda q, a, p: xlogy(p, p / a).sum()),
+    Wrong(_one_part(1, lambda m, t, v: (m**2 + t**2 - 1 - (t**2).log()) / 2),
+          "Your mismatch is the whole rate.", _MISMATCH),
+    Wrong(_one_part(1, lambda m, t, v: v - 1 - v.log()), "Your mismatch lacks the ½.", _MISMATCH),
+    Wrong(_one_part(1, lambda m, t, v: (1 / v - 1 + v.log()) / 2),
           "Your mismatch has the other direction, KL(p ‖ q).", _MISMATCH),
-    Wrong(_mismatch(lambda q, a, p: -xlogy(a, p).sum()),
-          "Your mismatch lacks the entropy of q(z).", _MISMATCH),
-    Wrong(_mismatch(lambda q, a, p: xlogy(q.sum(0), q.sum(0) / p).sum()),
-          "You add the rows up: q(z) is their mean.", "It has to add up to 1."),
+    Wrong(_one_part(1, lambda m, t, v: (m**2 - 1 - (m**2).log()) / 2),
+          "You leave the noise of the codes out of your mismatch.", _MISMATCH),
+    Wrong(_one_part(1, lambda m, t, v: (t**2 - 1 - (t**2).log()) / 2),
+          "Your mismatch leaves out that the means of the codes differ.", _MISMATCH),
+    Wrong(_one_part(1, lambda m, t, v: (v.sqrt() - 1 - v.sqrt().log()) / 2),
+          "You take the standard deviation of all codes for their variance.", _MISMATCH),
     usual("sign", part="mismatch"),
     usual("bits", part="mismatch"),
 ]
 # fmt: on
 
 formula(
-    "02.rate_parts",
-    task="Write `split_the_rate`: from probabilities q [N, G] of G cells of z for N images, and "
-    "the prior's [G], both parts of the mean rate: I(x; z) and KL(q(z) ‖ p(z)), in nats.",
-    signature="split_the_rate(q, prior) -> (information, mismatch)",
-    solution=rate_parts,
+    "02.gaussian_rate",
+    task="Derive, and write `split_gaussian_rate`: data are N(0, s²), one number each, and the "
+    "encoder says N(w x, σ²); the prior is N(0, 1). Both parts of the mean rate, I(x; z) and "
+    "KL(q(z) ‖ p(z)), in nats, for w, s and sigma [B].",
+    signature="split_gaussian_rate(w, s, sigma) -> (information, mismatch)",
+    solution=[rate_parts, gaussian_kl],
     hints=[
-        "q(z), the aggregate posterior, is the mean of the rows.",
-        "Write log q(z|x) / p(z) as log q(z|x) / q(z) + log q(z) / p(z), and average each part.",
-        "information = (q * (q / aggregate).log()).sum(1).mean(); the mismatch needs the aggregate "
-        "alone.",
+        "Which Gaussian is q(z), all codes together? Its mean is 0.",
+        "Its variance v is that of the means w x, and σ² more. The information is the difference "
+        "of two entropies, ½ log v and ½ log σ².",
+        "information = ½ log(v / σ²), mismatch = ½ (v − 1 − log v) with v = w² s² + σ².",
     ],
-    right=rate_parts,
-    inputs=_draw_tables,
+    right=_right_parts,
+    inputs=lambda generator: [
+        tuple(0.4 + 1.6 * torch.rand(n, generator=generator) for _ in range(3)) for n in (7, 4, 5)
+    ],
     result=["information", "mismatch"],
-    axes="[N, G], [G] -> [], []",
+    axes="[B], [B], [B] -> [B], [B]",
     wrong=_RATE_WRONG,
     otherwise={
-        "information": ("Your information is not that of the table.", _INFORMATION),
+        "information": ("Your information is not that of the Gaussian code.", _INFORMATION),
         "mismatch": ("Your information is right; your mismatch is not.", _MISMATCH),
     },
-    passes="What a code tells about its image, and how far all codes together are from the prior; "
-    "their sum is the mean rate, on every table.",
+    passes="What a code tells about its number, and how far all codes together are from the prior; "
+    "their sum is the mean rate, ½ (w² s² + σ² − 1 − log σ²). It costs least, for what it tells, "
+    "where w² s² + σ² = 1.",
 )
 
 
@@ -354,110 +358,82 @@ formula(
 )
 
 
-_REPARAMETERIZE_ROWS = 20_000
+# --- A draw of another law -----------------------------------------------------------------------
+
+_INVERT = (
+    "Left of μ the share of draws below z is ½ exp((z − μ) / s), right of it 1 − ½ exp(−(z − μ) / "
+    "s). Set it to u and solve for z."
+)
 
 
-@exercise(
-    "02.reparameterize",
-    task="Write `my_reparameterize`: a draw z from N(μ, σ²), where log_var is log σ², through "
-    "which gradients flow to mu and log_var; all randomness comes from `generator`.",
-    signature="my_reparameterize(mu, log_var, generator) -> z",
+def _from_share(
+    draw: Callable[[Tensor], Tensor], scale: Callable[[Tensor], Tensor] = torch.exp
+) -> Callable[..., Tensor]:
+    """An answer μ + s · draw, by a formula of u and one of log s."""
+    return lambda mu, log_scale, u: mu + scale(log_scale) * draw(u)
+
+
+def _laplace(u: Tensor) -> Tensor:
+    return -(u - 0.5).sign() * (1 - 2 * (u - 0.5).abs()).log()
+
+
+# fmt: off
+_LAPLACE_WRONG = [
+    Wrong(_from_share(torch.special.ndtri), "Your draw is Gaussian.", _INVERT),
+    Wrong(_from_share(torch.logit), "Your draw is logistic: smooth in the middle.", _INVERT),
+    Wrong(_from_share(lambda u: -(1 - u).log()), "Your draw is never below μ: that is the "
+          "exponential law.", _INVERT),
+    Wrong(_from_share(lambda u: -_laplace(u)), "Your z falls as u rises.",
+          "As good a draw, but a share u of the draws shall lie below z: mind the sign."),
+    Wrong(_from_share(lambda u: -(u - 0.5).sign() * (1 - (u - 0.5).abs()).log()),
+          "The 2 is missing: at u = 0 and u = 1 the draw must be infinite.", _INVERT),
+    Wrong(_from_share(lambda u: -(1 - 2 * (u - 0.5).abs()).log()), "Your draw is never below μ: "
+          "the sign is missing.", _INVERT),
+    Wrong(_from_share(lambda u: u), "You add u itself, as if it were noise of the right law.",
+          _INVERT),
+    Wrong(_from_share(lambda u: u - 0.5), "You add u − ½: your draw is uniform.", _INVERT),
+    Wrong(_from_share(_laplace, lambda v: (v / 2).exp()), "Your s is exp(log_scale / 2).",
+          "`log_scale` is log s itself, not log s²."),
+    Wrong(_from_share(_laplace, lambda v: v), "You take log s for s.", "s = exp(log_scale)."),
+    Wrong(_from_share(_laplace, torch.ones_like), "Your draw is not stretched by s.", _INVERT),
+    Wrong(_from_share(_laplace, lambda v: (-v).exp()), "Your s is upside down.", _INVERT),
+    Wrong(lambda mu, v, u: v.exp() * _laplace(u) + 0 * mu, "Your z is not moved by μ.",
+          "z = μ + s · (a draw with μ = 0 and s = 1)."),
+    Wrong(lambda mu, v, u: v.exp() * (mu + _laplace(u)), "Your μ is multiplied by s, too.",
+          "z = μ + s · (a draw with μ = 0 and s = 1)."),
+    Wrong(_from_share(lambda u: _laplace(u) / math.log(2)), "Your logarithm has the base 2.",
+          "The density is an `exp`."),
+]
+# fmt: on
+
+formula(
+    "02.laplace_draw",
+    task="Derive, and write `laplace_draw`: a draw z from the density exp(−|z − μ| / s) / (2 s) "
+    "through which gradients flow to mu and log_scale, log s; u, of their shape, is uniform on "
+    "(0, 1), and z rises with it: the share u of all draws lies below z.",
+    signature="laplace_draw(mu, log_scale, u) -> z",
     solution=reparameterize,
     hints=[
-        "Separate what is random from what is learned: draw from a fixed distribution, then move "
-        "and stretch the draw.",
-        "z = μ + σ ε with ε ~ N(0, 1), one ε for each entry.",
-        "`torch.randn(mu.shape, generator=generator)`, and σ = exp(log_var / 2).",
+        "Separate what is random from what is learned: z = μ + s · (a draw with μ = 0 and s = 1).",
+        "For that one: which share of the draws lies below z? ½ exp(z) for z below 0. And above?",
+        "z = log(2 u) for u below ½, and −log(2 (1 − u)) above.",
     ],
-)
-def _check_reparameterize(attempt: Attempt, generator: torch.Generator) -> str:
-    def draw(mu: Tensor, log_var: Tensor, fresh: torch.Generator) -> Tensor:
-        return take_tensor("z", attempt(mu, log_var, fresh), mu.shape, dtype=mu.dtype)
-
-    for shape in ((_REPARAMETERIZE_ROWS, 3), (8, 2500, 3)):
-        mu = (2 * torch.randn(shape, generator=generator)).requires_grad_()
-        # |log σ²| of 1 to 3, so that σ is neither σ² nor 1.
-        log_var = 1 + 2 * torch.rand(shape, generator=generator)
-        log_var = log_var * (2 * torch.randint(2, shape, generator=generator) - 1)
-        log_var = log_var.requires_grad_()
-        z = draw(mu, log_var, torch.Generator().manual_seed(fresh_seed(generator)))
-        sigma = (0.5 * log_var).exp()
-        eps = ((z - mu) / sigma).detach()
-        rows = [t.detach().movedim(-2, 0).flatten(1) for t in (z, mu, log_var, eps)]
-        _judge_gaussian(*rows)
-        check_gradients(
-            "z",
-            z,
-            mu + sigma * eps,
-            {"mu": mu, "log_var": log_var},
-            "z must be computed from mu and log_var by operations that PyTorch follows: no "
-            "`detach`, no `no_grad`, no `torch.normal`. Only ε is drawn.",
+    right=_from_share(_laplace),
+    inputs=lambda generator: [
+        (
+            *(torch.randn(shape, generator=generator) for _ in range(2)),
+            0.02 + 0.96 * torch.rand(shape, generator=generator),
         )
-    check_randomness(
-        lambda fresh: draw(mu, log_var, fresh),
-        generator,
-        "`torch.randn(mu.shape, generator=generator)`: `randn_like` and "
-        "`torch.distributions` draw from PyTorch's global generator.",
-    )
-    return (
-        f"(z − μ) / σ of {3 * _REPARAMETERIZE_ROWS:,} entries is standard normal and independent; "
-        "∂z/∂μ = 1 and ∂z/∂σ = ε; the generator alone decides."
-    )
-
-
-def _judge_gaussian(z: Tensor, mu: Tensor, log_var: Tensor, eps: Tensor) -> None:
-    """Test that ``eps [B, d]``, which the draw ``z`` amounts to, is standard normal."""
-    shared = "`torch.randn(mu.shape, generator=generator)`: one ε for each entry."
-    if same(z, mu):
-        raise Mistake("Your z is μ: nothing is drawn.", "z = μ + σ ε with ε ~ N(0, 1).")
-    for axis, which in ((0, "all rows"), (1, "all coordinates of a row")):
-        if eps.std(axis).max() < 1e-2:
-            raise Mistake(f"One draw of ε serves {which}.", shared)
-    far = (torch.corrcoef(eps.T) - torch.eye(eps.shape[1])).abs().max()
-    if far > 0.99:  # so few draws need not look normal
-        raise Mistake("The coordinates of your z are correlated.", shared)
-    if is_normal(eps):
-        # The correlation of independent columns is normal with deviation 1/√B: 7 of them.
-        if far > 7 / math.sqrt(len(eps)):
-            raise Mistake("The coordinates of your z are correlated.", shared)
-        half = len(eps) // 2
-        for first, second in (
-            (eps[:half], eps[half:]),
-            (eps[::2], eps[1::2]),
-            (eps[:half], eps[half:].flip(0)),
-        ):
-            # A mean of products of independent draws, again with 7 deviations.
-            if (first * second).mean().abs() > 7 / math.sqrt(first.numel()):
-                raise Mistake("Two rows share a draw of ε, up to its sign.", shared)
-        return
-    sigma, from_zero = (0.5 * log_var).exp(), z - mu
-    half = "`log_var` is log σ²: σ = exp(log_var / 2)."
-    plain = "z = μ + σ ε"
-    normal = "`torch.randn` is normal, `torch.rand` is uniform."
-    known = [
-        (from_zero / log_var.exp(), "Your ε is multiplied by the variance σ², not by σ.", half),
-        (from_zero / (2 * log_var).exp(), "Your σ is exp(2 log_var).", half),
-        (from_zero / (-0.5 * log_var).exp(), "Your σ is 1 / σ.", half),
-        (from_zero / log_var, "You take `log_var` for σ.", half),
-        (from_zero / (0.5 * log_var), "You take `log_var` / 2 for σ: that is log σ.", half),
-        (from_zero / log_var.abs().sqrt(), "You take `log_var` for σ².", half),
-        (from_zero, "Your ε is not stretched by σ.", plain),
-        (z / sigma, "Your z is not moved by μ.", plain),
-        (z / sigma - mu, "Your μ is multiplied by σ, too.", plain),
-        # Of 60,000 draws a μ may be exactly 0.
-        (((z - sigma) / mu).nan_to_num(), "You swap μ and σ.", plain),
-    ]
-    for standard, reason, hint in known:
-        if is_normal(standard):
-            raise Mistake(reason, hint)
-    for u in (eps, (eps + 1) / 2, eps + 0.5):
-        if u.min() > -1e-3 and u.max() < 1.001:
-            raise Mistake("Your ε is uniform, not normal.", normal)
-    raise Mistake(
-        f"Your z is no draw from N(μ, σ²): (z − μ) / σ has mean {eps.mean():.2f} and standard "
-        f"deviation {eps.std():.2f}, where 0 and 1 are expected, or another shape.",
-        f"{plain} with ε ~ N(0, 1). {half}",
-    )
+        for shape in ((7, 3), (40,), (2, 4, 5))
+    ],
+    result="z",
+    gradients=["mu", "log_scale"],
+    wrong=_LAPLACE_WRONG,
+    otherwise=("The share of draws below your z is not u.", _INVERT),
+    passes="Your z is a Laplace draw, and ∂z/∂μ = 1, ∂z/∂log s = z − μ. Any law whose shares can "
+    "be inverted is reparameterized like this; where they cannot, as for a code that is a number "
+    "from a list, the trick ends.",
+)
 
 
 # --- Bounds --------------------------------------------------------------------------------------

@@ -119,102 +119,90 @@ def _draw_splits(generator: torch.Generator) -> list[tuple[Tensor, _Prior]]:
     ]
 
 
-def _split(h: Tensor, prior: Callable) -> tuple[Tensor, Tensor, Tensor]:
+def _log_normal(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    return -0.5 * ((x - mean) / std) ** 2 - std.log() - 0.5 * math.log(2 * math.pi)
+
+
+def _gain(h: Tensor, prior: Callable) -> Tensor:
+    _, leaving = h.chunk(2, dim=1)
+    return (_given(h, prior) - _log_normal(leaving, 0 * leaving, 1 + 0 * leaving)).sum((1, 2, 3))
+
+
+def _given(h: Tensor, prior: Callable) -> Tensor:
     kept, leaving = h.chunk(2, dim=1)
-    mean, std = prior(kept)
-    return kept, (leaving - mean) / std, -std.log().sum((1, 2, 3))
+    return _log_normal(leaving, *prior(kept))
 
 
-def _eps(eps: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Any]:
-    """A split with another ε, a function of the leaving half, mean and std."""
+def _by_terms(gain: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """An answer by a formula of h₂, ε and std, at every channel and pixel."""
 
-    def other(h: Tensor, prior: Callable) -> tuple[Tensor, Tensor, Tensor]:
+    def answer(h: Tensor, prior: Callable) -> Tensor:
         kept, leaving = h.chunk(2, dim=1)
         mean, std = prior(kept)
-        return kept, eps(leaving, mean, std), _split(h, prior)[2]
+        return gain(leaving, (leaving - mean) / std, std).sum((1, 2, 3))
 
-    return other
-
-
-def _split_log_det(log_det: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Any]:
-    """A split with another log_det, a function of std and ε."""
-
-    def other(h: Tensor, prior: Callable) -> tuple[Tensor, Tensor, Tensor]:
-        kept, eps, _ = _split(h, prior)
-        return kept, eps, log_det(prior(kept)[1], eps)
-
-    return other
+    return answer
 
 
-def _exchanged(h: Tensor, prior: Callable) -> tuple[Tensor, Tensor, Tensor]:
-    leaving, kept = h.chunk(2, dim=1)
-    mean, std = prior(kept)
-    return kept, (leaving - mean) / std, -std.log().sum((1, 2, 3))
-
-
-_TO_STANDARD = "ε = (h₂ − mean) / std is standard normal if h₂ is N(mean, std²)."
-_SHRINKS = "∂ε/∂h₂ = 1 / std, at every channel and pixel: log_det = −Σ log std."
+_DIFFERENCE = "It is log N(h₂; mean, std²) − log N(h₂; 0, 1) = ½ h₂² − ½ ε² − log std, summed."
 # fmt: off
-_SPLIT_OFF_WRONG = [
-    Wrong(_exchanged, "You let the first half leave.",
+_GAIN_WRONG = [
+    usual("sign", "Your gain is what the learned prior loses.", _DIFFERENCE),
+    Wrong(_by_terms(lambda h, e, s: (h**2 - e**2) / 2), "You leave log std out: a density is high "
+          "where it is narrow.", _DIFFERENCE),
+    Wrong(_by_terms(lambda h, e, s: -s.log()), "That is the log-determinant alone: the squares "
+          "count, too.", _DIFFERENCE),
+    Wrong(_by_terms(lambda h, e, s: h**2 - e**2 - s.log()), "The ½ of the squares is missing.",
+          _DIFFERENCE),
+    Wrong(_by_terms(lambda h, e, s: (h**2 - e**2) / 2 + s.log()), "Your log std has the wrong "
+          "sign.", _DIFFERENCE),
+    Wrong(_by_terms(lambda h, e, s: (h**2 - e**2) / 2 - s), "You take std, not its logarithm.",
+          _DIFFERENCE),
+    Wrong(_by_terms(lambda h, e, s: (h**2 - e**2) / 2 - 2 * s.log()), "You count the variance in "
+          "place of std.", _DIFFERENCE),
+    Wrong(_by_terms(lambda h, e, s: (h**2 - (e * s)**2) / 2 - s.log()), "You don't divide h₂ − "
+          "mean by std.", _DIFFERENCE),
+    Wrong(lambda h, prior: _given(h, prior).sum((1, 2, 3)), "That is log N(h₂; mean, std²): what "
+          "does the plain prior give?", _DIFFERENCE),
+    Wrong(_by_terms(lambda h, e, s: -(e**2 + math.log(2 * math.pi)) / 2),
+          "That is log N(ε; 0, 1), without the log-determinant, and not compared with anything.",
+          _DIFFERENCE),
+    Wrong(lambda h, prior: _gain(torch.cat(h.chunk(2, 1)[::-1], 1), prior),
+          "You let the first half leave.",
           "The first half of the channels goes on, the second leaves."),
-    Wrong(_eps(lambda h, m, s: h), "Your eps is h₂ itself: it is not standard normal.",
-          _TO_STANDARD),
-    Wrong(_eps(lambda h, m, s: h - m), "Your eps is not divided by std.", _TO_STANDARD),
-    Wrong(_eps(lambda h, m, s: h / s), "The mean is not subtracted in your eps.", _TO_STANDARD),
-    Wrong(_eps(lambda h, m, s: h * s + m), "You run the split backwards: this draws h₂ from ε.",
-          _TO_STANDARD),
-    Wrong(_eps(lambda h, m, s: (h - m) / s**2), "Your eps is divided by the variance.",
-          _TO_STANDARD),
-    Wrong(_eps(lambda h, m, s: (h - m) * s), "Your eps is multiplied by std.", _TO_STANDARD),
-    Wrong(_eps(lambda h, m, s: h / s - m), "You divide before the mean is subtracted.",
-          _TO_STANDARD),
-    usual("sign", "Your log_det has the sign of the way back.", _SHRINKS, part="log_det"),
-    Wrong(_split_log_det(lambda s, e: 0 * s.sum((1, 2, 3))), "Your log_det is 0.", _SHRINKS),
-    Wrong(_split_log_det(lambda s, e: -s.log().sum((1, 2, 3)) - 0.5 * (e**2 + math.log(2 * math.pi))
-                         .sum((1, 2, 3))),
-          "Your log_det is log N(h₂; mean, std²) already.",
-          "The base adds log N(ε; 0, 1) in the end: here it would count twice."),
-    Wrong(_split_log_det(lambda s, e: -s.sum((1, 2, 3))), "You sum std, not its logarithm.",
-          _SHRINKS),
-    Wrong(_split_log_det(lambda s, e: -2 * s.log().sum((1, 2, 3))),
-          "You count the variance in place of std.", _SHRINKS),
-    Wrong(_split_log_det(lambda s, e: -s.log().mean((1, 2, 3))),
-          "You average over channels and pixels.", _SHRINKS),
-    Wrong(_split_log_det(lambda s, e: -s.log().mean((2, 3)).sum(1)),
-          "You average over the pixels.", _SHRINKS),
-    usual("batch sum", part="log_det"),
-    usual("batch mean", part="log_det"),
-    usual("bits", part="log_det"),
+    Wrong(lambda h, prior: _gain(h, prior) / h[0, 0].numel(), "You average over the pixels.",
+          "Sum over channels and pixels: they are independent, given the kept half."),
+    Wrong(lambda h, prior: _gain(h, prior) / (h[0].numel() / 2), "You average over channels and "
+          "pixels.", "Sum: they are independent, given the kept half."),
+    usual("batch sum"),
+    usual("batch mean"),
+    usual("bits"),
 ]
 # fmt: on
 
 formula(
-    "05.split",
-    task="Write `split_off`: of h [B, C, H, W] the first half of the channels goes on; the second, "
-    "which is N(mean, std²) given the first, leaves as standard normal eps. Return the kept half, "
-    "eps, both [B, C/2, H, W], and log_det [B]. Gradients flow.",
-    signature="split_off(h, prior) -> (kept, eps, log_det)",
+    "05.split_gain",
+    task="Derive, and write `split_gain`: of h [B, C, H, W] the second half of the channels "
+    "leaves. By how many nats is log p of each image [B] larger if that half is N(mean, std²) "
+    "given the first, mean, std = prior(kept), than if it were N(0, 1)? Gradients flow.",
+    signature="split_gain(h, prior) -> [B]",
     solution=[Split.prior, AffineCoupling.forward],
     hints=[
         "`kept, leaving = h.chunk(2, dim=1)`, and `mean, std = prior(kept)`.",
-        "Which linear function of `leaving` is standard normal? Its slope gives log_det.",
-        "eps = (leaving − mean) / std, log_det = −log(std) summed over channels and pixels.",
+        "All else of log p is the same in both: compare two log-densities of `leaving`.",
+        "½ leaving² − ½ ((leaving − mean) / std)² − log std, summed over channels and pixels.",
     ],
-    right=_split,
+    right=_gain,
     inputs=_draw_splits,
-    result=["kept", "eps", "log_det"],
-    axes="[B, C, H, W], _ -> [B, C/2, H, W], [B, C/2, H, W], [B]",
+    result="gain",
+    axes="[B, C, H, W], _ -> [B]",
     gradients={"h": None, "the weights of prior": lambda h, prior: prior.weight},
-    gradient_hint="The flow is trained through all three: no `detach`, no `no_grad`.",
-    wrong=_SPLIT_OFF_WRONG,
-    otherwise={
-        "kept": ("Your kept half is not the first half of the channels.", "`h.chunk(2, dim=1)`."),
-        "eps": ("Your eps is not (h₂ − mean) / std.", _TO_STANDARD),
-        "log_det": ("Your log_det is not the one of your own eps.", _SHRINKS),
-    },
-    passes="log N(ε; 0, 1) + log_det is log N(h₂; mean, std²), for every image: the density stays "
-    "exact, and the rest of the flow has half of the work.",
+    gradient_hint="The prior is trained through it: no `detach`, no `no_grad`.",
+    wrong=_GAIN_WRONG,
+    otherwise=("Your gain is not the difference of the two log-densities.", _DIFFERENCE),
+    passes="Your gain is what the learned prior is worth, in nats for each image, and its mean is "
+    "never below 0 for the best prior: with mean 0 and std 1 it would be 0. What the kept half "
+    "knows of the other is not paid for twice.",
 )
 
 
@@ -352,132 +340,52 @@ def _squeeze(x: Tensor) -> Tensor:
     return Squeeze()(x)[0]
 
 
-def _sorted(z: Tensor) -> Tensor:
-    """Any order of the channels is right: put them into that of their first numbers."""
-    return z[:, z[0, :, 0, 0].argsort()]
-
-
-def _take_squeezed(value: Any, x: Tensor) -> Tensor:
-    b, c, h, w = x.shape
-    wanted = [b, 4 * c, h // 2, w // 2]
-    # fmt: off
-    known = [
-        ([b, 4 * c, w // 2, h // 2], "You swap height and width",
-         "Rows stay rows: H/2 comes before W/2."),
-        ([b, c, h // 2, w // 2], "You keep one number for each block",
-         "A squeeze is no pooling: all four numbers stay, as four channels."),
-        ([b, c // 4, 2 * h, 2 * w], "You go the other way, from channels to blocks",
-         "`pixel_shuffle` makes images larger; a squeeze makes them smaller."),
-        ([b, c, h, w], "Your z has still the shape of x",
-         "Four channels for one, half the height, half the width."),
-    ]
-    # fmt: on
-    if isinstance(value, Tensor) and value.numel() == x.numel():
-        hint = "No `reshape` of it is right: first `permute`, so that C and both 2s are neighbours."
-        if torch.equal(_sorted(value.detach().reshape(wanted)), _sorted(_squeeze(x))):
-            hint = "What is left is a `reshape` of the last axes."
-        known.append((list(value.shape), "All the numbers are there", hint))
-    return _sorted(_take_moved("z", value, x, wanted, known))
-
-
-def _not_squeezed(got: Tensor, right: Tensor, x: Tensor) -> tuple[str, str]:
-    wrong = _lost_or_mixed(
-        got,
-        x,
-        "x",
-        "Each block has four numbers, `[..., i::2, j::2]` for i and j in 0, 1: use each once.",
-    )
-    if wrong is None and torch.equal(got.sort(1).values, right.sort(1).values):
-        wrong = (
-            "Each place holds its own block, but the order of the channels is not the same "
-            "everywhere.",
-            "The same four steps for every block and every image.",
-        )
-    return wrong or (
-        "At some places your channels do not hold the numbers of that place's 2 × 2 block.",
-        "Try x = `torch.arange(16.0).reshape(1, 1, 4, 4)`: the upper left place gets 0, 1, 4, 5.",
-    )
-
-
-def _praise_squeeze(attempt: Attempt, generator: torch.Generator) -> str:
-    order = "The order of your channels is another one"
-    small, large = (_numbered(shape, generator) for shape in ((2, 4, 6, 2), (3, 4, 4, 6)))
-    orders = []
-    for x in (small, small, large):
-        alike = (attempt(x).detach()[:, :, None] == _squeeze(x)[:, None]).flatten(3).all(3).all(0)
-        orders.append(alike.int().argmax(1))  # which channel of the library's each of them is
-    if not torch.equal(orders[0], orders[1]):
-        raise Mistake(f"{order} when you are asked again with the same images.", "Draw nothing.")
-    if not torch.equal(orders[0], orders[2]):
-        raise Mistake(
-            f"{order} for images of another size.",
-            "A fixed order for the four numbers of a block is needed to go back.",
-        )
-    return (
-        "Every number of x is there once, and at each place your 4C channels hold that place's "
-        "2 × 2 block, in the same order everywhere. It is a permutation, so log_det = 0."
-    )
-
-
-def _arranged(*axes: int, quarters: bool = False) -> Callable[[Tensor], Tensor]:
-    """Cut H into (H/2, 2) and W into (W/2, 2), or into (2, H/2) and (2, W/2); order the axes."""
-
-    def arranged(x: Tensor) -> Tensor:
-        b, c, h, w = x.shape
-        cut = (2, h // 2, 2, w // 2) if quarters else (h // 2, 2, w // 2, 2)
-        return x.reshape(b, c, *cut).permute(axes).reshape(b, 4 * c, h // 2, w // 2)
-
-    return arranged
-
-
-_CUT = "Take every second row and column: `x[:, :, 0::2, 0::2]` is one of the four."
-_STARTS = "Blocks hold rows 0 and 1, 2 and 3, ..., and columns likewise."
+_CUT = "Channel 4c + 2i + j: c changes slowest, then the row i, then the column j."
+_PULSE = f"One pixel of 1 in row i and column j of channel c meets weight[:, 4c + 2i + j]. {_CUT}"
 # fmt: off
-_SQUEEZE_WRONG = [
-    Wrong(_arranged(0, 1, 2, 3, 4, 5), "A plain reshape: it cuts a channel into strips of numbers "
-          "that follow each other in memory.",
-          f"{_CUT} A `reshape` alone never changes the order in memory."),
-    Wrong(_arranged(0, 1, 2, 4, 3, 5), "You leave the axes of the block behind those of the place.",
-          "`permute` brings the two axes of length 2 beside the channels, before you reshape."),
-    Wrong(_arranged(0, 2, 4, 1, 3, 5),
-          "You put the channels last and then reshape them to the front.",
-          "Reshape never moves an axis: bring the channels first with `permute`."),
-    Wrong(_arranged(0, 1, 2, 4, 3, 5, quarters=True),
-          "You cut the image into four quarters, not into 2 × 2 blocks.", _CUT),
-    Wrong(lambda x: _squeeze(x.roll(-1, 2)), "Your blocks start in row 1.", _STARTS),
-    Wrong(lambda x: _squeeze(x.roll(-1, 3)), "Your blocks start in column 1.", _STARTS),
-    Wrong(lambda x: _squeeze(x.roll((-1, -1), (2, 3))),
-          "Your blocks start in row 1 and column 1.", _STARTS),
-    Wrong(lambda x: _squeeze(x.flip(2)), "Your result is upside down.", "Rows keep their order."),
-    Wrong(lambda x: _squeeze(x.flip(3)), "Your result is mirrored.", "Columns keep their order."),
-    Wrong(lambda x: _squeeze(x.flip(0)), *_MIXED),
+_KERNEL_WRONG = [
+    Wrong(lambda w: w.reshape(len(w), 2, 2, -1).permute(0, 3, 1, 2),
+          "You read the channels as (2i + j) · C + c: all the upper left numbers first.", _CUT),
+    Wrong(lambda w: w.reshape(len(w), 2, -1, 2).transpose(1, 2),
+          "You read the channels as row, then c, then column.", _CUT),
+    Wrong(lambda w: w.reshape(len(w), -1, 2, 2).transpose(2, 3),
+          "You swap rows and columns inside each block.", _CUT),
+    Wrong(lambda w: w.reshape(len(w), -1, 2, 2).flip((2, 3)),
+          "You turn the kernel by half a turn: `conv2d` does not, whatever its name says.", _PULSE),
+    Wrong(lambda w: w.reshape(len(w), -1, 2, 2).flip(2), "Your kernel is upside down.", _PULSE),
+    Wrong(lambda w: w.reshape(len(w), -1, 2, 2).flip(3), "Your kernel is mirrored.", _PULSE),
+    Wrong(lambda w: w.reshape(len(w), -1, 2, 2) / 4, "You divide by the size of a block.",
+          "Nothing is averaged: all four numbers stay."),
+    Wrong(lambda w: w.T.reshape(len(w), -1, 2, 2), "You transpose the weight.",
+          "Its rows are what comes out, D of them."),
+    Wrong(lambda w: w.reshape(len(w), -1, 4).mean(2)[..., None, None].expand(-1, -1, 2, 2).clone(),
+          "You give every place of a block the same weight.", _PULSE),
 ]
 # fmt: on
 
 formula(
-    "05.squeeze",
-    task="Write `squeeze`: x [B, C, H, W] to [B, 4C, H/2, W/2], where the four numbers of every "
-    "2 × 2 block of a channel become four channels at the block's place. Gradients flow.",
-    signature="squeeze(x) -> [B, 4C, H/2, W/2]",
+    "05.strided_kernel",
+    task="Write `strided_kernel`: weight [D, 4C] mixes the channels of a squeezed image, the same "
+    "at every place. Which kernel [D, C, 2, 2] makes the same of the image itself, with "
+    "`F.conv2d(x, kernel, stride=2)`? Channels as the library squeezes: 4c + 2i + j.",
+    signature="strided_kernel(weight) -> [D, C, 2, 2]",
     solution=Squeeze.forward,
     hints=[
-        "`x[:, :, 0::2, 0::2]` holds the upper left number of every block. What are the others?",
-        "Put the four side by side along the channels: `torch.cat([...], dim=1)`. Or: cut H into "
-        "(H/2, 2) and W into (W/2, 2) with `reshape`, bring both 2s beside C with `permute`, then "
-        "`reshape` again.",
-        "The order of the four is yours, as long as it is the same everywhere.",
+        "Set a single pixel to 1, in row i and column j of channel c of a block. Which channel of "
+        "the squeezed image is 1?",
+        "kernel[d, c, i, j] is weight[d, 4c + 2i + j].",
+        "No number is computed, and c changes slowest, j fastest: a `reshape` is enough.",
     ],
-    right=_squeeze,
+    right=lambda w: w.reshape(len(w), -1, 2, 2),
     inputs=lambda generator: [
-        (_numbered(shape, generator),)
-        for shape in ((3, 4, 4, 6), (2, 4, 6, 2), (5, 1, 2, 8), (1, 3, 8, 4))
+        (torch.randn(d, 4 * c, generator=generator),) for d, c in ((8, 2), (5, 3), (12, 3))
     ],
-    take=_take_squeezed,
-    result="z",
-    gradients=["x"],
-    wrong=_SQUEEZE_WRONG,
-    otherwise=_not_squeezed,
-    passes=_praise_squeeze,
+    result="kernel",
+    axes="[D, 4C] -> [D, C, 2, 2]",
+    wrong=_KERNEL_WRONG,
+    otherwise=("Your kernel does not do what squeeze and weight do together.", _PULSE),
+    passes="A squeeze with a mixing of its channels is a convolution with stride 2, as every image "
+    "classifier has. With D = 4C and a matrix that can be inverted nothing is lost on the way.",
 )
 
 
@@ -574,132 +482,82 @@ formula(
 )
 
 
-# --- ActNorm -------------------------------------------------------------------------------------
+# --- ActNorm and the convolution behind it -------------------------------------------------------
 
-
-def _uneven_images(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Images whose channels, and whose images, differ in brightness and in contrast."""
-    channels = (shape[1], 1, 1)
-    means = 2 + torch.rand(channels, generator=generator)
-    means *= 1.5 ** torch.arange(shape[1])[:, None, None]
-    means *= torch.randint(2, channels, generator=generator) * 2 - 1
-    images = (*shape[:2], 1, 1)
-    x = torch.randn(shape, generator=generator) * (0.5 + torch.rand(images, generator=generator))
-    x = x + 0.7 * torch.randn(images, generator=generator)
-    x = x / x.std(dim=(0, 2, 3), keepdim=True)
-    return means + x * 0.3 * 1.8 ** torch.arange(shape[1])[:, None, None]
-
-
-def _mean(x: Tensor) -> Tensor:
-    return x.mean((0, 2, 3))
-
-
-def _std(x: Tensor) -> Tensor:
-    return x.std((0, 2, 3), correction=0)
-
-
-def _bias(bias: Callable[[Tensor], Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    return lambda x: (bias(x), -_std(x).log())
-
-
-def _scale(log_scale: Callable[[Tensor], Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    return lambda x: (-_mean(x), log_scale(x))
-
-
-def _not_centred(got: Tensor, right: Tensor, x: Tensor) -> tuple[str, str]:
-    left = got - right
-    worst = int(left.abs().argmax())
-    reason = f"With your bias channel {worst} has mean {float(left[worst]):.3g} in place of 0."
-    return reason, "bias = −mean over `dim=(0, 2, 3)`."
-
-
-def _not_scaled(got: Tensor, right: Tensor, x: Tensor) -> tuple[str, str]:
-    left = 2 * (got - right)
-    worst = int(left.abs().argmax())
-    variance = float(left[worst].exp())
-    return f"Channel {worst} comes out with variance {variance:.3g} in place of 1.", _LOG
-
-
-_LOG = "The scale is 1 / σ, and its logarithm −log σ."
-_CHANNELS = "Each channel has its own, over `dim=(0, 2, 3)`."
-_DIFFER = "Images differ in brightness as well, and that counts: take `std(dim=(0, 2, 3))`."
-_NOT_CENTRED = (
-    "You take the root of the mean square, without subtracting the mean first.",
-    "The variance is the mean square of x + bias.",
+_AFTER = (
+    "W ((x + b) e^s) = (W diag(e^s)) x + W (e^s b): scales belong to what comes in, the columns."
 )
-_BASE = "`exp` belongs to the natural logarithm."
+_ONE = "Try x = 0: what comes out is the shift, W (e^s b)."
+
+
+def _merged(b: Tensor, s: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    return w * s.exp(), w @ (b * s.exp())
+
+
+def _matrix(matrix: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Any]:
+    """An answer with another matrix, of s and W."""
+    return lambda b, s, w: (matrix(s, w), _merged(b, s, w)[1])
+
+
+def _shift(shift: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Any]:
+    """An answer with another shift, of b, the scales and W."""
+    return lambda b, s, w: (_merged(b, s, w)[0], shift(b, s.exp(), w))
+
+
 # fmt: off
-_ACTNORM_WRONG = [
-    usual("sign", "Your bias has the wrong sign.", "x + bias has mean 0 for bias = −mean.",
-          part="bias"),
-    Wrong(_bias(lambda x: -_mean(x) / _std(x)),
-          "Your bias is divided by the standard deviation: right if it came after the scale.",
-          "The bias comes before the scale, in the units of x."),
-    Wrong(_bias(lambda x: _mean(x) / _std(x)), "Your bias is divided by the standard deviation.",
-          "The bias comes before the scale, in the units of x."),
-    Wrong(_bias(lambda x: 0 * _mean(x)), "Your bias is 0: the means stay.", "bias = −mean."),
-    Wrong(_bias(lambda x: -x.mean().expand(x.shape[1])),
-          "All your channels have the same bias.", _CHANNELS),
-    Wrong(_bias(lambda x: -x.sum((0, 2, 3))), "Your bias is a sum.", "Take the mean."),
-    Wrong(_bias(lambda x: -x[0].mean((1, 2))), "Your bias looks at the first image alone.",
-          "Average over the batch, too: `dim=(0, 2, 3)`."),
-    Wrong(_bias(lambda x: -x.transpose(0, 1).flatten(1).median(1).values),
-          "You take the median.", "The mean has to become 0."),
-    usual("sign", "Your log-scale has the wrong sign: it doubles what it should undo.", _LOG,
-          part="log_scale"),
-    usual("double", "Your scale is 1 / variance.",
-          "σ is its root: log σ is half of its logarithm.", part="log_scale"),
-    Wrong(_scale(lambda x: 2 * _std(x).log()), "Your scale is the variance.", _LOG),
-    Wrong(_scale(lambda x: 1 / _std(x)),
-          "Your log-scale is the scale 1 / σ itself.", "Take its logarithm."),
-    Wrong(_scale(_std), "Your log-scale is σ itself.", _LOG),
-    Wrong(_scale(lambda x: -_std(x)), "Your log-scale is −σ.", _LOG),
-    usual("half", "Your scale is 1 / √σ.", "σ is the root of the variance already.",
-          part="log_scale"),
-    Wrong(_scale(lambda x: 0 * _std(x)), "Your log-scale is 0: the spread stays.", _LOG),
-    Wrong(_scale(lambda x: -_mean(x**2).log() / 2), *_NOT_CENTRED),
-    Wrong(_scale(lambda x: -_mean(x**2).log()), *_NOT_CENTRED),
-    Wrong(_scale(lambda x: -_std(x).log2()), "You take the logarithm with base 2.", _BASE),
-    Wrong(_scale(lambda x: -_std(x).log10()), "You take the logarithm with base 10.", _BASE),
-    Wrong(_scale(lambda x: -x.std().log().expand(x.shape[1])),
-          "All your channels have the same log-scale.", _CHANNELS),
-    Wrong(_scale(lambda x: -x[0].std((1, 2)).log()),
-          "Your log-scale looks at the first image alone.",
-          "Take the batch and the pixels together: `dim=(0, 2, 3)`."),
-    Wrong(_scale(lambda x: -x.std((2, 3)).mean(0).log()),
-          "You average the standard deviations of the single images.", _DIFFER),
-    Wrong(_scale(lambda x: -x.std((2, 3)).log().mean(0)),
-          "You average the log-scales of the single images.", _DIFFER),
-    Wrong(_scale(lambda x: -x.var((2, 3)).mean(0).log() / 2),
-          "You average the variances of the single images.", _DIFFER),
+_MERGED_WRONG = [
+    Wrong(_matrix(lambda s, w: w * s.exp()[:, None]), "You scale the rows of W: that is an ActNorm "
+          "behind the convolution.", _AFTER),
+    Wrong(_matrix(lambda s, w: w.clone()), "You leave W as it is: the scales are missing.", _AFTER),
+    Wrong(_matrix(lambda s, w: w * s), "You multiply by log_scale itself.", "e^s is the scale."),
+    Wrong(_matrix(lambda s, w: w * (-s).exp()), "You divide by the scales.", _AFTER),
+    Wrong(_matrix(lambda s, w: w.T * s.exp()), "You transpose W.", "z = W x: rows come out."),
+    Wrong(_matrix(lambda s, w: torch.diag(s.exp())), "That is the ActNorm's matrix alone.", _AFTER),
+    Wrong(_matrix(lambda s, w: w + torch.diag(s.exp())), "You add the two matrices.",
+          "One after the other: a product."),
+    Wrong(_shift(lambda b, e, w: w @ b), "The scales are missing in your shift.",
+          "The bias is added before the scale, and is scaled with x. " + _ONE),
+    Wrong(_shift(lambda b, e, w: b * e), "Your shift does not go through W.", _ONE),
+    Wrong(_shift(lambda b, e, w: b.clone()), "Your shift is the ActNorm's bias.", _ONE),
+    Wrong(_shift(lambda b, e, w: e * (w @ b)), "You scale what comes out of W.", _ONE),
+    Wrong(_shift(lambda b, e, w: -(w @ (b * e))), "Your shift has the wrong sign.", _ONE),
+    Wrong(_shift(lambda b, e, w: w @ (b / e)), "You divide the bias by the scales.", _ONE),
+    Wrong(_shift(lambda b, e, w: w.T @ (b * e)), "You transpose W in your shift.", _ONE),
+    Wrong(_shift(lambda b, e, w: (w * e) @ (b * e)), "You scale the bias twice.", _ONE),
 ]
 # fmt: on
 
 formula(
-    "05.actnorm",
-    task="Write `actnorm_start`: from x [B, C, H, W] the bias [C] and the log-scale [C] with which "
-    "(x + bias) · exp(log_scale) has mean 0 and variance 1 in every channel.",
-    signature="actnorm_start(x) -> (bias, log_scale)",
-    solution=[ActNorm.initialize, ActNorm.forward],
+    "05.merge_actnorm",
+    task="Derive, and write `merge_actnorm`: ActNorm, (x + bias) · exp(log_scale) with bias and "
+    "log_scale [C], and then the 1×1 convolution with weight [C, C] are one 1×1 convolution with a "
+    "bias: its matrix [C, C] and its shift [C].",
+    signature="merge_actnorm(bias, log_scale, weight) -> (matrix, shift)",
+    solution=[ActNorm.forward, InvertibleConv1x1.forward],
     hints=[
-        "One mean and one standard deviation for each channel: over which three axes?",
-        "`x.mean(dim=(0, 2, 3))` has shape [C]. The bias is added before the scale.",
-        "bias = −mean, log_scale = −log(standard deviation).",
+        "At every pixel, with x the vector of its channels: W ((x + b) e^s), e^s channel by "
+        "channel.",
+        "Multiplying channel by channel is a diagonal matrix. In W diag(e^s), does it scale rows "
+        "or columns?",
+        "matrix = weight * exp(log_scale), shift = weight @ (bias * exp(log_scale)).",
     ],
-    right=_bias(lambda x: -_mean(x)),
-    # At least 1,000 numbers in a channel: N or N − 1 makes a difference of 5e-4 in the log-scale, a
-    # small number under a root or a logarithm less. Both pass; the least mistake is far larger.
+    right=_merged,
     inputs=lambda generator: [
-        (_uneven_images(shape, generator),)
-        for shape in ((16, 3, 8, 10), (25, 1, 5, 9), (1, 4, 32, 40))
+        (
+            *(torch.randn(c, generator=generator) for _ in range(2)),
+            torch.randn(c, c, generator=generator),
+        )
+        for c in (4, 3, 6)
     ],
-    tolerance={"bias": 1e-4, "log_scale": 2e-3},
-    result=["bias", "log_scale"],
-    axes="[images, channels, height, width] -> [channels], [channels]",
-    wrong=_ACTNORM_WRONG,
-    otherwise={"bias": _not_centred, "log_scale": _not_scaled},
-    passes="With your bias and log-scale every channel comes out with mean 0 and variance 1. "
-    "(Whether you divide by N or by N − 1 makes no difference that counts: both pass.)",
+    result=["matrix", "shift"],
+    axes="[C], [C], [C, C] -> [C, C], [C]",
+    wrong=_MERGED_WRONG,
+    otherwise={
+        "matrix": ("Your matrix is not that of the two together.", _AFTER),
+        "shift": ("Your matrix is right; your shift is not.", _ONE),
+    },
+    passes="Your one layer does what the two do, and log |det matrix| is log |det W| + Σ s: a "
+    "trained Glow runs without its ActNorms. They are there for the training alone.",
 )
 
 

@@ -1,4 +1,4 @@
-"""Exercises of chapter 06: noising, the loss, algorithm 2, the step back, a clock that is wrong."""
+"""Exercises of chapter 06: noising, algorithm 2, steps back, a loss, a clock that is wrong."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,13 +23,7 @@ from course_lib.exercises.attempt import (
     Attempt,
     Given,
     Mistake,
-    check_gradients,
-    check_randomness,
-    fresh_seed,
-    is_normal,
     same,
-    take_results,
-    take_tensor,
 )
 from course_lib.exercises.formula import Advice, Case, Wrong, formula
 from course_lib.exercises.prediction import Slip, prediction
@@ -128,18 +122,15 @@ def _draw_cases(
 
 # A formula of two tensors and the ᾱ of each example, shaped to multiply them.
 Ratio = Callable[[Tensor, Tensor, Tensor], Tensor]
-# An answer with the arguments (x, y, t, table); ``Reader`` puts them into the exercise's order.
+# An answer with the arguments (x, y, t, table).
 Answer = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-Reader = Callable[[Answer], Callable[..., Tensor]]
 
 
 def _at_t(formula: Ratio) -> Answer:
     return lambda x, y, t, table: formula(x, y, per_example(table[t], x))
 
 
-def _table(
-    rows: Sequence[tuple[Any, ...]], formula: Ratio, reader: Reader, shift: str = _COUNTS
-) -> list[Wrong]:
+def _table(rows: Sequence[tuple[Any, ...]], formula: Ratio) -> list[Wrong]:
     """Wrong formulas, and the right one with ᾱ looked up or spread in a wrong way."""
 
     def looked_up(ab: Callable[[Tensor, Tensor], Tensor]) -> Answer:
@@ -151,9 +142,9 @@ def _table(
     # fmt: off
     usual_rows = [
         (looked_up(lambda t, ab: ab[t - 1]), "You look up ᾱ one step too early, at t − 1.",
-         f"The paper counts from 1. {shift}"),
+         f"The paper counts from 1. {_COUNTS}"),
         (looked_up(lambda t, ab: ab[(t + 1) % len(ab)]),
-         "You look up ᾱ one step too late, at t + 1.", shift),
+         "You look up ᾱ one step too late, at t + 1.", _COUNTS),
         (looked_up(lambda t, ab: ab[-1 - t]), "You count the time backwards.",
          "t = 0 is the least noisy."),
         (looked_up(lambda t, ab: ab.cumprod(0)[t]), "You multiply up the ᾱs once more.",
@@ -171,8 +162,8 @@ def _table(
          "You multiply the rows of the images, not the examples.", _AXES),
     ]
     # fmt: on
-    return [Wrong(reader(_at_t(f)), *words) for f, *words in rows] + [
-        Wrong(reader(f), *words) for f, *words in usual_rows
+    return [Wrong(_at_t(f), *words) for f, *words in rows] + [
+        Wrong(f, *words) for f, *words in usual_rows
     ]
 
 
@@ -194,327 +185,240 @@ def _wrong_at_0(name: str, otherwise: Advice) -> Callable[..., Advice]:
 
 _ROOTS = "ᾱ and 1 − ᾱ are variances: what multiplies x_0 and eps are their roots."
 
-# --- Closed-form noising -------------------------------------------------------------------------
-
 
 def _noised(x0: Tensor, eps: Tensor, ab: Tensor) -> Tensor:
     return ab.sqrt() * x0 + (1 - ab).sqrt() * eps
 
 
-def _noising(answer: Answer) -> Callable[..., Tensor]:
-    return lambda x0, t, eps, alpha_bars: answer(x0, eps, t, alpha_bars)
+# --- Noise on top of noise ------------------------------------------------------------------------
 
 
-_NOT_NOISED = (
-    "Your x_t is not sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps.",
-    "Try eps = 0: x_t must be x_0 times sqrt(ᾱ_t). Then x0 = 0.",
-)
+def _onward(formula: Ratio) -> Callable[..., Tensor]:
+    """An answer by a formula of x_s, eps, ᾱ_s and ᾱ_t."""
+    return lambda x_s, eps, s, t, ab: formula(
+        x_s, eps, per_example(ab[s], x_s), per_example(ab[t], x_s)
+    )
 
 
-def _draw_noising(generator: torch.Generator) -> list[Case]:
-    cases = _draw_cases(generator, _wrong_at_0("x_t", _NOT_NOISED))
-    return [
-        replace(case, inputs=(x0, t, eps, schedule.alpha_bars))
-        for schedule, case in cases
-        for x0, eps, t in [case.inputs]
-    ]
+def _by_share(share: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """The right formula with another share of the variance that is left: of s, t and ᾱ."""
+    return lambda x_s, eps, s, t, ab: _noised(x_s, eps, per_example(share(s, t, ab), x_s))
 
 
-# fmt: off
-_NOISING_WRONG = [
-    (lambda x, e, ab: ab * x + (1 - ab) * e, "You forget both square roots.", _ROOTS),
-    (lambda x, e, ab: ab * x + (1 - ab).sqrt() * e,
-     "You multiply the data by ᾱ, without the square root.", _ROOTS),
-    (lambda x, e, ab: ab.sqrt() * x + (1 - ab) * e,
-     "You multiply the noise by its variance 1 − ᾱ, without the square root.", _ROOTS),
-    (lambda x, e, ab: ab.sqrt() * x + (1 - ab.sqrt()) * e, "You multiply the noise by 1 − sqrt(ᾱ).",
-     "The squares of both factors add up to 1, so that variance 1 stays 1: sqrt(1 − ᾱ)."),
-    (lambda x, e, ab: (1 - ab).sqrt() * x + ab.sqrt() * e,
-     "You swap the two factors: ᾱ belongs to the data.",
-     "ᾱ starts near 1 and ends near 0, like what is left of the data."),
-    (lambda x, e, ab: ab.sqrt() * x - (1 - ab).sqrt() * e, "You subtract the noise.", "Add."),
-    (lambda x, e, ab: x + (1 - ab).sqrt() * e, "You don't shrink the data.",
-     "Without sqrt(ᾱ) the variance grows step by step. (Such paths exist: chapter 08.)"),
-    (lambda x, e, ab: ab.sqrt() * x + e, "You don't scale the noise.", _ROOTS),
-    (lambda x, e, ab: ab.sqrt() * x, "You add no noise.", "+ sqrt(1 − ᾱ_t) eps."),
-    (lambda x, e, ab: ab.sqrt() * (x + e), "You scale the noise like the data.", _ROOTS),
-    (lambda x, e, ab: x + 0 * e, "Your x_t is x_0, unchanged.", "Scale it, and add noise."),
-]
-# fmt: on
-
-formula(
-    "06.noise_to",
-    task="Write `noise_to`: x_t for data x0 [B, *event] of any shape, times t [B] (int64, counted "
-    "from 0), noise eps like x0, and alpha_bars [T].",
-    signature="noise_to(x0, t, eps, alpha_bars) -> x_t",
-    solution=[GaussianPath.noised, DiscreteSchedule.a, DiscreteSchedule.b, per_example],
-    hints=[
-        "x_t = sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps, and `alpha_bars[t]` gives a number for each "
-        "example.",
-        "Those B numbers must multiply whole examples. Which shape makes [B] broadcast against "
-        "[B, C, H, W]? Which against [B, 2]?",
-        "`alpha_bars[t].reshape(-1, *[1] * (x0.ndim - 1))` has the shape [B, 1, ..., 1].",
-    ],
-    right=_noising(_at_t(_noised)),
-    inputs=_draw_noising,
-    result="x_t",
-    wrong=[
-        *_table(_NOISING_WRONG, _noised, _noising),
-        Wrong(
-            lambda x, t, e, ab: torch.where(
-                per_example(t == 0, x) > 0, x, _noised(x, e, per_example(ab[t], x))
-            ),
-            "At t = 0 you return the data without noise.",
-            "In code t = 0 is the first noising step, the paper's t = 1: clean data lie before it.",
-        ),
-    ],
-    otherwise=_NOT_NOISED,
-    passes="Your x_t has the mean sqrt(ᾱ_t) x_0 and the variance 1 − ᾱ_t that T single steps would "
-    "give, for points and for images, and with another time for each example.",
-)
+def _step_before(ab: Tensor) -> Tensor:
+    return torch.cat([ab.new_ones(1), ab[:-1]])
 
 
-# --- The posterior -------------------------------------------------------------------------------
-
-
-def _coefficients(t: Tensor, betas: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-    """β, α, ᾱ and the ᾱ of a step before, at t, each [B, 1, ...]."""
-    alpha_bars = (1 - betas).cumprod(0)
-    before = torch.cat([betas.new_ones(1), alpha_bars[:-1]])
-    return tuple(per_example(c[t], x) for c in (betas, 1 - betas, alpha_bars, before))
-
-
-def _bayes(x_t: Tensor, x_0: Tensor, t: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
-    """The product of the two Gaussians, by their precisions."""
-    beta, alpha, _, before = _coefficients(t, betas.double(), x_t.double())
-    from_x_t, from_x_0 = alpha / beta, 1 / (1 - before)  # infinite at t = 0
-    variance = 1 / (from_x_t + from_x_0)
-    mean = from_x_t * x_t / alpha.sqrt() + from_x_0 * before.sqrt() * x_0
-    return torch.where(before == 1, x_0, variance * mean).float(), variance.float()
-
-
-def _take_gaussian(answer: Any, x: Tensor, x_0: Tensor, t: Tensor, betas: Tensor) -> Any:
-    """Mean and variance, the latter as [B], [B, 1, ...] or like x, brought to the shape of x."""
-    mean, variance = take_results(["mean", "variance"], answer)
-    both = isinstance(mean, Tensor) and isinstance(variance, Tensor)
-    if both and mean.shape != x.shape and variance.shape == x.shape:
-        raise Mistake("You return the variance first.", "First mean, then variance.")
-    for name, value in (("mean", mean), ("variance", variance)):
-        if isinstance(value, Tensor) and value.isnan().any() and (t == 0).any():
-            raise Mistake(
-                f"Your {name} is NaN at t = 0, where ᾱ a step before is 1: you divide 0 by 0, or "
-                "by an infinite precision.",
-                "Use the form whose only denominator is 1 − ᾱ_t, or treat t = 0 by itself.",
-            )
-    mean = take_tensor("mean", mean, x.shape, dtype=x.dtype, about_shape=_AXES).detach()
-    if not isinstance(variance, Tensor):
-        take_tensor("variance", variance, (len(x),))
-    shape = tuple(variance.shape)
-    fits = len(shape) == x.ndim and all(n in (1, m) for n, m in zip(shape, x.shape, strict=True))
-    if shape != (len(x),) and not (fits and shape[0] == len(x)):
-        wanted = [len(x), *[1] * (x.ndim - 1)]
-        raise Mistake(
-            f"Your variance has shape {list(shape)}; it must have {wanted}, or [{len(x)}].",
-            "One number for each example, since each has a time of its own.",
-        )
-    variance = take_tensor("variance", variance, shape, dtype=x.dtype).detach()
-    return mean, (per_example(variance, x) if shape == (len(x),) else variance).expand(x.shape)
-
-
-def _draw_posteriors(generator: torch.Generator) -> list[Case]:
+def _draw_onward(generator: torch.Generator) -> list[tuple]:
     cases = []
-    for schedule, case in _draw_cases(generator, _wrong_posterior_at_0):
-        x_0, noise, t = case.inputs
-        x_t = schedule.noised(x_0, t, noise) + 0.5  # any x_t will do: the two need not fit
-        cases.append(replace(case, inputs=(x_t, x_0, t, schedule.betas)))
+    for shape in _SHAPES:
+        s = torch.randint(_T - 1, shape[:1], generator=generator)
+        ahead = torch.rand(shape[0], generator=generator)
+        t = s + 1 + (ahead * (_T - 1 - s)).long()
+        s[0], t[-1] = 0, _T - 1
+        x_s, eps = (torch.randn(shape, generator=generator) for _ in range(2))
+        cases.append((x_s, eps, s, t, _random_schedule(generator).alpha_bars))
     return cases
 
 
-_BEFORE = (
-    "Before the first step lie the data: there ᾱ = 1. Put a 1 before the ᾱs, "
-    "`torch.cat([betas.new_ones(1), alpha_bars[:-1]])`."
+_LEFT_OF_X_S = (
+    "From s to t a share ᾱ_t / ᾱ_s of the variance is left, the product of α_{s+1} ... α_t."
 )
-
-
-def _wrong_posterior_at_0(
-    got: Tensor, right: Tensor, x_t: Tensor, x_0: Tensor, t: Tensor, betas: Tensor
-) -> Advice:
-    late, is_mean = t > 0, same(right[t == 0], x_0[t == 0])
-    if not same(got[late], right[late]):
-        return _NOT_BAYES if is_mean else _NOT_ITS_VARIANCE
-    if is_mean:
-        return (
-            "Your mean is right for t ≥ 1, but at t = 0 it is not x_0: index −1 of a tensor is its "
-            "last number.",
-            _BEFORE,
-        )
-    return "At t = 0 your variance is not 0: given x_0, nothing is left open.", _BEFORE
-
-
-_NOT_BAYES = (
-    "Your mean is not where the product of the two Gaussians, q(x_t | x_{t−1}) and "
-    "q(x_{t−1} | x_0), is highest.",
-    "Try x_0 = 0, and then x_t = 0: that shows the two coefficients, one at a time.",
-)
-_NOT_ITS_VARIANCE = (
-    "Your variance is not that of the product of the two Gaussians.",
-    "1 / variance = α_t / β_t + 1 / (1 − ᾱ_{t−1}).",
-)
-
-
-def _mean(formula: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
-    """An answer with another mean: of x_t, x_0, β, α, ᾱ and the ᾱ before."""
-
-    def answer(x: Tensor, d: Tensor, t: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
-        b, a, n, p = _coefficients(t, betas, x)
-        return formula(x, d, b, a, n, p) + 0 * x + 0 * d, b * (1 - p) / (1 - n)
-
-    return answer
-
-
-def _variance(formula: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
-    """An answer with another variance: of β, α, ᾱ and the ᾱ before."""
-
-    def answer(x: Tensor, d: Tensor, t: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
-        b, a, n, p = _coefficients(t, betas, x)
-        return (p.sqrt() * b * d + a.sqrt() * (1 - p) * x) / (1 - n), formula(b, a, n, p)
-
-    return answer
-
-
-def _at_time(index: Callable[[Tensor, int], Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
-    return lambda x, d, t, betas: _bayes(x, d, index(t, len(betas)), betas)
-
-
-def _along(*axes: int) -> Callable[..., tuple[Tensor, Tensor]]:
-    """An answer whose mean has its coefficients along other axes than the first."""
-
-    def answer(x: Tensor, d: Tensor, t: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
-        b, a, n, p = (c.reshape(-1, *axes) for c in _coefficients(t, betas, x))
-        mean = (p.sqrt() * b * d + a.sqrt() * (1 - p) * x) / (1 - n)
-        return mean, _bayes(x, d, t, betas)[1]
-
-    return answer
-
-
-_FAR = "ᾱ_{t−1} goes with x_0, since q(x_{t−1} | x_0) has mean sqrt(ᾱ_{t−1}) x_0."
-_NEAR = "α_t, of this single step, goes with x_t."
-_WEIGHTS = "Near the data (1 − ᾱ_{t−1} small) x_0 says more; early steps back rely on x_t."
-_SMALLER = "β_t (1 − ᾱ_{t−1}) / (1 − ᾱ_t): smaller than β_t, for x_0 is known."
-_SIGN = "A sign is wrong: both coefficients are positive."
+_FRESH = "What is lost is made up for by fresh noise: its variance is 1 − ᾱ_t / ᾱ_s."
 
 # fmt: off
-# x: x_t, d: x_0 (the data), b: β, a: α, n: ᾱ now, p: ᾱ a step before (its past).
-_POSTERIOR_WRONG = [
-    Wrong(_mean(lambda x, d, b, a, n, p: (a.sqrt() * (1 - p) * d + p.sqrt() * b * x) / (1 - n)),
-          "You swap the two coefficients.", _WEIGHTS),
-    Wrong(_mean(lambda x, d, b, a, n, p: (n.sqrt() * b * d + a.sqrt() * (1 - p) * x) / (1 - n)),
-          "In the coefficient of x_0 you use ᾱ_t in place of ᾱ_{t−1}.", _FAR),
-    Wrong(_mean(lambda x, d, b, a, n, p: (a.sqrt() * b * d + a.sqrt() * (1 - p) * x) / (1 - n)),
-          "In the coefficient of x_0 you use α_t in place of ᾱ_{t−1}.", _FAR),
-    Wrong(_mean(lambda x, d, b, a, n, p: (p * b * d + a.sqrt() * (1 - p) * x) / (1 - n)),
-          "You forget the root of ᾱ_{t−1}.", _FAR),
-    Wrong(_mean(lambda x, d, b, a, n, p: (p.sqrt() * b * d + a * (1 - p) * x) / (1 - n)),
-          "You forget the root of α_t.", _NEAR),
-    Wrong(_mean(lambda x, d, b, a, n, p: (p * b * d + a * (1 - p) * x) / (1 - n)),
-          "You forget both square roots.", f"{_FAR} {_NEAR}"),
-    Wrong(_mean(lambda x, d, b, a, n, p: (p.sqrt() * b * d + n.sqrt() * (1 - p) * x) / (1 - n)),
-          "In the coefficient of x_t you use ᾱ_t in place of α_t.", _NEAR),
-    Wrong(_mean(lambda x, d, b, a, n, p: (p.sqrt() * b * d + a.sqrt() * (1 - n) * x) / (1 - p)),
-          "You swap 1 − ᾱ_t and 1 − ᾱ_{t−1}.",
-          "What is divided by is the variance of x_t given x_0: 1 − ᾱ_t."),
-    Wrong(_mean(lambda x, d, b, a, n, p: p.sqrt() * b / (1 - n) * d + a.sqrt() * x),
-          "You forget the factor (1 − ᾱ_{t−1}) / (1 − ᾱ_t) of x_t.", _WEIGHTS),
-    Wrong(_mean(lambda x, d, b, a, n, p: p.sqrt() * b * d + a.sqrt() * (1 - p) * x),
-          "You forget to divide by 1 − ᾱ_t.", _WEIGHTS),
-    Wrong(_mean(lambda x, d, b, a, n, p: (p.sqrt() * b * d - a.sqrt() * (1 - p) * x) / (1 - n)),
-          _SIGN, _WEIGHTS),
-    Wrong(_mean(lambda x, d, b, a, n, p: (a.sqrt() * (1 - p) * x - p.sqrt() * b * d) / (1 - n)),
-          _SIGN, _WEIGHTS),
-    Wrong(_mean(lambda x, d, b, a, n, p: d), "Your mean is x_0.",
-          "x_t knows something, too. " + _WEIGHTS),
-    Wrong(_mean(lambda x, d, b, a, n, p: p.sqrt() * d),
-          "Your mean is that of q(x_{t−1} | x_0): you leave out what x_t says.",
-          "Bayes: multiply by the likelihood q(x_t | x_{t−1})."),
-    Wrong(_mean(lambda x, d, b, a, n, p: x / a.sqrt()),
-          "Your mean undoes the shrinking of x_t, and leaves out x_0.",
-          "That is where the likelihood q(x_t | x_{t−1}) is highest. Multiply by the prior."),
-    Wrong(_mean(lambda x, d, b, a, n, p: a.sqrt() / b * x + p.sqrt() / (1 - p) * d),
-          "You forget to divide by the sum of the precisions.",
-          "A weighted mean: divide by the sum of the weights."),
-    Wrong(_mean(lambda x, d, b, a, n, p: p.sqrt() * b / (1 - n) * d), "You leave out x_t.",
-          _WEIGHTS),
-    Wrong(_mean(lambda x, d, b, a, n, p: a.sqrt() * (1 - p) / (1 - n) * x), "You leave out x_0.",
-          _WEIGHTS),
-    Wrong(_at_time(lambda t, T: (t - 1).clamp(min=0)), "You take everything one step too early.",
-          _COUNTS),
-    Wrong(_at_time(lambda t, T: (t + 1).clamp(max=T - 1)),
-          "You take everything one step too late.", _COUNTS),
-    Wrong(_at_time(lambda t, T: T - 1 - t), "You count the time backwards.",
-          "t = 0 is the least noisy."),
-    Wrong(_at_time(lambda t, T: t[:1].expand(len(t))), "You use the first example's time for all.",
-          "`betas[t]` is a tensor of shape [B]: one number for each example."),
-    Wrong(_along(), "You multiply the columns, not the examples: β runs along the last axis.",
-          _AXES),
-    Wrong(_along(1), "You multiply the rows of the images, not the examples.", _AXES),
-    Wrong(_variance(lambda b, a, n, p: b), "Your variance is β_t, that of the step forward.",
-          _SMALLER),
-    Wrong(_variance(lambda b, a, n, p: (b * (1 - p) / (1 - n)).sqrt()),
-          "You return the standard deviation.", "Its square is asked for."),
-    Wrong(_variance(lambda b, a, n, p: (b * (1 - p) / (1 - n)).clamp(1e-20).log()),
-          "You return the logarithm of the variance.", "The variance itself, please."),
-    Wrong(_variance(lambda b, a, n, p: (b * (1 - p) / (1 - n)).square()),
-          "You square the variance.", _SMALLER),
-    Wrong(_variance(lambda b, a, n, p: (1 - n) / (b * (1 - p)).clamp(1e-20)),
-          "You return the precision.", "The variance is one divided by it."),
-    Wrong(_variance(lambda b, a, n, p: b * (1 - n) / (1 - p).clamp(1e-20)),
-          "Your fraction is upside down.", _SMALLER),
-    Wrong(_variance(lambda b, a, n, p: b.sqrt() * (1 - p) / (1 - n)), "You take the root of β.",
-          _SMALLER),
-    Wrong(_variance(lambda b, a, n, p: b * ((1 - p) / (1 - n)).sqrt()),
-          "You take the root of the fraction.",
-          "Roots are for standard deviations; this is a variance."),
-    Wrong(_variance(lambda b, a, n, p: (1 - p) / (1 - n)), "You forget the factor β_t.", _SMALLER),
-    Wrong(_variance(lambda b, a, n, p: 1 - p),
-          "Your variance is that of q(x_{t−1} | x_0): x_t is left out.", _SMALLER),
-    Wrong(_variance(lambda b, a, n, p: 1 - n), "Your variance is that of q(x_t | x_0).", _SMALLER),
-    Wrong(_variance(lambda b, a, n, p: b / (1 - n)), "You forget the factor 1 − ᾱ_{t−1}.",
-          _SMALLER),
-    Wrong(_variance(lambda b, a, n, p: b * (1 - p)), "You forget to divide by 1 − ᾱ_t.", _SMALLER),
-    Wrong(_variance(lambda b, a, n, p: b / a),
-          "Your variance is that of the likelihood alone, β_t / α_t.", _SMALLER),
-    Wrong(_variance(lambda b, a, n, p: a * (1 - p) / (1 - n)), "You write α_t for β_t.", _SMALLER),
-    Wrong(_variance(lambda b, a, n, p: 0 * b),
-          "Your variance is 0 at all times, not only at t = 0.", _SMALLER),
-    Wrong(_variance(lambda b, a, n, p: torch.where(p == 1, b, b * (1 - p) / (1 - n))),
-          "At t = 0 your variance is β, not 0.", f"Given x_0, the step before is known. {_BEFORE}"),
+# x: x_s, e: eps, p: ᾱ_s (the past), n: ᾱ_t (now).
+_ONWARD_WRONG = [
+    Wrong(_onward(lambda x, e, p, n: n.sqrt() * x + (1 - n).sqrt() * e),
+          "That is the way from x_0: x_s has come a part of it already.", _LEFT_OF_X_S),
+    Wrong(_onward(lambda x, e, p, n: (n / p).sqrt() * x + (1 - n).sqrt() * e),
+          "You add all the noise that x_t has: a part of it came with x_s.", _FRESH),
+    Wrong(_onward(lambda x, e, p, n: (n / p).sqrt() * x + (p - n).sqrt() * e),
+          "You add the difference of the two variances: the noise in x_s shrinks on the way, too.",
+          _FRESH),
+    Wrong(_onward(lambda x, e, p, n: (n / p).sqrt() * x
+                  + ((1 - n).sqrt() - (n * (1 - p) / p).sqrt()) * e),
+          "You subtract standard deviations: variances add up.", _FRESH),
+    Wrong(_onward(lambda x, e, p, n: n / p * x + (1 - n / p) * e), "You forget both square roots.",
+          _ROOTS),
+    Wrong(_onward(lambda x, e, p, n: n / p * x + (1 - n / p).sqrt() * e),
+          "You multiply x_s by ᾱ_t / ᾱ_s, without the square root.", _ROOTS),
+    Wrong(_onward(lambda x, e, p, n: (n / p).sqrt() * x + (1 - n / p) * e),
+          "You multiply the noise by its variance, without the square root.", _ROOTS),
+    Wrong(_onward(lambda x, e, p, n: (n / p).sqrt() * x + (1 - (n / p).sqrt()) * e),
+          "You multiply the noise by 1 − sqrt(ᾱ_t / ᾱ_s).", "The squares add up to 1."),
+    Wrong(_onward(lambda x, e, p, n: n.sqrt() * x + (1 - n / p).sqrt() * e),
+          "You shrink x_s as if it were x_0.", _LEFT_OF_X_S),
+    Wrong(_onward(lambda x, e, p, n: (1 - n / p).sqrt() * x + (n / p).sqrt() * e),
+          "You swap the two factors.", _LEFT_OF_X_S),
+    Wrong(_onward(lambda x, e, p, n: (n / p).sqrt() * x - (1 - n / p).sqrt() * e),
+          "You subtract the noise.", "Add."),
+    Wrong(_onward(lambda x, e, p, n: x + (1 - n / p).sqrt() * e), "You don't shrink x_s.",
+          _LEFT_OF_X_S),
+    Wrong(_onward(lambda x, e, p, n: (n / p).sqrt() * x), "You add no noise.", _FRESH),
+    Wrong(_by_share(lambda s, t, ab: ab[t] / _step_before(ab)[s]),
+          "You take step s once more: x_s has its noise already.", f"{_LEFT_OF_X_S} {_COUNTS}"),
+    Wrong(_by_share(lambda s, t, ab: _step_before(ab)[t] / ab[s]),
+          "You stop one step before t.", f"{_LEFT_OF_X_S} {_COUNTS}"),
+    Wrong(_by_share(lambda s, t, ab: ab[t] / _step_before(ab)[t]),
+          "You take the last of the steps alone.", _LEFT_OF_X_S),
+    Wrong(_by_share(lambda s, t, ab: (ab[t] / ab[s])[:1].expand(len(s))),
+          "You use the first example's times for all.", "Each example has its own."),
+    Wrong(_by_share(lambda s, t, ab: (ab[t] / ab[s]).mean().expand(len(s))),
+          "You average over the batch.", "Each example has times of its own."),
+    Wrong(lambda x, e, s, t, ab: _noised(x, e, ab[t] / ab[s]),
+          "You multiply the columns, not the examples.", _AXES),
+    Wrong(lambda x, e, s, t, ab: _noised(x, e, (ab[t] / ab[s])[:, None]),
+          "You multiply the rows of the images, not the examples.", _AXES),
 ]
 # fmt: on
 
 formula(
-    "06.posterior",
-    task="Write `posterior`: mean and variance of q(x_{t−1} | x_t, x_0), for x_t, x_0 [B, *event], "
-    "times t [B] counted from 0, and betas [T]. At t = 0 they are x_0 and 0.",
-    signature="posterior(x_t, x_0, t, betas) -> (mean, variance)",
-    solution=DDPM.posterior,
+    "06.noise_on",
+    task="Derive, and write `noise_on`: x_t from x_s [B, *event], which is noised to time s "
+    "already, in one go with fresh noise eps like it; times s < t [B] (int64, counted from 0), and "
+    "alpha_bars [T]. An example may be a point, an image, anything.",
+    signature="noise_on(x_s, eps, s, t, alpha_bars) -> x_t",
+    solution=[reverse_density, GaussianPath.noised, per_example],
     hints=[
-        "Bayes: q(x_{t−1} | x_t, x_0) ∝ q(x_t | x_{t−1}) q(x_{t−1} | x_0), Gaussians in x_{t−1}.",
-        "Precisions add up: 1 / variance = α_t / β_t + 1 / (1 − ᾱ_{t−1}). In the mean each of the "
-        "two counts as much as it is precise.",
-        "mean = [sqrt(ᾱ_{t−1}) β_t x_0 + sqrt(α_t) (1 − ᾱ_{t−1}) x_t] / (1 − ᾱ_t), variance = "
-        "β_t (1 − ᾱ_{t−1}) / (1 − ᾱ_t).",
-        "Put a 1 before the ᾱs: `before = torch.cat([betas.new_ones(1), alpha_bars[:-1]])`. Then "
-        "`before[t]` is ᾱ_{t−1} at every t, and at t = 0 the formula gives x_0 and 0 by itself.",
+        "Each step leaves a share α of the variance. What do the steps s + 1 ... t leave?",
+        "ᾱ_t / ᾱ_s. The rest, 1 − ᾱ_t / ᾱ_s, is the variance of the fresh noise.",
+        "sqrt(r) x_s + sqrt(1 − r) eps with r = `(alpha_bars[t] / alpha_bars[s])`, reshaped to "
+        "[B, 1, ..., 1]: `r.reshape(-1, *[1] * (x_s.ndim - 1))`.",
     ],
-    right=_bayes,
-    inputs=_draw_posteriors,
+    right=_onward(lambda x, e, p, n: _noised(x, e, n / p)),
+    inputs=_draw_onward,
+    result="x_t",
+    wrong=_ONWARD_WRONG,
+    otherwise=("Your x_t is not x_s, noised from s to t.", f"{_LEFT_OF_X_S} {_FRESH}"),
+    passes="Your x_t is what t − s single steps would give. From the data, where ᾱ is 1, it is the "
+    "closed form; so nobody can tell in how many goes something was noised.",
+)
+
+
+# --- A longer step back --------------------------------------------------------------------------
+
+
+def _back(formula: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """An answer by a formula of x_t, x_0, the share r = ᾱ_t / ᾱ_s, ᾱ_s and ᾱ_t."""
+
+    def answer(x: Tensor, d: Tensor, past: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
+        p, n = per_example(past, x), per_example(now, x)
+        mean, variance = formula(x, d, n / p, p, n)
+        return mean + 0 * x, (variance + 0 * p).flatten()
+
+    return answer
+
+
+def _mean(x: Tensor, d: Tensor, r: Tensor, p: Tensor, n: Tensor) -> Tensor:
+    return (p.sqrt() * (1 - r) * d + r.sqrt() * (1 - p) * x) / (1 - n)
+
+
+def _mean_by(formula: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
+    return _back(lambda x, d, r, p, n: (formula(x, d, r, p, n), (1 - r) * (1 - p) / (1 - n)))
+
+
+def _variance_by(formula: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
+    return _back(lambda x, d, r, p, n: (_mean(x, d, r, p, n), formula(r, p, n)))
+
+
+def _draw_back(generator: torch.Generator) -> list[tuple]:
+    cases = []
+    for shape in _SHAPES:
+        past = 0.3 + 0.6 * torch.rand(shape[0], generator=generator)
+        now = past * (0.2 + 0.6 * torch.rand(shape[0], generator=generator))
+        cases.append((*(torch.randn(shape, generator=generator) for _ in range(2)), past, now))
+    return cases
+
+
+_FAR = "ᾱ_s goes with x_0, since q(x_s | x_0) has mean sqrt(ᾱ_s) x_0."
+_NEAR = "r = ᾱ_t / ᾱ_s, of the way from s to t, goes with x_t."
+_WEIGHTS = "Near the data (1 − ᾱ_s small) x_0 says more; farther off x_t."
+_BAYES = "1 / variance = r / (1 − r) + 1 / (1 − ᾱ_s), with r = ᾱ_t / ᾱ_s: precisions add up."
+
+# fmt: off
+# x: x_t, d: x_0 (the data), r: ᾱ_t / ᾱ_s, p: ᾱ_s (the past), n: ᾱ_t (now).
+_BACK_WRONG = [
+    Wrong(_mean_by(lambda x, d, r, p, n: (r.sqrt() * (1 - p) * d + p.sqrt() * (1 - r) * x)
+                   / (1 - n)), "You swap the two coefficients.", _WEIGHTS),
+    Wrong(_mean_by(lambda x, d, r, p, n: (n.sqrt() * (1 - r) * d + r.sqrt() * (1 - p) * x)
+                   / (1 - n)), "In the coefficient of x_0 you use ᾱ_t in place of ᾱ_s.", _FAR),
+    Wrong(_mean_by(lambda x, d, r, p, n: (p * (1 - r) * d + r * (1 - p) * x) / (1 - n)),
+          "You forget both square roots.", f"{_FAR} {_NEAR}"),
+    Wrong(_mean_by(lambda x, d, r, p, n: (p.sqrt() * (1 - r) * d + n.sqrt() * (1 - p) * x)
+                   / (1 - n)), "In the coefficient of x_t you use ᾱ_t in place of ᾱ_t / ᾱ_s.",
+          _NEAR),
+    Wrong(_mean_by(lambda x, d, r, p, n: (p.sqrt() * (1 - n) * d + r.sqrt() * (1 - p) * x)
+                   / (1 - n)), "You write 1 − ᾱ_t for 1 − ᾱ_t / ᾱ_s, the noise between s and t.",
+          _BAYES),
+    Wrong(_mean_by(lambda x, d, r, p, n: p.sqrt() * (1 - r) * d + r.sqrt() * (1 - p) * x),
+          "You forget to divide by 1 − ᾱ_t.", _WEIGHTS),
+    Wrong(_mean_by(lambda x, d, r, p, n: r.sqrt() / (1 - r) * x + p.sqrt() / (1 - p) * d),
+          "You forget to divide by the sum of the precisions.",
+          "A weighted mean: divide by the sum of the weights."),
+    Wrong(_mean_by(lambda x, d, r, p, n: d), "Your mean is x_0.", "x_t knows something, too."),
+    Wrong(_mean_by(lambda x, d, r, p, n: p.sqrt() * d),
+          "Your mean is that of q(x_s | x_0): you leave out what x_t says.",
+          "Bayes: multiply by the likelihood q(x_t | x_s)."),
+    Wrong(_mean_by(lambda x, d, r, p, n: x / r.sqrt()),
+          "Your mean undoes the shrinking of x_t, and leaves out x_0.",
+          "That is where the likelihood q(x_t | x_s) is highest. Multiply by the prior."),
+    Wrong(_mean_by(lambda x, d, r, p, n: p.sqrt() * d + ((1 - p) / (1 - n)).sqrt()
+                   * (x - n.sqrt() * d)),
+          "You keep all of the noise that is in x_t: that is DDIM's step, whose variance is 0.",
+          _WEIGHTS),
+    Wrong(_variance_by(lambda r, p, n: 1 - r), "Your variance is that of the way forward.", _BAYES),
+    Wrong(_variance_by(lambda r, p, n: 1 - p), "Your variance is that of q(x_s | x_0): x_t is left "
+          "out.", _BAYES),
+    Wrong(_variance_by(lambda r, p, n: 1 - n), "Your variance is that of q(x_t | x_0).", _BAYES),
+    Wrong(_variance_by(lambda r, p, n: (1 - r) / r), "Your variance is that of the likelihood "
+          "alone.", _BAYES),
+    Wrong(_variance_by(lambda r, p, n: ((1 - r) * (1 - p) / (1 - n)).sqrt()),
+          "You return the standard deviation.", "Its square is asked for."),
+    Wrong(_variance_by(lambda r, p, n: (1 - n) / ((1 - r) * (1 - p))), "You return the precision.",
+          "The variance is one divided by it."),
+    Wrong(_variance_by(lambda r, p, n: (1 - r) * (1 - n) / (1 - p)), "Your fraction is upside "
+          "down.", _BAYES),
+    Wrong(_variance_by(lambda r, p, n: (1 - r) * (1 - p)), "You forget to divide by 1 − ᾱ_t.",
+          _BAYES),
+    Wrong(_variance_by(lambda r, p, n: 1 / (1 / (1 - r) + 1 / (1 - p))),
+          "You forget r in the precision of the likelihood.",
+          "x_t is sqrt(r) x_s and noise: r / (1 − r). " + _BAYES),
+]
+# fmt: on
+
+formula(
+    "06.skip_back",
+    task="Derive, and write `skip_back`: mean [B, *event] and variance [B] of q(x_s | x_t, x_0) "
+    "for any earlier time s, not only t − 1: x_t and x_0 [B, *event], and what ᾱ is at the two "
+    "times, [B] each, with 1 > ᾱ_s > ᾱ_t.",
+    signature="skip_back(x_t, x_0, alpha_bar_s, alpha_bar_t) -> mean, variance",
+    solution=[DDPM.posterior, reverse_density],
+    hints=[
+        "Bayes: q(x_s | x_t, x_0) ∝ q(x_t | x_s) q(x_s | x_0), Gaussians in x_s. The first is what "
+        "`noise_on` draws from.",
+        "With r = ᾱ_t / ᾱ_s it has the mean sqrt(r) x_s and the variance 1 − r: r stands where α_t "
+        "stood, 1 − r where β_t did, ᾱ_s where ᾱ_{t−1} did.",
+        "mean = [sqrt(ᾱ_s) (1 − r) x_0 + sqrt(r) (1 − ᾱ_s) x_t] / (1 − ᾱ_t), variance = "
+        "(1 − r) (1 − ᾱ_s) / (1 − ᾱ_t).",
+    ],
+    right=_back(
+        lambda x, d, r, p, n: (_mean(x, d, r, p, n), (1 - r) * (1 - p) / (1 - n)),
+    ),
+    inputs=_draw_back,
     result=["mean", "variance"],
-    take=_take_gaussian,
-    wrong=_POSTERIOR_WRONG,
-    otherwise={"mean": _NOT_BAYES, "variance": _NOT_ITS_VARIANCE},
-    passes="Your Gaussian is what Bayes gives: its precision is the sum of those of q(x_t | "
-    "x_{t−1}) and q(x_{t−1} | x_0), and its mean lies between what the two say. At t = 0 it is x_0 "
-    "itself.",
+    axes="[B, *event], [B, *event], [B], [B] -> [B, *event], [B]",
+    wrong=_BACK_WRONG,
+    otherwise={
+        "mean": (
+            "Your mean is not where q(x_t | x_s) q(x_s | x_0) is highest.",
+            "Try x_0 = 0, and then x_t = 0: that shows the two coefficients, one at a time.",
+        ),
+        "variance": ("Your variance is not that of the product of the two Gaussians.", _BAYES),
+    },
+    passes="Your Gaussian is exact, however far apart s and t are: once x_0 is known, long steps "
+    "back are as Gaussian as short ones. It is not knowing x_0 that asks for many steps; and with "
+    "this formula a sampler can skip the times that it does not like.",
 )
 
 
@@ -523,10 +427,6 @@ formula(
 
 def _x0_from_eps(x: Tensor, eps: Tensor, ab: Tensor) -> Tensor:
     return (x - (1 - ab).sqrt() * eps) / ab.sqrt()
-
-
-def _eps_from_x0(x: Tensor, x_0: Tensor, ab: Tensor) -> Tensor:
-    return (x - ab.sqrt() * x_0) / (1 - ab).sqrt()
 
 
 _NO_X_0 = (
@@ -584,7 +484,7 @@ formula(
     right=_at_t(_x0_from_eps),
     inputs=_draw_guesses,
     result="x_0",
-    wrong=_table(_X0_WRONG, _x0_from_eps, lambda answer: answer),
+    wrong=_table(_X0_WRONG, _x0_from_eps),
     otherwise=_NO_X_0,
     passes="Noise your x_0 with the same eps, and x_t comes back: for points and for images.",
 )
@@ -821,292 +721,124 @@ formula(
 )
 
 
-# --- The loss ------------------------------------------------------------------------------------
+# --- A loss with times drawn unevenly ------------------------------------------------------------
 
-# What people write for a part of the loss, and what to say. The tests make losses of these parts.
-_PATH = "x_t = sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps."
-_TARGET = "The target is the eps that you drew, the one that is in x_t."
-_MEAN = "The mean over examples and numbers alike: `(net(x_t, t) - eps).square().mean()`."
-_SIZE = f"{_MEAN} A loss that grows with the data's size needs another learning rate for each."
-TIMES_TOLD = {
-    "You tell the network t + 1, where the data are noised to t.": lambda t, T: t + 1,
-    "You tell the network t − 1, where the data are noised to t.": lambda t, T: t - 1,
-    "You tell the network the time backwards: T − 1 − t.": lambda t, T: T - 1 - t,
-    "You tell the network t / T in place of t.": lambda t, T: t / T,
-    "You tell the network t / (T − 1) in place of t.": lambda t, T: t / (T - 1),
-    "You tell the network 0 at all times.": lambda t, T: 0 * t,
-}
-DATA_FACTORS = {
-    "You noise with ᾱ_t x_0, without the root.": lambda ab: ab,
-    "You multiply the data by sqrt(1 − ᾱ_t), the factor of the noise.": lambda ab: (1 - ab).sqrt(),
-    "You don't shrink the data.": torch.ones_like,
-    "There are no data in what you give the network.": torch.zeros_like,
-    "You multiply the data by 1 − ᾱ_t.": lambda ab: 1 - ab,
-    "You multiply up the ᾱs once more.": lambda ab: ab.cumprod(0).sqrt(),
-}
-NOISE_FACTORS = {
-    "You add (1 − ᾱ_t) eps, without the root.": lambda ab: 1 - ab,
-    "You add all of eps, without a factor.": torch.ones_like,
-    "You scale the noise like the data, with sqrt(ᾱ_t).": lambda ab: ab.sqrt(),
-}
+
+class _Net(Given):
+    """A small network with two weights, which looks at the time as well."""
+
+    def __init__(self, generator: torch.Generator):
+        weight = nn.Parameter(0.5 + torch.rand(2, generator=generator))
+        super().__init__(
+            "net",
+            ["x_t", "t"],
+            lambda x_t, t: (
+                weight[0] * torch.tanh(x_t) + weight[1] * per_example(t.float() / _T, x_t)
+            ),
+        )
+        self.weight = weight
+
+
+_EVENLY = (
+    "Evenly drawn, t comes with probability 1 / T; here with share[t]. Count an example as often "
+    "as it should have come, for once that it did: (1 / T) / share[t]."
+)
+_TARGET = "The target is the eps that is in x_t."
+
+
+def _one_each(said: Tensor, eps: Tensor, x0: Tensor, x_t: Tensor) -> Tensor:
+    return (said - eps).square().flatten(1).mean(1)
+
+
+def _counted(
+    weight: Callable[[Tensor], Tensor] = lambda share: 1 / (_T * share),
+    each: Callable[..., Tensor] = _one_each,
+    total: Callable[[Tensor, Tensor], Tensor] = lambda w, each: (w * each).mean(),
+    told: Callable[[Tensor], Tensor] = lambda t: t,
+    noised: Ratio = _noised,
+) -> Callable[..., Tensor]:
+    """The loss, of which a part may be another one."""
+
+    def loss(
+        net: _Net, x0: Tensor, eps: Tensor, t: Tensor, share: Tensor, alpha_bars: Tensor
+    ) -> Tensor:
+        x_t = noised(x0, eps, per_example(alpha_bars[t], x0))
+        return total(weight(share[t]), each(net(x_t, told(t)), eps, x0, x_t))
+
+    return loss
+
+
+def _draw_uneven(generator: torch.Generator) -> list[tuple]:
+    cases = []
+    for shape in ((7, 2), (5, 1, 4, 4), (6, 6)):
+        x0, eps = (torch.randn(shape, generator=generator) for _ in range(2))
+        t = torch.randint(_T - 1, shape[:1], generator=generator)
+        share = torch.softmax(torch.randn(_T, generator=generator), 0)
+        cases.append((_Net(generator), x0, eps, t, share, _random_schedule(generator).alpha_bars))
+    return cases
+
+
 # fmt: off
-# Of what the network said, eps, x_0 and x_t.
-LOSSES = [
-    Wrong(lambda s, e, d, x: (s - e).square().sum(), "You sum where you must take the mean.",
-          _SIZE),
-    Wrong(lambda s, e, d, x: (s - e).square().sum() / len(s),
-          "You sum over the numbers of an example.", _SIZE),
-    Wrong(lambda s, e, d, x: (s - e).square().flatten(1).mean(1).sum(),
-          "You sum over the examples.", _SIZE),
-    Wrong(lambda s, e, d, x: (s - e).square().mean().sqrt(),
-          "You take the root of the mean square.", _MEAN),
-    Wrong(lambda s, e, d, x: (s - e).norm(), "You take the norm of the difference.", _MEAN),
-    Wrong(lambda s, e, d, x: (s - e).square().mean() / 2, "Your loss is half of the mean square.",
-          _MEAN),
-    Wrong(lambda s, e, d, x: (s - e).abs().mean(), "You take the absolute error, not the square.",
-          _MEAN),
-    Wrong(lambda s, e, d, x: (s - e).mean(), "You forget the square.", _MEAN),
-    Wrong(lambda s, e, d, x: (e - s).mean(), "You forget the square.", _MEAN),
-    Wrong(lambda s, e, d, x: -(s - e).square().mean(), "Your loss has the wrong sign.",
-          "It is made small: no minus."),
-    Wrong(lambda s, e, d, x: (s + e).square().mean(), "You add eps to the prediction.", _TARGET),
-    Wrong(lambda s, e, d, x: (s - d).square().mean(), "You compare with x_0.", _TARGET),
-    Wrong(lambda s, e, d, x: (s - x).square().mean(), "You compare with x_t.", _TARGET),
-    Wrong(lambda s, e, d, x: s.square().mean(), "You compare with nothing.", _TARGET),
+_UNEVEN_WRONG = [
+    Wrong(_counted(torch.ones_like), "Times that are drawn more often count more in your loss.",
+          _EVENLY),
+    Wrong(_counted(lambda p: _T * p), "You multiply where you must divide: times that come often "
+          "count even more.", _EVENLY),
+    Wrong(_counted(lambda p: 1 / p), "Your loss is T times too large.", _EVENLY),
+    Wrong(_counted(lambda p: 1 / (_T * p).sqrt()), "You take a root of the weight.", _EVENLY),
+    Wrong(_counted(lambda p: (_T * p)**-2), "Your weight is squared: it belongs outside of the "
+          "square.", _EVENLY),
+    Wrong(_counted(total=lambda w, each: (w * each).sum() / w.sum()),
+          "You divide by the sum of the weights: on average that is another loss.",
+          "Divide by B. That the weights have the mean 1 is true on average, not in each batch."),
+    Wrong(_counted(total=lambda w, each: w.mean() * each.mean()),
+          "You multiply the mean loss by the mean weight.",
+          "Each example has a weight of its own."),
+    Wrong(_counted(total=lambda w, each: (w * each).sum()), "You sum over the examples.",
+          "The mean over them."),
+    Wrong(_counted(total=lambda w, each: (w * each).mean() / 2), "Your loss is half as large.", ""),
+    Wrong(_counted(each=lambda s, e, d, x: (s - e).square().flatten(1).sum(1)),
+          "You sum over the numbers of an example.", "The mean over them."),
+    Wrong(_counted(each=lambda s, e, d, x: (s - e).abs().flatten(1).mean(1)),
+          "You take the absolute error, not the square.", ""),
+    Wrong(_counted(each=lambda s, e, d, x: (s - d).square().flatten(1).mean(1)),
+          "You compare with x_0.", _TARGET),
+    Wrong(_counted(each=lambda s, e, d, x: (s - x).square().flatten(1).mean(1)),
+          "You compare with x_t.", _TARGET),
+    Wrong(_counted(told=lambda t: t + 1), "You tell the network t + 1, where the data are noised "
+          "to t.", _COUNTS),
+    Wrong(_counted(noised=lambda x, e, ab: ab * x + (1 - ab) * e), "You noise without roots.",
+          _ROOTS),
+    Wrong(_counted(noised=lambda x, e, ab: x + 0 * e), "You show the network clean data.",
+          "x_t = sqrt(ᾱ_t) x_0 + sqrt(1 − ᾱ_t) eps."),
 ]
 # fmt: on
 
-
-def _mean_square(said: Tensor, eps: Tensor, x_0: Tensor, x_t: Tensor) -> Tensor:
-    return (said - eps).square().mean()
-
-
-class _Recorder:
-    """A small network that keeps what it was asked and what it said."""
-
-    def __init__(self, generator: torch.Generator):
-        self.weight = nn.Parameter(0.5 + torch.rand(2, generator=generator))
-        self.calls = 0
-
-    def __call__(self, *inputs: Any) -> Tensor:
-        if len(inputs) != 2 or not all(isinstance(value, Tensor) for value in inputs):
-            kinds = ", ".join(type(value).__name__ for value in inputs)
-            raise Mistake(
-                f"You call net({kinds}).", "It takes two tensors: `net(x_t, t)`, with t [B]."
-            )
-        x_t, t = inputs
-        if x_t.ndim <= t.ndim and x_t.shape != t.shape:
-            raise Mistake("You call net(t, x_t).", "The noised data come first: `net(x_t, t)`.")
-        if t.shape != (len(x_t),):
-            raise Mistake(
-                f"You tell the network times of shape {list(t.shape)}, for {len(x_t)} examples.",
-                "One time for each example: `torch.randint(T, (B,), generator=generator)`.",
-            )
-        self.calls += 1
-        self.x_t, self.t = x_t.detach(), t.detach()
-        self.said = self.weight[0] * torch.tanh(x_t) + self.weight[1]
-        return self.said
-
-
-@exercise(
-    "06.ddpm_loss",
-    task="Write `ddpm_loss`: the simple loss, a scalar. Draw t [B] and eps with `generator`, noise "
-    "x0 [B, *event] with them, and compare `net(x_t, t)` with eps.",
-    signature="ddpm_loss(net, x0, alpha_bars, generator) -> scalar",
-    solution=[Denoiser.loss, DiscreteSchedule.draw_times],
+formula(
+    "06.uneven_loss",
+    task="Write `uneven_loss`: the times t [B] were drawn with probabilities share [T], not "
+    "evenly, and yet the mean of your loss shall be that of the simple loss. x0 and eps [B, "
+    "*event], alpha_bars [T]; gradients flow to the network's weights.",
+    signature="uneven_loss(net, x0, eps, t, share, alpha_bars) -> scalar",
+    solution=Denoiser.loss,
     hints=[
-        "Four lines: draw t, draw eps, noise x0, compare. You have written the third already.",
-        "`torch.randint(len(alpha_bars), (len(x0),), generator=generator)` draws the times 0 ... "
-        "T − 1; `torch.randn(x0.shape, generator=generator)` the noise.",
-        "The same t goes into the noising and into the network; the target is the eps that you "
-        "drew: `(net(x_t, t) - eps).square().mean()`.",
+        "The simple loss is Σ_t (1 / T) L_t. What is the mean of L_t when t comes with share[t]?",
+        "Σ_t share[t] L_t. With which factor of each term is that the simple loss?",
+        "Per example the mean of (net(x_t, t) − eps)², times 1 / (T · share[t]); then the mean "
+        "over the batch.",
     ],
+    right=_counted(),
+    inputs=_draw_uneven,
+    result="loss",
+    axes="_, [B, *event], [B, *event], [B], [T], [T] -> []",
+    gradients={"the weights of net": lambda net, *_: net.weight},
+    wrong=_UNEVEN_WRONG,
+    hint=_EVENLY,
+    otherwise=("The mean of your loss is not the simple loss.", _EVENLY),
+    passes="The mean of your loss is the simple loss, with whatever shares the times are drawn, "
+    "and only its spread depends on them. Draw those times more often whose errors are large, and "
+    "it falls: so Nichol and Dhariwal tame the gradient of the bound.",
 )
-def _check_ddpm_loss(attempt: Attempt, generator: torch.Generator) -> str:
-    schedule = _random_schedule(generator)
-    _judge_noising_times(attempt, schedule, generator)
-    x0 = torch.randn(4000, 2, generator=generator)
-    net, loss = _run_loss(attempt, x0, schedule, generator)
-    other, _ = _run_loss(attempt, x0, schedule, generator)
-    _judge_times(net.t.long(), other.t.long())
-    eps = _judge_loss_noise(net, x0, schedule)
-    if same(eps, _recover(other, x0, schedule), tolerance=1e-2):
-        raise Mistake("Your noise is the same in every call.", "Set no seed inside.")
-    cases = [(loss, net, eps, x0)]
-    for shape in ((5, 1, 4, 4), (1, 3)):
-        images = torch.randn(shape, generator=generator)
-        net, loss = _run_loss(attempt, images, schedule, generator)
-        cases.append((loss, net, _recover(net, images, schedule), images))
-    _judge_loss_values(cases)
-
-    def draw(fresh: torch.Generator) -> Tensor:
-        net = _Recorder(generator)
-        attempt(net, images, schedule.alpha_bars, fresh)
-        return net.x_t
-
-    check_randomness(draw, generator, "Hand `generator` on to `randint` and to `randn`.")
-    return (
-        "Times are drawn evenly from 0 ... T − 1, the noise is fresh and standard normal, the "
-        "network is told the time at which you noised, and the loss is the mean squared error of "
-        "its eps."
-    )
-
-
-def _run_loss(
-    attempt: Attempt, x0: Tensor, schedule: DiscreteSchedule, generator: torch.Generator
-) -> tuple[_Recorder, Any]:
-    net = _Recorder(generator)
-    fresh = torch.Generator().manual_seed(fresh_seed(generator))
-    loss = attempt(net, x0, schedule.alpha_bars, fresh)
-    if net.calls != 1:
-        times = "never" if net.calls == 0 else f"{net.calls} times"
-        raise Mistake(f"You call the network {times}.", "Once, with all examples: `net(x_t, t)`.")
-    if net.x_t.shape != x0.shape:
-        raise Mistake(
-            f"You give the network noised data of shape {list(net.x_t.shape)}, in place of "
-            f"{list(x0.shape)}.",
-            _AXES,
-        )
-    return net, loss
-
-
-def _judge_noising_times(
-    attempt: Attempt, schedule: DiscreteSchedule, generator: torch.Generator
-) -> None:
-    """Data so large that x_t / x_0 shows the time at which they were noised."""
-    table = schedule.alpha_bars
-    x0 = torch.full((24, 24), 1e5)  # square, so that a forgotten axis shows
-    net, _ = _run_loss(attempt, x0, schedule, generator)
-    share = net.x_t / x0
-
-    def nearest(factors: Tensor) -> tuple[Tensor, bool]:
-        gap = (share[..., None] - factors).abs()
-        return gap.argmin(-1), bool((gap.amin(-1) < 5e-4).all())
-
-    index, right = nearest(table.sqrt())
-    if not right:
-        for reason, factor in DATA_FACTORS.items():
-            if nearest(factor(table))[1]:
-                raise Mistake(reason, _PATH)
-        raise Mistake("The data in your x_t are not sqrt(ᾱ_t) x_0 for any t.", _PATH)
-    if not (index == index[:, :1]).all():
-        raise Mistake(
-            "Numbers of the same example are noised to different times: your factors run along the "
-            "last axis.",
-            _AXES,
-        )
-    _compare_times(net.t.double(), index[:, 0], len(table))
-
-
-def _compare_times(told: Tensor, noised: Tensor, T: int) -> None:
-    if torch.equal(told, noised.double()):
-        return
-    alike = "The same `t` for both: no shift, no scaling. In code t counts from 0."
-    for reason, time in TIMES_TOLD.items():
-        if same(told, time(noised, T).double()):
-            raise Mistake(reason, alike)
-    raise Mistake("You tell the network other times than those that you noised to.", alike)
-
-
-def _judge_times(t: Tensor, other: Tensor) -> None:
-    """Test that 4,000 times are uniform on 0 ... T − 1."""
-    draw = "`torch.randint(len(alpha_bars), (len(x0),), generator=generator)`: 0 ... T − 1, evenly."
-    if (t == t[0]).all():
-        raise Mistake(
-            "All examples of the batch share one time.",
-            f"Each draws its own: the gradient is far steadier then. {draw}",
-        )
-    if torch.equal(t, other):
-        raise Mistake("Your times are the same in every call.", f"Draw them. {draw}")
-    counts = torch.bincount(t, minlength=_T).double()
-    expected = len(t) / _T
-    bound = 6.5 * math.sqrt(expected)  # binomial: less than once in 10⁹
-    for index, name, why in (
-        (0, "t = 0", "The paper counts from 1, code from 0: the first step is t = 0."),
-        (_T - 1, f"t = T − 1 = {_T - 1}", "`randint(n)` stops at n − 1 by itself."),
-    ):
-        if counts[index] == 0:
-            raise Mistake(f"{name} never comes.", f"{why} {draw}")
-    if ((counts - expected).abs() > bound).any():
-        k = int((counts - expected).abs().argmax())
-        raise Mistake(
-            f"Your times are not evenly drawn: t = {k} came {int(counts[k])} times among "
-            f"{len(t)}, where {expected:.0f} are due.",
-            draw,
-        )
-
-
-def _recover(net: _Recorder, x0: Tensor, schedule: DiscreteSchedule) -> Tensor:
-    """The eps that must have been added, if all went well."""
-    return _eps_from_x0(net.x_t, x0, per_example(schedule.alpha_bars[net.t.long()], x0))
-
-
-def _judge_loss_noise(net: _Recorder, x0: Tensor, schedule: DiscreteSchedule) -> Tensor:
-    eps, t = _recover(net, x0, schedule), net.t.long()
-    draw = "`torch.randn(x0.shape, generator=generator)` draws a number for each of x0."
-    if same(eps, torch.zeros_like(eps)):
-        raise Mistake("You add no noise.", draw)
-    ab = per_example(schedule.alpha_bars[t], x0)
-    added = net.x_t - ab.sqrt() * x0
-    for noise in (eps, added, added / (1 - ab)):
-        if same(noise, noise[:1].expand_as(noise), tolerance=1e-3):
-            raise Mistake("All examples share the same noise.", draw)
-        if same(noise, noise[:, :1].expand_as(noise), tolerance=1e-3):
-            raise Mistake("All numbers of an example share one draw of noise.", draw)
-    if _is_normal(eps, t):
-        return eps
-    for reason, factor in NOISE_FACTORS.items():
-        if _is_normal(added / factor(ab), t):
-            raise Mistake(reason, _PATH)
-    raise Mistake(
-        f"Your noise is not standard normal: it has mean {eps.mean():.2f} and standard deviation "
-        f"{eps.std():.2f}, where eps has 0 and 1.",
-        f"{draw} `randn`, not `rand`.",
-    )
-
-
-def _is_normal(eps: Tensor, t: Tensor) -> bool:
-    """Whether ``eps [4000, 2]`` may be standard normal: a true one fails once in 10⁹ times."""
-
-    def has_variance_1(part: Tensor) -> bool:
-        # The mean square of N normal numbers has the standard deviation sqrt(2 / N).
-        return abs(float(part.square().mean()) - 1) < 6.5 * math.sqrt(2 / part.numel())
-
-    # At each time by itself, too: wrong factors can even out over the times.
-    return is_normal(eps) and all(map(has_variance_1, [eps, *(eps[t == k] for k in t.unique())]))
-
-
-def _judge_loss_values(cases: list[tuple[Any, _Recorder, Tensor, Tensor]]) -> None:
-    """Judge the losses of all cases together: in a single one a mistake may look like another."""
-    losses = []
-    for value, *_ in cases:
-        if isinstance(value, Tensor) and value.ndim > 0:
-            raise Mistake(
-                f"Your loss has shape {list(value.shape)}; training needs one number.",
-                "Take the mean over everything.",
-            )
-        losses.append(take_tensor("loss", value, (), dtype=torch.float32))
-
-    def are(loss: Callable[..., Tensor]) -> bool:
-        values = [loss(net.said, eps, x0, net.x_t) for _, net, eps, x0 in cases]
-        return same(torch.stack(losses), torch.stack(values), tolerance=1e-3)
-
-    if not are(_mean_square):
-        for wrong in LOSSES:
-            if are(wrong.answer):
-                raise Mistake(wrong.says, wrong.hint)
-        raise Mistake(
-            "Your loss is not the mean of (net(x_t, t) − eps)², with the eps that is in x_t.",
-            f"{_TARGET} {_MEAN}",
-        )
-    for loss, (_, net, eps, x0) in zip(losses, cases, strict=True):
-        check_gradients(
-            "loss",
-            loss,
-            _mean_square(net.said, eps, x0, net.x_t),
-            {"the weights of net": net.weight},
-            "The network learns through the loss: no `detach`, no `.item()`, no `no_grad`.",
-        )
 
 
 # --- A clock that is wrong -----------------------------------------------------------------------

@@ -14,6 +14,7 @@ from course_lib.diffusion import (
     DDPM,
     DiscreteSchedule,
     IdealDenoiser,
+    convert,
     ddim_invert,
     ddim_sample,
     ddim_step,
@@ -269,15 +270,6 @@ _STEP_WRONG = [
     Wrong(_by(lambda x, e, a, b, c, d: d * (x - b * e) / a + c * e),
           "You swap the factors of the guess and the noise.", "ᾱ' belongs to the data."),
 ]
-_DOWN_WRONG = [
-    # α = ᾱ / ᾱ' of the whole step, as a single step of DDPM.
-    Wrong(lambda x, e, ab, to: (x - (1 - ab / to) / (1 - ab).sqrt() * e) / (ab / to).sqrt(),
-          "You take DDPM's mean, which leaves room for the fresh noise that is added to it.",
-          "Without fresh noise all of sqrt(1 − ᾱ') has to come from eps. " + _WAY),
-    Wrong(lambda x, e, ab, to: (x - (1 - ab / to).sqrt() * e) / (ab / to).sqrt(),
-          "You undo a single noising step as if its fresh noise had been eps.",
-          "eps is the noise between x_0 and x_t, of all steps together. " + _WAY),
-]
 _UP_WRONG = [
     Wrong(lambda x, e, ab, to: (to / ab).sqrt() * x + (1 - to / ab).sqrt() * e,
           "You add noise to x as DDPM does, as if eps were fresh.",
@@ -328,18 +320,63 @@ _NOT_A_STEP = (
     _WAY,
 )
 
+_TURN = (
+    "v = a eps − b x_0 and x_t = a x_0 + b eps, with a² + b² = 1: x_0 = a x_t − b v, and eps = "
+    "b x_t + a v. Then a' x_0 + b' eps."
+)
+
+
+def _by_v(guesses: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A step by a formula of x_0 and eps as v gives them, and of a, b, a', b'."""
+    return _by(lambda x, v, a, b, c, d: guesses(a * x - b * v, b * x + a * v, a, b, c, d) + 0 * x)
+
+
+# fmt: off
+_V_WRONG = [
+    Wrong(_step, "You take v for eps.", _TURN),
+    Wrong(_by(lambda x, v, a, b, c, d: c * v + d * (x - a * v) / b), "You take v for x_0.", _TURN),
+    Wrong(_by(lambda x, v, a, b, c, d: c * (a * x + b * v) + d * (b * x - a * v)),
+          "You turn the wrong way: a sign, or now and next exchanged.", _TURN),
+    Wrong(_by(lambda x, v, a, b, c, d: c * x + d * v), "You noise x_t itself, with v.", _TURN),
+    Wrong(_by(lambda x, v, a, b, c, d: x + (d - b) * v), "You go along v in a straight line.",
+          "v is the direction at first; the way is an arc. " + _TURN),
+    Wrong(_by(lambda x, v, a, b, c, d: c * (a * x - b * v) + d * v),
+          "You put v back as if it were the noise.", _TURN),
+    Wrong(_by(lambda x, v, a, b, c, d: c * (x - b * v) / a + d * (b * x + a * v)),
+          "Your guess of x_0 is the one for eps.", _TURN),
+    Wrong(_by_v(lambda x0, e, a, b, c, d: x0), "You stop at the guess of x_0.", _PROPORTIONS),
+    Wrong(_by_v(lambda x0, e, a, b, c, d: c * x0), "You put no noise back.", _PROPORTIONS),
+    Wrong(_by_v(lambda x0, e, a, b, c, d: c * x0 + b * e),
+          "You put as much noise back as there was.", _PROPORTIONS),
+    Wrong(_by_v(lambda x0, e, a, b, c, d: x0 + d * e), "You don't shrink the guess of x_0.",
+          _PROPORTIONS),
+    Wrong(_by_v(lambda x0, e, a, b, c, d: a * x0 + d * e), "You shrink the guess as before.",
+          _PROPORTIONS),
+    Wrong(_by_v(lambda x0, e, a, b, c, d: d * x0 + c * e), "You swap the factors of x_0 and eps.",
+          "ᾱ' belongs to the data."),
+    Wrong(_by_v(lambda x0, e, a, b, c, d: c * x0 - d * e), "You subtract the noise where you must "
+          "put it back.", _PROPORTIONS),
+    Wrong(_by_v(lambda x0, e, a, b, c, d: c**2 * x0 + d**2 * e),
+          "You forget both roots in the new proportions.", _ROOTS),
+    Wrong(_by(lambda x, v, a, b, c, d: c * (a**2 * x - b**2 * v) + d * (b**2 * x + a**2 * v)),
+          "You forget the roots in the guesses.", _ROOTS),
+]
+# fmt: on
+
 formula(
-    "07.ddim_step",
-    task="Write `my_ddim_step`: from x_t [B, *event] at alpha_bar to where the share is "
-    "alpha_bar_next (larger, and 1 for the data), with the network's eps and no fresh noise.",
-    signature="my_ddim_step(x_t, eps, alpha_bar, alpha_bar_next) -> x",
-    solution=ddim_step,
+    "07.v_step",
+    task="Derive, and write `v_step`: DDIM's step without fresh noise for a network that predicts "
+    "v = sqrt(ᾱ) eps − sqrt(1 − ᾱ) x_0: from x_t [B, *event] at alpha_bar to where the share is "
+    "alpha_bar_next (larger, and 1 for the data). You need not divide.",
+    signature="v_step(x_t, v, alpha_bar, alpha_bar_next) -> x",
+    solution=[ddim_step, convert],
     hints=[
-        "What does the network's eps say about x_0?",
-        "Guess and noise are put together again, in the proportions of the new time.",
-        _WAY,
+        "With a = sqrt(ᾱ), b = sqrt(1 − ᾱ): two equations, for x_t and for v. Solve them for x_0 "
+        "and eps.",
+        "a² + b² = 1, so that a x_t − b v is x_0. And b x_t + a v?",
+        "sqrt(ᾱ') (a x_t − b v) + sqrt(1 − ᾱ') (b x_t + a v).",
     ],
-    right=_step,
+    right=_by_v(lambda x0, e, a, b, c, d: c * x0 + d * e),
     inputs=_draw_steps(
         ((0.1, 0.4), (0.6, 0.9)),
         ((0.4, 0.5), (0.55, 0.6)),
@@ -351,10 +388,11 @@ formula(
     ),
     result="x",
     take=_take_finite,
-    wrong=_DOWN_WRONG + _STEP_WRONG,
-    otherwise=_NOT_A_STEP,
-    passes="If eps is true, your step stays on the path: sqrt(ᾱ) x_0 + sqrt(1 − ᾱ) eps becomes "
-    "sqrt(ᾱ') x_0 + sqrt(1 − ᾱ') eps, however long the step is; and at ᾱ' = 1 it ends in x_0.",
+    wrong=_V_WRONG,
+    otherwise=("Your x is not DDIM's with the x_0 and the eps that v tells.", _TURN),
+    passes="Your step turns x_t towards v: cos(δ) x_t − sin(δ) v, where δ is the angle between (a, "
+    "b) and (a', b'). Nothing is divided, so it begins at pure noise as well, where a guess of x_0 "
+    "from eps would be 0 / 0: one of the reasons why Salimans and Ho predict v.",
 )
 formula(
     "07.invert_step",

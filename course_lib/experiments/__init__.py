@@ -14,6 +14,7 @@ from course_lib.experiments.leak import fit_coins, leaky_masks
 from course_lib.experiments.nested_gaussians import (
     NestedGaussians,
     guided_precision,
+    noised_tilted_score,
     ode_variance,
     sde_variance,
     tilted_precision,
@@ -45,6 +46,7 @@ __all__ = [
     "guided_precision",
     "leaky_masks",
     "log_prob_in_company",
+    "noised_tilted_score",
     "noisy_copies",
     "ode_variance",
     "peak",

@@ -2,7 +2,7 @@
 
 Three laws that coincide at scale 0 and 1, and at no other: the density p(x) (p(x | y) / p(x))^w
 itself, and where the ODE and the reverse SDE end that follow the guided score. Both start from
-infinitely much noise.
+infinitely much noise. For any data on a line ``noised_tilted_score`` is what they should follow.
 """
 
 import math
@@ -10,12 +10,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-from course_lib.checks import check_number
+from course_lib.checks import check_floats, check_number
 from course_lib.diffusion import GaussianPath
 
 __all__ = [
     "NestedGaussians",
     "guided_precision",
+    "noised_tilted_score",
     "ode_variance",
     "sde_variance",
     "tilted_precision",
@@ -68,6 +69,36 @@ def tilted_precision(sigma: float, narrow: float, wide: float, scale: float) -> 
     """What the score of the noised product is times −x: the product first, then noise."""
     _check(narrow, wide, scale)
     return 1 / (tilted_variance(narrow, wide, scale) + sigma**2)
+
+
+def noised_tilted_score(
+    x: Tensor, sigma: float, grid: Tensor, log_p: Tensor, log_share: Tensor, scale: float
+) -> Tensor:
+    """∇ log q_t of q ∝ p(x_0) p(y | x_0)^w on a line, on EDM's path: (E_q[x_0 | x_t] − x_t) / σ².
+
+    The mean is a sum over a grid of x_0. At scale 0 and 1 it is the score without and with the
+    label, and guidance is the straight line through these two.
+
+    Args:
+        x: Places ``[N]``.
+        sigma: The noise level, above 0 and not much less than the steps of the grid.
+        grid: x_0 ``[G]``, in steps of one length.
+        log_p: log p there, up to a constant, ``[G]``.
+        log_share: log p(y | x_0) there, up to a constant, ``[G]``.
+        scale: w.
+
+    Returns:
+        ``[N]``.
+
+    """
+    check_floats("x", x, (None,))
+    check_floats("grid", grid, (None,), dtype=x.dtype)
+    check_floats("log_p", log_p, grid.shape, dtype=x.dtype)
+    check_floats("log_share", log_share, grid.shape, dtype=x.dtype)
+    check_number("sigma", sigma, above=0)
+    check_number("scale", scale, minimum=-math.inf)
+    logs = log_p + scale * log_share - (x[:, None] - grid) ** 2 / (2 * sigma**2)  # [N, G]
+    return (torch.softmax(logs, dim=1) @ grid - x) / sigma**2
 
 
 def ode_variance(narrow: float, wide: float, scale: float) -> float:

@@ -5,6 +5,7 @@ from course_lib.training import (  # noqa: F401
     recipes_autoregressive,
     recipes_classifiers,
     recipes_diffusion,
+    recipes_edm,
     recipes_flows,
     recipes_guidance,
     recipes_latent,

@@ -1,7 +1,7 @@
 """The recipes of chapter 08: score models in continuous time, on the digits."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -30,8 +30,10 @@ from course_lib.training.recipes import Recipe, register
 
 LEVELS = {"digits": DIGIT_LEVELS, "mnist": MNIST_LEVELS}
 
+States = Callable[..., Iterator[Tensor]]
+
 # How often a step of each sampler asks the network.
-SAMPLERS = {
+SAMPLERS: dict[str, tuple[int, States]] = {
     "Euler-Maruyama": (1, euler_maruyama),
     "predictor-corrector": (2, predictor_corrector),
     "DDIM": (1, ddim_sample),
@@ -41,22 +43,32 @@ SAMPLERS = {
 }
 
 
-def calls_metrics(model: Denoiser, data: str, calls: dict[str, Sequence[int]]) -> dict[str, list]:
-    """The feature distance of ``N_SAMPLES`` samples, by sampler and by calls of the network.
+def samples(model: Denoiser, states: States, *, n_classes: int | None = None, **options) -> Tensor:
+    """``N_SAMPLES`` images in [0, 1], by a sampler, from one seed; classes come in turn."""
+    classes = None if n_classes is None else torch.arange(N_SAMPLES) % n_classes
+    noise, images = torch.Generator().manual_seed(0), []
+    for i in torch.arange(N_SAMPLES).split(100):
+        shape = (len(i), *model.net.event_shape)
+        y = None if classes is None else classes[i]
+        images.append(last(states(model, shape, y=y, generator=noise, **options)))
+    return to_unit(torch.cat(images))
 
-    All draw from one seed.
-    """
+
+def calls_metrics(
+    model: Denoiser,
+    data: str,
+    calls: dict[str, Sequence[int]],
+    *,
+    samplers: dict[str, tuple[int, States]] = SAMPLERS,
+) -> dict[str, list]:
+    """The feature distance of ``samples``, by sampler and by calls of the network."""
     rows = []
     for sampler, numbers in calls.items():
-        each, states = SAMPLERS[sampler]
+        each, states = samplers[sampler]
         for number in numbers:
-            noise, images = torch.Generator().manual_seed(0), []
-            for i in torch.arange(N_SAMPLES).split(100):
-                shape = (len(i), *model.net.event_shape)
-                way = states(model, shape, steps=number // each, generator=noise)
-                images.append(last(way))
-            grey = quantize(to_unit(torch.cat(images)), LEVELS[data])
-            distance = feature_distance(grey, data)
+            steps = max(number // each, 1)
+            images = samples(model, states, n_classes=model.null_class, steps=steps)
+            distance = feature_distance(quantize(images, LEVELS[data]), data)
             rows.append({"sampler": sampler, "calls": number, "distance": distance})
     return {"samplers": rows}
 

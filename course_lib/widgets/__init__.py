@@ -14,6 +14,7 @@ from course_lib.widgets.dissolve import Dissolve
 from course_lib.widgets.fan_of_paths import FanOfPaths
 from course_lib.widgets.figures import image_grid, show_figure
 from course_lib.widgets.fluid import Fluid
+from course_lib.widgets.guided_plane import GuidedPlane
 from course_lib.widgets.image_player import ImagePlayer
 from course_lib.widgets.inpaint import Inpaint
 from course_lib.widgets.interpolation import Interpolation
@@ -48,6 +49,7 @@ __all__ = [
     "Dissolve",
     "FanOfPaths",
     "Fluid",
+    "GuidedPlane",
     "ImagePlayer",
     "Inpaint",
     "Interpolation",

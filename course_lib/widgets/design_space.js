@@ -1,12 +1,11 @@
 // DesignSpace: a line with the exact score; path, times and solver are chosen, and each step's error seen.
 
-import { drawPlane, plane, ticks } from "./parts/axes.js";
 import { throttledChanges } from "./parts/changes.js";
+import { axisOf, chart } from "./parts/chart.js";
 import { PALETTE, rgb } from "./parts/colours.js";
 import { choice, row, slider } from "./parts/controls.js";
 import { tidy } from "./parts/data.js";
 import { onKeys } from "./parts/keys.js";
-import { logScale, powerLines, powerNames, shortly } from "./parts/logs.js";
 import { hint, legend, say } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
 import { axisNames, backdrop, clamp, dot, inside, segment, trace, words } from "./parts/panel.js";
@@ -185,7 +184,7 @@ function stateOf(model) {
 // ------------------------------------------------------------------------------------ the picture
 
 const MOST = 10; // of an error that is drawn
-const LEAST = 1e-6;
+const LEAST = 1e-5;
 
 // The plot of ways, and under it, on the same axis, the errors.
 function stands(width) {
@@ -196,28 +195,26 @@ function stands(width) {
   return { ways, errors, total: errors.y + errors.height + 40 };
 }
 
-// How the plots show a point: `across(point)` in pixels, `shown(point)` by what x_t is multiplied, the
+// How both plots show a point: the axis `across`, `at(point)` in pixels, by what x_t is multiplied, the
 // levels along the axis, and how far the plot reaches up.
 function viewOf(state, box) {
   const { sigma_min, sigma_max, sizeOfData } = state;
-  const count = Math.round(box.width / 3);
+  const log = state.axis() === "log";
   const path = state.path();
-  const top = (levels, shown) => 1.12 * Math.max(...levels.flatMap((at) => state.exact.map((x) => Math.abs(x(at.sigma) * at.a * shown(at)))));
-  if (state.axis() === "log") {
-    const scale = logScale(sigma_min / 2, sigma_max * 1.1, box.x, box.x + box.width);
-    const levels = Array.from({ length: count + 1 }, (_, i) => ({ sigma: scale.back(box.x + (box.width * i) / count), a: 1 }));
-    const shown = ({ a, sigma }) => 1 / (a * Math.hypot(sigma, sizeOfData));
-    return { scale, levels, shown, across: ({ sigma }) => scale.at(sigma), top: top(levels, shown) };
-  }
   const last = 1.02 * path.timeAt(state.zoom());
-  const first = -0.03 * last;
+  const across = log ? axisOf(sigma_min / 2, 1.1 * sigma_max, true) : axisOf(-0.03 * last, last);
+  const at = ({ sigma, t }) => box.x + clamp(across.share(log ? sigma : t), -0.02, 20) * box.width;
+  const shown = ({ a, sigma }) => (log ? 1 / (a * Math.hypot(sigma, sizeOfData)) : 1);
+  const count = Math.round(box.width / 3);
   const levels = Array.from({ length: count + 1 }, (_, i) => {
-    const t = first + ((last - first) * i) / count;
-    const [a, b] = path.at(Math.max(t, path.timeAt(sigma_min / 20), 0));
-    return { sigma: t < 0 ? 0 : b / a, a, t };
+    const value = across.value(i / count);
+    if (log) return { sigma: value, a: 1 };
+    const [a, b] = path.at(Math.max(value, path.timeAt(sigma_min / 20), 0));
+    return { sigma: value < 0 ? 0 : b / a, a };
   });
-  const across = ({ t }) => box.x + (clamp((t - first) / (last - first), -0.02, 20) * box.width);
-  return { first, last, levels, shown: () => 1, across, top: top(levels, () => 1) };
+  const most = levels.flatMap((level) => state.exact.map((x) => Math.abs(x(level.sigma) * level.a * shown(level))));
+  const top = 1.12 * Math.max(...most);
+  return { log, across, at, shown, levels, top, up: axisOf(-top, top) };
 }
 
 // How likely x_t is at each level, a column for each, as bright as its highest value.
@@ -251,81 +248,66 @@ function strokeWay(ctx, places, colour, width, alpha) {
 }
 
 // The times of the steps: lines across a plot, and marks at its foot.
-function drawTimes(ctx, points, across, box, theme) {
+function drawTimes(ctx, points, at, box, theme) {
   ctx.strokeStyle = theme.muted;
   for (const [from, alpha, width] of [[box.y, 0.3, 1], [box.y + box.height - 9, 1, 1.5]]) {
     ctx.globalAlpha = alpha;
     ctx.lineWidth = width;
     ctx.beginPath();
-    for (const point of points.slice(0, -1)) segment(ctx, across(point), from, across(point), box.y + box.height);
+    for (const point of points.slice(0, -1)) segment(ctx, at(point), from, at(point), box.y + box.height);
     ctx.stroke();
   }
   ctx.globalAlpha = 1;
 }
 
-// Returns `draw(ctx, box, ratio, theme)`.
+const headOf = (ctx, text, { x, y, width }, theme) => words(ctx, text, x, y - 11, theme.ink, `600 12px ${theme.font}`, "left", "middle", width);
+
+// Returns `draw(ctx, box, view, ratio, theme)`.
 function waysPainter(state) {
   const under = backdrop();
   return (ctx, box, view, ratio, theme) => {
     const { points, ways, path } = state.run();
-    const map = plane([0, 1, -view.top, view.top], box);
-    under(ctx, ratio, [path, state.axis(), state.zoom(), theme.dark, box.width, box.height], (own) => {
-      drawPlane(own, box, theme);
-      own.imageSmoothingEnabled = true;
-      inside(own, box, () => own.drawImage(heatOf(state, view), box.x, box.y, box.width, box.height));
-      inside(own, box, () => state.exact.forEach((x) => {
-        const places = view.levels.map((at, i) =>
-          [box.x + (box.width * i) / (view.levels.length - 1), map.y(x(at.sigma) * at.a * view.shown(at))]);
-        strokeWay(own, places, theme.dark ? "#ffffff" : "#000000", 4, 0.28);
-      }));
+    const y = (x) => box.y + (1 - view.up.share(x)) * box.height;
+    under(ctx, ratio, [path, view.log, state.zoom(), theme.dark, box.width, box.height], (own) => {
+      chart(own, [view.across, view.up], box, theme, () => {
+        own.imageSmoothingEnabled = true;
+        own.drawImage(heatOf(state, view), box.x, box.y, box.width, box.height);
+        const across = (i) => box.x + (box.width * i) / (view.levels.length - 1);
+        state.exact.forEach((x) => {
+          const places = view.levels.map((level, i) => [across(i), y(x(level.sigma) * level.a * view.shown(level))]);
+          strokeWay(own, places, theme.dark ? "#ffffff" : "#000000", 4, 0.28);
+        });
+      }, { foot: false });
     });
     inside(ctx, box, () => {
-      drawTimes(ctx, points, view.across, box, theme);
+      drawTimes(ctx, points, view.at, box, theme);
       ways.forEach((way) => {
-        const places = way.map((x, i) => [view.across(points[i]), map.y(x * view.shown(points[i]))]);
+        const places = way.map((x, i) => [view.at(points[i]), y(x * view.shown(points[i]))]);
         strokeWay(ctx, places, theme.words.model, 1.5, 1);
-        places.forEach(([x, y]) => dot(ctx, x, y, points.length > 25 ? 1.8 : 2.8, PALETTE.model, theme.plot, 0.75));
+        places.forEach((place) => dot(ctx, ...place, points.length > 25 ? 1.8 : 2.8, PALETTE.model, theme.plot, 0.75));
       });
     });
-    frameOf(ctx, box, theme);
-    for (const value of ticks(-view.top, view.top, 4)) words(ctx, tidy(value), box.x - 7, map.y(value), theme.muted, `11px ${theme.font}`, "right");
-    const log = state.axis() === "log";
-    headOf(ctx, log ? "x over its standard deviation" : "x over the path\u2019s own time", box, theme);
-    axisNames(ctx, box, "", log ? "x / size" : "x", 10, theme);
+    headOf(ctx, view.log ? "x over its standard deviation" : "x over the path\u2019s own time", box, theme);
+    axisNames(ctx, box, "", view.log ? "x / size" : "x", 10, theme);
   };
-}
-
-const headOf = (ctx, text, { x, y, width }, theme) => words(ctx, text, x, y - 11, theme.ink, `600 12px ${theme.font}`, "left", "middle", width);
-
-function frameOf(ctx, box, theme) {
-  ctx.strokeStyle = theme.line;
-  ctx.lineWidth = 1;
-  ctx.strokeRect(Math.round(box.x) + 0.5, Math.round(box.y) + 0.5, box.width - 1, box.height - 1);
 }
 
 // A bar for each step: as wide as it is long, as high as its error.
 function drawErrors(ctx, state, view, box, theme) {
   const { points, errors } = state.run();
-  const scale = logScale(LEAST, MOST, box.y + box.height, box.y);
-  drawPlane(ctx, box, theme);
-  powerLines(ctx, box, scale, theme);
-  inside(ctx, box, () => {
+  chart(ctx, [view.across, axisOf(LEAST, MOST, true)], box, theme, (map) => {
+    ctx.fillStyle = PALETTE.error;
     errors.forEach((error, i) => {
-      const [right, left, y] = [view.across(points[i]), view.across(points[i + 1]), scale.at(error)];
-      ctx.fillStyle = PALETTE.error;
+      const [right, left, y] = [view.at(points[i]), view.at(points[i + 1]), map.y(Math.max(error, LEAST / 2))];
       ctx.globalAlpha = 0.55;
       ctx.fillRect(left, y, right - left, box.y + box.height - y);
       ctx.globalAlpha = 1;
       ctx.fillRect(left, y - 1, right - left, 2);
     });
-    drawTimes(ctx, points, view.across, box, theme);
+    drawTimes(ctx, points, view.at, box, theme);
   });
-  frameOf(ctx, box, theme);
   headOf(ctx, "error that each step adds", box, theme);
-  const bottom = box.y + box.height;
-  if (view.scale) powerNames(ctx, box, view.scale, theme);
-  else for (const value of ticks(0, view.last)) words(ctx, tidy(value), view.across({ t: value }), bottom + 7, theme.muted, `11px ${theme.font}`, "center", "top");
-  axisNames(ctx, box, view.scale ? "noise level \u03c3 (logarithmic)" : "time t", "error", 10, theme);
+  axisNames(ctx, box, view.log ? "noise level \u03c3 (logarithmic)" : "time t", "", 10, theme);
 }
 
 // ------------------------------------------------------------------------------------ in writing
@@ -336,6 +318,8 @@ const FORMULAS = {
   VE: "s(t) = 1, \u03c3(t) = \u03c3_min (\u03c3_max / \u03c3_min)^t",
   straight: "s(t) = 1 \u2212 t, \u03c3(t) = t / (1 \u2212 t)"
 };
+
+const shortly = (value) => tidy(value < 99.5 ? Number(value.toPrecision(2)) : Math.round(value));
 
 function sentencesOf({ path, solver, calls, steps, errors, points, missed }) {
   const worst = errors.indexOf(Math.max(...errors));

@@ -57,7 +57,7 @@ class DesignSpace(CourseWidget):
         beta_min, beta_max: The rates of VP.
         starts: ``[N]``, the noise eps that sampling starts from; by default ten quantiles.
         axis: ``"t"``, x_t over the path's own time, or ``"log"``, all levels, by their logarithms.
-        zoom: The level up to which the plot over t is shown, from 0.5.
+        zoom: The level up to which the plot over t is shown, from 0.5; by default 4, or sigma_max.
         title: shown above.
         alt: what one sees, in a sentence, for readers who do not see it.
 
@@ -114,7 +114,7 @@ class DesignSpace(CourseWidget):
         beta_max: float = 20.0,
         starts: Array | None = None,
         axis: str = "t",
-        zoom: float = 4.0,
+        zoom: float | None = None,
         title: str = "",
         alt: str = "",
     ) -> None:
@@ -131,6 +131,7 @@ class DesignSpace(CourseWidget):
         check_number("beta_min", beta_min, above=0)
         check_number("beta_max", beta_max, minimum=beta_min)
         noises = _QUANTILES if starts is None else _numbers("starts", starts, 24)
+        zoom = min(4.0, sigma_max) if zoom is None else zoom
         _check_zoom(zoom, sigma_max)
         check_int("steps", steps, minimum=STEPS[0], maximum=STEPS[1])
         check_number("rho", rho, minimum=RHOS[0])
@@ -356,7 +357,7 @@ class DesignSpace(CourseWidget):
         above.plot(places, ways, "-o", color=PALETTE["model"], ms=3, lw=1.2)
         below.bar(
             places[1:],
-            np.maximum(self.errors, 1e-6),
+            np.maximum(self.errors, 1e-5),
             width=places[:-1] - places[1:],
             align="edge",
             color=PALETTE["error"],
@@ -372,7 +373,7 @@ class DesignSpace(CourseWidget):
             pale_frame(ax)
         if log:
             below.set_xscale("log")
-        below.set(yscale="log", ylim=(1e-6, 10))
+        below.set(yscale="log", ylim=(1e-5, 10))
         above.set_ylabel("x / size" if log else "x", fontsize=8)
         below.set_ylabel("error of each step", fontsize=8)
         below.set_xlabel(axis, fontsize=8, labelpad=1)

@@ -1,16 +1,15 @@
 // Preconditioning: what a network sees and must say at each noise level, with factors and without.
 
-import { drawPlane } from "./parts/axes.js";
 import { throttledChanges } from "./parts/changes.js";
+import { axisOf, chart } from "./parts/chart.js";
 import { MAPS, PALETTE } from "./parts/colours.js";
 import { row, slider } from "./parts/controls.js";
-import { unpack } from "./parts/data.js";
+import { tidy, unpack } from "./parts/data.js";
 import { drag } from "./parts/drag.js";
 import { onKeys } from "./parts/keys.js";
-import { logScale, powerLines, powerNames, shortly } from "./parts/logs.js";
 import { hint, legend, mapStrip, say } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
-import { arrow, axisNames, clamp, dot, inside, segment, trace, words } from "./parts/panel.js";
+import { arrow, axisNames, clamp, dot, segment, trace, words } from "./parts/panel.js";
 import { drawTile, pixelSheet } from "./parts/pixels.js";
 import STYLE from "./preconditioning.css" with { type: "css" };
 
@@ -52,7 +51,8 @@ function sizesAt(way, sigma, ofData, moments) {
   return [sizeOf(sees, moments), sizeOf(says, moments), passed];
 }
 
-// In writing, with two decimals where there is room for them.
+const shortly = (value) => tidy(value < 99.5 ? Number(value.toPrecision(2)) : Math.round(value));
+// With two decimals where there is room for them.
 const written = (size) => (size < 9.95 ? size.toFixed(2) : shortly(size));
 
 // -------------------------------------------------------------------------------------- the state
@@ -129,39 +129,32 @@ function drawTiles(ctx, state, { x, y, wide, high, half, right, step }, theme) {
   });
 }
 
-// One of the three numbers over all levels, for each way.
+// One of the three numbers over all levels, for each way. Returns the axis of the levels.
 function drawCurves(ctx, state, which, box, theme) {
   const { ofData, sigma_min, sigma_max, moments, sigma } = state;
   const { name, low, high } = PLOTS[which];
-  const across = logScale(sigma_min, sigma_max, box.x, box.x + box.width);
-  const up = logScale(low, high, box.y + box.height, box.y);
+  const across = axisOf(sigma_min, sigma_max, true);
   const numberAt = (way, level) => sizesAt(way, level, ofData, moments)[which];
-  drawPlane(ctx, box, theme);
-  powerLines(ctx, box, up, theme);
-  inside(ctx, box, () => {
+  const count = Math.ceil(box.width / 3);
+  const levels = Array.from({ length: count + 1 }, (_, i) => across.value(i / count));
+  chart(ctx, [across, axisOf(low, high, true)], box, theme, (map) => {
     ctx.strokeStyle = theme.accent;
     ctx.lineWidth = 1.5;
     ctx.beginPath();
-    segment(ctx, across.at(sigma()), box.y, across.at(sigma()), box.y + box.height);
+    segment(ctx, map.x(sigma()), box.y, map.x(sigma()), box.y + box.height);
     ctx.stroke();
-    const pixels = Array.from({ length: Math.ceil(box.width / 3) + 1 }, (_, i) => Math.min(box.x + 3 * i, box.x + box.width));
     for (const { key, role, dash } of WAYS) {
-      trace(ctx, pixels.map((x) => [x, up.at(numberAt(key, across.back(x)))]));
+      trace(ctx, levels.map((level) => [map.x(level), map.y(numberAt(key, level))]));
       ctx.strokeStyle = PALETTE[role];
-      ctx.lineWidth = role === "model" ? 2.5 : 2;
+      ctx.lineWidth = role === "model" ? 3 : 2;
       ctx.setLineDash(dash);
       ctx.stroke();
       ctx.setLineDash([]);
-      dot(ctx, across.at(sigma()), up.at(numberAt(key, sigma())), 4, PALETTE[role], theme.plot);
     }
-  });
-  ctx.strokeStyle = theme.line;
-  ctx.lineWidth = 1;
-  ctx.strokeRect(Math.round(box.x) + 0.5, Math.round(box.y) + 0.5, box.width - 1, box.height - 1);
+    for (const { key, role } of WAYS.toReversed()) dot(ctx, map.x(sigma()), map.y(numberAt(key, sigma())), 4, PALETTE[role], theme.plot);
+  }, { foot: which === 2 });
   words(ctx, name, box.x, box.y - 9, theme.ink, `600 12px ${theme.font}`, "left", "middle", box.width);
-  if (which < 2) return across;
-  powerNames(ctx, box, across, theme);
-  axisNames(ctx, box, "noise level \u03c3", "", 0, theme);
+  if (which === 2) axisNames(ctx, box, "noise level \u03c3", "", 0, theme);
   return across;
 }
 
@@ -202,7 +195,8 @@ function render({ model, el }) {
     focus: view.root, end: send,
     start: (place) => {
       if (!over(place)) return null;
-      const move = ([x]) => goTo(across.back(x));
+      const [box] = boxes.plots;
+      const move = ([x]) => goTo(across.value((x - box.x) / box.width));
       move(place);
       return move;
     },

@@ -552,18 +552,18 @@ for beta in ("0_1", "1", "3"):
 # At β = 1 all codes together are within a quarter of a nat of the prior: few holes. At β = 0.1 the codes tell two nats more about their images, and the mismatch is six times as large. (The most that a code can tell is which of the 359 images it
 # belongs to, $\log 359 = 5.9$ nats.)
 #
-# **Exercise 1: split the rate**, on a table: `q[k, j]` is the probability of cell $j$ for image $k$, and all images count alike. Derive, then write, without a look above.
+# **Exercise 1: split a Gaussian's rate.** The data are numbers, $\mathcal N(0, s^2)$, and the encoder says $\mathcal N(w x, \sigma^2)$. Both parts have closed forms: derive them. Which codes, all together, cost least?
 #
-# Each `check` judges your function on fresh random inputs and tells you which property broke; it accepts every correct solution. `hint("02.rate_parts")` helps one step at a time; `solution("02.rate_parts")` shows what the library itself does.
+# Each `check` judges your function on fresh random inputs and tells you which property broke; it accepts every correct solution. `hint("02.gaussian_rate")` helps one step at a time; `solution("02.gaussian_rate")` shows what the library itself does.
 
 
 # %%
-def split_the_rate(q, prior):
-    """q [N, G] and prior [G] to (information, mismatch), two scalars in nats."""
+def split_gaussian_rate(w, s, sigma):
+    """w, s and sigma [B] to (information, mismatch), [B] each, in nats."""
     ...
 
 
-check("02.rate_parts", split_the_rate)
+check("02.gaussian_rate", split_gaussian_rate)
 
 # %% [markdown]
 # ## A gradient through a random draw
@@ -659,17 +659,17 @@ print("with the baseline f(μ), still more than twice:", bool(ratio > 2))
 # The factors depend on where you are and on $f$. With thousands of parameters and one draw for each image, they decide
 # whether training works. The score function has its place where there is no slope: discrete latents, rewards from a game. There one never goes without a baseline.
 #
-# **Exercise 3: the reparameterization trick.** A draw from $\mathcal{N}(\mu, \sigma^2)$ through which gradients flow to $\mu$ and to
-# $\log \sigma^2$. Take all randomness from `generator`.
+# **Exercise 3: the trick for another law.** A draw from the Laplace density $e^{-|z - \mu| / s} / (2 s)$, through which gradients flow to $\mu$ and to
+# $\log s$. What is random is `u`, uniform on (0, 1); a share $u$ of all draws shall lie below $z$.
 
 
 # %%
-def my_reparameterize(mu, log_var, generator):
-    """mu and log_var, of one shape, to a draw z of the same shape."""
+def laplace_draw(mu, log_scale, u):
+    """mu, log_scale and u, of one shape, to a draw z of the same shape."""
     ...
 
 
-check("02.reparameterize", my_reparameterize)
+check("02.laplace_draw", laplace_draw)
 
 # %% [markdown]
 # **Exercise 4: a baseline that costs nothing.** With several draws for each image you need no $f(\mu)$: the baseline of a draw can be the mean of $f$ over the *other* draws. Why the others, and not all? Write the score function estimate

@@ -481,16 +481,17 @@ for mask in (CheckerboardMask, ChannelMask):
     )
 
 # %% [markdown]
-# **Exercise 2: squeeze.** Any order of the four new channels is welcome, as long as the numbers of a block stay together.
+# **Exercise 2: what a squeeze is good for.** Squeeze an image, then mix the channels of every place by the same matrix, `weight [D, 4C]`. That is an ordinary
+# convolution of the image itself, `F.conv2d(x, kernel, stride=2)`: with which kernel?
 
 
 # %%
-def squeeze(x):
-    """x [B, C, H, W] to [B, 4C, H/2, W/2]."""
+def strided_kernel(weight):
+    """weight [D, 4C] to kernel [D, C, 2, 2]."""
     ...
 
 
-check("05.squeeze", squeeze)
+check("05.strided_kernel", strided_kernel)
 
 # %% [markdown]
 # **Exercise 3: and back**, from the library's order: channel $4c + 2i + j$ holds row $i$ and column $j$ of the blocks of
@@ -746,17 +747,17 @@ prediction = ...
 check("05.predict_split", prediction)
 
 # %% [markdown]
-# **Exercise 6: split.** The first half of the channels goes on; the second is $\mathcal N(\mu, \sigma^2)$ given the first,
-# and leaves as standard normal numbers. `prior(kept)` returns mean and standard deviation.
+# **Exercise 6: what is the learned prior worth?** Let $h_2$ leave as it is, under $\mathcal N(0, 1)$, or under $\mathcal N(\mu, \sigma^2)$ given $h_1$: how many nats
+# of $\log p$ does each image gain? `prior(kept)` returns mean and standard deviation.
 
 
 # %%
-def split_off(h, prior):
-    """h [B, C, H, W] to (kept and eps [B, C/2, H, W], log_det [B])."""
+def split_gain(h, prior):
+    """h [B, C, H, W] to the gain [B], in nats."""
     ...
 
 
-check("05.split", split_off)
+check("05.split_gain", split_gain)
 
 # %% [markdown]
 # ### Play: which scale did what?
@@ -881,17 +882,17 @@ with torch.no_grad():
 print("alone as in company, within 0.001 nats:", abs(together[0] - alone[0]).item() < 1e-3)
 
 # %% [markdown]
-# **Exercise 7: start an ActNorm.** Find the bias and the log-scale with which $(x + b)\,e^s$ has mean 0 and variance 1
-# in every channel.
+# **Exercise 7: where is the ActNorm after training?** In Glow a 1×1 convolution comes right behind it. Make one convolution with a bias of the two. What is its
+# log-determinant?
 
 
 # %%
-def actnorm_start(x):
-    """x [B, C, H, W] to (bias [C], log_scale [C])."""
+def merge_actnorm(bias, log_scale, weight):
+    """bias and log_scale [C], weight [C, C] to (matrix [C, C], shift [C])."""
     ...
 
 
-check("05.actnorm", actnorm_start)
+check("05.merge_actnorm", merge_actnorm)
 
 # %% [markdown]
 # ## The two models, complete

@@ -209,17 +209,18 @@ Dissolve(
 )
 
 # %% [markdown]
-# **Exercise 2: noise in one go.** From data straight to $x_t$. Each example of the batch has a time of its own,
-# `t [B]`; an example may be a point, an image, anything. The trap is in the shapes. (Every `check` judges your function
+# **Exercise 2: noise on top of noise.** The closed form starts from the data. Start from an $x_s$ that is noised already, and go
+# on to $x_t$ in one go. Each example of the batch has times of its own, `s` and `t [B]`; an example may be a point, an image,
+# anything. How much fresh noise is due? (Every `check` judges your function
 # on fresh random inputs, accepts every correct solution, and tells which property broke.)
 
 # %%
-def noise_to(x0, t, eps, alpha_bars):
-    """x0 and eps [B, *event], t [B] from 0, alpha_bars [T]: x_t [B, *event]."""
+def noise_on(x_s, eps, s, t, alpha_bars):
+    """x_s and eps [B, *event], s < t [B] from 0, alpha_bars [T]: x_t [B, *event]."""
     ...
 
 
-check("06.noise_to", noise_to)
+check("06.noise_on", noise_on)
 
 # %% [markdown]
 # ## 2. Construction
@@ -278,16 +279,17 @@ check("06.noise_to", noise_to)
 show_source(Denoiser.loss)
 
 # %% [markdown]
-# **Exercise 3: the loss.** Draw the times and the noise, noise the data, ask `net(x_t, t)`, compare. All randomness
-# comes from `generator`. Four lines, and the whole of training.
+# **Exercise 3: uneven times.** The loss draws $t$ evenly. Nichol and Dhariwal draw those times more often at which the
+# network errs most. That is another loss, unless you count each example with a weight. With which one is the mean still
+# $L_{\text{simple}}$?
 
 # %%
-def ddpm_loss(net, x0, alpha_bars, generator):
-    """x0 [B, *event], alpha_bars [T], net(x_t, t [B]) to eps: a scalar."""
+def uneven_loss(net, x0, eps, t, share, alpha_bars):
+    """x0, eps [B, *event], t [B] drawn with probabilities share [T], net(x_t, t) to eps: a scalar."""
     ...
 
 
-check("06.ddpm_loss", ddpm_loss)
+check("06.uneven_loss", uneven_loss)
 
 # %% [markdown]
 # **Exercise 4: from the noise to the data.** A network that predicts $\varepsilon$ predicts $x_0$ as well. Which?
@@ -544,18 +546,17 @@ for t in (1, 50, 300, 999):
 print("mean and variance agree with Bayes on a grid, within 1e-6:", worst < 1e-6)
 
 # %% [markdown]
-# **Exercise 6: where did the step before come from?** Return mean and variance of the posterior, the variance as
-# `[B]`, `[B, 1, ...]` or `[B, *event]`. At the first step, `t = 0`, the state before is the data: the mean is $x_0$ and
-# the variance 0. Before you look at `DDPM.posterior` again: put $\hat x_0$ in the place of $x_0$, and find $\mu_\theta$ of
-# section 2.
+# **Exercise 6: skip some steps.** The posterior of any earlier time $s$ in the place of $t - 1$: return its mean, and its variance
+# as `[B]`, from what $\bar\alpha$ is at the two times. Exercise 2 gives one of the two Gaussians. How long may the step be, for the
+# result to be exact? (With $s = t - 1$, and $\hat x_0$ in the place of $x_0$, your mean is $\mu_\theta$ of section 2.)
 
 # %%
-def posterior(x_t, x_0, t, betas):
-    """x_t and x_0 [B, *event], t [B] from 0, betas [T]: (mean, variance)."""
+def skip_back(x_t, x_0, alpha_bar_s, alpha_bar_t):
+    """x_t and x_0 [B, *event], the two alpha_bars [B] each: mean [B, *event], variance [B]."""
     ...
 
 
-check("06.posterior", posterior)
+check("06.skip_back", skip_back)
 
 # %% [markdown]
 # **Without $x_0$** take data half in a small cloud at $-2$, half in one at $2$. For each cloud

@@ -202,7 +202,7 @@ for t in (1, 10, 500, 999):
 print("both coefficients are the posterior's, within 1e-9:", worst < 1e-9)
 
 # %% [markdown]
-# **Exercises.** `hint("07.ddim_step")` helps, as it does with every name; `solution(...)` shows what the library does.
+# **Exercises.** `hint("07.v_step")` helps, as it does with every name; `solution(...)` shows what the library does.
 # Times count from 0 in code, as in chapter 06. The data lie before `t = 0`; their $\bar\alpha$ is 1, and stands in no
 # table. $\bar\alpha$ (`alpha_bar`, $= a^2$) belongs to the state that you have, $\bar\alpha'$ (`alpha_bar_next`) to the one
 # that you go to; both are tensors that hold one number.
@@ -218,20 +218,21 @@ prediction = ...
 check("07.predict_one_step", prediction)
 
 # %% [markdown]
-# **Exercise 2: the step.** From $\bar\alpha$ to a larger $\bar\alpha'$, perhaps 1, without fresh noise. `eps` is what the
-# network sees in `x_t`.
+# **Exercise 2: the step of another network.** It predicts $v = a_t\, \varepsilon - b_t\, x_0$ (chapter 06, section 9) in the
+# place of $\varepsilon$. Go from $\bar\alpha$ to a larger $\bar\alpha'$, perhaps 1, without fresh noise. What is it, if
+# you call $a$ the cosine of an angle and $b$ its sine?
 
 # %%
-def my_ddim_step(x_t, eps, alpha_bar, alpha_bar_next):
-    """x_t and eps [B, *event]: x [B, *event]."""
+def v_step(x_t, v, alpha_bar, alpha_bar_next):
+    """x_t and v [B, *event]: x [B, *event]."""
     ...
 
 
-check("07.ddim_step", my_ddim_step)
+check("07.v_step", v_step)
 
 # %% [markdown]
-# **Exercise 3: the step with fresh noise.** `sigma` is given, and `noise` is standard normal. What goes in afresh must
-# come out elsewhere: at the new time the variance of all noise together is $1 - \bar\alpha'$.
+# **Exercise 3: the step with fresh noise.** `eps` is what the network sees in `x_t`, `sigma` is given, and `noise` is
+# standard normal. What goes in afresh must come out elsewhere: at the new time the variance of all noise together is $1 - \bar\alpha'$.
 
 # %%
 def noisy_ddim_step(x_t, eps, alpha_bar, alpha_bar_next, sigma, noise):
@@ -586,7 +587,7 @@ Markdown(table)
 # [There and back again](https://arxiv.org/abs/2410.23530)).
 #
 # **Exercise 8: the way up.** One step of inversion, from $\bar\alpha$ (1 for the data) to a *smaller* $\bar\alpha'$. Before
-# you write anything: what of your step in exercise 2 would have to change?
+# you write anything: what of the step down would have to change?
 
 # %%
 def invert_step(x, eps, alpha_bar, alpha_bar_next):

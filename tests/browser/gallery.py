@@ -316,6 +316,13 @@ table = widgets.SampleTable(
 )
 table
 """,
+    "guided": """
+guided = widgets.GuidedPlane(
+    [[-1.2, 0.6], [-0.3, -1.0], [0.4, 0.9], [1.3, -0.2]], [0, 0, 1, 1], stds=0.45,
+    weights=[2, 1, 1, 2], n_particles=150, title="Guided particles",
+)
+guided
+""",
     "operating": """
 pen, prices = np.random.default_rng(13), np.array([5, 10, 20, 50, 100])
 operating = widgets.OperatingPoint(

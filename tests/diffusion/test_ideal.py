@@ -70,6 +70,53 @@ def test_far_from_everything_it_stays_finite():
     assert net(x, torch.tensor([0])).isfinite().all()
 
 
+LABELS = torch.tensor([1, 0, 1])
+
+
+def test_a_label_leaves_the_clouds_of_its_class():
+    path, t = DiscreteSchedule.linear(50), torch.tensor([3, 20, 49])
+    net = IdealDenoiser(CENTRES, path, std=0.4, labels=LABELS)
+    x = randn(3, 2)
+    assert net.null_class == 2
+    for y, centres in ((0, CENTRES[1:2]), (1, CENTRES[::2]), (2, CENTRES)):
+        alone = IdealDenoiser(centres, path, std=0.4)
+        torch.testing.assert_close(net(x, t, torch.full((3,), y)), alone(x, t))
+    mixed = net(x, t, torch.tensor([0, 1, 2]))
+    for i, y in enumerate((0, 1, 2)):
+        torch.testing.assert_close(mixed[i], net(x, t, torch.full((3,), y))[i])
+    assert torch.equal(net(x, t), net(x, t, torch.full((3,), 2)))
+    assert IdealDenoiser(CENTRES, path).null_class is None
+
+
+def test_its_logits_are_the_posterior_of_the_classes():
+    path, t = DiscreteSchedule.linear(50), torch.tensor([0, 20, 49])
+    x = randn(3, 2)
+    a, b = path.a(t.double())[:, None, None], path.b(t.double())[:, None, None]
+    cloud = torch.distributions.Normal(a * CENTRES, (a**2 * 0.4**2 + b**2).sqrt())
+    shares = cloud.log_prob(x[:, None]).sum(2).softmax(1)
+    wanted = torch.stack([shares[:, 1], shares[:, 0] + shares[:, 2]], dim=1)
+    logits = IdealDenoiser(CENTRES, path, std=0.4, labels=LABELS).logits(x, t)
+    torch.testing.assert_close(logits.softmax(1), wanted, rtol=1e-6, atol=1e-9)
+
+
+def test_bad_labels_are_refused():
+    path, t, x = DiscreteSchedule.linear(10), torch.zeros(5, dtype=torch.int64), randn(5, 2)
+    whole = r"labels must be an int64 tensor \[3\] of classes from 0 to 2, got"
+    for labels, got in ((LABELS[:2], r"torch.int64 \[2\]"), (LABELS + 2, "3"), ([0, 1, 1], r"\[0")):
+        with pytest.raises(ValueError, match=f"{whole} {got}"):
+            IdealDenoiser(CENTRES, path, labels=labels)
+    with pytest.raises(ValueError, match=r"^labels must leave no class out, got none of class 1$"):
+        IdealDenoiser(CENTRES, path, labels=torch.tensor([0, 2, 2]))
+    net = IdealDenoiser(CENTRES, path, labels=LABELS)
+    with pytest.raises(ValueError, match=r"y must be an int64 tensor \[5\] .* 0 to 2, got 3"):
+        net(x, t, t + 3)
+    plain = IdealDenoiser(CENTRES, path)
+    with pytest.raises(ValueError, match="y must be None for a model without classes, got tensor"):
+        plain(x, t, t)
+    with pytest.raises(ValueError, match=r"^labels must be given for a classifier, got None$"):
+        plain.logits(x, t)
+
+
 def test_bad_input_is_refused():
     path = DiscreteSchedule.linear(10)
     with pytest.raises(ValueError, match=r"centres must have shape \[K, \*event\], got \[3\]"):

@@ -187,13 +187,13 @@ def test_paths_without_a_common_log_snr_are_named():
     for path in (EDMPath(1.0, 2.0), EDMPath(0.01, 0.1), EDMPath(2.0, 3.0), EDMPath(0.001, 0.01)):
         low, high = path.log_snr_range
         message = (
-            f"path must have log-SNRs that the model knows, -0 to 4.61, got {path} with "
+            f"path must have log-SNRs that the model knows, 0 to 4.61, got {path} with "
             f"{low:.3g} to {high:.3g}"
         )
         with refuses(message):
             on_path(model, path)
     for schedule in (DiscreteSchedule.linear(1000), DiscreteSchedule(torch.tensor([0.9, 0.9]))):
-        with pytest.raises(ValueError, match=r"^path must have log-SNRs that the model knows, -0 "):
+        with pytest.raises(ValueError, match=r"^path must have log-SNRs that the model knows, 0 "):
             on_path(model, schedule)
     with refuses("model must be a Denoiser, got Linear"):
         on_path(torch.nn.Linear(1, 1), EDMPath())
@@ -255,17 +255,24 @@ def test_a_network_that_fails_is_named():
 
 
 def test_a_checkpoint_of_ddpm_ends_on_edms_path_where_ddim_ends():
-    """With the same noise: DDIM by all its steps, and by 35 calls on a path of another kind.
+    """With the same noise: DDIM by all its 400 steps, and by 35 calls on a path of another kind.
 
-    Pixels in [-1, 1] differ by 0.01 on average; DDIM with half of its steps is as far off.
+    Pixels in [-1, 1] are 0.02 off, less than those of DDIM in 35 steps.
     """
     ddpm = load_pretrained("ddpm_digits")
     model = on_path(ddpm, EDMPath())
     z = torch.randn(4, 1, 8, 8, generator=seeded())
     full = last(ddim_sample(ddpm, z.shape, steps=len(ddpm.path), z=z))
-    for sample, steps in ((heun_sample, 18), (dpm_solver_sample, 30)):
-        x = last(sample(model, z.shape, steps=steps, z=model.path.start_std * z))
-        assert (x - full).square().mean().sqrt() < 0.04
+    start = model.path.start_std * z
+    away = [
+        (x - full).square().mean().sqrt().item()
+        for x in (
+            last(heun_sample(model, z.shape, steps=18, z=start)),
+            last(dpm_solver_sample(model, z.shape, steps=35, z=start)),
+            last(ddim_sample(ddpm, z.shape, steps=35, z=z)),
+        )
+    ]
+    assert max(away[:2]) < 0.02 < away[2]
     assert full.square().mean().sqrt() > 0.5
 
 

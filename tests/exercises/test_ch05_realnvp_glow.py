@@ -25,25 +25,24 @@ from tests.exercises.laws import ExerciseLaws, is_prediction
 
 PREDICT_RIGHT = [768, 768.0, torch.tensor(768), 48 * 4 * 4]
 
-# --- split ---------------------------------------------------------------------------------------
+# --- split_gain ----------------------------------------------------------------------------------
 
 
-def split_off(h, prior):
+def split_gain(h, prior):
     kept, leaving = h.chunk(2, dim=1)
     mean, std = prior(kept)
-    return kept, (leaving - mean) / std, -std.log().flatten(1).sum(1)
+    eps = (leaving - mean) / std
+    return (0.5 * leaving**2 - 0.5 * eps**2 - std.log()).flatten(1).sum(1)
 
 
-def split_by_densities(h, prior):
-    """log_det as what the two log-densities differ by."""
+def gain_by_densities(h, prior):
     half = h.shape[1] // 2
-    mean, std = prior(h[:, :half])
-    eps = (h[:, half:] - mean).div(std)
-    of_h = td.Normal(mean, std).log_prob(h[:, half:])
-    return h[:, :half], eps, (of_h - td.Normal(0.0, 1.0).log_prob(eps)).sum(dim=(1, 2, 3))
+    given = td.Normal(*prior(h[:, :half])).log_prob(h[:, half:])
+    return (given - td.Normal(0.0, 1.0).log_prob(h[:, half:])).sum(dim=(1, 2, 3))
 
 
-def split_of_library(h, prior):
+def gain_of_library(h, prior):
+    """By the log-determinant of the library's split."""
     split = Split(list(h.shape[1:]))
 
     def scale_and_shift(kept):
@@ -52,12 +51,12 @@ def split_of_library(h, prior):
 
     split.scale_and_shift = scale_and_shift
     z, log_det = split(h)
-    return *z.chunk(2, dim=1), log_det
+    return log_det + (h.square() - z.square()).sum(dim=(1, 2, 3)) / 2
 
 
-SPLIT_RIGHT = [split_off, split_by_densities, split_of_library]
+SPLIT_RIGHT = [split_gain, gain_by_densities, gain_of_library]
 SPLIT_WRONG = {
-    "rows": (lambda h, prior: split_off(h.transpose(1, 2), prior), "You call prior on a tensor"),
+    "rows": (lambda h, prior: split_gain(h.transpose(1, 2), prior), "You call prior on a tensor"),
 }
 
 # --- logit ---------------------------------------------------------------------------------------
@@ -77,88 +76,38 @@ def logit_by_torch(x, alpha):
 
 LOGIT_RIGHT = [paper_logit, logit_by_torch]
 
-# --- squeeze -------------------------------------------------------------------------------------
+# --- strided_kernel ------------------------------------------------------------------------------
 
 
 def library_squeeze(x):
     return Squeeze()(x)[0]
 
 
-def squeeze_by_slices(x):
-    """All upper left numbers first, as in RealNVP's code; columns before rows."""
-    return torch.cat([x[:, :, i::2, j::2] for j in (0, 1) for i in (0, 1)], dim=1)
+def strided_kernel(weight):
+    return weight.reshape(weight.shape[0], -1, 2, 2)
 
 
-def squeeze_as_tensorflow(x):
-    """The channels in the order of Glow's code: c, i, j with C changing fastest."""
-    b, c, h, w = x.shape
-    x = x.reshape(b, c, h // 2, 2, w // 2, 2).permute(0, 3, 5, 1, 2, 4)
-    return x.reshape(b, 4 * c, h // 2, w // 2)
+def kernel_by_index(weight):
+    channels = weight.shape[1] // 4
+    kernel = weight.new_empty(len(weight), channels, 2, 2)
+    for k in range(weight.shape[1]):
+        kernel[:, k // 4, k % 4 // 2, k % 2] = weight[:, k]
+    return kernel
 
 
-def squeeze_by_unfold(x):
-    b, c, h, w = x.shape
-    return F.unfold(x, 2, stride=2).reshape(b, 4 * c, h // 2, w // 2)
+def kernel_by_pulses(weight):
+    """What comes of images in which a single pixel is 1."""
+    channels = weight.shape[1] // 4
+    pulses = torch.eye(4 * channels).reshape(-1, channels, 2, 2)
+    answers = torch.einsum("dk,nkhw->nd", weight, library_squeeze(pulses))
+    return answers.T.reshape(-1, channels, 2, 2)
 
 
-def six(x):
-    b, c, h, w = x.shape
-    return x.reshape(b, c, h // 2, 2, w // 2, 2)
-
-
-def squeezed_shape(x):
-    b, c, h, w = x.shape
-    return b, 4 * c, h // 2, w // 2
-
-
-def squeeze_with_random_order(x):
-    z = library_squeeze(x)
-    return z[:, torch.randperm(z.shape[1])]
-
-
-def squeeze_with_order_by_size(x):
-    z = library_squeeze(x)
-    return z.flip(1) if x.shape[2] == 6 else z
-
-
-def squeeze_with_order_by_place(x):
-    z = library_squeeze(x).clone()
-    z[:, :, 1::2] = z[:, :, 1::2].flip(1)
-    return z
-
-
-def squeeze_with_mixed_images(x):
-    return library_squeeze(x).transpose(0, 1).reshape(squeezed_shape(x))
-
-
-def squeeze_with_shifted_rows(x):
-    z = library_squeeze(x).clone()
-    z[:, 0] = z[:, 0].roll(1, -1)
-    return z
-
-
-SQUEEZE_RIGHT = [squeeze_by_slices, squeeze_as_tensorflow, squeeze_by_unfold]
-# fmt: off
-SQUEEZE_WRONG = {
-    "swapped H and W": (lambda x: library_squeeze(x).transpose(2, 3), "You swap height and width"),
-    "pooled": (lambda x: F.avg_pool2d(x, 2), "You keep one number for each block"),
-    "unsqueeze": (lambda x: F.pixel_shuffle(x, 2), "You go the other way"),
-    "nothing": (lambda x: x.clone(), "Your z has still the shape of x"),
-    "five axes": (lambda x: six(x).permute(0, 1, 3, 5, 2, 4).flatten(2, 3),
-                  "All the numbers are there: shape [3, 4, 4, 2, 3]"),
-    "pooled four times": (lambda x: F.avg_pool2d(x + 0.1, 2).repeat(1, 4, 1, 1),
-                          "numbers that are not in x"),
-    "diagonal twice": (lambda x: torch.cat([x[:, :, i::2, i::2] for i in (0, 1, 0, 1)], 1),
-                       "144 of the 288 numbers of x are lost"),
-    "images mixed": (squeeze_with_mixed_images, "You mix the images of the batch"),
-    "order by place": (squeeze_with_order_by_place, "not the same everywhere"),
-    "order by size": (squeeze_with_order_by_size, "another one for images of another size"),
-    "random order": (squeeze_with_random_order, "another one when you are asked again"),
-    "a channel shifted": (squeeze_with_shifted_rows, "do not hold the numbers of that place's"),
-    "log_det, too": (lambda x: (library_squeeze(x), 0), "a tuple of 2, but only z"),
-    "detached": (lambda x: library_squeeze(x).detach(), "No gradient flows from your z"),
+KERNEL_RIGHT = [strided_kernel, kernel_by_index, kernel_by_pulses]
+KERNEL_WRONG = {
+    "zeros": (lambda w: 0 * strided_kernel(w), "does not do what squeeze and weight do"),
+    "1×1": (lambda w: w[..., None, None], "Your kernel has shape"),
 }
-# fmt: on
 
 # --- squeeze_inverse -----------------------------------------------------------------------------
 
@@ -210,35 +159,28 @@ UNSQUEEZE_WRONG = {
 }
 # fmt: on
 
-# --- actnorm -------------------------------------------------------------------------------------
-
-ALL_BUT_CHANNELS = (0, 2, 3)
+# --- merge_actnorm -------------------------------------------------------------------------------
 
 
-def start(x):
-    return -x.mean(ALL_BUT_CHANNELS), -x.std(ALL_BUT_CHANNELS, correction=0).log()
+def merge_actnorm(bias, log_scale, weight):
+    matrix = weight @ torch.diag(log_scale.exp())
+    return matrix, matrix @ bias
 
 
-def start_of_library(x):
-    actnorm = ActNorm(x.shape[1])
-    actnorm(x)
-    return actnorm.bias, actnorm.log_scale
+def merged_by_the_library(bias, log_scale, weight):
+    """What the two layers make of 0 and of each unit vector."""
+    norm, conv = ActNorm(len(bias)).eval(), InvertibleConv1x1(len(bias), lu=False)
+    norm.initialized.fill_(True)
+    norm.bias.data, norm.log_scale.data, conv.matrix.data = bias, log_scale, weight
+    pixels = torch.cat([torch.zeros(1, len(bias)), torch.eye(len(bias))])[:, :, None, None]
+    shift, *columns = conv(norm(pixels)[0])[0][:, :, 0, 0].detach()
+    return torch.stack(columns, dim=1) - shift[:, None], shift
 
 
-def start_with_n_minus_1(x):
-    return -x.mean(ALL_BUT_CHANNELS), -x.std(ALL_BUT_CHANNELS).log()
-
-
-def start_as_glow(x):
-    mean = x.mean(ALL_BUT_CHANNELS, keepdim=True)
-    variance = ((x - mean) ** 2).mean(ALL_BUT_CHANNELS, keepdim=True)
-    return -mean.flatten(), torch.log(1 / (variance.sqrt() + 1e-6)).flatten()
-
-
-ACTNORM_RIGHT = [start, start_of_library, start_with_n_minus_1, start_as_glow]
-ACTNORM_WRONG = {
-    "bias nearly right": (lambda x: (start(x)[0] - 3e-3, start(x)[1]), "in place of 0"),
-    "large ε": (lambda x: (start(x)[0], -(x.std(ALL_BUT_CHANNELS) + 0.1).log()), "in place of 1"),
+MERGE_RIGHT = [merge_actnorm, merged_by_the_library]
+MERGE_WRONG = {
+    "odd matrix": (lambda b, s, w: (w + 1, merge_actnorm(b, s, w)[1]), "Your matrix is not that"),
+    "odd shift": (lambda b, s, w: (merge_actnorm(b, s, w)[0], b + 1), "your shift is not"),
 }
 
 # --- lu_log_det ----------------------------------------------------------------------------------
@@ -352,11 +294,11 @@ BREAK_WRONG = {
 
 ALL = {
     "05.predict_split": (PREDICT_RIGHT, {}),
-    "05.split": (SPLIT_RIGHT, SPLIT_WRONG),
+    "05.split_gain": (SPLIT_RIGHT, SPLIT_WRONG),
     "05.logit": (LOGIT_RIGHT, {}),
-    "05.squeeze": (SQUEEZE_RIGHT, SQUEEZE_WRONG),
+    "05.strided_kernel": (KERNEL_RIGHT, KERNEL_WRONG),
     "05.squeeze_inverse": (UNSQUEEZE_RIGHT, UNSQUEEZE_WRONG),
-    "05.actnorm": (ACTNORM_RIGHT, ACTNORM_WRONG),
+    "05.merge_actnorm": (MERGE_RIGHT, MERGE_WRONG),
     "05.lu_log_det": (CONV_RIGHT, CONV_WRONG),
     "05.temperature": (TEMPERATURE_RIGHT, {}),
     "05.break_it": (BREAK_RIGHT, BREAK_WRONG),
@@ -371,12 +313,6 @@ class TestExercises(ExerciseLaws):
         if is_prediction(name) or name == "05.break_it":
             return 1  # nothing is random
         return super().times(name, answer)
-
-
-def test_only_a_reshape_that_is_right_is_recommended():
-    almost = lambda x: six(x).permute(0, 1, 3, 5, 2, 4).flatten(2, 3)  # noqa: E731
-    assert "What is left is a `reshape`" in check("05.squeeze", almost).hint
-    assert "No `reshape` of it is right" in check("05.squeeze", six).hint
 
 
 def test_the_input_is_named_on_which_it_broke():
@@ -408,3 +344,10 @@ def test_the_bound_saves_every_right_answer():
         report = run_stack(raw, far_latents(), bound=2.0, backwards=True)
         assert report.sizes.max() < 4 * math.exp(8)
         assert report.error < 1e-4
+
+
+def test_the_strided_kernel_is_squeeze_and_weight():
+    weight, x = torch.randn(7, 12), torch.randn(2, 3, 4, 6)
+    mixed = torch.einsum("dk,nkhw->ndhw", weight, library_squeeze(x))
+    kernel = strided_kernel(weight)
+    torch.testing.assert_close(F.conv2d(x, kernel, stride=2), mixed, rtol=1e-4, atol=1e-4)

@@ -5,12 +5,11 @@ import math
 import numpy as np
 import torch
 
-from course_lib.diffusion import DDPM, Denoiser, DiscreteSchedule, convert
+from course_lib.diffusion import DDPM, DiscreteSchedule, convert
 from course_lib.exercises import check
-from course_lib.exercises.ch06_ddpm import DATA_FACTORS, LOSSES, NOISE_FACTORS, TIMES_TOLD
 from course_lib.exercises.formula import declared
 from course_lib.experiments import reverse_density
-from tests.exercises.laws import ExerciseLaws, from_a_copy, is_prediction
+from tests.exercises.laws import ExerciseLaws, is_prediction
 
 
 def wide(c, x):
@@ -26,118 +25,79 @@ HALFWAY_WRONG = {
     "little": (0.03, "too little"),
 }
 
-# --- noise_to ------------------------------------------------------------------------------------
-
-
-def noise_to(x0, t, eps, alpha_bars):
-    ab = wide(alpha_bars[t], x0)
-    return ab.sqrt() * x0 + (1 - ab).sqrt() * eps
-
-
-def noise_each(x0, t, eps, alpha_bars):
-    rows = []
-    for x, k, e in zip(x0, t.tolist(), eps, strict=True):
-        rows.append(math.sqrt(alpha_bars[k]) * x + math.sqrt(1 - alpha_bars[k]) * e)
-    return torch.stack(rows)
+# --- noise_on ------------------------------------------------------------------------------------
 
 
 def schedule_of(alpha_bars):
     return DiscreteSchedule(1 - alpha_bars / torch.cat([alpha_bars.new_ones(1), alpha_bars[:-1]]))
 
 
-def library_noise(x0, t, eps, alpha_bars):
-    return schedule_of(alpha_bars).sample(x0, t, eps)
+def noise_on(x_s, eps, s, t, alpha_bars):
+    left = wide(alpha_bars[t] / alpha_bars[s], x_s)
+    return left.sqrt() * x_s + (1 - left).sqrt() * eps
 
 
-def twice_as_noisy_first(x0, t, eps, alpha_bars):
-    return torch.where(wide(t == 0, x0), x0 + eps, noise_to(x0, t, eps, alpha_bars))
+def noise_step_by_step(x_s, eps, s, t, alpha_bars):
+    """The factors of all single steps: those of the data multiply, variances add up."""
+    betas, rows = schedule_of(alpha_bars).betas, []
+    for x, e, first, last in zip(x_s, eps, s.tolist(), t.tolist(), strict=True):
+        variance = 0.0
+        for beta in betas[first + 1 : last + 1].tolist():
+            x, variance = math.sqrt(1 - beta) * x, (1 - beta) * variance + beta
+        rows.append(x + math.sqrt(variance) * e)
+    return torch.stack(rows)
 
 
-NOISE_RIGHT = [noise_to, noise_each, library_noise]
-NOISE_WRONG = {
-    "t - 1, clamped": (
-        lambda x, t, e, ab: noise_to(x, (t - 1).clamp(min=0), e, ab),
-        "one step too early, at t − 1",
-    ),
-    "odd at 0": (twice_as_noisy_first, "right for t ≥ 1 and wrong at t = 0"),
+ON_RIGHT = [noise_on, noise_step_by_step]
+ON_WRONG = {
+    "unchanged": (lambda x_s, *rest: x_s.clone(), "not x_s, noised from s to t"),
+    "eps": (lambda x_s, eps, *rest: eps.clone(), "not x_s, noised from s to t"),
 }
 
-# --- posterior -----------------------------------------------------------------------------------
-
-
-def parts(t, betas, x):
-    alpha_bars = (1 - betas).cumprod(0)
-    before = torch.cat([betas.new_ones(1), alpha_bars[:-1]])
-    return tuple(wide(c[t], x) for c in (betas, 1 - betas, alpha_bars, before))
+# --- skip_back -----------------------------------------------------------------------------------
 
 
 def right_mean(x_t, x_0, beta, alpha, now, before):
     return (before.sqrt() * beta * x_0 + alpha.sqrt() * (1 - before) * x_t) / (1 - now)
 
 
-def right_variance(beta, alpha, now, before):
-    return beta * (1 - before) / (1 - now)
+def skip_back(x_t, x_0, alpha_bar_s, alpha_bar_t):
+    left = alpha_bar_t / alpha_bar_s
+    variance = (1 - left) * (1 - alpha_bar_s) / (1 - alpha_bar_t)
+    numbers = (wide(c, x_t) for c in (1 - left, left, alpha_bar_t, alpha_bar_s))
+    return right_mean(x_t, x_0, *numbers), variance
 
 
-def posterior(x_t, x_0, t, betas):
-    c = parts(t, betas, x_t)
-    return right_mean(x_t, x_0, *c), right_variance(*c)
+def by_precisions(x_t, x_0, alpha_bar_s, alpha_bar_t):
+    left = alpha_bar_t / alpha_bar_s
+    of_x_t, of_x_0 = left / (1 - left), 1 / (1 - alpha_bar_s)
+    variance = 1 / (of_x_t + of_x_0)
+    pull = wide(of_x_t / left.sqrt(), x_t) * x_t + wide(of_x_0 * alpha_bar_s.sqrt(), x_t) * x_0
+    return wide(variance, x_t) * pull, variance
 
 
-def posterior_flat(x_t, x_0, t, betas):
-    mean, variance = posterior(x_t, x_0, t, betas)
-    return mean, variance.flatten()
+def posterior_of_a_short_schedule(x_t, x_0, alpha_bar_s, alpha_bar_t):
+    """The library's posterior, on a schedule of two steps for each example."""
+    rows = []
+    for x, d, s, t in zip(x_t, x_0, alpha_bar_s, alpha_bar_t, strict=True):
+        model = DDPM(lambda x, t: x, schedule_of(torch.stack([s, t])))
+        mean, variance = model.posterior(x.reshape(1, -1), d.reshape(1, -1), torch.tensor([1]))
+        rows.append((mean.reshape(x.shape), variance.flatten()[0]))
+    means, variances = zip(*rows, strict=True)
+    return torch.stack(means), torch.stack(variances)
 
 
-def posterior_full(x_t, x_0, t, betas):
-    mean, variance = posterior(x_t, x_0, t, betas)
-    return mean, variance.expand_as(mean)
-
-
-def library_posterior(x_t, x_0, t, betas):
-    return DDPM(lambda x, t: x, DiscreteSchedule(betas)).posterior(x_t, x_0, t)
-
-
-def posterior_of_the_last(x_t, x_0, t, betas):
-    """Takes index −1 for the one before 0."""
-    beta, alpha, now, _ = parts(t, betas, x_t)
-    c = beta, alpha, now, wide((1 - betas).cumprod(0)[t - 1], x_t)
-    return right_mean(x_t, x_0, *c), right_variance(*c)
-
-
-def posterior_nan(x_t, x_0, t, betas):
-    beta, alpha, _, before = parts(t, betas, x_t)
-    variance = 1 / (alpha / beta + 1 / (1 - before))
-    return variance * (alpha.sqrt() / beta * x_t + before.sqrt() / (1 - before) * x_0), variance
-
-
-def odd_at_0(x_t, x_0, t, betas):
-    mean, variance = posterior(x_t, x_0, t, betas)
-    return mean, torch.where(wide(t == 0, x_t), 0.01, variance)
-
-
-POSTERIOR_RIGHT = [posterior, posterior_flat, posterior_full, library_posterior]
-
-
-def changed(mean=lambda m: m, variance=lambda v: v):
-    def attempt(*inputs):
-        m, v = posterior(*inputs)
-        return mean(m), variance(v)
-
-    return attempt
-
-
-POSTERIOR_WRONG = {
-    "odd": (changed(mean=lambda m: m + 1), "is not where the product of the two"),
-    "odd variance": (changed(variance=lambda v: 3 * v), "Your variance is not that"),
-    "one variance": (changed(variance=lambda v: v.mean()), "Your variance has shape []"),
-    "float variance": (changed(variance=lambda v: 0.1), "variance is of type float"),
-    "last before first": (posterior_of_the_last, "at t = 0 it is not x_0"),
-    "NaN at 0": (posterior_nan, "NaN at t = 0"),
-    "odd at 0": (odd_at_0, "At t = 0 your variance is not 0"),
-    "full first": (lambda *inputs: posterior_full(*inputs)[::-1], "You swap the two results"),
-    "short first": (lambda *inputs: posterior(*inputs)[::-1], "You return the variance first"),
-    "mean only": (lambda *inputs: posterior(*inputs)[0], "only one result"),
+BACK_RIGHT = [skip_back, by_precisions, posterior_of_a_short_schedule]
+BACK_WRONG = {
+    "odd": (lambda x, d, s, t: (x + d, skip_back(x, d, s, t)[1]), "is not where q(x_t | x_s)"),
+    "odd variance": (
+        lambda x, d, s, t: (skip_back(x, d, s, t)[0], t / 7),
+        "Your variance is not that",
+    ),
+    "one variance": (
+        lambda x, d, s, t: (skip_back(x, d, s, t)[0], t.mean()),
+        "Your variance has shape []",
+    ),
 }
 
 # --- x0_from_eps ---------------------------------------------------------------------------------
@@ -249,135 +209,28 @@ WIDTH_WRONG = {
     ),
 }
 
-# --- ddpm_loss -----------------------------------------------------------------------------------
+# --- uneven_loss ---------------------------------------------------------------------------------
 
 
-def times(g, n, low, high):
-    return torch.randint(low, high, (n,), generator=g)
+def uneven_loss(net, x0, eps, t, share, alpha_bars):
+    said = net(noise_on(x0, eps, 0 * t, t + 1, torch.cat([torch.ones(1), alpha_bars])), t)
+    each = ((said - eps) ** 2).flatten(1).mean(dim=1)
+    return (each / (len(share) * share[t])).mean()
 
 
-def normal(g, *shape):
-    return torch.randn(shape, generator=g)
+def loss_example_by_example(net, x0, eps, t, share, alpha_bars):
+    total = 0
+    for k in range(len(x0)):
+        x_t = schedule_of(alpha_bars).noised(x0[k : k + 1], t[k : k + 1], eps[k : k + 1])
+        error = torch.nn.functional.mse_loss(net(x_t, t[k : k + 1]), eps[k : k + 1])
+        total = total + error / share[t[k]] / share.numel()
+    return total / x0.size(0)
 
 
-def loss_with(
-    *,
-    value=lambda said, eps, x0, x_t: (said - eps).square().mean(),
-    draw_t=lambda x0, T, g: times(g, len(x0), 0, T),
-    draw_eps=lambda x0, g: normal(g, *x0.shape),
-    data=torch.sqrt,
-    noise=lambda alpha_bars: (1 - alpha_bars).sqrt(),
-    told=lambda t, T: t,
-    axes=wide,
-):
-    """The loss, of which a test can replace a part."""
-
-    def attempt(net, x0, alpha_bars, generator):
-        t = draw_t(x0, len(alpha_bars), generator)
-        eps = draw_eps(x0, generator)
-        a, b = axes(data(alpha_bars)[t], x0), axes(noise(alpha_bars)[t], x0)
-        x_t = a * x0 + b * eps
-        return value(net(x_t, told(t, len(alpha_bars))), eps, x0, x_t)
-
-    return attempt
-
-
-ddpm_loss = loss_with()
-ddpm_loss.__name__ = "ddpm_loss"
-
-
-def loss_noise_first(net, x0, alpha_bars, generator):
-    eps = torch.empty_like(x0).normal_(generator=generator)
-    t = (torch.rand(x0.size(0), generator=generator) * alpha_bars.size(0)).floor().long()
-    a = alpha_bars[t].sqrt().view(-1, *(1,) * (x0.dim() - 1))
-    return torch.nn.functional.mse_loss(net(a * x0 + (1 - a**2).sqrt() * eps, t), eps)
-
-
-def loss_float_times(net, x0, alpha_bars, generator):
-    return ddpm_loss(lambda x, t: net(x, t.float()), x0, alpha_bars, generator)
-
-
-def library_loss(net, x0, alpha_bars, generator):
-    return Denoiser(net, schedule_of(alpha_bars)).loss(x0, generator=generator)
-
-
-def loss_twice(net, x0, alpha_bars, generator):
-    return (ddpm_loss(net, x0, alpha_bars, generator) * 2 + net(x0, torch.zeros(len(x0)))[0]) / 2
-
-
-def loss_another_t(net, x0, alpha_bars, generator):
-    other = torch.randint(len(alpha_bars), (len(x0),), generator=generator)
-    return ddpm_loss(lambda x, t: net(x, other), x0, alpha_bars, generator)
-
-
-def loss_swapped_call(net, x0, alpha_bars, generator):
-    return ddpm_loss(lambda x, t: net(t, x), x0, alpha_bars, generator)
-
-
-def each(part, changes):
-    return {said: (loss_with(**{part: change}), said) for said, change in changes.items()}
-
-
-DRAWS_OF_T = {
-    "You copy the generator": lambda x, T, g: times(from_a_copy(g), len(x), 0, T),
-    "share one time": lambda x, T, g: times(g, 1, 0, T).expand(len(x)),
-    "t = 0 never comes": lambda x, T, g: times(g, len(x), 1, T),
-    "t = T − 1 = 11 never comes": lambda x, T, g: times(g, len(x), 0, T - 1),
-    "not evenly drawn": lambda x, T, g: times(g, len(x), 0, T**2).sqrt().long(),
-    "Your times are the same in every call": lambda x, T, g: torch.arange(len(x)) % T,
-}
-DRAWS_OF_EPS = {
-    "All examples share the same noise": lambda x, g: normal(g, 1, *x.shape[1:]).expand_as(x),
-    "All numbers of an example share": lambda x, g: wide(normal(g, len(x)), x).expand_as(x),
-    "Your noise is not standard normal": lambda x, g: torch.rand(x.shape, generator=g),
-    "not standard normal": lambda x, g: 0.9 * normal(g, *x.shape),
-    "your noise comes from elsewhere": lambda x, g: torch.randn_like(x),
-    "Your noise is the same": lambda x, g: normal(g.manual_seed(1), *x.shape),
-}
-LOSS_RIGHT = [ddpm_loss, loss_noise_first, loss_float_times, library_loss]
-LOSS_WRONG = {
-    **each("told", TIMES_TOLD),
-    **each("data", DATA_FACTORS),
-    **each("noise", NOISE_FACTORS),
-    **{f"{i} {w.says}": (loss_with(value=w.answer), w.says) for i, w in enumerate(LOSSES)},
-    "no noise": (loss_with(noise=torch.zeros_like), "You add no noise"),
-    "odd data": (loss_with(data=lambda ab: 3 + 0 * ab), "not sqrt(ᾱ_t) x_0 for any t"),
-    "columns": (loss_with(axes=lambda c, x: c), "factors run along the last axis"),
-    "images only": (
-        loss_with(axes=lambda c, x: c[:, None, None, None]),
-        "noised data of shape [24",
-    ),
-    "points only": (
-        loss_with(axes=lambda c, x: c[:, None]),
-        "Your function stopped with `RuntimeError",
-    ),
-    "another t": (loss_another_t, "other times than those that you noised to"),
-    "scalar t": (
-        loss_with(told=lambda t, T: t[0], draw_t=lambda x, T, g: torch.full((len(x),), 3)),
-        "times of shape []",
-    ),
-    **each("draw_t", DRAWS_OF_T),
-    **each("draw_eps", DRAWS_OF_EPS),
-    "fresh target": (
-        loss_with(value=lambda s, e, x, n: (s - torch.randn_like(e)).square().mean()),
-        "with the eps that is in x_t",
-    ),
-    "not reduced": (
-        loss_with(value=lambda s, e, x, n: (s - e).square()),
-        "Your loss has shape [40",
-    ),
-    "number": (
-        loss_with(value=lambda s, e, x, n: (s - e).square().mean().item()),
-        "Your loss is of type float",
-    ),
-    "detached": (
-        loss_with(value=lambda s, e, x, n: (s.detach() - e).square().mean()),
-        "No gradient flows",
-    ),
-    "twice": (loss_twice, "You call the network 2 times"),
-    "never": (lambda net, x, ab, g: x.mean(), "You call the network never"),
-    "swapped call": (loss_swapped_call, "You call net(t, x_t)"),
-    "one input": (lambda net, x, ab, g: net(x).mean(), "You call net(Tensor)"),
+UNEVEN_RIGHT = [uneven_loss, loss_example_by_example]
+UNEVEN_WRONG = {
+    "constant": (lambda net, x0, *rest: x0.mean(), "The mean of your loss is not the simple"),
+    "swapped call": (lambda net, x0, eps, t, *rest: net(x=x0, t=t).mean(), "You call `net("),
 }
 
 # --- break_the_clock -----------------------------------------------------------------------------
@@ -416,12 +269,12 @@ CLOCK_WRONG = {
 
 ALL = {
     "06.predict_halfway": (HALFWAY_RIGHT, HALFWAY_WRONG),
-    "06.noise_to": (NOISE_RIGHT, NOISE_WRONG),
-    "06.posterior": (POSTERIOR_RIGHT, POSTERIOR_WRONG),
+    "06.noise_on": (ON_RIGHT, ON_WRONG),
+    "06.skip_back": (BACK_RIGHT, BACK_WRONG),
     "06.x0_from_eps": (X0_RIGHT, X0_WRONG),
     "06.ddpm_sample": (WALK_RIGHT, WALK_WRONG),
     "06.reverse_variance": (WIDTH_RIGHT, WIDTH_WRONG),
-    "06.ddpm_loss": (LOSS_RIGHT, LOSS_WRONG),
+    "06.uneven_loss": (UNEVEN_RIGHT, UNEVEN_WRONG),
     "06.break_the_clock": (CLOCK_RIGHT, CLOCK_WRONG),
 }
 
@@ -431,13 +284,25 @@ class TestExercises(ExerciseLaws):
     cases = ALL
 
     def times(self, name, answer):
-        if is_prediction(name) or name == "06.break_the_clock":
-            return 1  # nothing is drawn
-        return 4 if name == "06.ddpm_loss" else 8
+        return 1 if is_prediction(name) or name == "06.break_the_clock" else 8
 
 
 def test_the_input_is_named_on_which_it_broke():
-    minus = next(w for w in declared("06")["06.noise_to"].wrong if "subtract" in w.says)
-    assert check("06.noise_to", minus.answer).where == (
-        "x0 of shape [6, 6], t of shape [6], eps of shape [6, 6], alpha_bars of shape [12]"
+    minus = next(w for w in declared("06")["06.noise_on"].wrong if "subtract the" in w.says)
+    assert check("06.noise_on", minus.answer).where == (
+        "x_s of shape [6, 6], eps of shape [6, 6], s of shape [6], t of shape [6], "
+        "alpha_bars of shape [12]"
     )
+
+
+def test_the_mean_of_an_uneven_loss_is_the_simple_loss():
+    """Over all times, each as often as its share: an exact mean."""
+    share, alpha_bars = torch.tensor([0.5, 0.3, 0.15, 0.05]), torch.tensor([0.9, 0.7, 0.4, 0.1])
+    x0, eps = torch.randn(2, 1, 3, generator=torch.Generator().manual_seed(0))
+
+    def of(t, share):
+        return uneven_loss(lambda x, t: x * t[:, None], x0, eps, t, share, alpha_bars)
+
+    times, even = torch.arange(4)[:, None], torch.full((4,), 0.25)
+    mean = sum(p * of(t, share) for p, t in zip(share, times, strict=True))
+    torch.testing.assert_close(mean, sum(of(t, even) for t in times) / 4)

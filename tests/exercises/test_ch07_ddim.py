@@ -94,12 +94,32 @@ def library_step(x_t, eps, alpha_bar, alpha_bar_next):
 
 
 STEP_RIGHT = [my_ddim_step, step_scaled, library_step]
-DDIM_WRONG = {
-    "inverse data": (
-        lambda x, e, ab, to: x / ab.sqrt() if to == 1 else my_ddim_step(x, e, ab, to),
+
+
+def v_step(x_t, v, alpha_bar, alpha_bar_next):
+    a, b = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    return alpha_bar_next.sqrt() * (a * x_t - b * v) + (1 - alpha_bar_next).sqrt() * (
+        b * x_t + a * v
+    )
+
+
+def turned(x_t, v, alpha_bar, alpha_bar_next):
+    by = torch.acos(alpha_bar.sqrt()) - torch.acos(alpha_bar_next.sqrt())
+    return torch.cos(by) * x_t - torch.sin(by) * v
+
+
+def by_eps(x_t, v, alpha_bar, alpha_bar_next):
+    eps = (1 - alpha_bar) ** 0.5 * x_t + alpha_bar**0.5 * v
+    return library_step(x_t, eps, alpha_bar, alpha_bar_next)
+
+
+V_RIGHT = [v_step, turned, by_eps]
+V_WRONG = {
+    "at the data": (
+        lambda x, v, ab, to: x.clone() if to == 1 else v_step(x, v, ab, to),
         "Your step to the data, ᾱ' = 1",
     ),
-    "NaN": (lambda x, e, ab, to: (ab - to).sqrt() * x, "is a number under a root neg"),
+    "NaN": (lambda x, v, ab, to: (ab - to).sqrt() * x, "is a number under a root neg"),
 }
 
 
@@ -288,7 +308,7 @@ BREAK_WRONG = {
 ALL = {
     "07.predict_one_step": (ONE_STEP_RIGHT, ONE_STEP_WRONG),
     "07.ddim_times": (TIMES_RIGHT, TIMES_WRONG),
-    "07.ddim_step": (STEP_RIGHT, DDIM_WRONG),
+    "07.v_step": (V_RIGHT, V_WRONG),
     "07.ddim_step_eta": (NOISY_RIGHT, NOISY_WRONG),
     "07.ddim_sample": (SAMPLE_RIGHT, SAMPLE_WRONG),
     "07.invert_step": (STEP_RIGHT, INVERT_WRONG),

@@ -7,6 +7,7 @@ from course_lib.diffusion import Denoiser, EDMPath, IdealDenoiser, VPPath
 from course_lib.experiments import (
     NestedGaussians,
     guided_precision,
+    noised_tilted_score,
     ode_variance,
     sde_variance,
     tilted_precision,
@@ -99,3 +100,40 @@ def test_bad_input(arguments, match):
 def test_a_path_is_asked_for():
     with pytest.raises(ValueError, match="path must be a GaussianPath"):
         NestedGaussians(1.0, 2.0, None)
+
+
+def test_the_score_on_a_grid_is_that_of_gaussians_and_of_a_mixture():
+    x = torch.linspace(-2, 2, 5, dtype=torch.float64)
+    grid = torch.linspace(-20, 20, 8001, dtype=torch.float64)
+    log_p, log_share = -(grid**2) / 8, -(grid**2) / 2 + grid**2 / 8
+    for sigma, w in ((0.2, 3.0), (1.3, 1.0), (4.0, 0.0)):
+        score = noised_tilted_score(x, sigma, grid, log_p, log_share, w)
+        wanted = -tilted_precision(sigma, 1.0, 4.0, w) * x
+        assert torch.allclose(score, wanted, rtol=1e-6, atol=1e-9)
+
+    path, centres = EDMPath(), torch.tensor([[-1.2], [0.4], [1.3]], dtype=torch.float64)
+    net = IdealDenoiser(centres, path, std=0.35, labels=torch.tensor([0, 0, 1]))
+    model = Denoiser(net, path).double()
+    clouds = -((grid[:, None] - centres[:, 0]) ** 2) / (2 * 0.35**2)
+    log_share = clouds[:, :2].logsumexp(1) - clouds.logsumexp(1)
+    for w, y in ((0.0, None), (1.0, torch.zeros(5, dtype=torch.int64))):
+        score = noised_tilted_score(x, 0.7, grid, clouds.logsumexp(1), log_share, w)
+        wanted = model.predict(x[:, None], 0.7, target="score", y=y)[:, 0]
+        assert torch.allclose(score, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"x": torch.zeros(2, 1)}, "x must have shape"),
+        ({"log_p": torch.zeros(2)}, "log_p must have shape"),
+        ({"log_share": torch.zeros(2)}, "log_share must have shape"),
+        ({"grid": torch.zeros(3, 1)}, "grid must have shape"),
+        ({"sigma": 0.0}, "sigma must be a finite number above 0"),
+        ({"scale": float("inf")}, "scale must be a finite number"),
+    ],
+)
+def test_bad_input_of_the_score_on_a_grid(change, match):
+    good = {name: torch.zeros(3) for name in ("x", "grid", "log_p", "log_share")}
+    with pytest.raises(ValueError, match=match):
+        noised_tilted_score(**{**good, "sigma": 1.0, "scale": 1.0, **change})

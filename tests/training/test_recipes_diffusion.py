@@ -1,7 +1,6 @@
 """The recipes of chapters 06 and 07, and the checkpoints that came out of them."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -27,7 +26,6 @@ from course_lib.training.recipes_flows import toy_points
 TOYS = ["two_moons", "pinwheel"]
 NAMES = [*(f"ddpm_{toy}" for toy in TOYS), "ddpm_digits", "ddpm_digits_cosine", "ddpm_mnist"]
 VARIANCES = ("posterior", "beta")
-MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 
 
 NATS, ERROR, BITS = "negative ELBO (nats)", "standard error (nats)", "bits per dimension"
@@ -150,10 +148,7 @@ def test_bits_and_nats_are_the_same_bound():
             assert row[BITS] == pytest.approx(row[NATS] / dim / math.log(2), rel=1e-5)
 
 
-def test_the_mnist_card_says_what_the_model_does(monkeypatch):
-    if not MNIST.is_dir():
-        pytest.skip("needs the MNIST files in ../shared/data/mnist")
-    monkeypatch.setenv("COURSE_DATA", str(MNIST))
+def test_the_mnist_card_says_what_the_model_does(mnist):
     model, card = load_pretrained("ddpm_mnist"), distances("ddpm_mnist")
     assert list(card) == MNIST_SAMPLERS
     y = torch.arange(100) % 10

@@ -1,7 +1,6 @@
 """The recipes of chapters 04 and 05, and the checkpoints that came out of them."""
 
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -36,7 +35,6 @@ NAMES = {
 DIGITS = [name for name in NAMES if "digits" in name]
 LIKELIHOOD = "test log-likelihood (nats)"
 PUBLISHED = {"realnvp": 1.06, "glow": 1.05}  # bits per dimension on MNIST
-MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -71,10 +69,7 @@ def test_the_digits_cards_say_what_the_models_do(name):
 
 
 @pytest.mark.parametrize(("name", "every"), [("nice", 5), ("realnvp", 50), ("glow", 50)])
-def test_the_mnist_cards_say_what_the_models_do(monkeypatch, name, every):
-    if not MNIST.is_dir():
-        pytest.skip("needs the MNIST files in ../shared/data/mnist")
-    monkeypatch.setenv("COURSE_DATA", str(MNIST))
+def test_the_mnist_cards_say_what_the_models_do(mnist, name, every):
     images = load_mnist("test")[0][::every]
     model = load_pretrained(f"{name}_mnist")
     images = images.reshape(-1, *model.base.event_shape)
@@ -110,11 +105,8 @@ def test_what_the_chapters_say_of_the_published_likelihoods():
     assert round(of_paper / nice["parameters"]) == 10
 
 
-def test_where_the_nats_of_mnist_come_from(monkeypatch):
+def test_where_the_nats_of_mnist_come_from(mnist):
     """The chapter's sentence: 1,887 nats from 441 pixels that are nearly always black."""
-    if not MNIST.is_dir():
-        pytest.skip("needs the MNIST files in ../shared/data/mnist")
-    monkeypatch.setenv("COURSE_DATA", str(MNIST))
     lit = (load_mnist("train")[0].flatten(1) > 0).float().mean(dim=0)
     black, busy = lit <= 0.1, lit > 0.5
     assert (int(black.sum()), int(busy.sum())) == (441, 140)
@@ -201,10 +193,9 @@ def test_the_comparison_of_mixings_changes_the_mixing_alone(name, kind):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("glow", "realnvp"))])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
-def test_the_trained_models_invert(monkeypatch, name, dtype, tolerance):
-    if "mnist" in name and not MNIST.is_dir():
-        pytest.skip("needs the MNIST files in ../shared/data/mnist")
-    monkeypatch.setenv("COURSE_DATA", str(MNIST))
+def test_the_trained_models_invert(request, name, dtype, tolerance):
+    if "mnist" in name:
+        request.getfixturevalue("mnist")
     noise = torch.Generator().manual_seed(0)
     if name.endswith(("moons", "pinwheel")):
         x = toy(name.removeprefix("realnvp_"), 500, generator=noise)

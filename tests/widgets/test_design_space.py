@@ -152,7 +152,6 @@ def test_the_guess_held_for_a_step_asks_for_no_path() -> None:
     for name in PATHS:
         space = DesignSpace(path=name, solver="DPM++ 2M")
         a = np.append(space.amounts(space.times)[0], 1.0)
-        # At the first level the starts differ by what is left of the data: nothing, here.
         ways[name] = space.ways / a[:, None]
         np.testing.assert_allclose(ways[name], ways["EDM"], atol=1e-9)
     straight = DesignSpace(path="straight")
@@ -182,6 +181,7 @@ def test_python_reads_and_sets_what_is_chosen() -> None:
     space.path, space.solver, space.spacing, space.axis = "VP", "Heun", "even", "log"
     assert space.calls == 15
     assert space.weights == [0.25, 0.75]
+    assert DesignSpace(sigma_max=2.0).zoom == pytest.approx(2)
     assert repr(space) == "DesignSpace('')"
 
 

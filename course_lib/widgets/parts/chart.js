@@ -7,7 +7,7 @@ import { inside, segment, trace, words } from "./panel.js";
 
 // An axis from `low` to `high`: `share` says how far along it a value stands, from 0 to 1, and `value`
 // what stands there.
-function axisOf(low, high, log = false) {
+export function axisOf(low, high, log = false) {
   const [there, back] = log ? [Math.log10, (y) => 10 ** y] : [(x) => x, (x) => x];
   const [start, end] = [there(low), there(high)];
   const share = (value) => (there(value) - start) / (end - start);
@@ -37,9 +37,10 @@ function axisTicks({ low, high, log }, most) {
   return [dense, ...others].find((found) => found.length <= most) || among([1], Math.ceil((last - first) / most));
 }
 
-// The chart: its ground with a grid, then `paint(map)` inside of it, then frame and numbers. Returns
-// the map: `x` and `y` of values.
-export function chart(ctx, [across, up], box, theme, paint) {
+// The chart: its ground with a grid, then `paint(map)` inside of it, then frame and numbers; without
+// those at its `foot` where another one stands below on the same axis. Returns the map: `x` and `y` of
+// values.
+export function chart(ctx, [across, up], box, theme, paint, { foot = true } = {}) {
   const map = {
     x: (value) => box.x + across.share(value) * box.width,
     y: (value) => box.y + (1 - up.share(value)) * box.height
@@ -65,7 +66,7 @@ export function chart(ctx, [across, up], box, theme, paint) {
   ctx.beginPath();
   ctx.rect(crisp(box.x), crisp(box.y), box.width - 1, box.height - 1);
   const floor = box.y + box.height;
-  for (const value of columns) {
+  for (const value of foot ? columns : []) {
     segment(ctx, crisp(map.x(value)), floor, crisp(map.x(value)), floor + 4);
     words(ctx, tidy(value), map.x(value), floor + 7, theme.muted, font, "center", "top");
   }
