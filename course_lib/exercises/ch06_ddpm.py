@@ -817,8 +817,9 @@ _UNEVEN_WRONG = [
 formula(
     "06.uneven_loss",
     task="Write `uneven_loss`: the times t [B] were drawn with probabilities share [T], not "
-    "evenly, and yet the mean of your loss shall be that of the simple loss. x0 and eps [B, "
-    "*event], alpha_bars [T]; gradients flow to the network's weights.",
+    "evenly, and yet the mean of your loss shall be that of the simple loss, the mean of "
+    "(net(x_t, t) − eps)². x0 and eps [B, *event], alpha_bars [T]; gradients flow to the network's "
+    "weights.",
     signature="uneven_loss(net, x0, eps, t, share, alpha_bars) -> scalar",
     solution=Denoiser.loss,
     hints=[

@@ -566,9 +566,9 @@ _SPREAD = "gamma = churn / steps: what is it with ten times the steps?"
 @exercise(
     "10.break_the_churn",
     task="Break it: data N(0, 0.5²), the exact guess of x_0, and a sampler that at each of `steps` "
-    "noise levels adds noise, from σ to (1 + gamma) σ with gamma = min(churn / steps, √2 − 1), and "
-    "takes an Euler step from there. Write `bad_churn`: the churn, a number, with which samples "
-    "stay more than 5 % too narrow however many steps you take.",
+    "noise levels (Karras', from 80 to 0.002) adds noise, up to (1 + gamma) σ with gamma = "
+    "min(churn / steps, √2 − 1), and takes an Euler step from there. Write `bad_churn`: the churn, "
+    "a number, with which samples stay more than 5 % too narrow however many steps you take.",
     signature="bad_churn(steps) -> churn",
     solution=[heun_sample, churn_step],
     hints=[

@@ -125,7 +125,7 @@ _VELOCITY_WRONG = [
 formula(
     "11.guided_velocity",
     task="Write `guided_velocity`: a flow-matching model's velocities [B, *event] without and with "
-    "the label, guided as Ho & Salimans write it, so that w = 0 is the conditional model; each "
+    "the label, for the guidance that Ho & Salimans write as (1 + w) eps(y) − w eps(null); each "
     "example has its own w [B]. Why do you need no path?",
     signature="guided_velocity(v_null, v_label, w) -> v",
     solution=[guide, convert],
