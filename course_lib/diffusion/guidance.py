@@ -136,8 +136,10 @@ class ClassifierFreeGuidance(Denoiser):
 
     def guides(self, t: Tensor, x: Tensor) -> Tensor:
         """Whether the noise level at times ``t [B]`` lies in the interval: ``[B, 1, ...]``."""
+        if self.interval is None:
+            return torch.ones((len(x), *[1] * (x.ndim - 1)), dtype=torch.bool, device=x.device)
         a, b = self.path.amounts(t, x)
-        low, high = self.interval or (-1.0, math.inf)
+        low, high = self.interval
         return (low < b / a) & (b / a <= high)
 
     def _call(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:

@@ -466,9 +466,9 @@ def test_bad_models_are_refused():
     what = "model must have a null class, for what it says without a label, got a"
     with refuses(f"{what} Denoiser without one"):
         ClassifierFreeGuidance(plain, 2.0)
-    twice = ClassifierFreeGuidance(mixture(VPPath()), 2.0)
-    with refuses(f"{what} ClassifierFreeGuidance without one"):
-        ClassifierFreeGuidance(twice, 2.0)
+    for guided in both_ways(mixture(VPPath()), 2.0):
+        with refuses(f"{what} {type(guided).__name__} without one"):
+            ClassifierFreeGuidance(guided, 2.0)
     classes = EDM(UNet((1, 4, 4), widths=(8,), n_classes=4), sigma_data=0.5)
     with refuses(f"{what} EDM without one"):
         ClassifierFreeGuidance(classes, 2.0)
