@@ -163,9 +163,9 @@ def settings(model: Denoiser, sigma: Tensor) -> dict[str, Tensor]:
         torch.as_tensor(part).to(t).flatten()
         for part in conversion(model.predicts, "x0", t, t[:, None], path)
     )
-    skip, out, size, noise = (
-        model.net.factors(t) if hasattr(model.net, "factors") else (0 * t, 1 + 0 * t, 1 + 0 * t, t)
-    )
+    zero, one = torch.zeros_like(t), torch.ones_like(t)
+    bare = (zero, one, one, t)
+    skip, out, size, noise = model.net.factors(t) if hasattr(model.net, "factors") else bare
     return {
         "t": t,
         "s": s,
@@ -173,5 +173,5 @@ def settings(model: Denoiser, sigma: Tensor) -> dict[str, Tensor]:
         "c_out": q * out,
         "c_in": size * s,
         "c_noise": noise,
-        "weight": model.weight(sigma.to(t)) if isinstance(model, EDM) else 1 / q**2 + 0 * t,
+        "weight": model.weight(sigma.to(t)) if isinstance(model, EDM) else one / q**2,
     }

@@ -176,6 +176,8 @@ def test_levels_in_training_are_log_normal():
     assert logs.mean().item() == pytest.approx(-1.0, abs=5 * 0.5 / 4000**0.5)
     assert logs.std().item() == pytest.approx(0.5, rel=0.06)
     assert eps.std().item() == pytest.approx(1, rel=0.06)
+    usual = EDM(lambda x, t: x, sigma_data=1.0)
+    assert (usual.p_mean, usual.p_std) == (-1.2, 1.2)  # the paper's
     ends = EDM(lambda x, t: x, sigma_data=1.0, p_std=9.0, path=EDMPath(0.1, 2.0))
     sigma, _ = ends.draw(torch.zeros(500, 1), generator=seeded())
     assert sigma.min().item() == pytest.approx(0.1)
