@@ -375,6 +375,15 @@ def test_a_flow_is_guided_by_its_own_opinion_from_pure_noise():
     assert torch.equal(towards.predict(x, 0.0, target="velocity", y=y), towards.net(x, 0.0))
 
 
+@pytest.mark.parametrize(("predicts", "sign"), [("eps", -1), ("score", 1)])
+def test_eps_and_the_score_are_led_by_a_classifier_in_pure_noise_too(predicts, sign):
+    """They move by −b and by 1 times its gradient: no guess of x_0 is asked for, where a = 0."""
+    model = Denoiser(lambda x, t: 2 * x, StraightPath(), predicts=predicts).double()
+    x, y, t = randn(6, 2), Y, torch.ones(6, dtype=torch.float64)
+    guided = ClassifierGuidance(model, lambda x, t: x, 3.0).predict(x, t, target=predicts, y=y)
+    close(guided, 2 * x + sign * 3.0 * class_gradient(lambda x, t: x, x, t, y))
+
+
 def test_ddpm_wants_its_class_and_says_how():
     schedule = DiscreteSchedule.linear(8)
     ends = []
@@ -416,6 +425,18 @@ def NoisedClassifierOn(path, other):
     classifier = NoisedClassifier((1, 4, 4), width=8, path=path).double()
     classifier.load_state_dict(other.state_dict())
     return classifier
+
+
+def test_the_classifier_sees_one_size_and_a_quarter_of_log_sigma():
+    classifier, seen = NoisedClassifier((1, 4, 4), width=8, path=VPPath()), []
+    for layer in (classifier.convs[0], classifier.time):
+        layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    path, t, x = VPPath(), torch.tensor([0.2, 0.5]), torch.randn(2, 1, 4, 4, generator=seeded())
+    classifier(x, t)
+    a, b = path.a(t), path.b(t)
+    told, image = seen
+    close(told, (b / a).log() / 4)
+    close(image, x / (a**2 + b**2).sqrt()[:, None, None, None])
 
 
 def test_levels_beyond_the_learned_ones_are_told_as_these():
