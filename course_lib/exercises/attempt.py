@@ -23,13 +23,10 @@ __all__ = [
     "Given",
     "Mistake",
     "NotAttempted",
-    "check_gradients",
     "check_randomness",
     "first_line",
     "fresh_seed",
     "gradients_of",
-    "is_normal",
-    "is_uniform",
     "same",
     "take_number",
     "take_results",
@@ -391,48 +388,9 @@ def gradients_of(result: Tensor, sources: Iterable[Tensor]) -> list[Tensor | Non
     return gradients
 
 
-def check_gradients(
-    name: str, got: Tensor, right: Tensor, sources: dict[str, Tensor], hint: str
-) -> None:
-    """Require that gradients flow through ``got`` as they do through ``right``, its equal in value.
-
-    Args:
-        name: What the reader calls the answer.
-        got: The reader's answer.
-        right: The same values, computed by the library.
-        sources: What gradients are taken with respect to, each under its name in words.
-        hint: Helps a reader who lost them.
-
-    """
-    both = (gradients_of(result, sources.values()) for result in (got, right))
-    for source_name, gradient, wanted in zip(sources, *both, strict=True):
-        if gradient is None:
-            raise Mistake(f"No gradient flows from your {name} back to {source_name}.", hint)
-        if not same(gradient, wanted, tolerance=1e-3):
-            raise Mistake(
-                f"The gradient of your {name} with respect to {source_name} is off: a "
-                "part of it is cut.",
-                hint,
-            )
-
-
 def fresh_seed(generator: torch.Generator) -> int:
     """A seed for a generator that is handed to the reader."""
     return int(torch.randint(1, 2**62, (), generator=generator))
-
-
-def is_uniform(u: Tensor, failing: float = 1e-9) -> bool:
-    """Whether the entries look like draws from [0, 1); true ones fail with this probability."""
-    n = u.numel()
-    u, below = u.flatten().double().sort().values, torch.arange(n) / n
-    distance = torch.maximum(below + 1 / n - u, u - below).max()
-    # Dvoretzky-Kiefer-Wolfowitz: P(distance > c) ≤ 2 exp(−2 n c²).
-    return bool(distance < math.sqrt(math.log(2 / failing) / (2 * n)))
-
-
-def is_normal(eps: Tensor) -> bool:
-    """Whether the entries look like standard normal draws: true ones fail once in 10⁹ times."""
-    return bool(eps.isfinite().all()) and is_uniform(torch.special.ndtr(eps.double()))
 
 
 _ITSELF = "Draw from `generator` itself, not from a copy of it and not from its seed."
