@@ -233,6 +233,7 @@ def test_times_are_those_of_equation_5():
         root = 80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))
         assert sigma == pytest.approx(root**7)
     assert karras_times(1, sigma_min=0.002, sigma_max=80.0) == pytest.approx([80.0])
+    assert karras_times(2, sigma_min=0.002, sigma_max=80.0) == pytest.approx([80.0, 0.002])
 
 
 def test_bad_times_are_named():
