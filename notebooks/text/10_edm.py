@@ -13,7 +13,7 @@
 # ---
 
 # %% [markdown]
-# [← 09 · ODEs and flow matching](09_ode.ipynb) | [Contents](../README.md#chapters)
+# [← 09 · ODEs and flow matching](09_ode.ipynb) | [Contents](../README.md#chapters) | [11 · Guidance →](11_guidance.ipynb)
 
 # %% [markdown]
 # # 10 · EDM
@@ -1031,4 +1031,4 @@ Markdown(table)
 # **Next, chapter 11:** so far nobody has said *which* digit. Guidance tells a trained network what to draw, and being a guess of $x_0$ itself it goes through all the samplers of this chapter.
 
 # %% [markdown]
-# [← 09 · ODEs and flow matching](09_ode.ipynb) | [Contents](../README.md#chapters)
+# [← 09 · ODEs and flow matching](09_ode.ipynb) | [Contents](../README.md#chapters) | [11 · Guidance →](11_guidance.ipynb)
