@@ -74,10 +74,9 @@ class IdealDenoiser(nn.Module):
         ``y [B]`` are labels, if there are any; without, all clouds count.
         """
         a, b, variance, logs = self._look(x, t)
-        if self.labels is None or y is not None:
+        if y is not None:
             n_classes = None if self.labels is None else self.null_class + 1
             check_classes("y", y, len(x), n_classes)
-        if y is not None:
             other = (self.labels != y[:, None]) & (y[:, None] != self.null_class)  # [B, K]
             logs = logs.masked_fill(other, -math.inf)
         likely = torch.softmax(logs, dim=1)

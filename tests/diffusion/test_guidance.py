@@ -447,6 +447,8 @@ def test_levels_beyond_the_learned_ones_are_told_as_these():
     close(said[0.01], said[0.1])
     close(said[80.0], said[5.0])
     assert (said[5.0] - said[0.1]).abs().max() > 1e-3
+    wide = NoisedClassifier((1, 4, 4), width=8, levels=(1e-6, 1e6))
+    assert wide.loss(torch.zeros(50, 1, 4, 4), torch.arange(50) % 10).isfinite()
     straight = NoisedClassifier((1, 4, 4), width=8, path=StraightPath())
     for t in (0.0, 1.0):
         assert straight(x.float(), t).isfinite().all()
