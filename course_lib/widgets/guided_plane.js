@@ -8,6 +8,7 @@ import { dotStamp } from "./parts/dots.js";
 import { drag } from "./parts/drag.js";
 import { handle } from "./parts/handle.js";
 import { onKeys } from "./parts/keys.js";
+import { logsAt, scoresOf } from "./parts/mixture.js";
 import { standardNoise } from "./parts/noise.js";
 import { hint, legend } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
@@ -17,51 +18,7 @@ import { clockOf, playerBar } from "./parts/player.js";
 import STYLE from "./guided_plane.css" with { type: "css" };
 
 // -------------------------------------------------------------------------------- the mathematics
-// guided_plane.py has the same, and the formulas. A mixture is {means, stds, weights, classes}.
-
-// The scores at a noise level: `at(x, y, target)` is [u, v] of the marginal and [u, v] of the class, in
-// one list that is written anew at each call.
-function scoresOf({ means, stds, weights, classes }, sigma) {
-  const count = means.length;
-  const [left, up] = [0, 1].map((d) => Float64Array.from(means, (mean) => mean[d]));
-  const rates = Float64Array.from(stds, (std) => 1 / (std * std + sigma * sigma));
-  const starts = Float64Array.from(weights, (weight, k) => Math.log((weight * rates[k]) / (2 * Math.PI)));
-  const kinds = Int32Array.from(classes);
-  const logits = new Float64Array(count);
-  const found = new Float64Array(4);
-  // The average pull of those of a class, or of all, at [from] and [from + 1].
-  const average = (x, y, target, most, from) => {
-    let total = 0;
-    let u = 0;
-    let v = 0;
-    for (let k = 0; k < count; k++) {
-      if (target >= 0 && kinds[k] !== target) continue;
-      const below = logits[k] - most;
-      if (below < -40) continue; // less than rounding
-      const share = Math.exp(below);
-      total += share;
-      u += share * rates[k] * (left[k] - x);
-      v += share * rates[k] * (up[k] - y);
-    }
-    found[from] = u / total;
-    found[from + 1] = v / total;
-  };
-  return (x, y, target) => {
-    let most = -Infinity;
-    let own = -Infinity;
-    for (let k = 0; k < count; k++) {
-      const dx = x - left[k];
-      const dy = y - up[k];
-      const logit = starts[k] - 0.5 * rates[k] * (dx * dx + dy * dy);
-      logits[k] = logit;
-      if (logit > most) most = logit;
-      if (logit > own && kinds[k] === target) own = logit;
-    }
-    average(x, y, -1, most, 0);
-    average(x, y, target, own, 2);
-    return found;
-  };
-}
+// guided_plane.py has the same, and the formulas; its scores are in parts/mixture.js.
 
 // One step of Heun's method for all places [x, y, x, y, ...] along dx/dσ = −σ · (guided score).
 function heunStep(mixture, places, sigma, after, target, w) {
@@ -77,19 +34,6 @@ function heunStep(mixture, places, sigma, after, target, w) {
     next[i + 1] = y + (h / 2) * (v - after * (at[1] + w * (at[3] - at[1])));
   }
   return next;
-}
-
-// The logs of p(x) and of p(y | x) at a place, as [marginal, classifier].
-function logsAt({ means, stds, weights, classes }, x, y, target) {
-  let [all, own] = [-Infinity, -Infinity];
-  const add = (a, b) => (b === -Infinity ? a : Math.max(a, b) + Math.log1p(Math.exp(-Math.abs(a - b))));
-  means.forEach(([left, up], k) => {
-    const variance = stds[k] * stds[k];
-    const log = Math.log(weights[k]) - Math.log(2 * Math.PI * variance) - ((x - left) ** 2 + (y - up) ** 2) / (2 * variance);
-    all = add(log, all);
-    if (classes[k] === target) own = add(log, own);
-  });
-  return [all, own - all];
 }
 
 // The cells of the plane, row by row from above, with both logs for a class.

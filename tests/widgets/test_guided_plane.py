@@ -8,7 +8,14 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from course_lib.diffusion import EDMPath, IdealDenoiser
+from course_lib.diffusion import (
+    ClassifierFreeGuidance,
+    Denoiser,
+    EDMPath,
+    IdealDenoiser,
+    heun_sample,
+    karras_times,
+)
 from course_lib.widgets import PALETTE, GuidedPlane
 from course_lib.widgets.guided_plane import GRID
 
@@ -39,6 +46,21 @@ def test_the_scores_are_those_of_the_ideal_denoiser(sigma: float, w: float) -> N
     own = ideal_score(MEANS[2:], PLACES, sigma, 0.45)
     found = plane(target="B", w=w).score(PLACES, sigma)
     np.testing.assert_allclose(found, marginal + w * (own - marginal), rtol=1e-9, atol=1e-9)
+
+
+def test_the_particles_are_those_of_the_courses_own_sampler() -> None:
+    """Classifier-free guidance of the ideal denoiser, by Heun's method on Karras' noise levels."""
+    path, ends = EDMPath(0.02, 20.0), {"sigma_min": 0.02, "sigma_max": 20.0}
+    sigmas = karras_times(40, **ends)
+    one = plane(sigmas=sigmas, w=3.5, target="B")
+    one.step = 0.0
+    ideal = IdealDenoiser(torch.tensor(MEANS), path, std=0.45, labels=torch.tensor(LABELS))
+    guided = ClassifierFreeGuidance(Denoiser(ideal, path), 3.5).double()
+    noise, y = torch.tensor(one.particles), torch.ones(40, dtype=torch.int64)
+    states = list(heun_sample(guided, (40, 2), steps=40, y=y, z=noise))
+    np.testing.assert_allclose(states[-2], one.ends, atol=1e-6)  # the last step is that to 0
+    one.step = 17.0
+    np.testing.assert_allclose(states[17], one.particles, atol=1e-6)
 
 
 def test_the_guided_score_is_the_gradient_of_log_p_plus_w_log_p_of_y() -> None:
