@@ -18,6 +18,7 @@ from course_lib.diffusion import (
     heun_step,
     karras_times,
 )
+from course_lib.exercises import check
 from course_lib.exercises.formula import declared
 from tests.exercises.laws import ExerciseLaws, is_prediction
 
@@ -215,6 +216,15 @@ class TestExercises(ExerciseLaws):
 
     def times(self, name, answer):
         return 1 if is_prediction(name) or name == "10.break_the_churn" else 8
+
+
+def test_too_little_churn_is_told_from_churn_that_is_spread():
+    hints = {
+        label: check("10.break_the_churn", CHURN_WRONG[label][0]).hint for label in CHURN_WRONG
+    }
+    assert "More churn at every step" in hints["a little"]
+    assert "More steps heal it" in hints["fixed"]
+    assert "More steps heal it" in hints["root"]
 
 
 def multistep(model, x, levels):
