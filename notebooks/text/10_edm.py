@@ -389,8 +389,8 @@ check("10.matched_time", matched_time)
 #
 # Here is the whole list of choices. *When training*: how $D$ is made of the raw network (the four factors), the weight $\lambda$, and at which noise
 # levels to train. *When sampling*: the path $s$, $\sigma$, the times of the steps, the solver, and how much noise to add on the way. **A choice is free if
-# changing it alone leaves the answer the same for a perfect network and infinitely many steps.** All of these are. So each may be judged by what it costs when
-# network and steps are not perfect.
+# changing it alone leaves the density of the samples the same for a perfect network and infinitely many steps.** All of these are; noise on the way leads one start to
+# another image, but all images together to the same density. So each may be judged by what it costs when network and steps are not perfect.
 #
 # **Each earlier model is a row.** The table is not typed: `settings` takes a model apart. It asks what $D$ is, as a function of what the network says, on the model's own path.
 
@@ -443,14 +443,16 @@ Markdown(rows)
 # | --- | --- | --- | --- | --- |
 # | DDPM, DDIM | $\sqrt{\bar\alpha_t}$, $\sqrt{1/\bar\alpha_t - 1}$ | whole times; with noise, or Euler's | $x - \sigma F(s x)$ | whole times, evenly |
 # | VP | the same, for $T \to \infty$ | even in $t$ | $x - \sigma F(s x)$ | $t$ evenly |
-# | VE | 1, geometric | even in $t$: geometric in $\sigma$ | $x - \sigma F$ | $\log \sigma$ evenly |
+# | VE | 1, geometric | even in $t$: geometric in $\sigma$ | $x - \sigma F(c_{\text{in}}\, x)$ | $\log \sigma$ evenly |
 # | flow matching | $1 - t$, $t / (1 - t)$ | even in $t$; Euler, Heun | $s x - t F(s x)$ | $t$ evenly |
 # | EDM | 1, $t$ | Karras' levels; Heun, churn | section 5 | $\log \sigma$ normal |
 #
 # What differs from the paper's table 1: its VE has $\sigma(t) = \sqrt t$ with geometric steps, which are the same noise levels as ours, and a raw input, $c_{\text{in}} = 1$, where chapter 08 scales it; the
-# sign of $F$ there is that of the score. Flow matching came later and is not in it. DDPM and DDIM stand in it as *iDDPM*, with the cosine schedule.
+# sign of $F$ there is that of the score. DDPM and DDIM stand in it as *iDDPM + DDIM*, with the cosine schedule, and on the path $s = 1$, $\sigma = t$: section 9 shows that DDIM's step is Euler's there.
+# Flow matching came later and is not in it.
 #
-# Look at the column $c_{\text{out}}$. A network that says $\varepsilon$ has its error multiplied by $\sigma$: by 2 here, by 80 at the start of sampling. That is the next section.
+# Look at the column $c_{\text{out}}$. A network that says $\varepsilon$ has its error multiplied by $\sigma$: by 2 here, by 80 at the start of sampling. One that says a velocity has it multiplied by
+# $\sigma / (1 + \sigma)$, never more than 1. That is the next section.
 
 # %% [markdown]
 # ## 5. Preconditioning, from two demands
@@ -502,7 +504,7 @@ Markdown(rows)
 #
 # **What does $F$ say, then?** Let $\sigma / \sigma_{\text{data}} = \tan \varphi$. Then $c_{\text{skip}} = \cos^2 \varphi$, and the target is $\sin \varphi \cdot x_0 / \sigma_{\text{data}} - \cos \varphi \cdot \varepsilon$.
 # Near the data, $\varphi = 0$, it is the noise, up to the sign; near the noise it is the image; in between it turns from one to the other. That is $-v$, the *v-prediction* of Salimans and Ho (2022):
-# they guessed it, the demands derive it.
+# they looked for something to predict that makes good guesses of $x_0$ at both ends, and chose it; the two demands derive it.
 #
 # *One word of caution.* Nothing here takes the mean off. The digits' mean is not 0, so $\sigma_{\text{data}}$ is a root mean square and not a standard deviation, and at large levels $F$ has a part of its
 # answer for free: the mean image.
@@ -602,7 +604,9 @@ check("10.straight_preconditioning", straight_preconditioning)
 # $$\frac{\mathrm d^2 x}{\mathrm d\sigma^2} = \frac{1}{\sigma} \Big( \frac{\mathrm dx}{\mathrm d\sigma} - \frac{\mathrm dD}{\mathrm d\sigma} \Big) - \frac{x - D}{\sigma^2}
 #   = -\frac{1}{\sigma}\, \frac{\mathrm dD}{\mathrm d\sigma} .$$
 #
-# The first and the last term cancel. **The way is straight as long as the guess stays what it is.** That is EDM's reason for $s = 1$, $\sigma = t$: on any other path the way bends for reasons of its own.
+# The first and the last term cancel. **The way is straight as long as the guess stays what it is.** That is EDM's reason for $s = 1$, $\sigma = t$: on DDPM's path, on VP and on VE the way bends for reasons of its own.
+# (The straight path of chapter 09 has the same virtue. If guess and noise stay, $a x_0 + b \varepsilon$ is a straight way in $t$ wherever $a$ and $b$ are linear in $t$. So Euler's step on it is Euler's step
+# here, from $\sigma = t / (1 - t)$ to the next such level: the two differ in nothing but the levels.)
 #
 # By Taylor's formula a step from $\sigma$ to $\sigma - \mathrm d\sigma$ errs by half the curvature times $\mathrm d\sigma^2$. Measure steps in proportion to $\sigma$, $\mathrm d\sigma = \sigma\, \mathrm d\tau$, and the error
 # is $\frac12\, \| \sigma\, \frac{\mathrm dD}{\mathrm d\sigma} \|\, \mathrm d\tau^2$: what counts is *how much the guess changes while the noise falls by a factor.* Where is that? Let us see it for real digits with the exact guess, which for a
@@ -640,7 +644,7 @@ show_figure(
 )
 
 # %% [markdown]
-# At much noise the guess is the mean of all images, and stays; at little noise it is one image, and stays. In between, within a factor of a hundred or so, the digit is decided. There the steps belong. **Karras' levels** do it with one number:
+# At much noise the guess is the mean of all images, and stays; at little noise it is one image, and stays. In between, from about 6 to 0.5, the digit is decided. There the steps belong. **Karras' levels** do it with one number:
 # even steps not of $\sigma$, but of $\sigma^{1/\rho}$,
 #
 # $$\sigma_i = \Big( \sigma_{\max}^{1/\rho} + \tfrac{i}{N - 1} \big( \sigma_{\min}^{1/\rho} - \sigma_{\max}^{1/\rho} \big) \Big)^{\rho}, \qquad i = 0, \dots, N - 1,$$
@@ -664,13 +668,13 @@ for rho in (1, 2, 3, 5, 7, 10, 1e6):
     ]
     rows += (
         f"| {'∞' if rho == 1e6 else rho} | "
-        + " | ".join(f"{error:.2f}" for error in errors)
+        + " | ".join(f"{error:.3f}" for error in errors)
         + " |\n"
     )
 Markdown(rows)
 
 # %% [markdown]
-# $\rho = 1$ is useless, and from 3 on there is little between them. The paper finds that $\rho = 3$ makes the errors of all steps about equal, and that samples are best for $\rho$ from 5 to 10, since an
+# $\rho = 1$ is useless, and from 5 on there is little between them. The paper finds that $\rho = 3$ makes the errors of all steps about equal, and that samples are best for $\rho$ from 5 to 10, since an
 # error near the data is not forgiven any more (its section 3 and figure 13); it takes 7.
 #
 # **Choose for yourself**: a path, times and a solver, on a line whose data are two clusters. Above are the ways over the exact ones, below is what each step adds to the error. Take Euler and EDM's path, and turn $\rho$ from 1 to 7. Then
@@ -835,14 +839,16 @@ check("10.break_the_churn", bad_churn)
 #
 # $$x_\to = \frac{\sigma_\to}{\sigma}\, x + \Big( 1 - \frac{\sigma_\to}{\sigma} \Big)\, D .$$
 #
-# You know this step. It is Euler's on EDM's path, $x + (\sigma_\to - \sigma) \frac{x - D}{\sigma}$; and it is DDIM's, which keeps guess and noise and puts them together anew. Three derivations, one step.
+# You know this step. It is Euler's on EDM's path, $x + (\sigma_\to - \sigma) \frac{x - D}{\sigma}$, and so Euler's on the straight path (section 6); and it is DDIM's, which keeps guess and noise and puts them together anew.
+# Four derivations, one step.
 #
 # **Second order, for nothing.** $D$ changes along the step. Take its value in the middle, and find that without a call: on the straight line in $\tau$ through this guess and the one of the step before, which is remembered,
 #
 # $$D_{i + 1/2} = D_i + \frac{h_i}{2} \cdot \frac{D_i - D_{i-1}}{h_{i-1}} .$$
 #
-# Why the middle? On a short step $e^u D$ is nearly linear, so that its integral is the length times its middle value, up to $h^3$: order 2, as in the midpoint rule. This is **DPM-Solver++ (2M)**, M for multistep: one call a step, where Heun needs two. It is what
-# most people who sample images run today. (Its first step has no guess before it, and the last one, to 0, has no end in $\tau$: both take $D$ as it is.)
+# Why the middle? Write $D$ as its middle value and a slope times the way from the middle. The middle value comes out of the integral. What is left is the integral of $e^u$ times the way from the middle, which is $-\frac h2$ at one end and $\frac h2$ at the other:
+# with $e^u$ constant both halves would cancel, and as $e^u$ changes by a share $h$ a rest of size $h^3$ stays. An error of $h^3$ in each step is order 2. This is **DPM-Solver++ (2M)**, M for multistep: one call a step, where Heun needs two. It became
+# the usual sampler of Stable Diffusion and its kin. (Its first step has no guess before it, and the last one, to 0, has no end in $\tau$: both take $D$ as it is.)
 
 # %%
 from course_lib.diffusion import dpm_solver_step, extrapolated_guess
@@ -850,17 +856,20 @@ from course_lib.diffusion import dpm_solver_step, extrapolated_guess
 show_source([dpm_solver_step, extrapolated_guess, dpm_solver_sample])
 
 # %% [markdown]
-# **Check** that Euler's, DDIM's and the exponential step are the same, on one state and on the whole way:
+# **Check** that Euler's step on both paths, DDIM's and the exponential step are the same, on one state and on the whole way:
 
 # %%
 from course_lib.diffusion import ddim_step, euler_step
 
 x, guess = torch.randn(2, 5, 1, generator=seeded(13), dtype=torch.float64)
 by_euler = euler_step(lambda x, t: (x - guess) / t, x, 3.0, -1.0)
+# σ = 3 is t = 3/4 on the straight path, where x is a quarter as large; σ = 2 is t = 2/3.
+by_straight = 3 * euler_step(lambda x, t: (x - guess) / t, x / 4, 3 / 4, 2 / 3 - 3 / 4)
 by_ddim = ddim_step(x, guess, now=(1.0, 3.0), then=(1.0, 2.0))
 by_exponential = dpm_solver_step(x, guess, sigma=3.0, then=2.0)
 print(
-    "one step, three ways:",
+    "one step, four ways:",
+    torch.allclose(by_euler, by_straight),
     torch.allclose(by_euler, by_ddim),
     torch.allclose(by_euler, by_exponential),
 )
@@ -1016,7 +1025,7 @@ Markdown(table)
 # - Size 1 in, size 1 out, and the least $c_{\text{out}}$: that gives the preconditioning, and with it the v-prediction.
 # - The way bends where the guess changes. Put the steps there, and take a method of order 2.
 # - Churn forgets errors, at the price of longer steps. It is for networks that err, with calls to spare.
-# - Euler on EDM's path, DDIM and the exponential step are one. Remember the last guess, and it has order 2.
+# - Euler on EDM's or the straight path, DDIM and the exponential step are one. Remember the last guess, and it has order 2.
 #
 # **What does not work well.** $\rho = 7$, $-1.2$ and 1.2 were tuned on photographs of 32 and 64 pixels: other data have their hill elsewhere. 80 is far more noise than digits of 64 pixels need, and every sampler here spends steps on it. And at very few calls no solver of any order
 # helps: five steps over a hill are five steps. That takes another network (chapter 13).
