@@ -856,8 +856,8 @@ table += f"| test digits | {beyond:.1%} | {images.square().mean().sqrt():.2f} | 
 Markdown(table)
 
 # %% [markdown]
-# With `clip=1.0` the sampler cuts off each *guess of $x_0$* at the ends of the range, in every step, so that later steps can answer. Cutting off the finished sample, as one does anyway to show it, comes too late: its pixels
-# are black and white where they should be grey. In a latent space (chapter 12) there is no range to cut at, and other means are needed: rescaling, or taking out the part of guidance along the guess itself (Sadat et al. 2024, below).
+# With `clip=1.0` the sampler cuts off each *guess of $x_0$* at the ends of the range, in every step, so that later steps can answer. Cutting off the finished sample alone, as one does anyway to show it, comes too late for that. On digits the harm is small, since most of their
+# pixels are black or white in any case; photographs come out in glaring colours. In a latent space (chapter 12) there is no range to cut at, and other means are needed: rescaling, or taking out the part of guidance along the guess itself (Sadat et al. 2024, below).
 #
 # **Exercise 6: break it on purpose.** Clip in the wrong place: at scale 0 and 1 all looks right, and at scale 8 the guess leaves $[-1, 1]$ and most pixels burn out. Say in one sentence why.
 
@@ -996,7 +996,7 @@ show_figure(
 )
 
 # %% [markdown]
-# It works, and does more than was asked: without 0s there are twice as many 1s as before, and without 1s three times as many 0s. "No 0" is a direction, and a 1 lies farthest along it. Again the result is not the plain
+# It works, and does more than was asked: without 0s there are twice as many 1s as before, and without 1s three times as many 0s. "No 0" is a direction, and it seems to lead to a 1. Again the result is not the plain
 # density of all digits that are no 0.
 #
 # **Exercise 7: go to one, leave another.** Three predictions, without a label, with $y$, and with another label. Derive the guidance that approaches the one and leaves the other, each with a scale of its own. When does the null
@@ -1052,7 +1052,7 @@ Markdown(table)
 # | their $w = 1$ | 2 | 12.6 | 170.1 | the same |
 # | their $w = 4$ | 5 | 26.22 | **260.2** | the same |
 #
-# (Dhariwal and Nichol guide a model that is conditional already, so that their scale adds to the 1 of the model.)
+# (Where Dhariwal and Nichol guide a model that is conditional already, their scale adds to the 1 of the model. The figures at 256² are of 2 million steps of training, those at 64² of 400,000.)
 
 # %% [markdown]
 # How to read it:
@@ -1071,8 +1071,7 @@ Markdown(table)
 # - With $w > 1$ samples are *not* draws of $p\, p(y \mid x)^w$: the power belongs inside the mean over $x_0$, and guidance takes it outside. ODE and SDE end in different laws.
 # - Guidance buys fidelity with diversity. Clip the guess, guide in the middle, and say which $w$ you mean.
 #
-# **What does not work well.** The scale must be chosen by eye or by a table. Large scales need clipping or its like. Every step costs twice. And since nobody can say which density is sampled, no likelihood of guided samples means anything
-# to the data.
+# **What does not work well.** The scale must be chosen by eye or by a table. Large scales need clipping or its like. Every step costs twice. And the exact likelihood of chapter 09, taken of a guided flow, is that of another density than the data's.
 #
 # **What came after.**
 #
