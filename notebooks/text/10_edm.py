@@ -81,12 +81,12 @@ table = torch.stack([torch.stack(list(by_three(calls))) for calls in all_calls])
 SampleTable(
     to_unit(table),
     rows=("calls", all_calls),
-    columns=("sampler", ["DDIM, its own path", "Heun, EDM's path", "DPM++, EDM's path"]),
+    columns=("sampler", ["DDIM", "Heun on EDM", "DPM++ on EDM"]),
     quality=(table - there).square().mean((2, 3, 4, 5)).sqrt(),
     quality_label="distance to the end",
     title="One network of chapter 06, on two paths",
     alt="A table of three numbers of calls by three samplers, and ten digits for the chosen cell: "
-    "much the same digits in every cell, but for Heun at 9 calls, whose digits are blurred.",
+    "much the same digits in every cell, but for Heun at 9 calls, whose digits are torn.",
 )
 
 # %% [markdown]
@@ -94,7 +94,7 @@ SampleTable(
 #
 # - **The network doesn't mind.** It was told 400 whole times in training, and is asked now at noise levels in between, about states of another size.
 #   Yet the digits are its own.
-# - **One noise, one digit.** Path and sampler decide how fast one comes to the end, not where the end is.
+# - **One noise, one digit.** Path and sampler decide how fast one comes to the end, not where the end is, if only the steps are short enough.
 # - **Which sampler is best depends on the calls.** At 9 Heun is the worst by far; at 35 it has overtaken DDIM, and DPM++ is nearest. The last section
 #   asks whether the digits are better for it.
 
@@ -196,7 +196,7 @@ show_figure(
         titles=["3 steps, 5 calls", "6, 11 calls", "18, 35 calls"],
     ),
     alt="Three rows of twelve 8x8 digits that the model just trained has made from the same noise: "
-    "smeared with 3 steps, digits with few faults with 6 and with 18.",
+    "speckles with 3 steps, shapes like digits with 6, and with 18 most of them digits.",
 )
 
 # %% [markdown]
@@ -328,10 +328,10 @@ show_source([GaussianPath.time_at, OnPath.match, OnPath.forward, on_path])
 from course_lib.diffusion import ode_sample
 
 networks = {
-    "DDPM (06)": ddpm,
-    "VP score (08)": load_pretrained("score_digits_vp"),
-    "VE score (08)": load_pretrained("score_digits_ve"),
-    "flow matching (09)": load_pretrained("flow_matching_digits"),
+    "DDPM": ddpm,
+    "VP score": load_pretrained("score_digits_vp"),
+    "VE score": load_pretrained("score_digits_ve"),
+    "flow": load_pretrained("flow_matching_digits"),
 }
 views, off, eps = [], [], eps[:6]
 for model in networks.values():
@@ -357,6 +357,18 @@ SampleTable(
 )
 
 # %% [markdown]
+# Now compare the rows. Four networks that were trained apart, on three paths, to say two different things, make much the same digit of one noise:
+
+# %%
+ends = torch.stack([row[0] for row in views])
+apart = lambda x, y: (x - y).square().mean().sqrt().item()
+same = [apart(ends[i], ends[j]) for i in range(4) for j in range(i)]
+print(f"two networks, one noise: {sum(same) / len(same):.1f} apart")
+print(f"one network, two noises: {apart(ends, ends.roll(1, dims=1)):.1f}")
+
+# %% [markdown]
+# They all approximate one and the same thing, the guess $\mathbb E[x_0 \mid x]$ of the data. (Song et al. 2021 remarked on it: a latent belongs to the data, not to the network.)
+#
 # One kind of network can't be seen so: flow matching *with optimal transport* (chapter 09). There $\varepsilon$ depends on $x_0$, so that $x_t$ given $x_0$ is no Gaussian, and what the
 # network says is no guess of $x_0$ at a noise level. `on_path` can't know that. You have to.
 #
@@ -410,17 +422,17 @@ root = (sigma**2 + 1) ** 0.5
 size = (sigma**2 + sigma_data**2) ** 0.5
 # s, c_skip, c_out, c_in and λ by hand
 by_hand = {
-    "DDPM (06)": (1 / root, 1, -sigma, 1 / root, 1 / sigma**2),
-    "VP score (08)": (1 / root, 1, -sigma, 1 / root, 1 / sigma**2),
-    "VE score (08)": (1, 1, -sigma, 1 / root, 1 / sigma**2),
-    "flow matching (09)": (
+    "DDPM": (1 / root, 1, -sigma, 1 / root, 1 / sigma**2),
+    "VP score": (1 / root, 1, -sigma, 1 / root, 1 / sigma**2),
+    "VE score": (1, 1, -sigma, 1 / root, 1 / sigma**2),
+    "flow": (
         1 / (1 + sigma),
         1 / (1 + sigma),
         -sigma / (1 + sigma),
         1 / (1 + sigma),
         (1 + 1 / sigma) ** 2,
     ),
-    "EDM (10)": (
+    "EDM": (
         1,
         sigma_data**2 / size**2,
         sigma * sigma_data / size,
@@ -430,7 +442,7 @@ by_hand = {
 }
 names = ("s", "c_skip", "c_out", "c_in", "weight")
 rows, agree = "| at σ = 2 | s | c_skip | c_out | c_in | λ |\n| --- |" + " ---: |" * 5 + "\n", True
-for name, model in (networks | {"EDM (10)": live}).items():
+for name, model in (networks | {"EDM": live}).items():
     found = settings(model, sigma)
     for key, formula in zip(names, by_hand[name], strict=True):
         agree &= (found[key] / formula - 1).abs().max().item() < 1e-6
@@ -680,7 +692,7 @@ Markdown(rows)
 
 # %% [markdown]
 # $\rho = 1$ is useless, and from 5 on there is little between them. The paper finds that $\rho = 3$ makes the errors of all steps about equal, and that samples are best for $\rho$ from 5 to 10, since an
-# error near the data is not forgiven any more (its section 3 and figure 13); it takes 7.
+# error near the data is not forgiven any more (its section 3 and appendix D.1); it takes 7.
 #
 # **Choose for yourself**: a path, times and a solver, on a line whose data are two clusters. Above are the ways over the exact ones, below is what each step adds to the error. Take Euler and EDM's path, and turn $\rho$ from 1 to 7. Then
 # take *even* times, and change the path: which path is best on its own times?
