@@ -39,10 +39,11 @@
 # %%
 import torch
 
-from course_lib.data import load_digits, to_unit
+from course_lib.data import jitter, load_digits, to_unit
 from course_lib.diffusion import ClassifierFreeGuidance, dpm_solver_sample, heun_sample, last
 from course_lib.notebook import one_thread, seeded
 from course_lib.training import checkpoint_folder, fit, load_card, load_pretrained
+from course_lib.training.quality import conditional_quality
 from course_lib.widgets import GuidedPlane, OperatingPoint, SampleTable
 
 one_thread()  # models this small are slower on two
@@ -587,13 +588,14 @@ for name, model, dtype in (("ideal", ideal, torch.float64), ("trained", live, to
 # $$q_t(x) \;\propto\; \int p(x_0)\, p(y \mid x_0)^w\, \mathcal N(x;\, a x_0, b^2 I)\; \mathrm d x_0
 #   \;=\; p_t(x)\; \mathbb E \big[ p(y \mid x_0)^w \,\big|\, x_t = x \big] .$$
 #
-# And how likely is the class, seen from $x_t$? It is the mean over all $x_0$ that may be behind it, $p_t(y \mid x) = \mathbb E[p(y \mid x_0) \mid x_t = x]$. Compare:
+# And how likely is the class, seen from $x_t$? The noise knows nothing of $y$. So it is the mean over all $x_0$ that may be behind it, $p_t(y \mid x) = \mathbb E[p(y \mid x_0) \mid x_t = x]$. Compare:
 #
 # $$\nabla \log q_t = \nabla \log p_t + \nabla \log\, \mathbb E \big[ p(y \mid x_0)^w \,\big|\, x_t \big],
 #   \qquad
 #   \text{guidance:}\;\; \nabla \log p_t + \nabla \log \Big( \mathbb E \big[ p(y \mid x_0) \,\big|\, x_t \big] \Big)^{\!w} .$$
 #
-# **The power stands inside the mean, and guidance takes it outside.** For $w = 0$ and $w = 1$ that makes no difference, nor where $x_t$ shows what $x_0$ is, at little noise. Everywhere else it does.
+# **The power stands inside the mean, and guidance takes it outside.** For $w = 0$ and $w = 1$ that makes no difference, nor where $x_t$ shows what $x_0$ is: as $\sigma \to 0$ the two
+# scores meet, to $O(\sigma^2)$. Elsewhere it does, but for rare cases (one comes below).
 #
 # *The extreme case.* Let the label be a function of the data, as an arm is of the point, or as the class of nearly every digit is. Then $p(y \mid x_0)$ is 0 or 1, and $1^w = 1$: **the tilted density is the conditional one, for every**
 # $w > 0$. A surer classifier explains nothing at all here. Yet in section 2 the points at $w = 4$ covered a fraction of their arms. But for the network's own errors, which are small at $w = 1$, all of that is the difference between inside and outside: seen through noise the label
@@ -644,7 +646,7 @@ show_figure(
 )
 
 # %% [markdown]
-# At little noise the two fields are one. From $\sigma = 0.3$ on they part. Where all is noise each has a single place of rest: that of the right field stays between A's two clouds, and the guided one's lies far outside of both, away from B. So the
+# At little noise the two fields are one: their difference falls like $\sigma^2$, and in the table, times $\sigma$, like $\sigma^3$. From $\sigma = 0.3$ on they part. Where all is noise each has a single place of rest: that of the right field stays between A's two clouds, and the guided one's lies far outside of both, away from B. So the
 # inner cloud is given up before it can be seen.
 #
 # **How much is it?** Take Gaussians on a line: all data $\mathcal N(0, V)$, those of the class $\mathcal N(0, v)$, with $v < V$, on EDM's path. Products of Gaussians add precisions, noise adds
@@ -662,7 +664,7 @@ show_figure(
 #   \underbrace{V^{1 - w}\, v^w}_{\text{guided ODE}}, \qquad
 #   \underbrace{\frac{V v - V^{2 - 2w}\, v^{2w}}{(2w - 1)\, (V - v)}}_{\text{guided SDE}} .$$
 #
-# A harmonic mean, a geometric mean, and neither: three laws, equal at $w = 0$ and $w = 1$ alone. (For $V = 2$, $v = 1$ the last two are Bradley and Nakkiran's.)
+# A harmonic mean, a geometric mean, and neither: three laws, equal at $w = 0$ and $w = 1$ alone. (For $V = 2$, $v = 1$ they are Bradley and Nakkiran's.) The cell below uses VP's path: there $x_t / a$ obeys the same equations (chapter 10).
 
 # %%
 show_source([tilted_variance, guided_precision, tilted_precision, ode_variance, sde_variance])
@@ -691,7 +693,11 @@ for w in (0.0, 1.0, 1.5, 2.0, 3.0):
 Markdown(table)
 
 # %% [markdown]
-# Guided samples are far narrower than the tilted density, and those without noise most of all.
+# Guided samples are narrower than the tilted density: at $w = 3$ the SDE's have two thirds of its variance, and those of the ODE, which adds no noise, a sixth.
+#
+# **Where does the difference go away?** At $w = 0$ and $1$, as seen, and near $w = 1$ it is $O(w - 1)$. At *every* $w$ if all data and the class are Gaussians of the *same* covariance, which differ in their means alone: then
+# $\log p_t(y \mid x)$ is a straight line in $x$ at each $t$, its multiple has $w$ times the slope, inside the mean or outside. It does *not* go away as the classes move apart: the tilted density becomes the conditional one, as in the extreme case above,
+# but where $\sigma$ is about the distance of the classes, guidance still pushes: at $w = 4$ two equal clouds end 1.4 of their standard deviations farther out, however far apart they are.
 #
 # **Exercise 5: tilt a Gaussian.** All data are $\mathcal N(M, V)$, those of the class $\mathcal N(m, v)$. Which Gaussian is $p\, (p(x \mid y) / p)^w$? Where does its mean go as $w$ grows: does it stay between $M$ and $m$?
 
@@ -744,7 +750,8 @@ plane.w = 4.0
 Markdown(table)
 
 # %% [markdown]
-# The tilted density keeps nearly half of its mass in the inner cloud at every $w$: its points are as surely of class A as the others, or almost. Guided particles leave it. At large noise all that can be seen is on which side of the
+# (At $w = 0$ class B is there, too, and its clouds count as the inner one's side.) From $w = 1$ on the tilted density keeps nearly half of its mass in the inner cloud: its points are as surely of class A as the others, or almost. Guided particles leave it. At $w = 4$ the last column
+# hardly shows it: nearly all of them are where the tilted density is, only in half of it. At large noise all that can be seen is on which side of the
 # plane they are, and there the inner cloud counts as B's.
 #
 # **What is it, then?** Take the reverse SDE's step on EDM's path, $\mathrm d\sigma^2$ times the guided score and noise of variance $\mathrm d\sigma^2$, and split it. One part is a step of the *conditional* ODE, $\frac12 \mathrm d\sigma^2\, \nabla \log p_t(x \mid y)$. The rest is
@@ -833,6 +840,13 @@ FLOOR = "feature distance, 1,000 training images"
 table += f"A thousand real training digits have a feature distance of {real[FLOOR]:.1f}, "
 table += f"and one draw of them differs from another by {real[FLOOR + ', spread']:.1f}."
 Markdown(table)
+
+# %%
+moved = conditional_quality(jitter(to_unit(images), generator=seeded(12)), labels, "digits")
+print(
+    f"jittered test digits: diversity {moved['diversity']:.2f}, feature distance "
+    f"{moved['distance']:.1f}"
+)
 
 # %% [markdown]
 # - **Fidelity is bought fast.** At $w = 1$ the classifier takes 97 % of the digits for what they should be, and from 1.5 on all of them.
@@ -1073,7 +1087,7 @@ Markdown(table)
 # - In a short step the mean moves by the variance times the gradient; what Taylor leaves out falls like the square of the variance.
 # - A network that learned with hidden labels holds its classifier inside: $\varepsilon_w = \varepsilon_\theta(x_t) + w\,(\varepsilon_\theta(x_t, y) - \varepsilon_\theta(x_t))$, one call of twice the batch.
 # - With $w > 1$ samples are *not* draws of $p\, p(y \mid x)^w$: the power belongs inside the mean over $x_0$, and guidance takes it outside. ODE and SDE end in different laws.
-# - Guidance buys fidelity with diversity. Clip the guess, guide in the middle, and say which $w$ you mean.
+# - Guidance buys fidelity with diversity. Clip the guess, leave the highest noise levels unguided, and say which $w$ you mean.
 #
 # **What does not work well.** The scale must be chosen by eye or by a table. Large scales need clipping or its like. Every step costs twice. And the exact likelihood of chapter 09, taken of a guided flow, is that of another density than the data's.
 #
