@@ -848,8 +848,8 @@ print(f"diversity of jittered test digits: {spread:.2f}")
 
 # %% [markdown]
 # - **Fidelity is bought fast.** At $w = 1$ the classifier takes 97 % of the digits for what they should be, and from 1.5 on all of them.
-# - **Diversity pays at once**, and goes on paying when there is nothing left to buy. At $w = 1$ it is 1.15, more than test digits have; the network has learned from digits that were turned and moved a little. It passes 1 between 1.5 and 2.
-# - **Feature distance wants both.** It is least between 1 and 1.5 (4.3 and 4.7 differ by no more than chance, and real digits are no nearer), and eight times as large at 8.
+# - **Diversity pays at once**, and goes on paying when there is nothing left to buy. At $w = 1$ it is 1.15, more than test digits have; the network has learned from digits of which seven in ten were turned and moved a little, and test digits so treated have 1.13 (the line above). It passes 1 between 1.5 and 2.
+# - **Feature distance wants both.** It is least between 1 and 1.5 (4.3 and 4.7 differ by no more than chance, and real digits are no nearer), and eight times as large at 8. At 0.5 it is worse than at 0 and at 1: half of a label asks for images between the class and all others.
 # - **Both ways run along one curve.** Accuracy against diversity can hardly be told apart, which is what Ho and Salimans claim. What differs is where a scale puts you: by a classifier $w = 1$ has 69 %, and it takes $w = 3$ to
 #   be about where the conditional model is without any guidance. There the classifier's samples are a little farther from the data (6.9 against 4.3; its least is 5.2, at $w = 2$).
 
