@@ -378,7 +378,9 @@ def _praise_log(attempt: Attempt, generator: torch.Generator) -> str:
     return (
         "Your step is Heun's in log σ. On N(0, 1) twice as many steps have an error "
         f"{errors[0] / errors[1]:.1f} times smaller: order 2, in any variable. What differs is the "
-        "constant: where the guess stays, x is a straight line in σ and an exponential in log σ."
+        "constant: where the guess stays, near the data and in much noise, x is a straight line in "
+        "σ and an exponential in log σ, and your step is far worse. It can be the better one only "
+        "in between, where the guess changes."
     )
 
 

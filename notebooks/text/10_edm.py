@@ -182,7 +182,7 @@ print("the loss fell below 0.45:", history.loss() < 0.45)
 
 # %% [markdown]
 # A network that knows nothing and says 0 has a loss of 1, at every level, whatever the data: that is what the factors are for. Now sample, from
-# pure noise at $\sigma = 80$ down to $\sigma = 0.002$, in 3, 6 and 18 steps of Heun:
+# pure noise at $\sigma = 80$ down to $\sigma = 0.002$, in 3, 6 and 18 steps of Heun. (Why three are not enough: their levels are 80, 2.5 and 0.002. Section 6 asks where levels belong.)
 
 # %%
 from course_lib.widgets import PALETTE, image_grid, show_figure
@@ -321,8 +321,8 @@ show_source([GaussianPath.time_at, OnPath.match, OnPath.forward, on_path])
 # %% [markdown]
 # (`match` divides the two sizes $\sqrt{a^2 + b^2}$, which gives the same $k$ also where $a$ is 0.)
 #
-# **Four networks, three paths.** From chapters 06, 08 and 09, each with its own network, path and thing to predict. Every cell is sampled by 16 steps of Heun in
-# that path's own time. The number says how far a cell is from where very many steps lead. The digits of a row are one network's, from one noise.
+# **Four networks, three paths.** From chapters 06, 08 and 09, each with its own network and path; three say the noise, the last a velocity. Every cell is sampled by 16 steps of Heun in
+# that path's own time, on EDM's at the levels of section 6. The number says how far a cell is from where very many steps lead. The digits of a row are one network's, from one noise.
 
 # %%
 from course_lib.diffusion import ode_sample
@@ -661,7 +661,7 @@ show_figure(
 )
 
 # %% [markdown]
-# At much noise the guess is the mean of all images, and stays; at little noise it is one image, and stays. In between, from about 6 to 0.5, the digit is decided. There the steps belong. **Karras' levels** do it with one number:
+# At much noise the guess is the mean of all images, and stays; at little noise it is one image, and stays. In between, on the hill from about 6 to 0.5, the digit is decided. There the steps belong. **Karras' levels** do it with one number:
 # even steps not of $\sigma$, but of $\sigma^{1/\rho}$,
 #
 # $$\sigma_i = \Big( \sigma_{\max}^{1/\rho} + \tfrac{i}{N - 1} \big( \sigma_{\min}^{1/\rho} - \sigma_{\max}^{1/\rho} \big) \Big)^{\rho}, \qquad i = 0, \dots, N - 1,$$
