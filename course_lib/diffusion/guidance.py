@@ -292,7 +292,7 @@ class NoisedClassifier(Placed):
     Args:
         shape: (C, H, W) of the images, with values in [−1, 1]; H and W at least 4.
         n_classes: The number of classes.
-        width: Channels of the first convolution, even; the second has twice as many.
+        width: Channels of the first convolution, a multiple of 8; the second has twice as many.
         path: The path of x_t and its times.
         levels: The least and the largest noise level that it learns. Beyond them it is told these.
 

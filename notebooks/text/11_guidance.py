@@ -23,7 +23,7 @@
 #
 # | | |
 # | --- | --- |
-# | You need | Bayes' rule; chapter 08, sections 3 and 4: the way back and its score; chapter 10: the noise level $\sigma$, EDM's sampler |
+# | You need | Bayes' rule; chapter 08, sections 3 and 4: the way back and its score; chapter 09: velocities; chapter 10: the noise level $\sigma$, EDM's sampler |
 # | Time | 45 minutes to read, an hour and a half with the exercises |
 # | The short way | 30 minutes: sections 1, 2, 5 and 6, and *What to take away*; leave out all that is called a check |
 # | You will meet | classifier guidance, classifier-free guidance, dropped labels, the guidance scale and its two conventions, the implicit classifier, tilted densities, fidelity and diversity, guidance intervals, negative conditions |
@@ -541,7 +541,7 @@ Markdown(table)
 #
 # This is the gradient of the **implicit classifier**, $p_t(x \mid y)\, p(y) / p_t(x)$. Classifier-free guidance is classifier guidance with it, to the letter.
 #
-# **Exercise 4: the classifier inside a flow.** A flow-matching model on the straight path, $x_t = (1 - t)\, x_0 + t\, \varepsilon$, says velocities. Derive the gradient of its
+# **Exercise 4: the classifier inside a flow.** A flow-matching model on the straight path, $x_t = (1 - t)\, x_0 + t\, \varepsilon$, says velocities, guesses of $\varepsilon - x_0$. Derive the gradient of its
 # implicit classifier. Guidance needed no path; why does this?
 
 
