@@ -515,7 +515,7 @@ Markdown(rows)
 # **The weight** follows: $\lambda\, c_{\text{out}}^2 = 1$ lets each level count alike, as long as $F$ knows nothing. ($c_{\text{noise}} = \frac14 \log \sigma$ is a matter of taste: some number of moderate size that tells levels apart.)
 #
 # **What does $F$ say, then?** Let $\sigma / \sigma_{\text{data}} = \tan \varphi$. Then $c_{\text{skip}} = \cos^2 \varphi$, and the target is $\sin \varphi \cdot x_0 / \sigma_{\text{data}} - \cos \varphi \cdot \varepsilon$.
-# Near the data, $\varphi = 0$, it is the noise, up to the sign; near the noise it is the image; in between it turns from one to the other. That is $-v$, the *v-prediction* of Salimans and Ho (2022):
+# Near the data, $\varphi = 0$, it is the noise, up to the sign; near the noise it is the image; in between it turns from one to the other. That is $-v$, the *v-prediction* of [Salimans and Ho](https://arxiv.org/abs/2202.00512) (2022):
 # they looked for something to predict that makes good guesses of $x_0$ at both ends, and chose it; the two demands derive it.
 #
 # *One word of caution.* Nothing here takes the mean off. The digits' mean is not 0, so $\sigma_{\text{data}}$ is a root mean square and not a standard deviation, and at large levels $F$ has a part of its
@@ -846,6 +846,7 @@ check("10.break_the_churn", bad_churn)
 # ## 9. Solve what is known exactly: DPM-Solver++
 #
 # Half of the ODE is no secret. In $\mathrm dx/\mathrm d\sigma = (x - D)/\sigma$ only $D$ asks the network; the term $x / \sigma$ is linear and can be solved by hand. An **exponential integrator** does that, and spends its approximation on $D$ alone.
+# (For diffusion: Zhang and Chen 2022, [DEIS](https://arxiv.org/abs/2204.13902), and Lu et al. 2022, [DPM-Solver](https://arxiv.org/abs/2206.00927), both on the guess of the noise. DPM-Solver++ takes that of $x_0$, which can be clipped: that counts under guidance, chapter 11.)
 #
 # Take $x / \sigma$, whose derivative is $\frac{1}{\sigma} \frac{\mathrm dx}{\mathrm d\sigma} - \frac{x}{\sigma^2} = -D / \sigma^2$: the linear term is gone. With $\tau = -\log \sigma$, half of the log-SNR, $\mathrm d\sigma = -\sigma\, \mathrm d\tau$ and
 # $1 / \sigma = e^\tau$. Over a step from $\sigma$ to $\sigma_\to$, of length $h = \log (\sigma / \sigma_\to)$,
