@@ -190,8 +190,8 @@ const LEAST = 1e-5;
 function stands(width) {
   const left = 50;
   const inner = width - left - 12;
-  const ways = { x: left, y: 22, width: inner, height: Math.round(clamp(0.42 * inner, 130, 270)) };
-  const errors = { x: left, y: ways.y + ways.height + 34, width: inner, height: Math.round(clamp(0.2 * inner, 76, 120)) };
+  const ways = { x: left, y: 22, width: inner, height: Math.round(clamp(0.36 * inner, 124, 260)) };
+  const errors = { x: left, y: ways.y + ways.height + 34, width: inner, height: Math.round(clamp(0.16 * inner, 64, 110)) };
   return { ways, errors, total: errors.y + errors.height + 40 };
 }
 
@@ -362,7 +362,7 @@ function render({ model, el }) {
     min: Math.log(model.get("least_zoom")), max: Math.log(state.sigma_max), text: (value) => shortly(Math.exp(value)), change,
     title: "The noise level up to which the plot over t is shown"
   });
-  view.controls.after(
+  view.controls.before(
     row(
       choice(view, "path", "path", model.get("paths").map((name) => [name, name])),
       choice(view, "solver", "solver", model.get("solvers").map((name) => [name, name]))),
@@ -372,9 +372,9 @@ function render({ model, el }) {
         ["rho", "by \u03c1", "Evenly in \u03c3 to the power 1/\u03c1"], ["even", "even in t", "Equal steps of the path\u2019s own time"]
       ]),
       rho),
-    row(choice(view, "axis", "axis", [["t", "t", "The path\u2019s own time, and x itself"], ["log", "log \u03c3", "All levels, and x over its standard deviation"]]), zoom),
-    legend(KEY),
-    hint("Time runs to the right, from the data to the noise; sampling goes to the left. Keys: \u2190 \u2192 one step less or more, \u2191 \u2193 change \u03c1."));
+    row(choice(view, "axis", "axis", [["t", "t", "The path\u2019s own time, and x itself"], ["log", "log \u03c3", "All levels, and x over its standard deviation"]]), zoom));
+  view.controls.after(legend(KEY), hint(
+    "Time runs to the right, from the data to the noise; sampling goes to the left. Keys: \u2190 \u2192 one step less or more, \u2191 \u2193 change \u03c1."));
   view.stage.after(said);
 
   const dim = () => {
