@@ -847,6 +847,8 @@ spread = conditional_quality(moved, labels, "digits")["diversity"]
 print(f"diversity of jittered test digits: {spread:.2f}")
 
 # %% [markdown]
+# On the digits of chapter 06, 8×8:
+#
 # - **Fidelity is bought fast.** At $w = 1$ the classifier takes 97 % of the digits for what they should be, and from 1.5 on all of them.
 # - **Diversity pays at once**, and goes on paying when there is nothing left to buy. At $w = 1$ it is 1.15, more than test digits have; the network has learned from digits of which seven in ten were turned and moved a little, and test digits so treated have 1.13 (the line above). It passes 1 between 1.5 and 2.
 # - **Feature distance wants both.** It is least between 1 and 1.5 (4.3 and 4.7 differ by no more than chance, and real digits are no nearer), and eight times as large at 8. At 0.5 it is worse than at 0 and at 1: half of a label asks for images between the class and all others.
