@@ -24,7 +24,7 @@
 # | | |
 # | --- | --- |
 # | You need | chapters 06 and 07: $x_t = a x_0 + b \varepsilon$, DDIM; chapter 08: $f$, $g$ and the score; chapter 09: the probability-flow ODE, Heun, order |
-# | Time | 45 minutes to read, two hours with the exercises |
+# | Time | 50 minutes to read, two hours with the exercises |
 # | The short way | 30 minutes: sections 1 to 3 and 5, *How good is it?* and *What to take away*, without what is called a check |
 # | You will meet | one general noising formula, log-SNR matching, preconditioning, Karras' noise levels, curvature, churn, exponential integrators, DPM-Solver++ |
 # | Papers | Karras et al. 2022, [EDM](https://arxiv.org/abs/2206.00364); Lu et al. 2022, [DPM-Solver++](https://arxiv.org/abs/2211.01095); Kingma et al. 2021, [Variational diffusion models](https://arxiv.org/abs/2107.00630) |
