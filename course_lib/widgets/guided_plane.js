@@ -344,7 +344,7 @@ function render({ model, el }) {
   }, grip.node);
 
   playerBar(view, model);
-  view.controls.after(
+  view.controls.before(
     row(slider(view, "w", "guidance w", {
       max: model.get("most_w"), step: 0.1, text: (w) => w.toFixed(1), change,
       title: "The scale of guidance: 0 is the marginal, 1 the conditional"
@@ -355,7 +355,8 @@ function render({ model, el }) {
       button("New noise", () => {
         change({ seed: (model.get("seed") + 1) % 2 ** 32 });
         send();
-      })),
+      })));
+  view.controls.after(
     legend(KEY), hint(
       "Move w and watch the ends leave the true density; press play to see the particles go there. Drag the ring: at its place stand all " +
       "three arrows, their tips on one line. Places are drawn shrunk, so that noise is as large as data. Keys: space plays, \u2190 \u2192 one step; " +
