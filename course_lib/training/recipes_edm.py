@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from course_lib.data import load_digits
+from course_lib.data import load_digits, load_mnist, quantize
 from course_lib.diffusion import (
     DDPM,
     EDM,
@@ -28,7 +28,7 @@ from course_lib.diffusion import (
     predictor_corrector,
 )
 from course_lib.nn import UNet
-from course_lib.training.batches import digits_batch
+from course_lib.training.batches import DIGIT_LEVELS, digits_batch, mnist_batch
 from course_lib.training.checkpoints import load_pretrained
 from course_lib.training.quality import N_SAMPLES, conditional_quality, feature_distance
 from course_lib.training.recipes import Recipe, register
@@ -36,7 +36,7 @@ from course_lib.training.recipes_sde import States, calls_metrics, samples
 
 # The root of the mean square of the training images' numbers, in [−1, 1] and as training moves
 # them. The mean is not taken off: preconditioning is about the size of what the network sees.
-DIGITS_SIGMA = 0.86
+DIGITS_SIGMA, MNIST_SIGMA = 0.86, 0.96
 DROP = 0.1  # Ho & Salimans 2022, table 1: 0.1 and 0.2 are as good as each other
 
 
@@ -61,6 +61,7 @@ SAMPLERS: dict[str, tuple[int, States]] = {
     "Heun with churn": (2, partial(heun_sample, churn=10.0)),
     "DPM-Solver++(2M)": (1, dpm_solver_sample),
 }
+MNIST_CALLS = {name: (5, 10, 20) for name in SAMPLERS}
 DIGITS_CALLS = {name: (5, 10, 20, 36, 100) for name in SAMPLERS}
 
 
@@ -115,7 +116,9 @@ def rungs(model: Denoiser, seed: int) -> dict[str, list]:
             {
                 "step": step,
                 "seed": seed,
-                "distance": feature_distance(samples(seen, states), "digits"),
+                "distance": feature_distance(
+                    quantize(samples(seen, states), DIGIT_LEVELS), "digits"
+                ),
             }
             for step, (seen, states) in ways.items()
         ]
@@ -193,6 +196,25 @@ register(
         transform=digits_batch("signed"),
         options=DIGITS_OPTIONS,
         evaluate=lambda model: guidance_metrics(model, "digits"),
+    )
+)
+register(
+    Recipe(
+        name="edm_mnist",
+        summary="EDM, U-Net, given the class of nine in ten, on MNIST",
+        data='load_mnist("train"), 60,000 images and labels; tested on the 10,000 test images',
+        build=lambda: EDM(
+            UNet((1, 28, 28), widths=(16, 32, 64), n_classes=10, null_class=True, scale=1000.0),
+            sigma_data=MNIST_SIGMA,
+            drop=DROP,
+        ),
+        load=lambda: load_mnist("train"),
+        transform=mnist_batch("signed"),
+        options={"steps": 4000, "batch_size": 64, "lr": 2e-3, "ema": 0.999},
+        evaluate=lambda model: (
+            calls_metrics(model, "mnist", MNIST_CALLS, samplers=SAMPLERS)
+            | guidance_metrics(model, "mnist")
+        ),
     )
 )
 

@@ -12,7 +12,7 @@ from course_lib.training.recipes_sde import SAMPLERS, calls_metrics, ode_likelih
 
 CALLS = (4, 8, 16, 32, 64)
 SOLVERS = ("Euler", "Heun", "RK4")
-TOY_DATA = f'toy("two_moons"), {N_TOY:,} points, seed 0; tested on 2,000, seed 1'
+TOYS = ("two_moons", "pinwheel")
 
 
 def error_metrics(model: Denoiser, n: int) -> dict[str, list]:
@@ -34,9 +34,14 @@ def error_metrics(model: Denoiser, n: int) -> dict[str, list]:
     return {"errors": rows}
 
 
-def toy_metrics(model: FlowMatching) -> dict[str, float | list]:
+def toy_data(toy: str) -> str:
+    """What a card says of the data."""
+    return f'toy("{toy}"), {N_TOY:,} points, seed 0; tested on 2,000, seed 1'
+
+
+def toy_metrics(model: FlowMatching, toy: str) -> dict[str, float | list]:
     """Mean log-likelihood of 2,000 fresh points by the ODE, in nats, and the solvers' errors."""
-    log_prob = ode_log_prob(model, toy_points("two_moons", seed=1)[:2000])
+    log_prob = ode_log_prob(model, toy_points(toy, seed=1)[:2000])
     return {"test log-likelihood (nats)": log_prob.mean().item()} | error_metrics(model, 2000)
 
 
@@ -50,19 +55,20 @@ def digits_metrics(model: FlowMatching) -> dict[str, float | list]:
 
 
 for coupling, suffix in (("independent", ""), ("ot", "_ot")):
-    register(
-        Recipe(
-            name=f"flow_matching_two_moons{suffix}",
-            summary=f"flow matching, {coupling} coupling, on the 2-D toy two_moons",
-            data=TOY_DATA,
-            build=lambda coupling=coupling: FlowMatching(
-                TimeMLP(2, scale=1000.0), coupling=coupling
-            ),
-            load=lambda: toy_points("two_moons", seed=0),
-            options={"steps": 8000, "batch_size": 256, "lr": 2e-3, "ema": 0.998},
-            evaluate=toy_metrics,
+    for toy in TOYS:
+        register(
+            Recipe(
+                name=f"flow_matching_{toy}{suffix}",
+                summary=f"flow matching, {coupling} coupling, on the 2-D toy {toy}",
+                data=toy_data(toy),
+                build=lambda coupling=coupling: FlowMatching(
+                    TimeMLP(2, scale=1000.0), coupling=coupling
+                ),
+                load=lambda toy=toy: toy_points(toy, seed=0),
+                options={"steps": 8000, "batch_size": 256, "lr": 2e-3, "ema": 0.998},
+                evaluate=lambda model, toy=toy: toy_metrics(model, toy),
+            )
         )
-    )
     register(
         Recipe(
             name=f"flow_matching_digits{suffix}",

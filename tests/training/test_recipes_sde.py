@@ -29,7 +29,7 @@ from course_lib.training.recipes_sde import (
 LIKELIHOOD, ERROR = "test log-likelihood (nats)", "standard error (nats)"
 BITS = "bits per dimension"
 SCORES = [f"score_digits_{kind}" for kind in DIGITS_CALLS]
-TOYS = ["flow_matching_two_moons", "flow_matching_two_moons_ot"]
+TOYS = [f"flow_matching_{toy}{end}" for toy in ("two_moons", "pinwheel") for end in ("", "_ot")]
 FLOWS = ["flow_matching_digits", "flow_matching_digits_ot"]
 
 
@@ -91,7 +91,8 @@ def test_the_toys_cards_say_what_the_models_do(name):
     assert [(row["solver"], row["calls"]) for row in card["errors"]] == [
         (solver, number) for solver in SOLVERS for number in CALLS
     ]
-    log_prob = ode_log_prob(model, toy_points("two_moons", seed=1)[:200], rtol=1e-3, atol=1e-3)
+    toy = name.removeprefix("flow_matching_").removesuffix("_ot")
+    log_prob = ode_log_prob(model, toy_points(toy, seed=1)[:200], rtol=1e-3, atol=1e-3)
     assert abs(log_prob.mean() - card[LIKELIHOOD]) < 4 * log_prob.std() / 200**0.5
     if name == "flow_matching_two_moons_ot":  # seconds for each model
         again = error_metrics(model, 2000)["errors"]
