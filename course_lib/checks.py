@@ -25,6 +25,7 @@ __all__ = [
     "check_one_of",
     "check_permutation",
     "check_shape",
+    "check_share",
     "check_tensor",
 ]
 

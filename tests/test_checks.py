@@ -16,6 +16,7 @@ from course_lib.checks import (
     check_number,
     check_one_of,
     check_shape,
+    check_share,
     check_tensor,
 )
 
@@ -109,6 +110,17 @@ def test_number_passes(value):
 def test_number_refused(value):
     with refuses(f"lr must be a finite number above 0.0, got {value!r}"):
         check_number("lr", value, above=0.0)
+
+
+@pytest.mark.parametrize("value", [0, 0.1, 1.0, 1])
+def test_share_passes(value):
+    assert check_share("drop", value) is None
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.01, float("nan"), float("inf"), True, "0.5", None])
+def test_share_refused(value):
+    with refuses(f"drop must be a number from 0 to 1, got {value!r}"):
+        check_share("drop", value)
 
 
 @pytest.mark.parametrize("shape", [(1,), (7,), [7], (1, 2, 3), [3, 2, 1]])
