@@ -104,6 +104,8 @@ def test_bad_settings_are_refused(shown: Preconditioning) -> None:
         shown.sigma = 0.001
     with pytest.raises(ValueError, match="sigma must lie in"):
         shown.log_sigma = 9.0
+    with pytest.raises(ValueError, match="sigma must be a finite number above 0, got 0"):
+        shown.sigma = 0
     with pytest.raises(ValueError, match="way must be one of"):
         shown.factors("v")
     assert shown.sigma == pytest.approx(0.5)
