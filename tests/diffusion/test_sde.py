@@ -80,6 +80,29 @@ def slope(steps, errors):
     return -np.polyfit(np.log(steps), np.log(errors), 1)[0]
 
 
+@pytest.mark.parametrize("clip", [None, 0.7])
+@pytest.mark.parametrize("predicts", ["x0", "v", "score", "velocity"])
+@pytest.mark.parametrize("sample", [euler_maruyama, predictor_corrector])
+def test_the_states_are_the_same_whatever_the_network_predicts(sample, predicts, clip):
+    path, z = SDES["VP"], randn(5, 2)  # times reach the network in single precision
+
+    def states(said):
+        model = Denoiser(optimal(GAUSSIAN, path, said), path, predicts=said).double()
+        way = sample(model, (5, 2), steps=6, z=z, clip=clip, generator=seeded(3))
+        return torch.stack(list(way))
+
+    torch.testing.assert_close(states(predicts), states("eps"), rtol=1e-5, atol=1e-6)
+
+
+def test_the_reverse_step_by_hand():
+    x, score, noise = (torch.tensor([[value]]) for value in (2.0, -3.0, 0.5))
+    step = reverse_sde_step(x, score, f=-1.0, g=2.0, dt=0.25, noise=noise)
+    # 2 − (−1 · 2 − 4 · (−3)) / 4 + 2 · 0.5 · 0.5
+    assert step.item() == pytest.approx(2 - 10 / 4 + 0.5)
+    mean = reverse_sde_step(x, score, f=-1.0, g=2.0, dt=0.25)
+    assert mean.item() == pytest.approx(-0.5)
+
+
 # --- the forward SDE ---------------------------------------------------------------------------
 
 
@@ -700,6 +723,8 @@ def test_other_bad_steps_are_named():
     for h in (0, torch.tensor(0.0)):
         with pytest.raises(ValueError, match=r"^step_size must be a finite number above 0"):
             langevin_step(x, x, step_size=h, noise=x)
+    with refuses("step_size must have shape [], got [2]"):
+        langevin_step(x, x, step_size=torch.ones(2), noise=x)
     with refuses("temperature must be a finite number of at least 0, got -1"):
         langevin_step(x, x, step_size=0.1, noise=x, temperature=-1)
     with refuses("snr must be a finite number above 0, got 0"):

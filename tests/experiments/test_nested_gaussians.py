@@ -97,6 +97,15 @@ def test_bad_input(arguments, match):
         sde_variance(*arguments)
 
 
+@pytest.mark.parametrize("law", [tilted_variance, ode_variance, sde_variance])
+def test_each_law_refuses_what_is_no_pair_of_nested_gaussians(law):
+    with pytest.raises(ValueError, match=r"wide must be a finite number above 2\.0"):
+        law(2.0, 1.0, 1.0)
+    for precision in (guided_precision, tilted_precision):
+        with pytest.raises(ValueError, match="narrow must be a finite number above 0"):
+            precision(1.0, 0.0, 1.0, 1.0)
+
+
 def test_a_path_is_asked_for():
     with pytest.raises(ValueError, match="path must be a GaussianPath"):
         NestedGaussians(1.0, 2.0, None)
