@@ -60,6 +60,21 @@ EXECUTE = """async code => {
 }"""
 
 
+# How long each of 120 frames takes while a widget with a player plays.
+PLAY = """async widget => {
+  widget.querySelector(".cw-play").click();
+  const took = [];
+  let before = await new Promise(requestAnimationFrame);
+  for (let k = 0; k < 120; k++) {
+    const now = await new Promise(requestAnimationFrame);
+    took.push(now - before);
+    before = now;
+  }
+  widget.querySelector(".cw-play").click();
+  return took;
+}"""
+
+
 def run_all(page: Page) -> None:
     """Run all cells of the open notebook, once its kernel is idle."""
     page.wait_for_function(

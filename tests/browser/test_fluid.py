@@ -11,6 +11,7 @@ from course_lib.widgets import Fluid
 from course_lib.widgets.fluid import PRESETS
 from tests.browser.gallery import GALLERY
 from tests.browser.harness import (
+    PLAY,
     computing_time,
     cut_off,
     live_widget,
@@ -45,20 +46,6 @@ DRAG = """async knot => {
   }
   fire("pointerup", x, y);
   if (words.size < 30) throw new Error("no knot was dragged");
-  return took;
-}"""
-
-# The same while the fluid flows.
-PLAY = """async widget => {
-  widget.querySelector(".cw-play").click();
-  const took = [];
-  let before = await new Promise(requestAnimationFrame);
-  for (let k = 0; k < 120; k++) {
-    const now = await new Promise(requestAnimationFrame);
-    took.push(now - before);
-    before = now;
-  }
-  widget.querySelector(".cw-play").click();
   return took;
 }"""
 

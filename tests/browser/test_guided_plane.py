@@ -10,6 +10,7 @@ from course_lib.widgets import GuidedPlane
 from tests.browser.gallery import GALLERY, in_python
 from tests.browser.harness import (
     DRAG_IN_CIRCLES,
+    PLAY,
     computing_time,
     cut_off,
     live_widget,
@@ -35,20 +36,6 @@ DRAG_W = """async input => {
     words.add(document.querySelector(".guided-said").textContent);
   }
   if (words.size < 40) throw new Error("w was not dragged");
-  return took;
-}"""
-
-# The same while the particles flow.
-PLAY = """async widget => {
-  widget.querySelector(".cw-play").click();
-  const took = [];
-  let before = await new Promise(requestAnimationFrame);
-  for (let k = 0; k < 120; k++) {
-    const now = await new Promise(requestAnimationFrame);
-    took.push(now - before);
-    before = now;
-  }
-  widget.querySelector(".cw-play").click();
   return took;
 }"""
 
