@@ -111,18 +111,11 @@ def rungs(model: Denoiser, seed: int) -> dict[str, list]:
             "EDM's path and times": (seen, partial(heun_sample, solver="euler", steps=calls)),
             "Heun's steps": (seen, partial(heun_sample, steps=LADDER_STEPS)),
         }
-    return {
-        "ladder": [
-            {
-                "step": step,
-                "seed": seed,
-                "distance": feature_distance(
-                    quantize(samples(seen, states), DIGIT_LEVELS), "digits"
-                ),
-            }
-            for step, (seen, states) in ways.items()
-        ]
-    }
+    rows = []
+    for step, (seen, states) in ways.items():
+        images = quantize(samples(seen, states), DIGIT_LEVELS)
+        rows.append({"step": step, "seed": seed, "distance": feature_distance(images, "digits")})
+    return {"ladder": rows}
 
 
 # --- guidance ------------------------------------------------------------------------------------

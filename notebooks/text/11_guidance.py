@@ -856,7 +856,7 @@ print(f"diversity of jittered test digits: {spread:.2f}")
 #   be about where the conditional model is without any guidance. There the classifier's samples are a little farther from the data (6.9 against 4.3; its least is 5.2, at $w = 2$).
 #
 # On MNIST the null class is the weak part. Its network saw 4,000 batches of 64 images, a tenth of them without their label: without a label its images are at a distance of 109.3, with one at 16.5. At $w = 2$ the classifier takes 98.5 % for what they should be
-# in place of 87.5 %, but the distance is 54.6 already. A classifier guides the model *without* labels, and on this one it gets no nearer than 42.2, at $w = 8$, with 94.9 %: guidance is no better than the two predictions that it is made of.
+# in place of 87.5 %, but the distance is 54.6 already. A classifier guides the model *without* labels, and up to $w = 8$ it gets no nearer than 42.2, with 94.9 %: guidance is no better than the two predictions that it is made of.
 
 # %% [markdown]
 # ## 7. Too much of it
