@@ -9,23 +9,25 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "course_lib"
 
-FAMILIES = {"autoregressive", "latent", "flows", "diffusion", "attention"}
-BASE = {"checks", "data", "nn"}
+FAMILIES = {"autoregressive", "latent", "flows", "diffusion"}
+BASE = {"checks", "data", "nn", "attention"}
 MODELS = BASE | FAMILIES | {"metrics"}
 
 # What each part may import. A part that isn't here has no place yet: give it one.
 ALLOWED: dict[str, set[str]] = {
     "checks": set(),
     "data": {"checks"},
-    "nn": {"checks"},
+    "attention": {"checks"},
+    "nn": {"checks", "attention"},  # a transformer's block is made of it
+    "parallel": {"checks"},  # many processes, and what they say to each other
     **{family: BASE for family in FAMILIES},
     "metrics": BASE | FAMILIES,
     "training": MODELS,  # a recipe names a model, and measures it
     "server": set(),  # runs in the Jupyter server, which must not wait for PyTorch
     "export": set(),  # runs in nbconvert
     "widgets": {"checks", "server"},  # given arrays and callables, never a model
-    "experiments": MODELS | {"training"},  # what breaks, and why
-    "exercises": MODELS | {"training", "widgets", "experiments"},
+    "experiments": MODELS | {"training", "parallel"},  # what breaks, and why
+    "exercises": MODELS | {"training", "widgets", "experiments", "parallel"},
     "diagrams": {"widgets"},  # of architectures: given a model, it asks that
     "notebook": {"checks"},  # helpers of the notebooks; nothing else imports them
     "__main__": MODELS | {"training", "widgets", "exercises"},  # nobody imports the command line

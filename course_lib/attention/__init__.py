@@ -1,0 +1,26 @@
+"""Attention: as it is defined, in one pass, in tiles; and what each of them moves."""
+
+from course_lib.attention.flash import flash_attention, flash_backward, flash_forward
+from course_lib.attention.flash_numpy import flash_attention_numpy
+from course_lib.attention.naive import naive_attention
+from course_lib.attention.online import online_attention
+from course_lib.attention.parts import Part, attend_part, empty_part, finish, merge
+from course_lib.attention.softmax import online_softmax, safe_softmax
+from course_lib.attention.tiles import tiles
+
+__all__ = [
+    "Part",
+    "attend_part",
+    "empty_part",
+    "finish",
+    "flash_attention",
+    "flash_attention_numpy",
+    "flash_backward",
+    "flash_forward",
+    "merge",
+    "naive_attention",
+    "online_attention",
+    "online_softmax",
+    "safe_softmax",
+    "tiles",
+]
