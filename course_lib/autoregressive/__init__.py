@@ -7,6 +7,7 @@ from course_lib.autoregressive.fvsbn import FVSBN, order_mask
 from course_lib.autoregressive.history_tables import table_size
 from course_lib.autoregressive.made import MADE, made_degrees, made_masks
 from course_lib.autoregressive.nade import NADE
+from course_lib.autoregressive.pixel_transformer import PixelTransformer
 from course_lib.autoregressive.pixelcnn import (
     GatedLayer,
     ImageAutoregressive,
@@ -25,6 +26,7 @@ __all__ = [
     "ImageAutoregressive",
     "NaivePixelCNN",
     "PixelCNN",
+    "PixelTransformer",
     "completion_log_prob",
     "gate",
     "log_posterior",

@@ -10,16 +10,20 @@ from course_lib.nn.masked import MaskedConv2d, MaskedLinear, raster_mask
 from course_lib.nn.mlp import MLP
 from course_lib.nn.placed import Placed
 from course_lib.nn.time import TimeEmbedding, TimeMLP
+from course_lib.nn.transformer import Attention, KeyValueCache, TransformerBlock
 from course_lib.nn.unet import UNet
 
 __all__ = [
     "MLP",
+    "Attention",
     "ConvNet",
+    "KeyValueCache",
     "MaskedConv2d",
     "MaskedLinear",
     "Placed",
     "TimeEmbedding",
     "TimeMLP",
+    "TransformerBlock",
     "UNet",
     "bernoulli_log_prob",
     "discretized_gaussian_log_prob",

@@ -2,6 +2,7 @@
 
 # Importing these registers their recipes.
 from course_lib.training import (  # noqa: F401
+    recipes_attention,
     recipes_autoregressive,
     recipes_classifiers,
     recipes_diffusion,
