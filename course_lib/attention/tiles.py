@@ -5,11 +5,21 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from course_lib.checks import check_bool, check_int
+from course_lib.checks import at_the_door, check_bool, check_int
 
 __all__ = ["seen", "tiles"]
 
 
+def check_tiles(n_q: int, n_k: int, block: int | tuple[int, int], causal: bool = False) -> None:
+    """Require sizes of at least 1."""
+    check_int("n_q", n_q, minimum=1)
+    check_int("n_k", n_k, minimum=1)
+    for size in block if isinstance(block, tuple) and len(block) == 2 else (block,):
+        check_int("block", size, minimum=1)
+    check_bool("causal", causal)
+
+
+@at_the_door(check_tiles)
 def tiles(
     n_q: int, n_k: int, block: int | tuple[int, int], causal: bool = False
 ) -> Iterator[tuple[slice, slice, bool]]:
@@ -26,25 +36,15 @@ def tiles(
         The rows, the columns, and whether all of the tile may be seen: if not, it needs a mask.
 
     """
-    check_int("n_q", n_q, minimum=1)
-    check_int("n_k", n_k, minimum=1)
-    heights = block if isinstance(block, tuple) else (block, block)
-    for size in heights:
-        check_int("block", size, minimum=1)
-    check_bool("causal", causal)
-    return _tiles(n_q, n_k, *heights, causal)
-
-
-def _tiles(
-    n_q: int, n_k: int, height: int, width: int, causal: bool
-) -> Iterator[tuple[slice, slice, bool]]:
+    height, width = block if isinstance(block, tuple) else (block, block)
     for top in range(0, n_q, height):
         rows = slice(top, min(top + height, n_q))
         for left in range(0, n_k, width):
             columns = slice(left, min(left + width, n_k))
-            last_of_first, last_of_last = rows.start + n_k - n_q, rows.stop - 1 + n_k - n_q
-            if not causal or columns.start <= last_of_last:
-                yield rows, columns, not causal or columns.stop - 1 <= last_of_first
+            # The last key that the first and the last of these queries may see.
+            first, last = rows.start + n_k - n_q, rows.stop - 1 + n_k - n_q
+            if not causal or columns.start <= last:
+                yield rows, columns, not causal or columns.stop - 1 <= first
 
 
 def seen(
