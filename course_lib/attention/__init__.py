@@ -2,15 +2,27 @@
 
 from course_lib.attention.flash import flash_attention, flash_backward, flash_forward
 from course_lib.attention.flash_numpy import flash_attention_numpy
+from course_lib.attention.memory import peak_bytes
 from course_lib.attention.naive import naive_attention
 from course_lib.attention.online import online_attention
 from course_lib.attention.parts import Part, attend_part, empty_part, finish, merge
 from course_lib.attention.softmax import online_softmax, safe_softmax
 from course_lib.attention.tiles import tiles
+from course_lib.attention.traffic import (
+    FastMemory,
+    Traffic,
+    count_traffic,
+    counted_attention,
+    tile_sizes,
+)
 
 __all__ = [
+    "FastMemory",
     "Part",
+    "Traffic",
     "attend_part",
+    "count_traffic",
+    "counted_attention",
     "empty_part",
     "finish",
     "flash_attention",
@@ -21,6 +33,8 @@ __all__ = [
     "naive_attention",
     "online_attention",
     "online_softmax",
+    "peak_bytes",
     "safe_softmax",
+    "tile_sizes",
     "tiles",
 ]
