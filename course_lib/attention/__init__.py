@@ -27,6 +27,7 @@ __all__ = [
     "finish",
     "flash_attention",
     "flash_attention_numpy",
+    "flash_attention_triton",
     "flash_backward",
     "flash_forward",
     "merge",
@@ -38,3 +39,12 @@ __all__ = [
     "tile_sizes",
     "tiles",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """The kernels, and with them triton, are loaded by whoever asks for them."""
+    if name == "flash_attention_triton":
+        from course_lib.attention.triton_flash import flash_attention_triton
+
+        return flash_attention_triton
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
