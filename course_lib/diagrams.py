@@ -17,6 +17,7 @@ __all__ = [
     "coupling_diagram",
     "multi_scale_diagram",
     "pixelcnn_diagram",
+    "transformer_diagram",
     "unet_diagram",
     "vae_diagram",
     "vqvae_diagram",
@@ -410,6 +411,63 @@ def lines_of(calls: list[Call]) -> list[str]:
             name = f"stride {call.module.stride[0]},"
         lines.append(f"{name} {call.inputs[0][1]} → {call.outputs[0][1]}")
     return lines
+
+
+# ------------------------------------------------------------------- 15: a transformer's block
+
+
+def transformer_diagram(block: nn.Module, *, tokens: int = 16) -> Diagram:
+    """A ``TransformerBlock``: the one place where tokens meet, and two ways around."""
+    block = copy.deepcopy(block)
+    attention, met = block.attention, {}
+    attend = attention.attend
+
+    def watched(q: Tensor, k: Tensor, v: Tensor, **options: bool) -> Tensor:
+        o = attend(q, k, v, **options)
+        met.update(q=q, k=k, v=v, o=o, **options)
+        return o
+
+    attention.attend = watched
+    x = torch.zeros(BATCH, tokens, attention.dim, dtype=attention.out.weight.dtype)
+    calls = observe(block, lambda: block(x))
+    qkv, out, mlp = calls["attention.qkv"], calls["attention.out"], calls["mlp"]
+    sees = "only those before it, and itself" if met["causal"] else "all tokens"
+    rows = [
+        [None, Box("tokens", (shape(x),), "data"), None],
+        [None, Box("LayerNorm 1", (f"to {channels(qkv.module)}: three parts",)), None],
+        [
+            Box("queries", (shape(met["q"]),), "latent"),
+            Box("keys", (shape(met["k"]),), "latent"),
+            Box("values", (shape(met["v"]),), "latent"),
+        ],
+        [
+            None,
+            Box("softmax(q kᵀ / √d) v", (shape(met["o"]), f"each sees {sees}"), "error"),
+            None,
+        ],
+        [None, Box("heads, joined", (channels(out.module),)), None],
+        [None, Box("tokens + what they saw", (shape(out.outputs[0]),), "data"), None],
+        [None, Box("LayerNorm 2"), None],
+        [
+            None,
+            Box("each token alone", (f"{channels(mlp.module)}, GELU", parameters(mlp.module))),
+            None,
+        ],
+        [None, Box("sum", (shape(calls[""].outputs[0]),), "data"), None],
+    ]
+    arrows = [
+        Arrow("tokens", "LayerNorm 1"),
+        *(Arrow("LayerNorm 1", name) for name in ("queries", "keys", "values")),
+        *(Arrow(name, "softmax(q kᵀ / √d) v") for name in ("queries", "keys", "values")),
+        Arrow("softmax(q kᵀ / √d) v", "heads, joined"),
+        Arrow("heads, joined", "tokens + what they saw"),
+        Arrow("tokens", "tokens + what they saw", "+", around="left"),
+        Arrow("tokens + what they saw", "LayerNorm 2"),
+        Arrow("LayerNorm 2", "each token alone"),
+        Arrow("each token alone", "sum"),
+        Arrow("tokens + what they saw", "sum", "+", around="right"),
+    ]
+    return Diagram("A transformer's block: tokens meet in one place only", rows, arrows)
 
 
 # ---------------------------------------------------------------------------------- what all share

@@ -9,7 +9,7 @@ from course_lib import diagrams
 from course_lib.autoregressive import PixelCNN
 from course_lib.flows import NICE, Glow, RealNVP
 from course_lib.latent import VAE, VQVAE, quantizer
-from course_lib.nn import UNet
+from course_lib.nn import TransformerBlock, UNet
 from tests.widgets.test_diagram import faults_of_layout
 
 # For each diagram: models, and what their boxes must say, by the box's name.
@@ -144,6 +144,25 @@ CASES = [
             ],
             "answer": ["[B, 3, 8, 8]"],
         },
+    ),
+    (
+        diagrams.transformer_diagram,
+        lambda: TransformerBlock(24, 3, expand=2, causal=True),
+        {
+            "tokens": ["[B, 16, 24]"],
+            "LayerNorm 1": ["to 24 → 72: three parts"],
+            "queries": ["[B, 3, 16, 8]"],
+            "values": ["[B, 3, 16, 8]"],
+            "softmax(q kᵀ / √d) v": ["[B, 3, 16, 8]", "each sees only those before it, and itself"],
+            "heads, joined": ["24 → 24"],
+            "each token alone": ["24 → 48 → 24, GELU", "2,376 parameters"],
+            "sum": ["[B, 16, 24]"],
+        },
+    ),
+    (
+        diagrams.transformer_diagram,
+        lambda: TransformerBlock(64, 4),
+        {"softmax(q kᵀ / √d) v": ["[B, 4, 16, 16]", "each sees all tokens"]},
     ),
 ]
 
