@@ -6,6 +6,7 @@ A widget is given arrays and imports no model. See ``base.py`` for what widgets 
 from course_lib.widgets.base import CourseWidget, PlayerWidget
 from course_lib.widgets.beta_explorer import BetaExplorer
 from course_lib.widgets.code_swap import CodeSwap
+from course_lib.widgets.cost import Cost
 from course_lib.widgets.crossing_lines import CrossingLines
 from course_lib.widgets.density_warp import DensityWarp
 from course_lib.widgets.design_space import DesignSpace
@@ -29,9 +30,11 @@ from course_lib.widgets.point_cloud import PointCloud
 from course_lib.widgets.preconditioning import Preconditioning
 from course_lib.widgets.receptive_field import ReceptiveField
 from course_lib.widgets.reparameterization import Reparameterization
+from course_lib.widgets.ring import Ring
 from course_lib.widgets.sample_table import SampleTable
 from course_lib.widgets.scale_mixer import ScaleMixer
 from course_lib.widgets.solver_race import SolverRace
+from course_lib.widgets.timeline import Timeline
 from course_lib.widgets.vector_field import VectorField
 from course_lib.widgets.voronoi import Voronoi
 
@@ -42,6 +45,7 @@ __all__ = [
     "THEMES",
     "BetaExplorer",
     "CodeSwap",
+    "Cost",
     "CourseWidget",
     "CrossingLines",
     "DensityWarp",
@@ -64,9 +68,11 @@ __all__ = [
     "Preconditioning",
     "ReceptiveField",
     "Reparameterization",
+    "Ring",
     "SampleTable",
     "ScaleMixer",
     "SolverRace",
+    "Timeline",
     "VectorField",
     "Voronoi",
     "colour_map",

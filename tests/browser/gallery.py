@@ -335,6 +335,24 @@ operating = widgets.OperatingPoint(
 )
 operating
 """,
+    "ring": """
+ring = widgets.Ring(4, step=2, title="Chunks around a ring")
+ring
+""",
+    "timeline": """
+weights = np.array([40, 1, 1, 2, 2, 4, 4, 8, 8, 16]) * 1_000_000
+timeline = widgets.Timeline(
+    weights, 0.02 * weights / weights.sum() + 0.001, bandwidth=4e9, title="Backward and all-reduce"
+)
+timeline
+""",
+    "cost": """
+cost = widgets.Cost(
+    {"GPT-2 124M": 124_439_808, "GPT-2 1.5B": 1_557_611_200, "SD3 8B": 8_000_000_000},
+    model="GPT-2 1.5B", processes=16, title="Memory and speed",
+)
+cost
+""",
 }
 
 GALLERY = PLAYERS | OTHERS

@@ -39,16 +39,22 @@ export function group(label, ...nodes) {
 }
 
 // A slider of the trait `name`, with its label before it and its value after it. It is as long as the
-// larger of `max` and the value.
-export function slider(view, name, label, { min = 0, max = 1, step = "any", title = "", text, change = setAtOnce(view) }) {
-  const input = element("input", { type: "range", min, max, step, "aria-label": title || label });
+// larger of `max` and the value. A `log` one goes by the value's decades; `round` makes what it says a
+// number to be set, and `step` is in decades, too.
+export function slider(view, name, label, options) {
+  const { min = 0, max = 1, step = "any", title = "", text, change = setAtOnce(view), log = false } = options;
+  const { round = log ? (value) => Number(value.toPrecision(3)) : (value) => value } = options;
+  const [there, back] = log ? [Math.log10, (place) => 10 ** place] : [(value) => value, (place) => place];
+  const low = there(min);
+  const input = element("input", { type: "range", min: low, max: there(max), step, "aria-label": title || label });
   const value = element("output");
-  input.addEventListener("input", () => change({ [name]: Number(input.value) }));
+  input.addEventListener("input", () => change({ [name]: round(back(Number(input.value))) }));
   const show = () => {
     const now = view.model.get(name);
-    input.max = String(Math.max(max, now));
-    input.value = String(now);
-    input.style.setProperty("--cw-done", `${(100 * (now - min)) / (Number(input.max) - min)}%`);
+    const place = there(now);
+    input.max = String(Math.max(there(max), place));
+    input.value = String(place);
+    input.style.setProperty("--cw-done", `${(100 * (place - low)) / (Number(input.max) - low)}%`);
     value.textContent = text ? text(now) : String(now);
     input.setAttribute("aria-valuetext", value.textContent);
   };
