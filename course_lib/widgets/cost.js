@@ -108,7 +108,7 @@ function topOf({ held, memory }) {
 }
 
 function drawBars(ctx, box, found, top, theme) {
-  const { held, stage, memory, processes } = found;
+  const { held, stage, memory } = found;
   const [unit, name] = top >= 1e9 ? [1e9, "GB"] : top >= 1e6 ? [1e6, "MB"] : [1e3, "kB"];
   const pitch = box.width / STAGES.length;
   const middle = (k) => box.x + (k + 0.5) * pitch;
@@ -141,7 +141,7 @@ function drawBars(ctx, box, found, top, theme) {
   const text = `${memory > top ? "\u2191 " : ""}card: ${bytesText(memory)}`;
   words(ctx, text, box.x + box.width - (memory > top ? 16 : 0), box.y - 12, theme.words.error, `12px ${theme.font}`, "right");
   STAGES.forEach((k) => words(ctx, `stage ${k}`, middle(k), box.y + box.height + 12, k === stage ? theme.ink : theme.muted, `${k === stage ? 600 : 400} 12px ${theme.font}`, "center", "middle", pitch));
-  headOf(ctx, `${name} in each of ${processes} process${processes > 1 ? "es" : ""}`, box, theme);
+  headOf(ctx, `${name} in each process`, box, theme);
   return { y, valueAt: (place) => up.value(1 - (place - box.y) / box.height) * unit, stageAt: (place) => clamp(Math.floor((place - box.x) / pitch), 0, 3) };
 }
 

@@ -219,7 +219,7 @@ function render({ model, el }) {
     if (!endGrip.held) span = 1.12 * found.end;
     time = drawLanes(ctx, at.lanes, found, span, theme);
     curve = drawCurve(ctx, at.curve, state, found, theme);
-    endGrip.stand(clamp(time.x(found.end), at.lanes.x, at.lanes.x + at.lanes.width), at.lanes.floor, found.end, timeText(found.end));
+    endGrip.stand(clamp(time.x(found.end), at.lanes.x, at.lanes.x + at.lanes.width), at.lanes.second - 20, found.end, timeText(found.end));
     bucketGrip.stand(...curve.point, found.step.bucket_bytes / 1e6, bytesText(found.step.bucket_bytes));
     say(said, sentenceOf(found));
   };
