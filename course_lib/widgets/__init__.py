@@ -31,9 +31,17 @@ from course_lib.widgets.preconditioning import Preconditioning
 from course_lib.widgets.receptive_field import ReceptiveField
 from course_lib.widgets.reparameterization import Reparameterization
 from course_lib.widgets.ring import Ring
+from course_lib.widgets.roofline import (
+    Roofline,
+    attainable_speed,
+    attention_costs,
+    least_seconds,
+)
+from course_lib.widgets.running_maximum import RunningMaximum
 from course_lib.widgets.sample_table import SampleTable
 from course_lib.widgets.scale_mixer import ScaleMixer
 from course_lib.widgets.solver_race import SolverRace
+from course_lib.widgets.tiles import Tiles
 from course_lib.widgets.timeline import Timeline
 from course_lib.widgets.vector_field import VectorField
 from course_lib.widgets.voronoi import Voronoi
@@ -69,15 +77,21 @@ __all__ = [
     "ReceptiveField",
     "Reparameterization",
     "Ring",
+    "Roofline",
+    "RunningMaximum",
     "SampleTable",
     "ScaleMixer",
     "SolverRace",
+    "Tiles",
     "Timeline",
     "VectorField",
     "Voronoi",
+    "attainable_speed",
+    "attention_costs",
     "colour_map",
     "corner_shares",
     "image_grid",
+    "least_seconds",
     "show_diagram",
     "show_figure",
 ]

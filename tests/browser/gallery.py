@@ -353,6 +353,21 @@ cost = widgets.Cost(
 )
 cost
 """,
+    "running": """
+running = widgets.RunningMaximum(
+    [0.5, 1.2, -0.4, 2.6, 1.9, 3.4], values=[-1, 0.4, 2, 1.1, -0.3, 1.6], step=4,
+    title="A running maximum",
+)
+running
+""",
+    "tiling": """
+tiling = widgets.Tiles(n=512, d=64, sram=24576, causal=True, step=7, title="Tiles")
+tiling
+""",
+    "roofline": """
+roofline = widgets.Roofline(4096, 64, title="A roofline")
+roofline
+""",
 }
 
 GALLERY = PLAYERS | OTHERS
