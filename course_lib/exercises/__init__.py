@@ -15,6 +15,8 @@ from course_lib.exercises import (
     ch09_ode,
     ch10_edm,
     ch11_guidance,
+    ch15_flash_attention,
+    ch16_scaling_out,
 )
 from course_lib.exercises.display import Hints, Result, Source, show_source
 from course_lib.exercises.registry import check, exercise, exercises, hint, solution
@@ -34,6 +36,8 @@ __all__ = [
     "ch09_ode",
     "ch10_edm",
     "ch11_guidance",
+    "ch15_flash_attention",
+    "ch16_scaling_out",
     "check",
     "exercise",
     "exercises",

@@ -8,6 +8,7 @@ from course_lib.experiments.constant_rate import fit_codes
 from course_lib.experiments.dead_codes import dead_codebook, train_codebook
 from course_lib.experiments.dependency import coupling_dependencies, dependencies
 from course_lib.experiments.discrete_spikes import spiky_log_prob
+from course_lib.experiments.forgotten_rescaling import forget_to_rescale
 from course_lib.experiments.guided_pixels import PixelReport, guided_pixels
 from course_lib.experiments.guided_step import guided_mean, tilted_moments
 from course_lib.experiments.leak import fit_coins, leaky_masks
@@ -23,6 +24,7 @@ from course_lib.experiments.nested_gaussians import (
 from course_lib.experiments.one_peak import climb_to_peak, peak, peak_height
 from course_lib.experiments.receptive_field import blind_spot
 from course_lib.experiments.reverse_step import ReverseDensity, reverse_density
+from course_lib.experiments.split_loss import split_gradient
 from course_lib.experiments.strong_decoder import fit_strength, noisy_copies
 from course_lib.experiments.two_clusters import perfect_network, run_clock, run_times
 
@@ -41,6 +43,7 @@ __all__ = [
     "fit_coins",
     "fit_strength",
     "fit_vae",
+    "forget_to_rescale",
     "guided_mean",
     "guided_pixels",
     "guided_precision",
@@ -59,6 +62,7 @@ __all__ = [
     "runaway_log_scale",
     "sde_variance",
     "spiky_log_prob",
+    "split_gradient",
     "tilted_moments",
     "tilted_precision",
     "tilted_variance",
