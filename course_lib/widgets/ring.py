@@ -82,7 +82,7 @@ class Ring(PlayerWidget):
             processes=processes,
             values=VALUES if values is None else _whole_numbers(values),
         )
-        self.step = float(step)
+        self.step = step
 
     # ---------------------------------------------------------------------------------------- state
 

@@ -6,7 +6,7 @@ import { tidy } from "./data.js";
 export const sumOf = (values) => values.reduce((sum, value) => sum + value, 0);
 
 // The layers of each bucket, in the order in which their gradients come.
-export function bucketsOf(sizes, cap) {
+function bucketsOf(sizes, cap) {
   const filled = [];
   let [bucket, held] = [[], 0];
   for (let i = sizes.length - 1; i >= 0; i--) {
@@ -19,7 +19,7 @@ export function bucketsOf(sizes, cap) {
   return bucket.length ? [...filled, bucket] : filled;
 }
 
-export const ringTime = (bytes, { processes: n, bandwidth, latency }) =>
+const ringTime = (bytes, { processes: n, bandwidth, latency }) =>
   (2 * (n - 1)) / n * bytes / bandwidth + 2 * (n - 1) * latency;
 
 // What is computed and sent when: {layers, travels, done, end, total, hidden}. A layer is {index, start,
