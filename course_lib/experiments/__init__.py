@@ -11,7 +11,14 @@ from course_lib.experiments.discrete_spikes import spiky_log_prob
 from course_lib.experiments.forgotten_rescaling import forget_to_rescale
 from course_lib.experiments.guided_pixels import PixelReport, guided_pixels
 from course_lib.experiments.guided_step import guided_mean, tilted_moments
+from course_lib.experiments.killed_rank import train_or_die
 from course_lib.experiments.leak import fit_coins, leaky_masks
+from course_lib.experiments.many_processes import (
+    examples_seen,
+    forgotten_branch,
+    gradient_gap,
+    noise_of_average,
+)
 from course_lib.experiments.nested_gaussians import (
     NestedGaussians,
     guided_precision,
@@ -24,6 +31,7 @@ from course_lib.experiments.nested_gaussians import (
 from course_lib.experiments.one_peak import climb_to_peak, peak, peak_height
 from course_lib.experiments.receptive_field import blind_spot
 from course_lib.experiments.reverse_step import ReverseDensity, reverse_density
+from course_lib.experiments.sharded_state import sharded_state
 from course_lib.experiments.split_loss import split_gradient
 from course_lib.experiments.strong_decoder import fit_strength, noisy_copies
 from course_lib.experiments.two_clusters import perfect_network, run_clock, run_times
@@ -38,17 +46,21 @@ __all__ = [
     "coupling_dependencies",
     "dead_codebook",
     "dependencies",
+    "examples_seen",
     "far_latents",
     "fit_codes",
     "fit_coins",
     "fit_strength",
     "fit_vae",
     "forget_to_rescale",
+    "forgotten_branch",
+    "gradient_gap",
     "guided_mean",
     "guided_pixels",
     "guided_precision",
     "leaky_masks",
     "log_prob_in_company",
+    "noise_of_average",
     "noised_tilted_score",
     "noisy_copies",
     "ode_variance",
@@ -61,11 +73,13 @@ __all__ = [
     "run_times",
     "runaway_log_scale",
     "sde_variance",
+    "sharded_state",
     "spiky_log_prob",
     "split_gradient",
     "tilted_moments",
     "tilted_precision",
     "tilted_variance",
     "train_codebook",
+    "train_or_die",
     "width_with_churn",
 ]

@@ -135,7 +135,8 @@ def measured_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> StateB
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ValueError(f"optimizer must be a torch.optim.Optimizer, got {optimizer!r}")
     parameters = list(model.parameters())
-    kept = [t for state in optimizer.state.values() for t in state.values()]
+    own = getattr(optimizer, "optim", optimizer)  # of a ZeroRedundancyOptimizer: this process's
+    kept = [t for state in own.state.values() for t in state.values()]
     return StateBytes(
         parameters=_local_bytes(parameters),
         gradients=_local_bytes([p.grad for p in parameters if p.grad is not None]),

@@ -29,8 +29,9 @@ from course_lib.checks import check_int, check_number
 __all__ = ["WorkerError", "run_processes"]
 
 # Processes are started afresh, never forked from a kernel with its threads. On Linux a server that
-# has nothing but PyTorch in it is started once and forks them: the second start takes no time.
+# has PyTorch in it and nothing else is started once and forks them: the second start takes no time.
 START = "forkserver" if sys.platform == "linux" else "spawn"
+PRELOADED = ["torch", "torch._dynamo"]  # optimisers and DistributedDataParallel import the second
 LAST_WORDS = 1.0  # seconds to wait for the cause when a process says that it lost another
 
 
@@ -78,7 +79,7 @@ def run_processes(
     payload = _pickled(function, args)
     context = multiprocessing.get_context(START)
     if START == "forkserver":
-        context.set_forkserver_preload(["torch"])
+        context.set_forkserver_preload(PRELOADED)
     deadline = time.monotonic() + timeout
     workers, pipes = [], []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -207,6 +208,9 @@ def _work(
     if sys.platform == "linux":  # else gloo looks up the name of the machine, which may have none
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     torch.set_num_threads(1)
+    if "fork" in multiprocessing.get_all_start_methods():
+        # Else the locks of progress bars have names, which nobody removes when this is killed.
+        multiprocessing.set_start_method("fork", force=True)
     try:
         function, args = pickle.loads(payload)
         store = dist.FileStore(str(Path(folder, "store")), n)

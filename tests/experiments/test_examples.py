@@ -9,7 +9,8 @@ import torch
 
 from course_lib import experiments
 
-WITHOUT = {"dead_codes"}  # trainings, and no example
+# Trainings and what runs in many processes, without an example.
+WITHOUT = {"dead_codes", "killed_rank", "many_processes", "sharded_state"}
 
 
 @pytest.mark.parametrize(
