@@ -1,15 +1,19 @@
 """FlashAttention in PyTorch: tiles forward, and tiles backward with the logits computed again."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from course_lib.attention.door import Block, check_attention, usual_scale
-from course_lib.attention.parts import above_minus_infinity, attend_part, empty_part, finish, merge
+from course_lib.attention.parts import above_minus_infinity
 from course_lib.attention.tiles import seen, tiles
 from course_lib.checks import at_the_door, check_floats, check_tensor
 
 __all__ = ["flash_attention", "flash_backward", "flash_forward"]
+
+LOG2_E = math.log2(math.e)
 
 
 @at_the_door(check_attention)
@@ -80,21 +84,29 @@ def flash_forward(
     """The output ``[..., N_q, d]``, and the log-sum-exp of each row of logits ``[..., N_q]``.
 
     Arguments are those of ``flash_attention``. Sums are those of float32 for half precision, and so
-    is the log-sum-exp.
+    is the log-sum-exp. Inside, logits are counted in bits: e^x = 2^(x log₂ e), and the factor goes
+    into q, once, because 2^x is what processors compute fastest.
     """
     n_q, n_k, scale = q.shape[-2], k.shape[-2], usual_scale(scale, q.shape[-1])
-    q_, k_, v_ = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (q, k, v))
-    part = empty_part(q_)
+    wide = torch.promote_types(q.dtype, torch.float32)
+    q_, k_, v_ = (x.to(wide).contiguous() for x in (q, k, v))
+    q_ = scale * LOG2_E * q_
+    o = torch.zeros_like(q_)
+    l = torch.zeros_like(q_[..., :1])  # noqa: E741
+    m = above_minus_infinity(l - torch.inf)
     for rows, columns, whole in tiles(n_q, n_k, block, causal):
-        s = scale * q_[..., rows, :] @ k_[..., columns, :].mT
+        s = q_[..., rows, :] @ k_[..., columns, :].mT
         may = seen(rows, columns, n_q, n_k, not whole, mask, q.device)
-        s = s if may is None else s.masked_fill(~may, -torch.inf)
-        so_far = type(part)(*(x[..., rows, :] for x in part))
-        more = merge.inside(so_far, attend_part.inside(s, v_[..., columns, :]))
-        for x, new in zip(part, more, strict=True):
-            x[..., rows, :] = new
-    o, lse = finish(part)
-    return o.to(q.dtype), lse
+        s = s if may is None else s.masked_fill_(~may, -torch.inf)
+        m_i, l_i, o_i = m[..., rows, :], l[..., rows, :], o[..., rows, :]
+        larger = torch.maximum(m_i, s.amax(-1, keepdim=True))
+        p = s.sub_(larger).exp2_()
+        correction = torch.exp2(m_i - larger)
+        l_i.mul_(correction).add_(p.sum(-1, keepdim=True))
+        o_i.mul_(correction).add_(p @ v_[..., columns, :])
+        m_i.copy_(larger)
+    o = o.div_(l.masked_fill(l == 0, 1))
+    return o.to(q.dtype), ((m + torch.log2(l)) / LOG2_E).squeeze(-1)
 
 
 def check_backward(
@@ -132,19 +144,20 @@ def flash_backward(
     """
     n_q, n_k, scale = q.shape[-2], k.shape[-2], usual_scale(scale, q.shape[-1])
     wide = torch.promote_types(q.dtype, torch.float32)
-    q_, k_, v_, o_, do_ = (x.to(wide) for x in (q, k, v, o, do))
+    q_, k_, v_, o_, do_ = (x.to(wide).contiguous() for x in (q, k, v, o, do))
+    q_ = scale * LOG2_E * q_
+    lse = above_minus_infinity(LOG2_E * lse)[..., None]
     row_term = (do_ * o_).sum(-1, keepdim=True)
-    lse = above_minus_infinity(lse)[..., None]
     dq, dk, dv = (torch.zeros_like(x) for x in (q_, k_, v_))
     for rows, columns, whole in tiles(n_q, n_k, block, causal):
         q_i, do_i = q_[..., rows, :], do_[..., rows, :]
         k_j, v_j = k_[..., columns, :], v_[..., columns, :]
-        s = scale * q_i @ k_j.mT
+        s = q_i @ k_j.mT
         may = seen(rows, columns, n_q, n_k, not whole, mask, q.device)
-        s = s if may is None else s.masked_fill(~may, -torch.inf)
-        p = (s - lse[..., rows, :]).exp_()
+        s = s if may is None else s.masked_fill_(~may, -torch.inf)
+        p = s.sub_(lse[..., rows, :]).exp2_()
         ds = (do_i @ v_j.mT).sub_(row_term[..., rows, :]).mul_(p)
-        dv[..., columns, :] += p.mT @ do_i
-        dq[..., rows, :] += scale * ds @ k_j
-        dk[..., columns, :] += scale * ds.mT @ q_i
-    return dq.to(q.dtype), dk.to(q.dtype), dv.to(q.dtype)
+        dv[..., columns, :].add_(p.mT @ do_i)
+        dq[..., rows, :].add_(ds @ k_j)
+        dk[..., columns, :].add_(ds.mT @ q_i)
+    return (scale * dq).to(q.dtype), (dk / LOG2_E).to(q.dtype), dv.to(q.dtype)
