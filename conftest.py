@@ -1,5 +1,6 @@
 """Settings for every test, and for the kernels that nbval starts."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -11,6 +12,14 @@ os.environ["COURSE_WIDGETS"] = "static"
 # The models of the tests are too small for two threads: waiting for each other costs them more
 # than they gain, and many times more while a browser wants the same cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Without a GPU chapter 15's kernels run in Triton's interpreter. Triton looks at this when it is
+# imported first, which an optimiser of PyTorch may do.
+if importlib.util.find_spec("triton") is not None:
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")
 
 SANITIZE = Path(__file__).parent / "tests" / "notebooks" / "nbval_sanitize.cfg"
 

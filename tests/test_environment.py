@@ -33,7 +33,7 @@ PLATFORMS = [
 
 def is_cuda(name: str) -> bool:
     """Whether a package is one of those that some builds of PyTorch bring for a GPU."""
-    return bool(re.match(r"(nvidia|cuda)\b|triton|pytorch-triton", canonicalize_name(name)))
+    return bool(re.match(r"(nvidia|cuda)\b|pytorch-triton", canonicalize_name(name)))
 
 
 def read_pins(text: str) -> dict[str, Version]:
@@ -129,7 +129,7 @@ def test_installed_versions_are_the_pinned_ones() -> None:
 
 def test_torch_is_pinned_for_every_machine() -> None:
     assert re.search(r"^torch==2\.13\.0$", CONSTRAINTS, re.MULTILINE)
-    assert not re.search(r"^(nvidia|cuda-|triton|pytorch-triton)", CONSTRAINTS, re.MULTILINE)
+    assert not re.search(r"^(nvidia|cuda-|pytorch-triton)", CONSTRAINTS, re.MULTILINE)
 
 
 def test_constraints_name_no_index() -> None:
@@ -141,7 +141,7 @@ def test_constraints_name_no_index() -> None:
     [
         "torch==2.13.0+cpu",
         "nvidia-cublas-cu12==12.8.4.1",
-        "triton==3.5.0",
+        "pytorch-triton==3.5.0",
         "numpy>=2",
         "numpy",
         "numpy==2.*",

@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 if "triton" not in sys.modules and not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 if importlib.util.find_spec("triton") is None:  # macOS, Windows: the kernels can be read, not run
     triton = tl = INTERPRETED = LOG2_E = LOWEST = None
@@ -266,12 +266,14 @@ def backward_queries_kernel(
 # ---------------------------------------------------------------------------------- from Python
 
 # ROWS, COLUMNS, warps, stages (tiles on their way into shared memory while others are computed):
-# the fastest of some two hundred on an H100. Half precision; larger tiles would hold the sums of
-# a program in more registers than there are.
+# the fastest of some two hundred on an H100, in half precision.
 OPTIONS = {
     ("forward", 32): (128, 64, 4, 3),
     ("forward", 64): (128, 64, 8, 3),
     ("forward", 128): (128, 64, 8, 3),
+    ("row term", 32): (64, 64, 4, 1),
+    ("row term", 64): (64, 64, 4, 1),
+    ("row term", 128): (64, 64, 4, 1),
     ("keys", 32): (128, 64, 4, 2),
     ("keys", 64): (128, 64, 4, 2),
     ("keys", 128): (64, 64, 4, 2),
@@ -279,14 +281,26 @@ OPTIONS = {
     ("queries", 64): (128, 64, 8, 3),
     ("queries", 128): (128, 64, 8, 3),
 }
+LEAST_SHARED = 99 * 2**10  # of all cards since 2020
 
 
-def launch_options(which: str, head: int, dtype: torch.dtype) -> dict[str, int]:
-    """Size of the tiles, warps and stages of a kernel."""
+def launch_options(
+    which: str, head: int, dtype: torch.dtype, shared: int = LEAST_SHARED
+) -> dict[str, int]:
+    """Sizes of tiles, warps and stages of a kernel whose programs may hold ``shared`` bytes."""
     rows, columns, warps, stages = OPTIONS[which, head]
-    if dtype == torch.float32:  # without matrix units
+    if shared < 160 * 2**10:  # what three stages take at head size 128
+        stages = min(stages, 2)
+    if dtype == torch.float32:  # without matrix units, and twice as large
         rows, columns, warps, stages = 32, 32, 4, 1
     return {"ROWS": rows, "COLUMNS": columns, "num_warps": warps, "num_stages": stages}
+
+
+def shared_memory(device: torch.device) -> int:
+    """How many bytes of shared memory a program may hold."""
+    if device.type != "cuda":
+        return LEAST_SHARED
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
 
 
 def flash_forward_triton(
@@ -298,7 +312,7 @@ def flash_forward_triton(
     """
     (*_, n_q, d), n_k = q.shape, k.shape[-2]
     o, lse = torch.empty_like(q), torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
-    options = launch_options("forward", d, q.dtype)
+    options = launch_options("forward", d, q.dtype, shared_memory(q.device))
     programs = lse.numel() // n_q * triton.cdiv(n_q, options["ROWS"])
     forward_kernel[(programs,)](
         q, k, v, o, lse, n_q, n_k, float(usual_scale(scale, d)), HEAD=d, CAUSAL=causal, **options
@@ -324,20 +338,21 @@ def flash_backward_triton(
     """
     (*_, n_q, d), n_k, scale = q.shape, k.shape[-2], float(usual_scale(scale, q.shape[-1]))
     heads = lse.numel() // n_q
+    shared = shared_memory(q.device)
     row_term = torch.empty_like(lse)
     row_term_kernel[(triton.cdiv(lse.numel(), 64),)](o, do, row_term, lse.numel(), HEAD=d, ROWS=64)
 
     dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
-    shared = (q, k, v, do, lse, row_term)
-    options = launch_options("keys", d, q.dtype)
+    given = (q, k, v, do, lse, row_term)
+    options = launch_options("keys", d, q.dtype, shared)
     programs = heads * triton.cdiv(n_k, options["COLUMNS"])
     backward_keys_kernel[(programs,)](
-        *shared, dk, dv, n_q, n_k, scale, HEAD=d, CAUSAL=causal, **options
+        *given, dk, dv, n_q, n_k, scale, HEAD=d, CAUSAL=causal, **options
     )
-    options = launch_options("queries", d, q.dtype)
+    options = launch_options("queries", d, q.dtype, shared)
     programs = heads * triton.cdiv(n_q, options["ROWS"])
     backward_queries_kernel[(programs,)](
-        *shared, dq, n_q, n_k, scale, HEAD=d, CAUSAL=causal, **options
+        *given, dq, n_q, n_k, scale, HEAD=d, CAUSAL=causal, **options
     )
     return dq, dk, dv
 
