@@ -416,7 +416,7 @@ def lines_of(calls: list[Call]) -> list[str]:
 # ------------------------------------------------------------------- 15: a transformer's block
 
 
-def transformer_diagram(block: nn.Module, *, tokens: int = 16) -> Diagram:
+def transformer_diagram(block: nn.Module, *, tokens: int = 12) -> Diagram:
     """A ``TransformerBlock``: the one place where tokens meet, and two ways around."""
     block = copy.deepcopy(block)
     attention, met = block.attention, {}
@@ -434,7 +434,7 @@ def transformer_diagram(block: nn.Module, *, tokens: int = 16) -> Diagram:
     sees = "only those before it, and itself" if met["causal"] else "all tokens"
     rows = [
         [None, Box("tokens", (shape(x),), "data"), None],
-        [None, Box("LayerNorm 1", (f"to {channels(qkv.module)}: three parts",)), None],
+        [None, Box("LayerNorm 1", (f"then {channels(qkv.module)}: three parts",)), None],
         [
             Box("queries", (shape(met["q"]),), "latent"),
             Box("keys", (shape(met["k"]),), "latent"),

@@ -149,20 +149,20 @@ CASES = [
         diagrams.transformer_diagram,
         lambda: TransformerBlock(24, 3, expand=2, causal=True),
         {
-            "tokens": ["[B, 16, 24]"],
-            "LayerNorm 1": ["to 24 → 72: three parts"],
-            "queries": ["[B, 3, 16, 8]"],
-            "values": ["[B, 3, 16, 8]"],
-            "softmax(q kᵀ / √d) v": ["[B, 3, 16, 8]", "each sees only those before it, and itself"],
+            "tokens": ["[B, 12, 24]"],
+            "LayerNorm 1": ["then 24 → 72: three parts"],
+            "queries": ["[B, 3, 12, 8]"],
+            "values": ["[B, 3, 12, 8]"],
+            "softmax(q kᵀ / √d) v": ["[B, 3, 12, 8]", "each sees only those before it, and itself"],
             "heads, joined": ["24 → 24"],
             "each token alone": ["24 → 48 → 24, GELU", "2,376 parameters"],
-            "sum": ["[B, 16, 24]"],
+            "sum": ["[B, 12, 24]"],
         },
     ),
     (
         diagrams.transformer_diagram,
         lambda: TransformerBlock(64, 4),
-        {"softmax(q kᵀ / √d) v": ["[B, 4, 16, 16]", "each sees all tokens"]},
+        {"softmax(q kᵀ / √d) v": ["[B, 4, 12, 16]", "each sees all tokens"]},
     ),
 ]
 

@@ -13,7 +13,7 @@
 # ---
 
 # %% [markdown]
-# [← 10 · EDM](10_edm.ipynb) | [Contents](../README.md#chapters)
+# [← 10 · EDM](10_edm.ipynb) | [Contents](../README.md#chapters) | [15 · FlashAttention →](15_flash_attention.ipynb)
 
 # %% [markdown]
 # # 11 · Guidance
@@ -1103,7 +1103,7 @@ Markdown(table)
 # - *When the difference of section 5 goes away*, in very many dimensions: Pavasovic et al. 2025, [arXiv:2502.07849](https://arxiv.org/abs/2502.07849).
 # - *One call instead of two*: distil the guided model (Meng et al. 2023, [arXiv:2210.03142](https://arxiv.org/abs/2210.03142)).
 #
-# **Next, chapter 12:** from labels to text, and from pixels to the codes of an autoencoder.
+# **Next:** chapters 12 to 14, from labels to text and from pixels to the codes of an autoencoder, come later. What all of them are built on is there already: [attention, in chapter 15](15_flash_attention.ipynb).
 
 # %% [markdown]
-# [← 10 · EDM](10_edm.ipynb) | [Contents](../README.md#chapters)
+# [← 10 · EDM](10_edm.ipynb) | [Contents](../README.md#chapters) | [15 · FlashAttention →](15_flash_attention.ipynb)
