@@ -5,10 +5,23 @@ import torch
 
 from course_lib.attention.door import Block, check_attention, usual_scale
 from course_lib.attention.tiles import tiles
+from course_lib.checks import at_the_door
 
 __all__ = ["flash_attention_numpy"]
 
 
+def check_arrays(q: np.ndarray, k: np.ndarray, v: np.ndarray, **options) -> None:
+    """Require arrays ``[N, d]`` that fit together, and fit options."""
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if not isinstance(x, np.ndarray) or x.ndim != 2:
+            what = list(x.shape) if isinstance(x, np.ndarray) else type(x).__name__
+            raise ValueError(f"{name} must be an array [N, d], got {what}")
+        if x.dtype not in (np.float32, np.float64):
+            raise ValueError(f"{name} must be of float32 or float64, got {x.dtype}")
+    check_attention(*(torch.as_tensor(x) for x in (q, k, v)), **options)
+
+
+@at_the_door(check_arrays)
 def flash_attention_numpy(
     q: np.ndarray,
     k: np.ndarray,
@@ -36,7 +49,6 @@ def flash_attention_numpy(
         The output ``[N_q, d]``.
 
     """
-    _check_arrays(q, k, v, causal=causal, scale=scale, block=block)
     (n_q, d), n_k = q.shape, len(k)
     scale = usual_scale(scale, d)
     lowest = np.finfo(q.dtype).min  # stands for −∞: −∞ − (−∞) would be NaN
@@ -54,13 +66,3 @@ def flash_attention_numpy(
         o[rows] = correction * o[rows] + p @ v[columns]
         m[rows] = larger
     return o / np.where(l == 0, 1, l)
-
-
-def _check_arrays(q: np.ndarray, k: np.ndarray, v: np.ndarray, **options) -> None:
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if not isinstance(x, np.ndarray) or x.ndim != 2:
-            what = list(x.shape) if isinstance(x, np.ndarray) else type(x).__name__
-            raise ValueError(f"{name} must be an array [N, d], got {what}")
-        if x.dtype not in (np.float32, np.float64):
-            raise ValueError(f"{name} must be of float32 or float64, got {x.dtype}")
-    check_attention(*(torch.as_tensor(x) for x in (q, k, v)), **options)

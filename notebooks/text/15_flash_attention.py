@@ -149,7 +149,7 @@ show_diagram(transformer_diagram(TransformerBlock(64, 4)))
 #
 # **Memory.** $S$ and $P$ have $N^2$ numbers each, for each head, and the backward pass asks for $P$ again. Count the bytes at the worst moment of a forward and a backward pass:
 
-# %% jupyter={"source_hidden": true}
+# %%
 from IPython.display import Markdown
 
 from course_lib.attention import peak_bytes
@@ -343,7 +343,7 @@ print("in PyTorch, all heads:", off(flash_attention(q, k, v, block=32)) < 1e-12)
 # %% [markdown]
 # Whatever the tiles, whether they divide the size or not, the output is the same up to rounding. And the memory? Forward and backward as in section 2 (section 10 says how the way back goes without $P$), with tiles of 256×256:
 
-# %% jupyter={"source_hidden": true}
+# %%
 of_flash = [peak_megabytes(flash_attention, n) for n in sizes]
 table = "| tokens $N$ | as defined, MB | in tiles, MB |\n| ---: | ---: | ---: |\n"
 for n, megabytes, tiled in zip(sizes, of_naive, of_flash):
@@ -516,7 +516,7 @@ for algorithm in ("naive", "flash", "flash2"):
             f"{algorithm:>6}, M = {sram:>6,}: {traffic.total:>7,} moved; as the formula: {traffic == formula}, right: {right}"
         )
 
-# %% jupyter={"source_hidden": true}
+# %%
 table = "| $M$, in numbers | three steps | FlashAttention | FlashAttention-2 |\n| ---: | ---: | ---: | ---: |\n"
 for sram in (4096, 16_384, 49_152, 131_072):
     moved = [
@@ -760,8 +760,9 @@ show_source(backward_keys_kernel)
 # And the model of section 7, trained for as long as chapter 01's, on the same task: 8×8 digits in 17 grey levels, given the class.
 
 # %% jupyter={"source_hidden": true}
+names = ("pixelcnn_digits_grey",)
 table = "| model | parameters | bits a pixel, test |\n| --- | ---: | ---: |\n"
-for name in ("pixelcnn_digits_grey", "pixel_transformer_digits"):
+for name in names:
     card = load_card(name)
     table += (
         f"| `{name}` | {card['parameters']:,} | {card['metrics']['bits per dimension']:.3f} |\n"
