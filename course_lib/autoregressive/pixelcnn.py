@@ -27,8 +27,8 @@ __all__ = ["GatedLayer", "ImageAutoregressive", "NaivePixelCNN", "PixelCNN", "ga
 class ImageAutoregressive(Autoregressive):
     """A model of images ``[B, 1, H, W]`` whose pixels are categorical, in raster order.
 
-    Pixels are whole numbers 0 ... ``levels`` − 1, as floating-point numbers. The model is
-    convolutional: it takes images of any size. A subclass gives ``logits``.
+    Pixels are whole numbers 0 ... ``levels`` − 1, as floating-point numbers. A model made of
+    convolutions takes images of any size. A subclass gives ``logits``.
 
     With ``n_classes`` the model is p(x, y) = p(y) p(x | y), where p(y) is uniform.
 

@@ -7,7 +7,15 @@ import pytest
 import scipy.stats
 import torch
 
-from course_lib.autoregressive import FVSBN, MADE, NADE, NaivePixelCNN, PixelCNN
+from course_lib.attention import naive_attention
+from course_lib.autoregressive import (
+    FVSBN,
+    MADE,
+    NADE,
+    NaivePixelCNN,
+    PixelCNN,
+    PixelTransformer,
+)
 
 
 @pytest.fixture
@@ -43,6 +51,10 @@ IMAGE_MODELS = {
     "pixelcnn 3 levels": lambda: PixelCNN(4, 2, levels=3),
     "pixelcnn classes": lambda: PixelCNN(4, 2, n_classes=3),
     "pixelcnn 3 levels, classes": lambda: PixelCNN(4, 2, levels=3, n_classes=2),
+    "transformer": lambda: PixelTransformer(8, 2, dim=8, depth=2, heads=2),
+    "transformer 3 levels, classes": lambda: PixelTransformer(
+        8, 3, dim=6, depth=1, heads=3, n_classes=2, attend=naive_attention
+    ),
 }
 MODELS = [*VECTOR_MODELS, *IMAGE_MODELS]
 
@@ -94,6 +106,8 @@ def randomize_images(model, generator):
     randomize(model, generator)
     if isinstance(model, NaivePixelCNN):
         before_relu, last = [*model.convolutions], model.head
+    elif isinstance(model, PixelTransformer):
+        before_relu, last = [], model.head[1]
     else:
         before_relu, last = [model.layers[-1].out, model.head[1]], model.head[3]
         model.head[1].weight.abs_()
@@ -103,7 +117,7 @@ def randomize_images(model, generator):
     y = torch.randint(model.n_classes, (300,), generator=generator) if model.n_classes else None
     logits = model.logits(x, y)
     mean, std = logits.mean(dim=(0, 2, 3)), logits.std(dim=(0, 2, 3))
-    last.weight.div_(std[:, None, None, None])
+    last.weight.div_(std.reshape(-1, *[1] * (last.weight.ndim - 1)))
     last.bias.sub_(mean).div_(std)
     last.bias.add_(torch.randn(model.levels, generator=generator).double() / 2)
     return model

@@ -15,8 +15,10 @@ import pytest
         ("course_lib.autoregressive.fvsbn", 3),
         ("course_lib.autoregressive.nade", 2),
         ("course_lib.autoregressive.made", 2),
+        ("course_lib.autoregressive.pixel_transformer", 3),
         ("course_lib.autoregressive.pixelcnn", 3),
         ("course_lib.nn.masked", 3),
+        ("course_lib.nn.transformer", 2),
     ],
 )
 def test_examples(module, examples):
