@@ -271,9 +271,6 @@ OPTIONS = {
     ("forward", 32): (128, 64, 4, 3),
     ("forward", 64): (128, 64, 8, 3),
     ("forward", 128): (128, 64, 8, 3),
-    ("row term", 32): (64, 64, 4, 1),
-    ("row term", 64): (64, 64, 4, 1),
-    ("row term", 128): (64, 64, 4, 1),
     ("keys", 32): (128, 64, 4, 2),
     ("keys", 64): (128, 64, 4, 2),
     ("keys", 128): (64, 64, 4, 2),
@@ -291,8 +288,9 @@ def launch_options(
     rows, columns, warps, stages = OPTIONS[which, head]
     if shared < 160 * 2**10:  # what three stages take at head size 128
         stages = min(stages, 2)
-    if dtype == torch.float32:  # without matrix units, and twice as large
-        rows, columns, warps, stages = 32, 32, 4, 1
+    if dtype == torch.float32:  # without matrix units: more would not fit into the registers
+        rows = columns = 16 if which == "keys" or head == 128 else 32
+        warps, stages = 4, 1
     return {"ROWS": rows, "COLUMNS": columns, "num_warps": warps, "num_stages": stages}
 
 
@@ -300,7 +298,14 @@ def shared_memory(device: torch.device) -> int:
     """How many bytes of shared memory a program may hold."""
     if device.type != "cuda":
         return LEAST_SHARED
-    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    properties = torch.cuda.get_device_properties(device)
+    return getattr(properties, "shared_memory_per_block_optin", LEAST_SHARED)
+
+
+def launch(kernel, programs: int, *arguments, **options) -> None:
+    """Start a kernel that many times, on the GPU that its arguments are on."""
+    with torch.cuda.device_of(arguments[0]):
+        kernel[(programs,)](*arguments, **options)
 
 
 def flash_forward_triton(
@@ -312,11 +317,10 @@ def flash_forward_triton(
     """
     (*_, n_q, d), n_k = q.shape, k.shape[-2]
     o, lse = torch.empty_like(q), torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
+    sizes = (n_q, n_k, float(usual_scale(scale, d)))
     options = launch_options("forward", d, q.dtype, shared_memory(q.device))
     programs = lse.numel() // n_q * triton.cdiv(n_q, options["ROWS"])
-    forward_kernel[(programs,)](
-        q, k, v, o, lse, n_q, n_k, float(usual_scale(scale, d)), HEAD=d, CAUSAL=causal, **options
-    )
+    launch(forward_kernel, programs, q, k, v, o, lse, *sizes, HEAD=d, CAUSAL=causal, **options)
     return o, lse
 
 
@@ -336,24 +340,22 @@ def flash_backward_triton(
     Two kernels compute P, so that each gradient has one tile of programs to itself and no two of
     them add to one number. (FlashAttention-2 has one kernel, and adds up dQ with atomics.)
     """
-    (*_, n_q, d), n_k, scale = q.shape, k.shape[-2], float(usual_scale(scale, q.shape[-1]))
-    heads = lse.numel() // n_q
-    shared = shared_memory(q.device)
+    (*_, n_q, d), n_k = q.shape, k.shape[-2]
+    heads, shared = lse.numel() // n_q, shared_memory(q.device)
     row_term = torch.empty_like(lse)
-    row_term_kernel[(triton.cdiv(lse.numel(), 64),)](o, do, row_term, lse.numel(), HEAD=d, ROWS=64)
+    programs = triton.cdiv(lse.numel(), 64)
+    launch(row_term_kernel, programs, o, do, row_term, lse.numel(), HEAD=d, ROWS=64)
 
     dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
     given = (q, k, v, do, lse, row_term)
+    sizes = (n_q, n_k, float(usual_scale(scale, d)))
+    kind = {"HEAD": d, "CAUSAL": causal}
     options = launch_options("keys", d, q.dtype, shared)
     programs = heads * triton.cdiv(n_k, options["COLUMNS"])
-    backward_keys_kernel[(programs,)](
-        *given, dk, dv, n_q, n_k, scale, HEAD=d, CAUSAL=causal, **options
-    )
+    launch(backward_keys_kernel, programs, *given, dk, dv, *sizes, **kind, **options)
     options = launch_options("queries", d, q.dtype, shared)
     programs = heads * triton.cdiv(n_q, options["ROWS"])
-    backward_queries_kernel[(programs,)](
-        *given, dq, n_q, n_k, scale, HEAD=d, CAUSAL=causal, **options
-    )
+    launch(backward_queries_kernel, programs, *given, dq, *sizes, **kind, **options)
     return dq, dk, dv
 
 
