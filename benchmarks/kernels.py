@@ -43,7 +43,7 @@ def build(which: str, dtype: torch.dtype, head: int, capability: str) -> dict[st
         options = launch_options(which, head, dtype, SHARED[capability])
     values = {"HEAD": head, "CAUSAL": True, **options}
     element = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}[dtype]
-    types = {"L": "*fp32", "D": "*fp32", "n_q": "i32", "n_k": "i32", "scale": "fp32"}
+    types = {"L": "*fp32", "D": "*fp32", "n": "i32", "n_q": "i32", "n_k": "i32", "scale": "fp32"}
     signature = {
         name: "constexpr" if name in values else types.get(name, f"*{element}")
         for name in kernel.arg_names

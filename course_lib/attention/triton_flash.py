@@ -65,7 +65,7 @@ def kernel(function):
     """
     if triton is None:
         return function
-    compiled = triton.jit(function, do_not_specialize=["n_q", "n_k"])
+    compiled = triton.jit(function, do_not_specialize=["n", "n_q", "n_k"])
     return functools.update_wrapper(
         compiled, function, assigned=("__module__", "__qualname__", "__doc__"), updated=()
     )
@@ -179,12 +179,12 @@ def forward_kernel(
 
 
 @kernel
-def row_term_kernel(O, dO, D, n_q, HEAD: tl.constexpr, ROWS: tl.constexpr):
-    """D_i, the inner product of o_i and do_i, of ROWS rows of all heads together."""
+def row_term_kernel(O, dO, D, n, HEAD: tl.constexpr, ROWS: tl.constexpr):
+    """D_i, the inner product of o_i and do_i, of ROWS of the n rows of all heads together."""
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    o = load_rows(O, rows, n_q, HEAD, True).to(tl.float32)
-    do = load_rows(dO, rows, n_q, HEAD, True).to(tl.float32)
-    tl.store(D + rows, tl.sum(o * do, 1), mask=rows < n_q)
+    o = load_rows(O, rows, n, HEAD, True).to(tl.float32)
+    do = load_rows(dO, rows, n, HEAD, True).to(tl.float32)
+    tl.store(D + rows, tl.sum(o * do, 1), mask=rows < n)
 
 
 @kernel
