@@ -131,7 +131,7 @@ def _draw_logits(generator: torch.Generator) -> list[Case]:
     hidden = _some(0.3, x, generator)
     hidden[:, 0] = False
     hidden[0, 1] = True
-    cases.append(Case((x.masked_fill(hidden, -math.inf),), _about_hidden))
+    cases.append(Case((x.masked_fill(hidden, -math.inf),), _HIDDEN_LOGITS, gradients=False))
     # Rows that are large, small, and both; in float32 numbers of 10,000 are rounded to 0.001.
     large = torch.tensor([[1e4], [-1e4], [0.0]]) + 3 * _randn(3, 6, generator=generator).double()
     large[2] += 1e4 * torch.tensor([0.0, 1.0, 0.0, -1.0, 0.0, 1.0])
@@ -142,11 +142,10 @@ def _draw_logits(generator: torch.Generator) -> list[Case]:
     return cases
 
 
-def _about_hidden(got: Any, right: Tensor, x: Tensor) -> tuple[str, str]:
-    return (
-        "Right for finite numbers, but not where some logits of a row are −∞.",
-        "exp(−∞) is 0, which is right, and so is −∞ − m. What else do you do?",
-    )
+_HIDDEN_LOGITS = (
+    "Right for finite numbers, but not where some logits of a row are −∞.",
+    "exp(−∞) is 0, which is right, and so is −∞ − m. What else do you do?",
+)
 
 
 def _about_large(got: Any, right: Tensor, x: Tensor) -> tuple[str, str]:
@@ -163,6 +162,32 @@ _NOTHING = (
     "Right but for a row of nothing but −∞: there −∞ is asked for, too.",
     "−∞ − (−∞) is NaN. Let m be no lower than `torch.finfo(x.dtype).min`, and mind log 0.",
 )
+
+
+def _check_hidden_gradients(attempt: Attempt, generator: torch.Generator) -> str:
+    """What −∞ hides must not spoil the gradients of the rest."""
+    x = 2 * _randn(5, 6, generator=generator)
+    hidden = _some(0.3, x, generator)
+    hidden[:, 0], hidden[0, 1], hidden[1] = False, True, True
+    weights = _randn(5, 6, generator=generator)
+
+    def gradient(function: Callable[[Tensor], Tensor]) -> Tensor:
+        logits = x.masked_fill(hidden, -math.inf).requires_grad_()
+        seen = function(logits).masked_fill(hidden, 0)
+        return torch.autograd.grad((weights * seen).sum(), logits)[0]
+
+    if not same(gradient(attempt), gradient(safe_log_softmax), tolerance=1e-3):
+        raise Mistake(
+            "Your values are right, but not your gradients where logits are −∞: 0 · ∞ is NaN on "
+            "the way back, too.",
+            "A `torch.where` behind a NaN or a log 0 hides it on the way forward only: put finite "
+            "numbers in their place before.",
+        )
+    return (
+        "Your logarithms are finite where the probabilities themselves are 0 in float32, and "
+        "gradients reach x. A cross-entropy is minus one of them: never take `log(softmax(x))`."
+    )
+
 
 # fmt: off
 _LOG_SOFTMAX_WRONG = [
@@ -209,7 +234,7 @@ formula(
     "15.safe_log_softmax",
     task="Write `safe_log_softmax` without `torch.log_softmax`: the logarithm of the softmax over "
     "the last axis of x, any shape [*, N]. It is finite for logits of ±10,000; −∞ stays −∞, also "
-    "in a row of nothing else. Gradients flow.",
+    "in a row of nothing else. Gradients flow. None of them is NaN.",
     signature="safe_log_softmax(x) -> [*, N]",
     solution=[safe_log_softmax, safe_softmax],
     hints=[
@@ -225,8 +250,7 @@ formula(
     wrong=_LOG_SOFTMAX_WRONG,
     hint=_LOG_OF,
     otherwise=("Your result is not the logarithm of the softmax.", _LOG_OF),
-    passes="Your logarithms are finite where the probabilities themselves are 0 in float32, and "
-    "gradients reach x. A cross-entropy is minus one of them: never take `log(softmax(x))` for it.",
+    passes=_check_hidden_gradients,
 )
 
 
@@ -418,7 +442,7 @@ formula(
     },
     passes="Your average is right after every key, also when nothing was seen or logits are of "
     "±10,000. It costs a division at each step: FlashAttention-2 keeps l · average and divides "
-    "once, because a GPU multiplies matrices 16 times as fast as it does anything else.",
+    "once, because an A100 multiplies matrices 16 times as fast as it does anything else.",
 )
 
 
@@ -701,7 +725,7 @@ def _draw_tiles(generator: torch.Generator) -> list[tuple]:
         return int(torch.randint(low, high + 1, (), generator=generator))
 
     cases = []
-    for _ in range(12):
+    for _ in range(8):
         n_q, rows, columns = whole(9, 22), whole(2, 5), whole(2, 5)
         cases.append((n_q, n_q + whole(0, 9), rows, columns, whole(4, 14)))
     # More queries than keys: the first ones see nothing.
@@ -713,7 +737,7 @@ formula(
     "15.causal_tiles",
     task="Derive, and write `causal_tiles` for causal attention with a sliding window: query i of "
     "n_q sees the `window` keys j of n_k with i' − window < j ≤ i', where i' = i + n_k − n_q. "
-    "Tiles have `rows` × `columns`, the last ones fewer. Give [R, C] whole numbers: 0 where nobody "
+    "Tiles have `rows` × `columns`, the last ones fewer. Give a table [R, C]: 0 where nobody "
     "sees anything and the tile is skipped, 2 where everybody sees all, 1 where a mask is needed.",
     signature="causal_tiles(n_q, n_k, rows, columns, window) -> [R, C]",
     solution=[causal_tiles, tiles],
@@ -726,7 +750,7 @@ formula(
     ],
     right=causal_tiles,
     inputs=_draw_tiles,
-    result="tiles",
+    result="table",
     axes="_, _, _, _, _ -> [R, C]",
     wrong=_TILES_WRONG,
     take=_classes,
@@ -936,7 +960,7 @@ def _check_break_the_rescaling(attempt: Attempt, generator: torch.Generator) -> 
     for n in (3, 2, 8, int(torch.randint(20, 60, (), generator=generator))):
         harmful = _check_orders(attempt, n)
     told = _too_large(harmful)
-    words = f"{math.exp(told):,.0f} times" if told < 20 else f"about e^{told:.0f} times"
+    words = f"{math.exp(told):,.0f} times" if told < 20 else f"about e^{told:.4g} times"
     return (
         f"Broken: in your second order a key of {n} gets {words} the weight that is its due, in "
         "your first nothing is wrong. So a test with the largest logit in front, or with equal "

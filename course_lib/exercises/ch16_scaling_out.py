@@ -63,8 +63,8 @@ prediction(
         Slip(1, "As much in all, but not from one process: the ring shares the work.", within=1e-6),
         Slip(
             4,
-            "You count what the process in the middle sends by halves: everybody else gets "
-            "the whole sum.",
+            "You count what a process of the ring receives as well, but not in the star: what is "
+            "sent is asked for.",
             within=0.1,
         ),
         Slip(
@@ -79,8 +79,13 @@ prediction(
         ),
         Slip(
             240,
-            "You count a process's chunks as if each were as large as the gradients.",
+            "You let a process of the ring send one chunk only: it sends 2 (N − 1).",
             within=20,
+        ),
+        Slip(
+            0.5,
+            "You take the chunks of the ring for as large as the gradients: each is 1 / N of them.",
+            within=0.01,
         ),
     ],
     passes="8, half of the number of processes: 15 times the gradients against 2 · 15 / 16 times. "
@@ -415,11 +420,11 @@ def _draw_variances(generator: torch.Generator) -> list[Case]:
         variances = 0.3 + torch.rand(n, c, generator=generator)
         return Case((means, variances, _whole(2, 12, (n,), generator)), **words)
 
-    return [case(3, 4), case(5, 5), case(2, 7), case(4, 3, 3000.0, fails=_LARGE_MEANS)]
+    return [case(3, 4), case(5, 5), case(2, 7), case(4, 3, 1000.0, fails=_LARGE_MEANS)]
 
 
 _LARGE_MEANS = (
-    "Right for small means, but with means of 3,000 and variances of 1 your result is off.",
+    "Right for small means, but with means of 1,000 and variances of 1 your result is off.",
     "Subtract the batch's mean before you square.",
 )
 
@@ -428,7 +433,7 @@ formula(
     task="Derive, and write `joined_variance`: each of N processes knows the mean and variance "
     "(mean squared deviation) of its share for C channels, means and variances [N, C], and the "
     "number of its examples, counts [N]. What is the variance [C] of the whole batch, which "
-    "BatchNorm would need? It is right for means of 3,000 as well.",
+    "BatchNorm would need? It is right for means of 1,000 as well.",
     signature="joined_variance(means, variances, counts) -> variance",
     solution=[joined_variance, ring_all_reduce],
     hints=[
@@ -592,41 +597,59 @@ def _check_order(loss: Callable[[Tensor], Tensor], errors: Tensor, generator: An
 )
 def _check_break_the_average(attempt: Attempt, generator: torch.Generator) -> str:
     loss = _loss_of(attempt)
-    errors = 0.3 + torch.rand(8, generator=generator)
-    errors[4:] = 2.5 * errors[4:] + 0.5  # the second half has larger errors, as shares do
-    errors = errors.double() * (1 - 2 * (torch.arange(8) % 2))  # and both signs
-    _check_order(loss, errors, generator)
-    whole, averaged = split_gradient(loss, errors)
-    if not (whole.isfinite().all() and averaged.isfinite().all()):
+    batches = [_draw_errors(generator) for _ in range(5)]
+    _check_order(loss, batches[0], generator)
+    pairs = [split_gradient(loss, errors) for errors in batches]
+    if not all(gradient.isfinite().all() for pair in pairs for gradient in pair):
         raise Mistake(
             "The gradient of your loss holds NaN or infinite values.",
             "Look for a root or a logarithm of 0.",
         )
-    if whole.norm() < 1e-9:
+    pairs = [(whole, averaged) for whole, averaged in pairs if whole.norm() > 1e-9]
+    if not pairs:
         raise Mistake(
             "The gradient of your loss by the whole batch is 0: there is nothing to compare.",
             "It should depend on the errors, smoothly.",
         )
-    if same(whole, averaged, tolerance=1e-6):
+    if all(same(whole, averaged, tolerance=1e-6) for whole, averaged in pairs):
         raise Mistake(
             "Not broken: the mean of the gradients by the two halves is the gradient by the whole.",
             _TERMS,
         )
-    if averaged.norm() < 1e-9:
-        return "Broken: the mean of the two gradients is 0, where that of the whole is not. " + _SEE
-    cosine = torch.cosine_similarity(whole, averaged, dim=0).item()
-    angle = math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
-    factor = (averaged.norm() / whole.norm()).item()
+    angle, factor = max(_apart(*pair) for pair in pairs)
+    if angle < 1 and abs(factor - 1) < 0.01:
+        raise Mistake(
+            f"Hardly broken: the mean of the gradients points only {angle:.2g}° away.",
+            "Let the part that depends on the others weigh more.",
+        )
     if angle < 1:
         raise Mistake(
             f"Not broken: the mean of the gradients points the right way, and is {factor:.3g} "
             "times as long. Another learning rate mends that.",
             "A sum in place of a mean does this. " + _TERMS,
         )
-    return (
-        f"Broken: the mean of the two gradients points {angle:.0f}° away from the gradient by the "
-        f"whole batch, and is {factor:.2f} times as long. " + _SEE
-    )
+    told = "is 0, and that of the whole batch is not. "
+    if factor > 0:
+        told = (
+            f"points {angle:.0f}° away from the gradient by the whole batch, and is {factor:.2f} "
+            "times as long. "
+        )
+    return "Broken: the mean of the two gradients " + told + _SEE
+
+
+def _draw_errors(generator: torch.Generator) -> Tensor:
+    """Of eight examples, those of the second half larger on average, as shares can be."""
+    errors = 0.3 + torch.rand(8, generator=generator, dtype=torch.float64)
+    errors[4:] = 2.5 * errors[4:] + 0.5
+    errors[::4] *= -1  # both signs in both halves
+    return errors
+
+
+def _apart(whole: Tensor, averaged: Tensor) -> tuple[float, float]:
+    """The angle between two gradients in degrees, and by which factor the second is longer."""
+    factor = (averaged.norm() / whole.norm()).item()
+    cosine = torch.cosine_similarity(whole, averaged, dim=0).clamp(-1, 1)
+    return math.degrees(cosine.acos().item()), factor
 
 
 _SEE = (

@@ -39,15 +39,16 @@ BYTES_WRONG = {
 
 
 def by_logsumexp(x):
+    """NaN on the way back from a row of nothing."""
     return x - x.logsumexp(-1, keepdim=True).clamp(min=torch.finfo(x.dtype).min)
 
 
 def with_where(x):
-    """The maximum cut off from the gradient, which it does not change."""
-    m = x.max(dim=-1, keepdim=True).values.detach()
-    seen = m > -math.inf
-    shifted = x - torch.where(seen, m, 0)
-    return torch.where(seen, shifted - shifted.exp().sum(-1, keepdim=True).log(), x)
+    """Zeros in place of a row of nothing, before."""
+    seen = (x > -math.inf).any(-1, keepdim=True)
+    x_seen = torch.where(seen, x, 0)
+    m = x_seen.max(dim=-1, keepdim=True).values.detach()
+    return torch.where(seen, x_seen - m - (x_seen - m).exp().sum(-1, keepdim=True).log(), x)
 
 
 def key_by_key(x):
@@ -60,9 +61,22 @@ def key_by_key(x):
     return x - (m + total.clamp(min=torch.finfo(x.dtype).tiny).log())
 
 
-LOG_SOFTMAX_RIGHT = [ch15.safe_log_softmax, by_logsumexp, with_where, key_by_key]
+def hidden_afterwards(x):
+    """A large number in place of −∞, and −∞ where nobody looks back."""
+    hidden = x == -math.inf
+    return torch.log_softmax(x.masked_fill(hidden, -1e9), -1).masked_fill(hidden, -math.inf)
+
+
+LOG_SOFTMAX_RIGHT = [ch15.safe_log_softmax, hidden_afterwards, with_where, key_by_key]
 LOG_SOFTMAX_WRONG = {
     "zeros": (torch.zeros_like, "not the logarithm of the softmax"),
+    "NaN on the way back": (by_logsumexp, "not your gradients where logits are −∞"),
+    "chosen afterwards": (
+        lambda x: torch.where(
+            (x == -math.inf).all(-1, keepdim=True), -math.inf, torch.log_softmax(x, -1)
+        ),
+        "not your gradients where logits are −∞",
+    ),
     "torch": (lambda x: torch.log_softmax(x, -1), "a row of nothing but −∞"),
     "clamped logits": (
         lambda x: torch.log_softmax(x.clamp(-50, 50), -1),
@@ -209,7 +223,7 @@ TILES_RIGHT = [ch15.causal_tiles, by_the_mask, by_the_tiles_of_the_library]
 TILES_WRONG = {
     "zeros": (lambda *sizes: ch15.causal_tiles(*sizes) * 0, "and you give 0"),
     "booleans": (lambda *sizes: ch15.causal_tiles(*sizes) > 0, "You mask every tile"),
-    "a row short": (lambda *sizes: ch15.causal_tiles(*sizes)[1:], "Your tiles has shape"),
+    "a row short": (lambda *sizes: ch15.causal_tiles(*sizes)[1:], "Your table has shape"),
     "one list": (lambda *sizes: ch15.causal_tiles(*sizes).flatten().tolist(), "is a list of"),
     "words": (lambda *sizes: [["skip"]], "is a list of"),
     "ragged": (lambda *sizes: [[0, 1], [2]], "is a list of"),

@@ -78,7 +78,7 @@ def one_by_one(gradients, shares):
 MEAN_RIGHT = [ch16.weighted_mean, over_the_others, one_by_one]
 MEAN_WRONG = {
     "zeros": (lambda g, s: torch.zeros_like(g[0]), "not that of the whole batch"),
-    "the largest share's": (lambda g, s: g[s.argmax()], "not that of the whole batch"),
+    "one alone": (lambda g, s: g[0].clone(), "not that of the whole batch"),
 }
 
 # --- joined_variance -----------------------------------------------------------------------------
@@ -111,7 +111,7 @@ VARIANCE_WRONG = {
     "the largest": (lambda m, v, n: v.amax(0), "not that of the whole batch"),
     "in large units": (
         lambda m, v, n: ch16.joined_variance(torch.where(m > 99, m.round(), m), v, n),
-        "with means of 3,000",
+        "with means of 1,000",
     ),
 }
 
@@ -173,6 +173,7 @@ AVERAGE_WRONG = {
     ),
     "a sum": (lambda e: e.square().sum(), "points the right way, and is 0.5 times as long"),
     "over the root": (lambda e: e.square().sum() / len(e) ** 0.5, "points the right way"),
+    "a little": (lambda e: e.square().mean() + 1e-3 * e.std(), "Hardly broken"),
     "the first": (lambda e: e[0] ** 2, "depends on the order"),
     "the ends": (lambda e: e[0] * e[-1], "depends on the order"),
     "by chance": (lambda e: e.std() * torch.rand(()), "depends on the order of the examples, or"),
@@ -277,7 +278,10 @@ def test_a_mean_of_gradients_that_vanishes_is_told():
     def only_in_large_batches(errors):
         return errors.square().mean() * (len(errors) > 4)
 
-    assert "gradients is 0" in check("16.break_the_average", only_in_large_batches).reason
+    assert (
+        "gradients is 0, unlike the gradient"
+        in check("16.break_the_average", only_in_large_batches).reason
+    )
 
 
 def test_the_verdict_of_a_broken_loss_is_finite():
