@@ -58,15 +58,15 @@ Tiles(n=1024, d=64, sram=49_152)
 #
 # - **The table is never there.** Only one tile of it exists at a time. The result is the same, to the last digits.
 # - **Less is moved, though no less is computed.** The counters count numbers that travel between the large, slow memory and the small, fast one.
-# - **A larger fast memory moves less.** Drag $M$: the tiles grow, and the second counter falls. The first stays.
+# - **A larger fast memory moves less.** Drag $M$: the tiles grow, and both counters of tiles fall. That of the three steps stays.
 #
 # Why is that possible? In each row stands a softmax, and a softmax needs the whole row. This chapter takes the softmax apart.
 
 # %% [markdown]
 # ## The idea
 #
-# A processor computes in a small memory that is fast, and keeps its data in a large one that is slow. On an A100, the GPU of the first paper, the small ones hold 192 KB each and move
-# 19 TB a second all together; the large one has 40 GB and 1.5 TB a second (Dao et al. 2022, section 2.1). Attention does little arithmetic for each number it moves. So
+# A processor computes in a small memory that is fast, and keeps its data in a large one that is slow. An A100, the GPU of the first paper, has 108 processors with a small memory of 192 KB each (**SRAM**), which together move
+# 19 TB a second, and a large one (**HBM**) of 40 to 80 GB, which moves 1.5 to 2 TB a second (Dao et al. 2022, section 2.1). Attention does little arithmetic for each number it moves. So
 # it waits, for $N^2$ numbers that nobody asked for: what is asked for are $N$ rows of output.
 #
 # The source article goes four steps, and so do we. A softmax that cannot overflow takes *three* passes over a row. A correction on the way saves one of them: *two*. The output of attention, which is a sum, can
@@ -77,7 +77,7 @@ Tiles(n=1024, d=64, sram=49_152)
 # | $N$; $N_q$, $N_k$; $d$ | number of tokens; of queries, of keys; size of a head |
 # | $i$, $j$, $n$ | a query; a key; a running index |
 # | $q_i$, $k_j$, $v_j$, $o_i$; $Q$, $K$, $V$, $O$ | a query, a key, a value, an output: rows of $d$ numbers; the matrices of these rows |
-# | $s_{ij}$, $p_{ij}$; $S$, $P$ | a logit, a probability; the $N \times N$ matrices of them |
+# | $s_{ij}$, $p_{ij}$; $S$, $P$; $\tilde P$ | a logit, a probability; the $N \times N$ matrices of them; $e^{S - m}$, not yet divided by $\ell$ |
 # | $m$, $\ell$, $\tilde o$ | largest logit so far, sum of $e^{s_j - m}$, sum of $e^{s_j - m} v_j$; with an index, after the $j$-th key or of the tile |
 # | $L_i$ | the log-sum-exp of row $i$, $m + \log \ell$ at its end |
 # | $a$, $b$; $\oplus$ | two partial results; merging them |
@@ -167,10 +167,11 @@ of_naive = [peak_megabytes(naive_attention, n) for n in sizes]
 table = "| tokens $N$ | numbers in $S$ | peak of a head, MB |\n| ---: | ---: | ---: |\n"
 for n, megabytes in zip(sizes, of_naive):
     table += f"| {n:,} | {n * n:,} | {megabytes:.1f} |\n"
+table += f"| 32,768, by 12 bytes each | {32_768**2:,} | {12 * 32_768**2 / 2**20:,.0f} |\n"
 Markdown(table)
 
 # %% [markdown]
-# Twice the tokens, four times the memory: three matrices of 4 bytes a number at the worst moment. With 32,768 tokens one head would need 12 GB.
+# Twice the tokens, four times the memory: three matrices of 4 bytes a number at the worst moment. One head of 32,768 tokens would need 12 GB.
 #
 # **Overflow.** A softmax as it is defined exponentiates the logits. In float32 $e^{89}$ is infinite, in float16 $e^{12}$:
 
@@ -232,7 +233,7 @@ check("15.safe_log_softmax", safe_log_softmax)
 #
 # $$\ell_{j-1}\, e^{m_{j-1} - m_j} = \sum_{n < j} e^{s_n - m_{j-1}}\, e^{m_{j-1} - m_j} = \sum_{n < j} e^{s_n - m_j},$$
 #
-# and the $j$-th term $e^{s_j - m_j}$ is what is missing. ∎ Nothing was approximated, and no logit was looked at twice. The factor is at most 1, so the correction cannot overflow either.
+# and the $j$-th term $e^{s_j - m_j}$ is what is missing. ∎ Nothing was approximated, and no logit was looked at twice. The factor is at most 1, so the correction cannot overflow either. (Only while all logits are $-\infty$ there is no $m_{j-1} - m_j$. So the code starts from the lowest finite number.)
 #
 # Drag a number, and step. All is well until a new maximum comes; then the bars shrink together, by one factor.
 
@@ -256,7 +257,7 @@ print(f"1 + 1/2 + ... + 1/4096 = {sum(1 / n for n in range(1, 4097)):.1f}")
 
 # %% [markdown]
 # How often does the maximum move? In a row in random order the $j$-th number is the largest so far with probability $1/j$, and so it moves $1 + \frac12 + \dots + \frac1N$ times, about $\log N$. Almost always the factor is 1.
-#
+
 # %% [markdown]
 # ## 5. One pass: correct the output on the way
 #
@@ -273,12 +274,6 @@ from course_lib.attention import Part, attend_part, finish, merge, online_attent
 show_source([Part, attend_part, merge, finish, online_attention])
 
 # %% [markdown]
-# The same numbers with a value each: whoever keeps the softmax has all its terms to do again when the maximum moves, whoever keeps $m$, $\ell$ and $\tilde o$ three numbers.
-
-# %%
-RunningMaximum(logits, values=[2.0, -1.0, 0.5, 3.0, -2.0, 1.0, 2.5, -0.5])
-
-# %% [markdown]
 # `attend_part` is what is learned of some keys (here of one), `merge` joins it with what was known before. (`above_minus_infinity` and `masked_fill` treat a row that has seen nothing: its output is 0, and its log-sum-exp $-\infty$. `.inside` is the function
 # without its checks.)
 
@@ -287,6 +282,12 @@ q, k, v = torch.randn(3, 2, 4, 100, 32, dtype=torch.float64, generator=seeded(2)
 exact = naive_attention(q, k, v)
 off = lambda o: (o - exact).abs().max().item()
 print("one pass is the definition, within 1e-12:", off(online_attention(q, k, v)) < 1e-12)
+
+# %% [markdown]
+# The same numbers with a value each: whoever keeps the softmax has all its terms to do again when the maximum moves, whoever keeps $m$, $\ell$ and $\tilde o$ three numbers.
+
+# %%
+RunningMaximum(logits, values=[2.0, -1.0, 0.5, 3.0, -2.0, 1.0, 2.5, -0.5])
 
 # %% [markdown]
 # **Exercise 2: keep the mean instead.** The first FlashAttention stores the output *divided*, after every key: an average that is always the answer so far. How does it change with one key more?
@@ -325,12 +326,12 @@ check("15.break_the_rescaling", two_orders)
 #
 # One key at a time is slow: processors want matrices. Nothing in section 5 asks for *one* key. Take a block of $B_r$ queries and go over the keys in blocks of $B_c$. For each **tile**, with everything per row:
 #
-# $$S_{ij} = \tfrac{1}{\sqrt d}\, Q_i K_j^\top, \qquad m = \max\big( m_i,\, \operatorname{rowmax} S_{ij} \big), \qquad P_{ij} = e^{S_{ij} - m},$$
+# $$S_{ij} = \tfrac{1}{\sqrt d}\, Q_i K_j^\top, \qquad m = \max\big( m_i,\, \operatorname{rowmax} S_{ij} \big), \qquad \tilde P_{ij} = e^{S_{ij} - m},$$
 #
-# $$\ell_i \leftarrow e^{m_i - m}\, \ell_i + \operatorname{rowsum} P_{ij}, \qquad
-#   \tilde o_i \leftarrow e^{m_i - m}\, \tilde o_i + P_{ij} V_j, \qquad m_i \leftarrow m .$$
+# $$\ell_i \leftarrow e^{m_i - m}\, \ell_i + \operatorname{rowsum} \tilde P_{ij}, \qquad
+#   \tilde o_i \leftarrow e^{m_i - m}\, \tilde o_i + \tilde P_{ij} V_j, \qquad m_i \leftarrow m .$$
 #
-# (Here $i$ and $j$ count blocks.) That is all of FlashAttention's way forward. In NumPy, for one head:
+# (Here $i$ and $j$ count blocks. The first line is `attend_part`, the second `merge`, written in one.) That is all of FlashAttention's way forward. In NumPy, for one head:
 
 # %%
 from course_lib.attention import flash_attention, flash_attention_numpy, tiles
@@ -387,7 +388,7 @@ from functools import partial
 
 from course_lib.autoregressive import PixelTransformer
 from course_lib.data import load_digits
-from course_lib.training import fit, load_card
+from course_lib.training import fit, load_card, load_pretrained
 from course_lib.training.batches import digits_batch
 from course_lib.widgets import image_grid, show_figure
 
@@ -413,19 +414,25 @@ print("the mean of the last 20 is below 100:", flash_losses[-20:].mean().item() 
 apart = (naive_losses - flash_losses).abs().max().item()
 print("no loss of the two runs differs by more than 0.05 nats:", apart < 0.05)
 samples = [model.sample(12, generator=seeded(3)) / 16 for model in (naive, flash)]
+same_pixels = (samples[0] == samples[1]).float().mean().item()
+print("more than nine in ten pixels of their samples are the same:", same_pixels > 0.9)
+
+longer = load_pretrained("pixel_transformer_digits")
+y = torch.arange(12) % 10
+samples.append(longer.sample(12, y=y, generator=seeded(3)) / 16)
 show_figure(
     image_grid(
-        torch.cat(samples), columns=12, titles=["trained with the definition", "with tiles"]
+        torch.cat(samples), columns=12, titles=["by definition", "in tiles", "trained longer"]
     ),
-    alt="Two rows of twelve small grey images from two models trained alike: strokes on dark ground, "
-    "few of them digits, and image by image the rows are all but equal.",
+    alt="Three rows of twelve small grey images. Two models trained alike give the same strokes on "
+    "dark ground, few of them digits; one trained longer, asked for 0 to 9, gives digits.",
 )
 
 # %% [markdown]
 # One and the same training, up to rounding, and the same samples from the same random numbers. **FlashAttention is no approximation**: nothing about a model, its loss or its samples changes. (Here it is no faster either: 64 tokens fit in one small tile. It is about long rows.) After 200 small steps
-# there are strokes on a dark frame, and few digits. How good such a model gets stands in *How good is it?*
+# there are strokes on a dark frame, and few digits. The third row is `pixel_transformer_digits`, larger, trained for 3,000 steps, and told the class.
 #
-# `sample` does something that section 8 explains: it asks with *one* query, of the newest pixel, against the keys and values of all pixels before, which it keeps in a cache.
+# `sample` does something that section 8 explains: it asks with *one* query, of the newest pixel, against the keys and values of all pixels before, which it keeps in a **key–value cache**.
 
 # %% [markdown]
 # ## 8. Parts that merge
@@ -510,7 +517,7 @@ check("15.merge_by_lse", merge_by_lse)
 #
 # **FlashAttention-2** turns the loops round. A block of queries stays, with its output, until it is done; keys and values pass by, and nothing but them: $2 N d$ a pass. It writes each output once.
 #
-# Against $4 N^2$, tiles win where $15\, d^2 < 4 M$: where the fast memory is larger than a few squares of $d$.
+# In all about $10\, N^2 d^2 / M$, after 15 for the first. Against $4 N^2$ they win where $10\, d^2 < 4 M$: where the fast memory holds a few squares of $d$.
 #
 # **Exercise 5: predict.** One head, $N = 16{,}384$, $d = 64$, in float16 (2 bytes). FlashAttention-2 keeps 128 queries at a time. With $S$ and $P$ in the slow memory 2,156 MB ($10^6$ bytes) would move, forward. How many MB here? Within 3 %.
 
@@ -643,7 +650,15 @@ print(
 )
 
 # %% [markdown]
-# **Recomputed, and yet faster.** With $P$ at hand the way back has four products, and here it has five: with the two of the forward pass seven instead of six. Yet it is the four that wait for memory. The first paper measured it, on an A100, forward and backward together (figure 2; GPT-2 medium, $N = 1{,}024$, $d = 64$):
+# **Recomputed, and yet faster.** With $P$ at hand the way back has four products, and here it has five: with the two of the forward pass seven instead of six. But what does one number of $P$ cost, computed anew or read from memory, where it had to be written first? On the A100 of section 9, in float16:
+
+# %%
+again, read = 2 * 64 / peak, 2 / bandwidth
+print(f"2 d operations for one number of S, d = 64: {again * 1e12:.2f} picoseconds")
+print(f"2 bytes from memory: {read * 1e12:.2f} picoseconds")
+
+# %% [markdown]
+# Less than half. Whoever has a fast processor and a slow memory computes twice rather than reads. The first paper measured it, on an A100, forward and backward together (figure 2; GPT-2 medium, $N = 1{,}024$, $d = 64$):
 #
 # | | standard | FlashAttention |
 # | --- | ---: | ---: |
@@ -710,7 +725,7 @@ check("15.causal_tiles", causal_tiles)
 # %% [markdown]
 # ## 12. On a GPU
 #
-# So far a tile was an idea of ours: PyTorch wrote each one to memory. On a GPU the idea becomes a **kernel**, one program that loads tiles into the fast memory and does all of the above there. **Triton** is a language for such programs, inside Python: a program is written for one tile of the output,
+# So far a tile was an idea of ours: PyTorch wrote each one to memory. On a GPU the idea becomes a **kernel**, one program that loads tiles into the fast memory and does all of the above there, from the first product to the last (it is *fused*). **Triton** is a language for such programs, inside Python: a program is written for one tile of the output,
 # and started once for each. Here is all of the way forward, FlashAttention-2:
 
 # %%
@@ -746,7 +761,7 @@ except ImportError as error:  # there is Triton for Linux
     print(error)
 
 # %% [markdown]
-# **The way back** is two kernels: one for a block of keys, which goes over the queries and holds $\mathrm dK$ and $\mathrm dV$, one for a block of queries, which goes over the keys and holds $\mathrm dQ$. So no two programs add to one number, at the price of computing $P$ twice. (FlashAttention-2 has one kernel, and adds up $\mathrm dQ$ with
+# **The way back** is two kernels: one for a block of keys, which goes over the queries and holds $\mathrm dK$ and $\mathrm dV$, one for a block of queries, which goes over the keys and holds $\mathrm dQ$. So no two programs add to one number, at the price of computing $P$ and $\mathrm dP$ twice: seven products in place of five. (FlashAttention-2 has one kernel, and adds up $\mathrm dQ$ with
 # atomic additions.) The first of them, beside the table of section 10:
 
 # %%
@@ -783,21 +798,29 @@ show_source(backward_keys_kernel)
 # - **The gain is as large as the other is slow**: 3.5 times against one library, 1.7 times against a better one.
 # - **Memory** grows linearly and is up to 20 times less (Dao et al. 2022, section 4.3). That is what long contexts are made of.
 #
-# **Ours.** The memory is that of section 6. The time is measured by `python -m benchmarks attention`.
+# **Ours.** CPUWORDS
 #
-# And the model of section 7, trained for as long as chapter 01's, on the same task: 8×8 digits in 17 grey levels, given the class.
+# On a GPU `python -m benchmarks attention --device cuda` measures the kernels of section 12 beside PyTorch's own, flash and cuDNN, at $N$ = 1k, 4k and 16k. For this page it was not measured.
+#
+# **And as a model of images?** The transformer of section 7's third row beside chapter 01's PixelCNN, on the same task: 8×8 digits in 17 grey levels, given the class.
 
 # %% jupyter={"source_hidden": true}
-names = ("pixelcnn_digits_grey",)
-table = "| model | parameters | bits a pixel, test |\n| --- | ---: | ---: |\n"
-for name in names:
+table = "| model | parameters | steps | bits a pixel, test |\n| --- | ---: | ---: | ---: |\n"
+nats = []
+for name in ("pixelcnn_digits_grey", "pixel_transformer_digits"):
     card = load_card(name)
-    table += (
-        f"| `{name}` | {card['parameters']:,} | {card['metrics']['bits per dimension']:.3f} |\n"
-    )
+    bits, steps = card["metrics"]["bits per dimension"], card["steps"]
+    nats.append(card["metrics"]["test negative log-likelihood (nats)"])
+    table += f"| `{name}` | {card['parameters']:,} | {steps:,} | {bits:.3f} |\n"
+    error = card["metrics"]["standard error (nats)"]
+table += (
+    f"\nIn nats an image: {nats[0] - nats[1]:.1f} apart; the standard error of each is {error:.1f}."
+)
 Markdown(table)
 
 # %% [markdown]
+# A little better, with half as many parameters again: attention sees all pixels before, and needs no depth to do so. For images this small that is worth little.
+#
 # ## What to take away
 #
 # - Attention is a soft lookup: $O = \operatorname{softmax}(Q K^\top / \sqrt d)\, V$. All that grows with $N^2$ is the table between the two products.
