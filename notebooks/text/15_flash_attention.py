@@ -798,7 +798,7 @@ show_source(backward_keys_kernel)
 # - **The gain is as large as the other is slow**: 3.5 times against one library, 1.7 times against a better one.
 # - **Memory** grows linearly and is up to 20 times less (Dao et al. 2022, section 4.3). That is what long contexts are made of.
 #
-# **Ours.** CPUWORDS
+# **Ours.** The memory is that of section 6; `python -m benchmarks attention` measures the time.
 #
 # On a GPU `python -m benchmarks attention --device cuda` measures the kernels of section 12 beside PyTorch's own, flash and cuDNN, at $N$ = 1k, 4k and 16k. For this page it was not measured.
 #
@@ -819,7 +819,7 @@ table += (
 Markdown(table)
 
 # %% [markdown]
-# A little better, with half as many parameters again: attention sees all pixels before, and needs no depth to do so. For images this small that is worth little.
+# A little better, with half as many parameters again. (Which of the two is the reason, the table does not say.)
 #
 # ## What to take away
 #
