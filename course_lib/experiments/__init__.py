@@ -32,6 +32,7 @@ from course_lib.experiments.one_peak import climb_to_peak, peak, peak_height
 from course_lib.experiments.receptive_field import blind_spot
 from course_lib.experiments.reverse_step import ReverseDensity, reverse_density
 from course_lib.experiments.sharded_state import sharded_state
+from course_lib.experiments.simplest_ddp import sum_of_draws, train_share
 from course_lib.experiments.split_loss import split_gradient
 from course_lib.experiments.strong_decoder import fit_strength, noisy_copies
 from course_lib.experiments.two_clusters import perfect_network, run_clock, run_times
@@ -76,10 +77,12 @@ __all__ = [
     "sharded_state",
     "spiky_log_prob",
     "split_gradient",
+    "sum_of_draws",
     "tilted_moments",
     "tilted_precision",
     "tilted_variance",
     "train_codebook",
     "train_or_die",
+    "train_share",
     "width_with_churn",
 ]

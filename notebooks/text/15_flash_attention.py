@@ -13,7 +13,7 @@
 # ---
 
 # %% [markdown]
-# [← 11 · Guidance](11_guidance.ipynb) | [Contents](../README.md#chapters)
+# [← 11 · Guidance](11_guidance.ipynb) | [Contents](../README.md#chapters) | [16 · Scaling out →](16_scaling_out.ipynb)
 
 # %% [markdown]
 # # 15 · FlashAttention
@@ -841,4 +841,4 @@ Markdown(table)
 # **Next, chapter 16:** when one machine is not enough. (Chapters 12 to 14 come later: they use attention to let images look at words.)
 
 # %% [markdown]
-# [← 11 · Guidance](11_guidance.ipynb) | [Contents](../README.md#chapters)
+# [← 11 · Guidance](11_guidance.ipynb) | [Contents](../README.md#chapters) | [16 · Scaling out →](16_scaling_out.ipynb)
