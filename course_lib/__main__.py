@@ -13,6 +13,7 @@ from course_lib.checks import check_int
 from course_lib.training import (
     RECIPES,
     DivergedError,
+    LostProcessError,
     checkpoint_folder,
     load_card,
     recipe,
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> int:
             list_recipes(arguments.name)
         else:
             train(arguments)
-    except (ValueError, DivergedError, OSError) as error:
+    except (ValueError, DivergedError, LostProcessError, OSError) as error:
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
         print(f"error: {error}{notes}", file=sys.stderr)
         return 2

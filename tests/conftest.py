@@ -1,5 +1,6 @@
 """The order of the suite: what is quick and tells most first, notebooks last."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     assert not [item.nodeid for item in items if " at 0x" in item.nodeid]
     shared = hasattr(config, "workerinput")
     items.sort(key=lambda item: rank(item.path, shared=shared))
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``run_processes`` starts copies of this process where that is safe.
+
+    They are there at once, and run what this process has loaded, changed by a test or not.
+    """
+    if sys.platform == "linux":
+        import torch._dynamo  # noqa: F401 - once here, not by each of them
+
+        monkeypatch.setattr("course_lib.parallel.processes.START", "fork")

@@ -59,7 +59,8 @@ def run_processes(
     """Call ``function(*args)`` in ``n`` processes of one gloo group, with one thread each.
 
     In there ``torch.distributed`` is ready to use (``dist.get_rank()``, ``dist.all_reduce(t)``),
-    and the environment is that of ``torchrun``. What the processes print isn't shown.
+    and the environment is that of ``torchrun``. What the processes print isn't shown;
+    where one died, its last words are a note of the error (``__notes__``).
 
     Args:
         function: Anything that the processes can import: defined in a module, not in a notebook.
@@ -93,7 +94,7 @@ def run_processes(
                     worker.start()
                 workers.append(worker)
                 theirs.close()
-            reports = _listen(workers, pipes, deadline)
+            reports = _listen(workers, pipes, folder, deadline)
         finally:
             for worker in workers:
                 worker.kill()
@@ -149,6 +150,7 @@ def _apart() -> Iterator[None]:
 def _listen(
     workers: list[multiprocessing.process.BaseProcess],
     pipes: list[connection.Connection],
+    folder: str,
     deadline: float,
 ) -> dict[int, _Report]:
     """What each process reports, until all did, one failed or time is up."""
@@ -162,13 +164,19 @@ def _listen(
             try:
                 reports[rank] = _Report(*pipes[rank].recv())
             except (EOFError, ConnectionResetError):
-                reports[rank] = _Report(None, _end_of(workers[rank]))
+                words = _words(folder, rank).read_text(encoding="utf-8", errors="replace")
+                reports[rank] = _Report(None, _end_of(workers[rank]), words)
         failures = [report for report in reports.values() if report.result is None]
         if any(not report.lost_another for report in failures):
             break
         if failures:
             deadline = min(deadline, time.monotonic() + LAST_WORDS)
     return reports
+
+
+def _words(folder: str, rank: int) -> Path:
+    """The file that holds what a process printed."""
+    return Path(folder, f"said by rank {rank}")
 
 
 def _end_of(worker: multiprocessing.process.BaseProcess) -> str:
@@ -201,9 +209,10 @@ def _work(
     watch = threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True)
     watch.start()
     # Gloo and PyTorch write to these two directly, past anything that Python could redirect.
-    with open(Path(folder, f"said by rank {rank}"), "wb", buffering=0) as said:
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
+    said = open(_words(folder, rank), "w", buffering=1, encoding="utf-8")  # noqa: SIM115
+    os.dup2(said.fileno(), 1)
+    os.dup2(said.fileno(), 2)
+    sys.stdout = sys.stderr = said
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n)}
     if sys.platform == "linux":  # else gloo looks up the name of the machine, which may have none
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")

@@ -20,7 +20,7 @@ from course_lib.training.checkpoints import (
     round_weights,
     save_pretrained,
 )
-from course_lib.training.fit import DivergedError, History, fit, learning_rate
+from course_lib.training.fit import DivergedError, History, LostProcessError, fit, learning_rate
 from course_lib.training.recipes import RECIPES, Recipe, recipe, register
 from course_lib.training.run import run_recipe
 
@@ -28,6 +28,7 @@ __all__ = [
     "RECIPES",
     "DivergedError",
     "History",
+    "LostProcessError",
     "Recipe",
     "checkpoint_folder",
     "fit",

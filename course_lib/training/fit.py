@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from course_lib.checks import check_bool, check_floats, check_int, check_number, check_one_of
 from course_lib.training.resume import TrainingState, describe_data, describe_model
 
-__all__ = ["DivergedError", "History", "fit", "learning_rate"]
+__all__ = ["DivergedError", "History", "LostProcessError", "fit", "learning_rate"]
 
 SCHEDULES = ("constant", "cosine")
 ORDER, TRANSFORM, LOSS = range(3)  # what a random number is for: each has a stream of its own
@@ -38,6 +38,17 @@ class DivergedError(RuntimeError):
         super().__init__(
             f"training diverged in step {step}: the {what} is {value}; the parameters are those "
             "before this step. Try a smaller lr, or clip the gradient"
+        )
+        self.step = step
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the run died, or can't be reached. ``step`` counts from 1."""
+
+    def __init__(self, step: int):
+        super().__init__(
+            f"another process of this run ended in step {step}, or can't be reached, so this one "
+            "ends, too. The same command starts it again, and goes on from its checkpoint"
         )
         self.step = step
 
@@ -123,6 +134,7 @@ def fit(
 
     Raises:
         DivergedError: When the loss or its gradient is not finite.
+        LostProcessError: When another process of a ``torchrun`` died.
 
     """
     data = data if isinstance(data, tuple) else (data,)
@@ -311,8 +323,11 @@ def _loss_and_gradients(
     loss = loss.detach()
     gradients = [p.grad for p in parameters.values() if p.grad is not None]
     if world > 1:
-        for t in (loss, *gradients):
-            dist.all_reduce(t)
+        try:
+            for t in (loss, *gradients):
+                dist.all_reduce(t)
+        except RuntimeError as error:
+            raise LostProcessError(step + 1) from error
     return loss.item(), gradients
 
 

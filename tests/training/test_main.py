@@ -11,7 +11,14 @@ import pytest
 import torch
 
 from course_lib.__main__ import main
-from course_lib.training import RECIPES, Recipe, load_card, load_pretrained, run_recipe
+from course_lib.training import (
+    RECIPES,
+    LostProcessError,
+    Recipe,
+    load_card,
+    load_pretrained,
+    run_recipe,
+)
 from tests.training.tiny import TINY, jitter
 
 ROOT = Path(__file__).parents[2]
@@ -234,3 +241,13 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
     start = TINY.new_model()
     assert (start.net[0].weight - two.net[0].weight).abs().max() > 0.05
+
+
+def test_a_lost_process_is_one_line(capsys, monkeypatch):
+    def lost(*_, **__):
+        raise LostProcessError(7)
+
+    monkeypatch.setattr("course_lib.__main__.run_recipe", lost)
+    assert main(["train", "tiny"]) == 2
+    assert capsys.readouterr().err == f"error: {LostProcessError(7)}\n"
+    assert str(LostProcessError(7)).startswith("another process of this run ended in step 7, or")
