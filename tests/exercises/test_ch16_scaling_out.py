@@ -279,7 +279,7 @@ def test_a_mean_of_gradients_that_vanishes_is_told():
         return errors.square().mean() * (len(errors) > 4)
 
     assert (
-        "gradients is 0, unlike the gradient"
+        "gradients is 0, and that of the whole batch is not"
         in check("16.break_the_average", only_in_large_batches).reason
     )
 
