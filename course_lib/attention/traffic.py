@@ -47,6 +47,8 @@ class FastMemory:
     """
 
     def __init__(self, sram: float):
+        if sram != math.inf:
+            check_int("sram", sram, minimum=1)
         self.sram, self.held, self.peak = sram, 0, 0
         self.loads = self.stores = 0
 
