@@ -25,7 +25,7 @@
 # | --- | --- |
 # | You need | gradients and an optimiser (Adam); chapter 01: what MADE is (only as something to train). A graphics card is not needed: two processes on two cores do the same as two hundred on two hundred cards |
 # | Time | 40 minutes to read, an hour and a half with the exercises |
-# | The short way | 25 minutes: sections 1, 2 and 4, the tables of section 8, and *What to take away*; leave out all that is called a check |
+# | The short way | 25 minutes: sections 1, 2 and 4, the tables of section 9, and *What to take away*; leave out all that is called a check |
 # | You will meet | data parallelism, DDP, rank, all-reduce, reduce-scatter, all-gather, the ring, buckets, overlap, gradient accumulation, `no_sync`, torchrun, ZeRO, FSDP, tensor and pipeline parallelism |
 # | Papers | Li et al. 2020, [PyTorch Distributed](https://arxiv.org/abs/2006.15704); Patarasuk and Yuan 2009, [bandwidth optimal all-reduce](https://doi.org/10.1016/j.jpdc.2008.09.002); Goyal et al. 2017, [ImageNet in 1 hour](https://arxiv.org/abs/1706.02677); Rajbhandari et al. 2020, [ZeRO](https://arxiv.org/abs/1910.02054) |
 # | Source article | the one with the simplest example of PyTorch's DDP (一个最简单的 DDP PyTorch 例子) and its principle in plain words (大白话原理) (in Chinese) |
@@ -67,7 +67,7 @@ Ring(processes=4, title="Four processes, one sum")
 # *Why processes and not threads?* Python lets one thread at a time run its code (the global interpreter lock), so that the threads of one process would wait for each other. Processes share nothing, and a card in another
 # machine is no different from one in this one.
 #
-# *Why share the batch, and not the model?* Because it is so little work: the model stays as it is, and so does the loss. It asks for one thing: the whole model must fit on one card. Section 8 is about what to do when it doesn't.
+# *Why share the batch, and not the model?* Because it is so little work: the model stays as it is, and so does the loss. It asks for one thing: the whole model must fit on one card. Section 9 is about what to do when it doesn't.
 #
 # | symbol | meaning |
 # | --- | --- |
@@ -142,6 +142,7 @@ for n in (2, 4, 8, 16):
 # %% [markdown]
 # *Why average gradients, and not the parameters after the step?* For plain SGD it would be the same, since its step is linear in the gradient. Adam's is not: it divides by the root of a mean of *squared* gradients, so that its first step is hardly more than the gradient's sign, and the mean of two signs is not the sign of the mean. Take both steps, once with each optimiser:
 
+
 # %%
 def step_of(optimiser, rows):
     """How the first step on some rows of the batch changes a fresh MADE: one vector."""
@@ -204,7 +205,9 @@ print("but no parameter differs by more than 1e-4 there:", apart(two[0], one) < 
 figure = Figure(figsize=(7.6, 2.9))
 axes = figure.subplots()
 for rank, role in ((0, "data"), (1, "latent")):
-    axes.plot(two[rank].losses, lw=0.8, alpha=0.6, color=PALETTE[role], label=f"share of rank {rank}")
+    axes.plot(
+        two[rank].losses, lw=0.8, alpha=0.6, color=PALETTE[role], label=f"share of rank {rank}"
+    )
 mean = [sum(pair) / 2 for pair in zip(two[0].losses, two[1].losses)]
 axes.plot(one.losses, lw=2, color=PALETTE["model"], label="one process, whole batch")
 axes.plot(range(0, steps, 6), mean[::6], "o", ms=3.5, color="black", label="mean of the two")
@@ -235,8 +238,8 @@ show_figure(
 
 # %%
 large, small = gradient(made, made.loss(batch[:48])), gradient(made, made.loss(batch[48:]))
-mean_of_means = (large + small) / 2
-print(f"48 and 16 examples: off by {(mean_of_means - whole).norm() / whole.norm():.0%} of the gradient's length")
+off = ((large + small) / 2 - whole).norm() / whole.norm()
+print(f"48 and 16 examples: off by {off:.0%} of the gradient's length")
 
 # %% [markdown]
 # It is the gradient of another loss, with other weights, and nobody complains. Two cures: leave out what doesn't divide (PyTorch's `DistributedSampler` repeats examples instead, so that some count twice), or weight by $B_r / B$. The course's `fit` multiplies each loss by that *before* the backward pass, and sums.
@@ -271,7 +274,8 @@ def classify(share):
 
 everybody = torch.arange(64)
 true = gradient(normed, classify(everybody))
-table = "| processes | images each | off by, share of the gradient's length |\n| ---: | ---: | ---: |\n"
+table = "| processes | images each | off by, share of the gradient's length |\n"
+table += "| ---: | ---: | ---: |\n"
 for n in (1, 2, 4, 8, 16):
     mean = sum(gradient(normed, classify(share)) for share in everybody.tensor_split(n)) / n
     table += f"| {n} | {64 // n} | {(mean - true).norm() / true.norm():.0%} |\n"
@@ -317,7 +321,8 @@ def spread(n, alike):
     return torch.stack(draws).var(0).sum().item()
 
 
-table = "| processes | variance with the same noise, over that with different noise | so ρ is |\n| ---: | ---: | ---: |\n"
+table = "| processes | variance with the same noise, over that with different noise | so ρ is |\n"
+table += "| ---: | ---: | ---: |\n"
 for n in (2, 4):
     ratio = spread(n, alike=True) / spread(n, alike=False)
     table += f"| {n} | {ratio:.1f} | {(ratio - 1) / (n - 1):.1f} |\n"
@@ -358,7 +363,7 @@ check("16.break_the_average", bad_loss)
 # ## 4. The ring
 #
 # $N$ processes hold a gradient of $S$ bytes each, and all need the sum. This is called **all-reduce**. The plainest way is a **star**: all send to rank 0, which adds up and sends the sum back. Rank 0 then has to receive $(N - 1)\, S$ bytes and to send as many, through one line, while everybody else waits. With
-# more processes it takes longer in proportion. (A parameter server is such a star.)
+# more processes it takes longer in proportion. (A single parameter server is such a star.)
 #
 # **The ring** gives everybody the same work. Each process cuts its gradient into $N$ chunks of $S / N$ bytes, and speaks with its two neighbours only.
 #
@@ -380,7 +385,8 @@ show_source([ring_steps, ring_bytes])
 # **Check.** The ring's result is the sum, for any shape and any $N$; all processes hold the same bits; and the bytes that were sent, counted from the log of messages, are the formula. The chunks of 840 numbers are equal for these $N$.
 
 # %%
-table = "| N | steps | it is the sum | the same bits everywhere | S sent by each process, counted | formula |\n"
+table = "| N | steps | it is the sum | the same bits everywhere | "
+table += "sent by each process, in S, counted | formula |\n"
 table += "| ---: | ---: | :---: | :---: | ---: | ---: |\n"
 for n in (1, 2, 3, 4, 8, 40):
     tensors = [torch.randn(28, 30, generator=seeded(r)) for r in range(n)]
@@ -389,7 +395,8 @@ for n in (1, 2, 3, 4, 8, 40):
     alike = all(torch.equal(t, results[0]) for t in results)
     sent = {sum(m.size for m in messages if m.source == r) / tensors[0].nbytes for r in range(n)}
     steps_taken = messages[-1].step if messages else 0
-    table += f"| {n} | {steps_taken} | {right} | {alike} | {', '.join(f'{s:.3f}' for s in sent)} | {ring_bytes(1, n):.3f} |\n"
+    table += f"| {n} | {steps_taken} | {right} | {alike} | "
+    table += f"{', '.join(f'{s:.3f}' for s in sent)} | {ring_bytes(1, n):.3f} |\n"
 Markdown(table)
 
 # %% [markdown]
@@ -414,7 +421,7 @@ show_source(ring_time)
 
 # %%
 network = {"bandwidth": 10e9, "latency": 20e-6}
-table = "| S | " + " | ".join(f"N = {n}" for n in (2, 8, 64, 512)) + " |\n| --- | ---: | ---: | ---: | ---: |\n"
+table = "| S | N = 2 | N = 8 | N = 64 | N = 512 |\n| --- | ---: | ---: | ---: | ---: |\n"
 for words, size in (("498 MB", 498e6), ("1 MB", 1e6), ("4 kB", 4e3)):
     table += f"| {words} |"
     for n in (2, 8, 64, 512):
@@ -437,7 +444,8 @@ show_source(ring_all_reduce_gloo)
 # %%
 real = run_processes(sum_of_draws, 4, 1000, timeout=180)
 simulated, _ = ring_all_reduce([torch.randn(1000, generator=seeded(r)) for r in range(4)])
-print("all four have the bits of the simulation:", all(torch.equal(r.ring, simulated[0]) for r in real))
+alike = all(torch.equal(r.ring, simulated[0]) for r in real)
+print("all four have the bits of the simulation:", alike)
 print("gloo's own all-reduce, within 1e-5:", torch.allclose(real[0].gloo, simulated[0], atol=1e-5))
 in_order = sum(torch.randn(1000, generator=seeded(r)) for r in range(4))
 print("and the bits of rank 0 + rank 1 + rank 2 + rank 3:", torch.equal(simulated[0], in_order))
@@ -458,7 +466,7 @@ check("16.predict_traffic", prediction)
 
 # %%
 def ring_step(chunks, rank, step, incoming):
-    """Chunks [N, size] before the step, incoming [size] from rank + 1: what is sent, and chunks after."""
+    """Chunks [N, size], incoming [size] from rank + 1: what is sent, and the chunks afterwards."""
     ...
 
 
@@ -471,7 +479,7 @@ check("16.ring_step", ring_step)
 #
 # Sending each gradient by itself would be a mistake: a bias of 768 numbers is all latency. Sending all together at the end would be one as well: the network idles during the backward pass, and the card after it. So gradients are collected in **buckets** of some megabytes, and a full bucket leaves.
 #
-# *Why in reverse order?* Buckets are filled before anything is known about the backward pass. But parameters are listed in the order of the forward pass, and the backward pass meets them in the other one, nearly always. All processes must send the same buckets in the same order, or sums get mixed up; so this order is fixed, and a bucket that is ready too early waits.
+# *Why in reverse order?* Buckets are filled before anything is known about the backward pass. But parameters are listed in the order of the forward pass, and the backward pass meets them in the other one, nearly always. All processes must send the same buckets in the same order, or sums get mixed up; so this order is fixed, and a bucket that is ready too early waits. (PyTorch arranges its buckets anew after the first step, by the order in which gradients really came.)
 
 # %%
 from course_lib.parallel import DataParallel, buckets, speedup, timeline
@@ -508,11 +516,13 @@ def seconds(k, u, n, bandwidth, latency):
     return max(s.end for s in timeline(sizes, backward, bucket_bytes=cap, **network))
 
 
-table = "| network | formula = timeline | best K by formula | best K of the divisors of 400 | then longer than backward alone by | with one bucket | with 400 |\n"
+table = "| network | formula = timeline | best K, formula | best K, divisors of 400 | "
+table += "then longer than backward alone by | with one bucket | with 400 |\n"
 table += "| --- | :---: | ---: | ---: | ---: | ---: | ---: |\n"
 divisors = [k for k in range(1, 401) if 400 % k == 0]
 u, n, latency = 0.04, 16, 20e-6
-for words, bandwidth in (("10 GB a second", 10e9), ("25 GB a second", 25e9), ("100 GB a second", 100e9)):
+for gb in (10, 25, 100):
+    bandwidth = gb * 1e9
     c, a = ring_bytes(400e6, n) / bandwidth, 2 * (n - 1) * latency
     found = {k: seconds(k, u, n, bandwidth, latency) for k in divisors}
     formula = {k: max(u + c / k + a, u / k + c + k * a) for k in divisors}
@@ -520,23 +530,25 @@ for words, bandwidth in (("10 GB a second", 10e9), ("25 GB a second", 25e9), ("1
     best = max(math.sqrt(u / a), (u - c) / a)
     winner = min(found, key=found.get)
     late = [found[k] / u - 1 for k in (winner, 1, 400)]
-    table += f"| {words} | {agree} | {best:.1f} | {winner} | " + " | ".join(f"{x:.0%}" for x in late) + " |\n"
+    table += f"| {gb} GB a second | {agree} | {best:.1f} | {winner} | "
+    table += " | ".join(f"{x:.0%}" for x in late) + " |\n"
 Markdown(table)
 
 # %% [markdown]
 # The last three columns say what it is worth. On the slow network the step is 112 % longer than the backward pass with the best number of buckets, 189 % with one, and 688 % with one for each gradient. On the fastest, the best hides all but 2 %, and a bucket for each gradient would still cost five times the backward pass: latency, 400 times.
 #
-# **Play.** The gradients of the smallest GPT-2, in the order of the model. Drag the bandwidth until the network is no longer what you wait for; then the bucket; then switch the overlap off.
+# **Play.** The gradients of the smallest GPT-2, in the order of the model. Drag the end of the step to the left, until the network is no longer what you wait for: the bandwidth that it takes is shown. Then drag the size of the buckets; then switch the overlap off.
 
 # %%
 from course_lib.widgets import Timeline
 
 width = 768
 block = [3 * width * width, width * width, 4 * width * width, 4 * width * width]  # qkv, out, MLP
-numbers = [50257 * width, 1024 * width] + block * 12  # embeddings, then 12 blocks; small ones left out
+numbers = [50257 * width, 1024 * width] + block * 12  # embeddings, 12 blocks; no biases
 sizes = [4 * k for k in numbers]
 work = [1 if k < 2 else numbers[k] for k in range(len(numbers))]  # a look-up costs next to nothing
 backward = [0.04 * k / sum(work) for k in work]  # 40 ms in all: about one A100, 12,000 tokens
+print(f"the embeddings are {sum(sizes[:2]) / sum(sizes):.0%} of all bytes")
 Timeline(sizes, backward, processes=16, bandwidth=10e9, title="One backward pass of GPT-2")
 
 # %% [markdown]
@@ -563,7 +575,8 @@ for words, bandwidth in (("100 GB a second", 100e9), ("10 GB a second", 10e9)):
     ]
 table = "| scaling | network | N = 8 | N = 64 | N = 512 |\n| --- | --- | ---: | ---: | ---: |\n"
 for (scaling, words), values in curves.items():
-    table += f"| {scaling} | {words} | " + " | ".join(f"{values[k]:.1f}" for k in (3, 6, 9)) + " |\n"
+    shown = " | ".join(f"{values[k]:.1f}" for k in (3, 6, 9))
+    table += f"| {scaling} | {words} | {shown} |\n"
 Markdown(table)
 
 # %% jupyter={"source_hidden": true}
@@ -572,10 +585,10 @@ axes = figure.subplots()
 axes.plot(counts, counts, ":", color=PALETTE["noise"], label="N")
 for (scaling, words), values in curves.items():
     role = "data" if words.startswith("100") else "model"
-    axes.plot(
-        counts, values, "-" if scaling == "weak" else "--", color=PALETTE[role], label=f"{scaling}, {words}"
-    )
-axes.set(xscale="log", yscale="log", title="Speed-up over one process", xlabel="processes N", ylabel="times as fast")
+    style = "-" if scaling == "weak" else "--"
+    axes.plot(counts, values, style, color=PALETTE[role], label=f"{scaling}, {words}")
+axes.set(title="Speed-up over one process", xlabel="processes N", ylabel="times as fast")
+axes.set(xscale="log", yscale="log")
 axes.set_xticks([1, 4, 16, 64, 256], [1, 4, 16, 64, 256])
 axes.set_yticks([1, 4, 16, 64, 256], [1, 4, 16, 64, 256])
 axes.minorticks_off()
@@ -766,7 +779,8 @@ table += "| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
 for name, count in models.items():
     cells = [(1, 0), (8, 1), (8, 2), (8, 3), (64, 3)]
     held = [state_bytes(count, processes=n, stage=stage).total / 1e9 for n, stage in cells]
-    table += f"| {name} | {count / 1e6:,.0f} million | " + " | ".join(f"{x:.3g}" for x in held) + " |\n"
+    shown = " | ".join(f"{x:.3g}" for x in held)
+    table += f"| {name} | {count / 1e6:,.0f} million | {shown} |\n"
 Markdown(table)
 
 # %% [markdown]
@@ -803,7 +817,7 @@ Cost(models, model="GPT-2 1558M", title="Does it fit, and how fast is it?")
 #
 # How to read it:
 #
-# - **"Near-linear" is a matter of words.** Half of the time of 256 GPUs goes into waiting, in the authors' own measurement, on a shared cluster whose machines had 8 GPUs each. A curve that is *a line with half the slope* is near-linear; it isn't 256 times as fast. They say how more can be had: larger buckets, more accumulation (38 % faster with one synchronisation in eight steps).
+# - **"Near-linear" is a matter of words.** Half of the time of 256 GPUs goes into waiting, in the authors' own measurement, on machines of 8 GPUs that they shared with others. A curve that is *a line with half the slope* is near-linear; it isn't 256 times as fast. They say how more can be had: larger buckets, more accumulation (38 % faster with one synchronisation in eight steps).
 # - **More processes are a larger batch**, if each keeps its own. Then there are fewer steps in an epoch, and the learning rate has to follow. Goyal et al. multiply it by $N$ (*linear scaling*), after a few epochs of warming up, and find no loss of accuracy up to 8,192 images; beyond that there is one. The alternative, the same batch for all together (*strong scaling*), leaves less and less work to each process, for the same bytes.
 # - **Sixteen bytes a parameter** is arithmetic, and agrees to the digit. What a table of ZeRO doesn't show is time: stage 3 sends half as much again.
 #
