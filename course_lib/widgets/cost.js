@@ -196,7 +196,7 @@ function render({ model, el }) {
     return at.total;
   };
   const view = outline({ model, el, layout, draw, maxWidth: 820, style: STYLE, name: "cost" });
-  const memoryGrip = handle(view, "Memory of a card", {
+  const memoryGrip = handle(view, "Memory of a card, on the plot", {
     shape: "diamond cost-memory", colour: PALETTE.error, range: limits.memory.map((bytes) => bytes / 1e9), end: () => {
       send();
       view.redraw();

@@ -212,11 +212,11 @@ function render({ model, el }) {
   const { bucketRange, bandwidths, latencies, counts, run, setBucket, setBandwidth, endAt, change, send } = state;
   const said = element("p", { class: "cw-status timeline-said", role: "status" });
   let [at, time, curve] = [null, null, null]; // as last laid out and drawn
-  let span = 0; // seconds on the axis, which stays while the end is dragged
+  let span = 0; // seconds on the axis, which stays as long as it can, so that one sees the end move
 
   const draw = (ctx, _, theme) => {
     const found = run();
-    if (!endGrip.held) span = 1.12 * found.end;
+    if (!endGrip.held && (found.end > 0.97 * span || found.end < 0.45 * span)) span = 1.12 * found.end;
     time = drawLanes(ctx, at.lanes, found, span, theme);
     curve = drawCurve(ctx, at.curve, state, found, theme);
     endGrip.stand(clamp(time.x(found.end), at.lanes.x, at.lanes.x + at.lanes.width), at.lanes.second - 20, found.end, timeText(found.end));
@@ -240,7 +240,7 @@ function render({ model, el }) {
       return ([toX]) => endAt(time.timeAt(clamp(toX + off, at.lanes.x, at.lanes.x + at.lanes.width)));
     }
   });
-  const bucketGrip = handle(view, "When a bucket is full", {
+  const bucketGrip = handle(view, "Size of the buckets, on the curve", {
     shape: "round timeline-bucket", colour: PALETTE.model, range: bucketRange.map((bytes) => bytes / 1e6), end: send,
     start: ([x]) => {
       const off = curve.point[0] - x;
