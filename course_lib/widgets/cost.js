@@ -81,9 +81,11 @@ function sentenceOf({ model, processes, stage, held, memory, speedup, scaling, e
   const fits = total <= memory;
   const other = enough ? `fits from N = ${enough} on` : "fits with none of these N";
   const where = processes === 1 ? "one process" : `each of ${processes} processes`;
-  return `${model}, stage ${stage}: ${where} holds ${bytesText(total)}, which ${fits ? "fits into" : "does not fit into"} ${bytesText(memory)}` +
-    `${fits ? "" : ` (${other})`}. ` + (processes === 1 ? "Others are compared with its speed." : `${scaling === "weak" ? "Weak" : "Strong"} scaling: ${inShort(speedup)} times as fast as one, ` +
-    `${Math.round((100 * speedup) / processes)} % of ${processes}.`);
+  const room = fits ? `fits into ${bytesText(memory)}` : `does not fit into ${bytesText(memory)} (${other})`;
+  const speed = `${scaling === "weak" ? "Weak" : "Strong"} scaling: ${inShort(speedup)} times as fast as one, ` +
+    `${Math.round((100 * speedup) / processes)} % of ${processes}.`;
+  return `${model}, stage ${stage}: ${where} holds ${bytesText(total)}, which ${room}. ` +
+    (processes === 1 ? "Others are compared with its speed." : speed);
 }
 
 // ------------------------------------------------------------------------------------ the picture
@@ -99,7 +101,8 @@ function stands(width) {
   return { bars, speed, total: speed.y + height + 40 };
 }
 
-const headOf = (ctx, text, { x, y, width }, theme) => words(ctx, text, x - 40, y - 12, theme.ink, `600 12px ${theme.font}`, "left", "middle", width + 40);
+const headOf = (ctx, text, { x, y, width }, theme) =>
+  words(ctx, text, x - 40, y - 12, theme.ink, `600 12px ${theme.font}`, "left", "middle", width + 40);
 
 // How far the axis of memory reaches: to the card's, unless the bars would be nothing beside it.
 function topOf({ held, memory }) {
@@ -114,6 +117,7 @@ function drawBars(ctx, box, found, top, theme) {
   const middle = (k) => box.x + (k + 0.5) * pitch;
   const wide = Math.min(0.56 * pitch, 64);
   const up = axisOf(0, top / unit);
+  const fontOf = (k) => `${k === stage ? 600 : 400} 12px ${theme.font}`;
   const map = chart(ctx, [axisOf(-0.5, 3.5), up], box, theme, (own) => {
     ctx.fillStyle = theme.fill;
     ctx.fillRect(middle(stage) - pitch / 2, box.y, pitch, box.height);
@@ -126,7 +130,7 @@ function drawBars(ctx, box, found, top, theme) {
         floor += bytes;
       });
       const text = inShort(floor / unit);
-      words(ctx, text, middle(k), Math.max(own.y(floor / unit) - 8, box.y + 8), theme.ink, `${k === stage ? 600 : 400} 12px ${theme.font}`, "center");
+      words(ctx, text, middle(k), Math.max(own.y(floor / unit) - 8, box.y + 8), theme.ink, fontOf(k), "center");
     });
     if (memory > top) return;
     ctx.strokeStyle = theme.words.error;
@@ -140,9 +144,13 @@ function drawBars(ctx, box, found, top, theme) {
   const y = memory > top ? box.y : map.y(memory / unit);
   const text = `${memory > top ? "\u2191 " : ""}card: ${bytesText(memory)}`;
   words(ctx, text, box.x + box.width - (memory > top ? 16 : 0), box.y - 12, theme.words.error, `12px ${theme.font}`, "right");
-  STAGES.forEach((k) => words(ctx, `stage ${k}`, middle(k), box.y + box.height + 12, k === stage ? theme.ink : theme.muted, `${k === stage ? 600 : 400} 12px ${theme.font}`, "center", "middle", pitch));
+  STAGES.forEach((k) => words(
+    ctx, `stage ${k}`, middle(k), box.y + box.height + 12, k === stage ? theme.ink : theme.muted, fontOf(k), "center", "middle", pitch));
   headOf(ctx, `${name} in each process`, box, theme);
-  return { y, valueAt: (place) => up.value(1 - (place - box.y) / box.height) * unit, stageAt: (place) => clamp(Math.floor((place - box.x) / pitch), 0, 3) };
+  return {
+    y, valueAt: (place) => up.value(1 - (place - box.y) / box.height) * unit,
+    stageAt: (place) => clamp(Math.floor((place - box.x) / pitch), 0, 3)
+  };
 }
 
 function drawSpeedup(ctx, box, { counts }, { speedups, processes, speedup, scaling }, theme) {
@@ -231,6 +239,7 @@ function render({ model, el }) {
     min: limits[name][0], max: limits[name][1], log: true, text, change, title, ...options
   });
   const all = (options) => options.map((name) => [name, name]);
+  const scalings = [["weak", "weak", "The batch is that of each process"], ["strong", "strong", "The batch is shared by all processes"]];
   view.controls.classList.add("cw-row");
   view.controls.append(
     choice(view, "model", "model", all(names)),
@@ -244,7 +253,7 @@ function render({ model, el }) {
       slide("memory", "memory", "Memory of a card", bytesText),
       slide("bandwidth", "bandwidth", "Bandwidth of each link", (value) => `${bytesText(value)}/s`)),
     row(
-      choice(view, "scaling", "scaling", [["weak", "weak", "The batch is that of each process"], ["strong", "strong", "The batch is shared by all processes"]]),
+      choice(view, "scaling", "scaling", scalings),
       choice(view, "precision", "precision", all(model.get("precisions")))),
     legend(KEY), hint(
       "Drag the diamond, a card\u2019s memory, or the dot along the speed-up; click a bar to choose its stage. Activations come on top of the " +

@@ -272,8 +272,8 @@ function sentenceOf(n, k) {
   const { chunk } = messagesOf(n, k + 1)[0];
   const what = k < n - 1 ? "adds it to its own" : "keeps it in place of its own";
   const half = k === n - 1 ? "Each chunk is whole at one process. " : "";
-  return `${half}Next, step ${k + 1} of ${2 * n - 2} (${PHASES[k < n - 1 ? 0 : 1]}): process 0 sends chunk ${chunk} to process 1, which ${what}; the ` +
-    `others do likewise. ${costs}`;
+  return `${half}Next, step ${k + 1} of ${2 * n - 2} (${PHASES[k < n - 1 ? 0 : 1]}): process 0 sends chunk ${chunk} to process 1, ` +
+    `which ${what}; the others do likewise. ${costs}`;
 }
 
 // -------------------------------------------------------------------------------------- the widget
@@ -322,7 +322,8 @@ function render({ model, el }) {
     key.replaceChildren(...marks.childNodes);
   };
   view.controls.after(key, hint(
-    "A process is a sector, a chunk a ring of it, chunk 0 the outermost. Keys: space plays, \u2190 \u2192 one step, \u2191 \u2193 one process more or less."));
+    "A process is a sector, a chunk a ring of it, chunk 0 the outermost. Keys: space plays, \u2190 \u2192 one step, \u2191 \u2193 one " +
+    "process more or less."));
   onKeys(view, { ArrowUp: () => setCount(count() + 1), ArrowDown: () => setCount(count() - 1) });
   view.follow(["processes"], () => {
     if (clock.step > clock.last()) clock.seek(0); // Python did not know yet how far it was

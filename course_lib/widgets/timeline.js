@@ -88,7 +88,8 @@ function stands(width) {
   lanes.floor = lanes.second + high + 8;
   const foot = lanes.floor + 40;
   const left = beside ? wide + 50 : 56;
-  const curve = { x: left, y: beside ? 22 : foot + 26, width: width - left - 14, height: beside ? foot - 22 - 40 : Math.round(clamp(0.3 * width, 100, 150)) };
+  const curve = { x: left, y: 22, width: width - left - 14, height: foot - 62 };
+  if (!beside) Object.assign(curve, { y: foot + 26, height: Math.round(clamp(0.3 * width, 100, 150)) });
   return { lanes, curve, total: beside ? foot : curve.y + curve.height + 42 };
 }
 
@@ -123,12 +124,13 @@ function drawLanes(ctx, lanes, found, span, theme) {
   const x = (time) => lanes.x + (time / span) * lanes.width;
   const box = { x: lanes.x, y: lanes.y, width: lanes.width, height: lanes.floor - lanes.y };
   const [unit, name] = unitOf(span);
+  const marks = ticks(0, span / unit, Math.max(3, lanes.width / 60));
   drawPlane(ctx, box, theme);
   inside(ctx, { ...box, width: box.width + 8 }, () => {
     ctx.strokeStyle = theme.line;
     ctx.lineWidth = 1;
     ctx.beginPath();
-    for (const value of ticks(0, span / unit, Math.max(3, lanes.width / 60))) segment(ctx, Math.round(x(value * unit)) + 0.5, box.y, Math.round(x(value * unit)) + 0.5, lanes.floor);
+    for (const place of marks.map((value) => Math.round(x(value * unit)) + 0.5)) segment(ctx, place, box.y, place, lanes.floor);
     ctx.stroke();
     drawWaiting(ctx, lanes, travels, x, theme);
     const bucketOf = new Map(travels.flatMap(({ index, layers: own }) => own.map((i) => [i, index])));
@@ -159,7 +161,7 @@ function drawLanes(ctx, lanes, found, span, theme) {
   ctx.strokeStyle = theme.line;
   ctx.lineWidth = 1;
   ctx.strokeRect(Math.round(box.x) + 0.5, box.y + 0.5, box.width - 1, box.height - 1);
-  for (const value of ticks(0, span / unit, Math.max(3, lanes.width / 60))) {
+  for (const value of marks) {
     words(ctx, tidy(value), x(value * unit), lanes.floor + 5, theme.muted, `11px ${theme.font}`, value ? "center" : "left", "top");
   }
   words(ctx, `time in ${name}`, box.x + box.width / 2, lanes.floor + 28, theme.muted, `12px ${theme.font}`, "center");
