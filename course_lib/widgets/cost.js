@@ -240,12 +240,11 @@ function render({ model, el }) {
   });
   const all = (options) => options.map((name) => [name, name]);
   const scalings = [["weak", "weak", "The batch is that of each process"], ["strong", "strong", "The batch is shared by all processes"]];
-  view.controls.classList.add("cw-row");
-  view.controls.append(
-    choice(view, "model", "model", all(names)),
-    choice(view, "stage", "ZeRO stage", STAGES.map((stage) => [stage, String(stage)])));
   view.controls.before(said);
-  view.controls.after(
+  view.controls.append(
+    row(
+      choice(view, "model", "model", all(names)),
+      choice(view, "stage", "ZeRO stage", STAGES.map((stage) => [stage, String(stage)]))),
     row(
       slide("processes", "processes N", "How many processes there are", String, { step: Math.log10(2), round: Math.round }),
       slide("batch", "batch", "Tokens in a step", tokensText)),
@@ -254,7 +253,8 @@ function render({ model, el }) {
       slide("bandwidth", "bandwidth", "Bandwidth of each link", (value) => `${bytesText(value)}/s`)),
     row(
       choice(view, "scaling", "scaling", scalings),
-      choice(view, "precision", "precision", all(model.get("precisions")))),
+      choice(view, "precision", "precision", all(model.get("precisions")))));
+  view.controls.after(
     legend(KEY), hint(
       "Drag the diamond, a card\u2019s memory, or the dot along the speed-up; click a bar to choose its stage. Activations come on top of the " +
       "bars. Keys: \u2190 \u2192 processes, \u2191 \u2193 stage."));

@@ -251,13 +251,12 @@ function render({ model, el }) {
   });
 
   const per = (value) => `${bytesText(value)}/s`;
-  view.controls.append(slider(view, "bandwidth", "bandwidth", {
+  const speed = row(slider(view, "bandwidth", "bandwidth", {
     min: bandwidths[0], max: bandwidths[1], log: true, text: per, change, title: "Bandwidth of each link"
   }), slider(view, "bucket_bytes", "bucket", {
     min: bucketRange[0], max: bucketRange[1], log: true, text: bytesText, change: ({ bucket_bytes }) => setBucket(bucket_bytes),
     title: "When a bucket is full"
   }));
-  view.controls.classList.add("cw-row");
   const tools = row(
     slider(view, "latency", "latency", { min: latencies[0], max: latencies[1], log: true, text: timeText, change, title: "Latency of each message" }),
     slider(view, "processes", "processes N", {
@@ -265,7 +264,8 @@ function render({ model, el }) {
     }),
     toggle(view, "overlap", "overlap", { title: "Buckets travel while the backward pass still computes" }));
   view.controls.before(said);
-  view.controls.after(tools, legend(KEY), hint(
+  view.controls.append(speed, tools);
+  view.controls.after(legend(KEY), hint(
     "Drag the diamond, the end of the step, to change the bandwidth; drag the dot along its curve to change the size of the buckets. Thin lines " +
     "lead from where a bucket is full to where it travels. Keys: \u2190 \u2192 size of the buckets, \u2191 \u2193 bandwidth (Shift: finer)."));
 
