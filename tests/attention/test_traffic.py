@@ -131,7 +131,10 @@ def test_the_memory_counts():
             lambda: count_traffic(1, 1, 8, algorithm="naive"),
             "sram must be an integer of at least 9",
         ),
-        (lambda: count_traffic(1, 1, 9, algorithm="flash3"), "algorithm must be one of flash, fla"),
+        (
+            lambda: count_traffic(1, 1, 9, algorithm="flash3"),
+            "algorithm must be one of flash, flash2, naive, got",
+        ),
         (lambda: tile_sizes(2, 13, algorithm="flash2"), "sram must be an integer of at least 14"),
         (lambda: tile_sizes(0, 13, algorithm="flash"), "d must be an integer of at least 1, got 0"),
         (lambda: tile_sizes(2, 99, algorithm="naive"), "algorithm must be one of flash, flash2, "),
