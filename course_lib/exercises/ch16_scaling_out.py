@@ -459,45 +459,45 @@ formula(
 
 
 def loss_factors(counts: Tensor) -> Tensor:
-    """What the mean loss of each small batch is multiplied with: ``[N, K]``, from their counts.
+    """What the mean loss of each small batch is multiplied with: ``[N, A]``, from their counts.
 
-    Gradients of the K small batches of a process add up, and all-reduce takes the mean of N.
+    Gradients of the A small batches of a process add up, and all-reduce takes the mean of N.
     """
     return len(counts) * counts / counts.sum()
 
 
 _EACH_ONE = (
-    "Every token shall count 1 / (all tokens). A mean over counts[r, k] of them gives it "
-    "1 / counts[r, k], and the mean over the processes 1 / N more."
+    "Every token shall count 1 / (all tokens). A mean over counts[r, a] of them gives it "
+    "1 / counts[r, a], and the mean over the processes 1 / N more."
 )
 
 
 def _factors(rule: Callable[[Tensor, int, int], Tensor]) -> Callable[[Tensor], Tensor]:
-    """An answer by a formula of counts, N and K."""
+    """An answer by a formula of counts, N and A."""
     return lambda counts: rule(counts.float(), *counts.shape).expand(counts.shape).clone()
 
 
 # fmt: off
 _FACTORS_WRONG = [
-    Wrong(_factors(lambda c, n, k: torch.tensor(1 / k)), "You multiply by 1 / K, as if all small "
+    Wrong(_factors(lambda c, n, k: torch.tensor(1 / k)), "You multiply by 1 / A, as if all small "
           "batches had the same size.", _EACH_ONE),
     Wrong(_factors(lambda c, n, k: torch.tensor(1 / n)), "You multiply by 1 / N: all-reduce "
           "does so, and the sizes are left out.", _EACH_ONE),
-    Wrong(_factors(lambda c, n, k: torch.tensor(1 / (n * k))), "You multiply by 1 / (N K), as if "
+    Wrong(_factors(lambda c, n, k: torch.tensor(1 / (n * k))), "You multiply by 1 / (N A), as if "
           "all small batches had the same size and all-reduce took a sum.", _EACH_ONE),
     Wrong(_factors(lambda c, n, k: c / c.sum()), "The mean over the processes divides by N once "
           "more: make up for it.", _EACH_ONE),
     Wrong(_factors(lambda c, n, k: c / c.sum(1, keepdim=True)), "Each process divides by its own "
           "tokens: a mean of means again.", "They must know how many there are in all. "
           + _EACH_ONE),
-    Wrong(_factors(lambda c, n, k: c / c.sum(0)), "You divide by the tokens of the k-th small "
+    Wrong(_factors(lambda c, n, k: c / c.sum(0)), "You divide by the tokens of the a-th small "
           "batches alone.", _EACH_ONE),
-    Wrong(_factors(lambda c, n, k: n * c / c.sum(0) / k), "You weigh within the k-th small batches "
+    Wrong(_factors(lambda c, n, k: n * c / c.sum(0) / k), "You weigh within the a-th small batches "
           "alone, and take their plain mean.", _EACH_ONE),
     Wrong(_factors(lambda c, n, k: k * c / c.sum()), "You multiply by the number of small batches, "
           "not of processes: small batches are added, not averaged.", _EACH_ONE),
     Wrong(_factors(lambda c, n, k: n * k * c / c.sum()), "Small batches are added, not averaged: "
-          "K must not stand there.", _EACH_ONE),
+          "A must not stand there.", _EACH_ONE),
     Wrong(_factors(lambda c, n, k: c / c.sum() / n), "You divide by N, which the mean over the "
           "processes does, too: multiply.", _EACH_ONE),
     Wrong(_factors(lambda c, n, k: n / c.sum()), "Those are factors for sums of losses: yours "
@@ -508,15 +508,15 @@ _FACTORS_WRONG = [
           "tokens' number is left out.", _EACH_ONE),
     Wrong(_factors(lambda c, n, k: c / c.amax()), "You divide by the largest size.", _EACH_ONE),
     Wrong(_factors(lambda c, n, k: c / c.amax(1, keepdim=True) / k), "You divide by the size of a "
-          "full small batch, and by K: right only where all are full.", _EACH_ONE),
+          "full small batch, and by A: right only where all are full.", _EACH_ONE),
     usual("inverse", "Your factors are upside down: a large batch counts more."),
 ]
 # fmt: on
 
 formula(
     "16.accumulated_loss",
-    task="Derive, and write `loss_factors`: N processes each accumulate the gradients of K small "
-    "batches with counts [N, K] tokens (the last ones are smaller), from the mean loss of each; "
+    task="Derive, and write `loss_factors`: N processes each accumulate the gradients of A small "
+    "batches with counts [N, A] tokens (the last ones are smaller), from the mean loss of each; "
     "then all-reduce takes the mean over the processes. By what must each mean loss be multiplied "
     "for the gradient of the mean over all tokens?",
     signature="loss_factors(counts) -> factors",
@@ -524,21 +524,21 @@ formula(
     hints=[
         "What does one token count for in the end, if nothing is multiplied?",
         _EACH_ONE,
-        "factor / (counts[r, k] · N) = 1 / counts.sum().",
+        "factor / (counts[r, a] · N) = 1 / counts.sum().",
     ],
     right=loss_factors,
     inputs=lambda generator: [
         (_whole(1, 60, shape, generator),) for shape in ((3, 5), (4, 4), (2, 3), (5, 2))
     ],
     result="factors",
-    axes="[N, K] -> [N, K]",
+    axes="[N, A] -> [N, A]",
     wrong=_FACTORS_WRONG,
     hint=_EACH_ONE,
     otherwise=(
         "With your factors tokens don't all count alike, or not 1 / (all tokens).",
         _EACH_ONE,
     ),
-    passes="With your factors every token counts alike, wherever it is computed. 1 / K stood in "
+    passes="With your factors every token counts alike, wherever it is computed. 1 / A stood in "
     "libraries for language models, whose small batches have unequal numbers of tokens, until "
     "October 2024: nobody had compared with one big batch.",
 )

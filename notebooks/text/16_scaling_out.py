@@ -647,7 +647,7 @@ Markdown(table)
 # %% [markdown]
 # (For Adam, whose step hardly depends on the gradient's length, people rather multiply by $\sqrt A$, or try.)
 #
-# **Exercise 6: the last one is smaller.** $N$ processes accumulate small batches of text, with `counts` $[N, A]$ tokens in each (the check's $K$ is our $A$); then the mean over the processes is taken. By what must each small batch's mean loss be multiplied, so that every token counts alike?
+# **Exercise 6: the last one is smaller.** $N$ processes accumulate small batches of text, with `counts` $[N, A]$ tokens in each; then the mean over the processes is taken. By what must each small batch's mean loss be multiplied, so that every token counts alike?
 
 
 # %%

@@ -283,6 +283,14 @@ ORDERS_WRONG = {
     "other numbers": (lambda n: (falling(n)[0], 2 * falling(n)[1]), "not the same numbers"),
     "swapped": (lambda n: falling(n)[::-1], "You swap the two"),
     "the same twice": (lambda n: falling(n)[:1] * 2, "does too little"),
+    "too little for two": (lambda n: tuple(0.6 * x for x in falling(n)), "of 2 weights is only"),
+    "is off a little": (
+        lambda n: (
+            torch.tensor([0.0, 0.05, *[-10.0] * (n - 2)]),
+            torch.tensor([*[-10.0] * (n - 2), 0.05, 0.0]),
+        ),
+        "Your first order is not harmless: a weight is wrong by 0.0",
+    ),
     "too little": (lambda n: tuple(x / 5 for x in falling(n)), "times too large"),
     "both rise": (lambda n: falling(n)[1:] * 2, "Your first order is not harmless"),
     "only for three": (
