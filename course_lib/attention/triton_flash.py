@@ -266,7 +266,8 @@ def backward_queries_kernel(
 # ---------------------------------------------------------------------------------- from Python
 
 # ROWS, COLUMNS, warps, stages (tiles on their way into shared memory while others are computed):
-# the fastest of some two hundred on an H100, in half precision.
+# at 64 and 128 the fastest of two hundred on an H100 (bfloat16, N = 4096, not causal), at 32 by
+# likeness.
 OPTIONS = {
     ("forward", 32): (128, 64, 4, 3),
     ("forward", 64): (128, 64, 8, 3),
