@@ -1,5 +1,6 @@
 """Attention as it is defined, key by key, and in tiles: the same numbers and gradients."""
 
+import inspect
 import math
 
 import numpy as np
@@ -245,6 +246,16 @@ def test_a_whole_block_by_default():
     )
 
 
+def test_tiles_have_the_size_that_was_measured():
+    for function, size in [
+        (flash_attention_numpy, 64),
+        (flash_attention, 256),
+        (flash_forward, 256),
+        (flash_backward, 256),
+    ]:
+        assert inspect.signature(function).parameters["block"].default == size
+
+
 def test_inputs_are_left_as_they_were():
     q, k, v = draw_qkv(5, 5)
     copies = [x.clone() for x in (q, k, v)]
@@ -316,6 +327,7 @@ BAD_MASK = [
     ((Q, K, K), {"mask": SEEN[:, :2]}, r"mask must have shape \[2, 3, 5\], .* got \[2, 2, 5\]"),
     ((Q, K, K), {"mask": SEEN.mT}, r"mask must have shape \[2, 3, 5\], .* got \[2, 5, 3\]"),
 ]
+BAD_MASK.append(((Q, K, K), {"mask": SEEN.to("meta")}, "mask must be on cpu like q, got meta"))
 BAD_BLOCK = [
     ((Q, K, K), {"block": 0}, "block must be an integer of at least 1, got 0"),
     ((Q, K, K), {"block": (2, -1)}, "block must be an integer of at least 1, got -1"),

@@ -105,6 +105,7 @@ def test_orders_of_growth_are_the_papers():
 
 def test_the_memory_counts():
     memory, x = FastMemory(10), torch.arange(6.0)
+    assert (memory.held, memory.peak, memory.traffic) == (0, 0, (0, 0))
     with memory.scope():
         copy = memory.load(x)
         with memory.scope():
@@ -138,7 +139,9 @@ def test_the_memory_counts():
         (lambda: tile_sizes(2, 13, algorithm="flash2"), "sram must be an integer of at least 14"),
         (lambda: tile_sizes(0, 13, algorithm="flash"), "d must be an integer of at least 1, got 0"),
         (lambda: tile_sizes(2, 99, algorithm="naive"), "algorithm must be one of flash, flash2, "),
-        (lambda: FastMemory("9"), "sram must be"),
+        (lambda: FastMemory("9"), "sram must be an integer of at least 1, got '9'"),
+        (lambda: FastMemory(0), "sram must be an integer of at least 1, got 0"),
+        (lambda: FastMemory(1).load(torch.zeros(2)), "sram must have room for 2 numbers, got 1"),
     ],
 )
 def test_bad_sizes_are_named(call, message):
@@ -154,6 +157,7 @@ def test_bad_arrays_are_named():
         (x, x, x[:, :1], {}, r"v must have shape \[3, 2\], got \[3, 1\]"),
         (x + math.nan, x, x, {}, "q must be finite"),
         (x, x, x, {"sram": 13}, "sram must be an integer of at least 14, got 13"),
+        (x, x, x, {"sram": 13, "algorithm": "naive"}, "sram must be an integer of at least 14"),
         (x, x, x, {"algorithm": "fast"}, "algorithm must be one of flash, flash2, naive, got"),
     ]:
         options = {"sram": 14, "algorithm": "flash", **options}
