@@ -40,6 +40,20 @@ def _lowest(x: Tensor) -> float:
     return torch.finfo(x.dtype).min
 
 
+def _in_double(reason: str, hint: str) -> Callable[..., tuple[str, str]]:
+    """What to say of a case that is in float64, to a reader who may have left it."""
+
+    def about(got: Any, right: Tensor, *inputs: Any) -> tuple[str, str]:
+        if isinstance(got, Tensor) and got.dtype != right.dtype:
+            return (
+                f"For inputs in float64 your result is in {str(got.dtype).removeprefix('torch.')}.",
+                "Make new tensors like the input, and write no dtype down by hand.",
+            )
+        return reason, hint
+
+    return about
+
+
 # --- Bytes that move -----------------------------------------------------------------------------
 
 _PASSES = (
@@ -152,10 +166,10 @@ def _about_large(got: Any, right: Tensor, x: Tensor) -> tuple[str, str]:
     words = "is another one"
     if isinstance(got, Tensor) and got.shape == right.shape:
         words = "holds NaN" if got.isnan().any() else "is infinite" if got.isinf().any() else words
-    return (
+    return _in_double(
         f"Right for small logits, but with logits of ±10,000 your result {words}.",
         _LOG_OF + " What do you compute that does not stay in range?",
-    )
+    )(got, right)
 
 
 _NOTHING = (
@@ -217,6 +231,8 @@ _LOG_SOFTMAX_WRONG = [
           "You add the sum's logarithm: of a quotient it is subtracted.", _LOG_OF),
     Wrong(lambda x: torch.log_softmax(x, 0), "Your softmax runs over the first axis.",
           "Over the last: `dim=-1, keepdim=True`."),
+    Wrong(lambda x: x - x.logsumexp(-1), "Your sums, one a row, are subtracted along the rows.",
+          "`keepdim=True`."),
     Wrong(lambda x: x - x.flatten().logsumexp(0), "You sum over all rows at once.",
           "Over the last axis alone: `dim=-1, keepdim=True`."),
     Wrong(safe_softmax, "You give the softmax, not its logarithm.", _LOG_OF),
@@ -232,7 +248,7 @@ _LOG_SOFTMAX_WRONG = [
 
 formula(
     "15.safe_log_softmax",
-    task="Write `safe_log_softmax` without `torch.log_softmax`: the logarithm of the softmax over "
+    task="Write `safe_log_softmax`: the logarithm of the softmax over "
     "the last axis of x, any shape [*, N]. It is finite for logits of ±10,000; −∞ stays −∞, also "
     "in a row of nothing else. Gradients flow. None of them is NaN.",
     signature="safe_log_softmax(x) -> [*, N]",
@@ -308,7 +324,7 @@ _HIDDEN = (
     "Right, but not for a key that may not be seen, s = −∞: nothing must change.",
     "exp(−∞ − m) is 0.",
 )
-_LARGE = (
+_LARGE = _in_double(
     "Right for small logits, but with logits of ±10,000 your numbers are off.",
     "Only differences to the new maximum may stand under exp.",
 )
@@ -484,7 +500,7 @@ def _right_shares(L_1: Tensor, L_2: Tensor) -> tuple[Tensor, Tensor]:
     return torch.exp(L_1 - base), torch.exp(L_2 - base)
 
 
-_LARGE_L = (
+_LARGE_L = _in_double(
     "Right for small L, but where one is ±10,000 your numbers are off.",
     "Only differences of L may stand under exp, and none above 0.",
 )
@@ -849,7 +865,7 @@ def _draw_rows(generator: torch.Generator) -> list[Case]:
 
 _HALF = (
     "Right in float32, but not for o and do in float16 and d_lse in float32: D is asked for in "
-    "float32.",
+    "float32, and computed so.",
     "`.float()` before the product, and no dtype written down by hand behind it.",
 )
 

@@ -385,6 +385,12 @@ _VARIANCE_WRONG = [
           "them by their counts.", _WITHIN_BETWEEN),
     Wrong(_joined(lambda m, v, w, n: (w * (v + (m - m.mean(0)) ** 2)).sum(0)), "Your batch's mean "
           "is the plain mean of the means: weigh it, too.", _WITHIN_BETWEEN),
+    Wrong(_joined(lambda m, v, w, n: (w * (v + m**2)).sum(0) - m.mean(0) ** 2), "The mean that you "
+          "subtract is the plain mean of the means: weigh it, too.", _WITHIN_BETWEEN),
+    Wrong(lambda m, v, n: v.mean(0) + m.var(0), "All processes count alike, and `var` divides by "
+          "N − 1: weigh them by their counts.", _WITHIN_BETWEEN),
+    Wrong(lambda m, v, n: v.sum(0), "You add the variances: that is the variance of a sum of "
+          "independent numbers.", _WITHIN_BETWEEN),
     Wrong(_joined(lambda m, v, w, n: (w * v).sum(0) + m.var(0, correction=0)), "Only the variances "
           "are weighed: the means must be, too.", _WITHIN_BETWEEN),
     Wrong(_joined(lambda m, v, w, n: v.mean(0) + (w * _about_mean(m, w)).sum(0)), "Only the means "
@@ -490,6 +496,8 @@ _FACTORS_WRONG = [
     Wrong(_factors(lambda c, n, k: c / c.sum(1, keepdim=True)), "Each process divides by its own "
           "tokens: a mean of means again.", "They must know how many there are in all. "
           + _EACH_ONE),
+    Wrong(_factors(lambda c, n, k: n * c / c.sum(1, keepdim=True)), "Each process divides by its "
+          "own tokens, and N makes a sum of it all.", _EACH_ONE),
     Wrong(_factors(lambda c, n, k: c / c.sum(0)), "You divide by the tokens of the a-th small "
           "batches alone.", _EACH_ONE),
     Wrong(_factors(lambda c, n, k: n * c / c.sum(0) / k), "You weigh within the a-th small batches "

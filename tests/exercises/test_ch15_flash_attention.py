@@ -70,6 +70,10 @@ def hidden_afterwards(x):
 LOG_SOFTMAX_RIGHT = [ch15.safe_log_softmax, hidden_afterwards, with_where, key_by_key]
 LOG_SOFTMAX_WRONG = {
     "zeros": (torch.zeros_like, "not the logarithm of the softmax"),
+    "always float32": (
+        lambda x: ch15.safe_log_softmax(x.double()).float(),
+        "For inputs in float64",
+    ),
     "NaN on the way back": (by_logsumexp, "not your gradients where logits are −∞"),
     "chosen afterwards": (
         lambda x: torch.where(
@@ -133,6 +137,10 @@ def without_differences(m, l, average, s, v):  # noqa: E741
 
 
 UPDATE_WRONG = {
+    "always float32": (
+        lambda *x: tuple(y.float() for y in ch15.average_update(*x)),
+        "For inputs in float64 your result is in float32",
+    ),
     "nothing seen": (no_care_for_nothing, "a query that has seen nothing"),
     "first key": (divided_by_the_old, "not for the first key"),
     "no differences": (without_differences, "with logits of ±10,000"),
@@ -181,6 +189,10 @@ MERGE_WRONG = {
             torch.logaddexp(a, b),
         ),
         "saw nothing of either",
+    ),
+    "always float32": (
+        lambda *x: tuple(y.float() for y in ch15.merge_by_lse(*x)),
+        "For inputs in float64 your result is in float32",
     ),
     "floor": (
         lambda o, a, u, b: ch15.merge_by_lse(o, a.clamp(min=-20), u, b.clamp(min=-20)),
