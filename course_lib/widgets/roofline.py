@@ -135,6 +135,8 @@ class Roofline(CourseWidget):
         title: str = "",
         alt: str = "",
     ) -> None:
+        for name, size in (("n", n), ("d", d), ("rows", rows)):
+            check_int(name, size, minimum=1, maximum=MOST[name])
         given = (peak, bandwidth, number_bytes)
         if hardware is not None:
             check_one_of("hardware", hardware, HARDWARE)

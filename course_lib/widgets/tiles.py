@@ -124,7 +124,7 @@ class Tiles(PlayerWidget):
         share = self.step / (self.n_steps - 1)
         with self.hold_trait_notifications():
             self.n_steps, self.rate = count, _rate(count)
-            self.step = float(round(share * (count - 1)))
+            self.step = float(math.floor(share * (count - 1) + 0.5))
 
     # ---------------------------------------------------------------------------------- mathematics
 
@@ -156,18 +156,14 @@ class Tiles(PlayerWidget):
         left, right = figure.subplots(1, 2, width_ratios=[1, 1.4])
         figure.subplots_adjust(left=0.06, right=0.93, bottom=0.12, top=0.9, wspace=0.6)
         rows, columns = self.sizes
-        top, side = np.arange(0, self.n, rows), np.arange(0, self.n, columns)
-        seen = side[None] <= np.minimum(top + rows, self.n)[:, None] - 1
-        left.pcolormesh(
-            np.append(side, self.n),
-            np.append(top, self.n),
-            seen if self.causal else np.ones_like(seen),
-            cmap="Blues",
-            vmin=0,
-            vmax=3,
-            edgecolors=LINE if max(seen.shape) <= 64 else "none",
-            lw=0.5,
-        )
+        place = (np.arange(256) + 0.5) / 256 * self.n  # of a pixel, down and to the right
+        last = np.minimum((place // rows + 1) * rows, self.n) - 1
+        seen = (place // columns * columns)[None] <= last[:, None]
+        picture = seen if self.causal else np.ones_like(seen)
+        left.imshow(picture, extent=(0, self.n, self.n, 0), cmap="Blues", vmin=0, vmax=3)
+        if self.n <= 64 * min(self.sizes):
+            left.hlines(np.arange(0, self.n, rows), 0, self.n, color=LINE, lw=0.5)
+            left.vlines(np.arange(0, self.n, columns), 0, self.n, color=LINE, lw=0.5)
         left.set(xlim=(0, self.n), ylim=(self.n, 0), aspect="equal", title="tiles of the matrix")
         names = ("three steps", "keys outside", "queries outside")
         moved = [self.moved(which) for which in ("naive", *ALGORITHMS)]
