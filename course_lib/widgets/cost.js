@@ -129,17 +129,16 @@ function drawBars(ctx, box, found, top, theme) {
         ctx.fillRect(middle(k) - wide / 2, y1, wide, y0 - y1);
         floor += bytes;
       });
-      const text = inShort(floor / unit);
-      words(ctx, text, middle(k), Math.max(own.y(floor / unit) - 8, box.y + 8), theme.ink, fontOf(k), "center");
     });
-    if (memory > top) return;
     ctx.strokeStyle = theme.words.error;
     ctx.lineWidth = 1.5;
     ctx.setLineDash([5, 3]);
     ctx.beginPath();
-    segment(ctx, box.x, own.y(memory / unit), box.x + box.width, own.y(memory / unit));
+    if (memory <= top) segment(ctx, box.x, own.y(memory / unit), box.x + box.width, own.y(memory / unit));
     ctx.stroke();
     ctx.setLineDash([]);
+    held.map(sumOf).forEach((total, k) => words(
+      ctx, inShort(total / unit), middle(k), Math.max(own.y(total / unit) - 8, box.y + 8), theme.ink, fontOf(k), "center"));
   }, { foot: false });
   const y = memory > top ? box.y : map.y(memory / unit);
   const text = `${memory > top ? "\u2191 " : ""}card: ${bytesText(memory)}`;
