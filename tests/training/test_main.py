@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from course_lib.__main__ import main
+from course_lib.experiments import train_or_die
+from course_lib.parallel import run_processes
 from course_lib.training import (
     RECIPES,
     LostProcessError,
@@ -241,6 +243,23 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
     start = TINY.new_model()
     assert (start.net[0].weight - two.net[0].weight).abs().max() > 0.05
+
+
+@pytest.mark.usefixtures("forked")
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_killed_process_ends_the_run_which_goes_on(tmp_path):
+    """As slow as the test before, and as real: the same command twice, and a death in between."""
+    script = str(ROOT / "tests" / "training" / "rank_that_dies.py")
+    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", script]
+    killed = run(*launch, str(tmp_path / "killed"), "1")
+    assert killed.returncode == 1
+    assert "failed (exitcode: -9) local_rank: 1" in killed.stderr
+    assert killed.stdout == ""
+    resumed = run(*launch, str(tmp_path / "killed"))
+    assert resumed.returncode == 0, resumed.stderr
+    whole = run_processes(train_or_die, 2, str(tmp_path / "whole"))
+    assert sorted(resumed.stdout.splitlines()) == [f"the end: {end}" for end in whole]
+    assert (tmp_path / "killed").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def test_a_lost_process_is_one_line(capsys, monkeypatch):
