@@ -295,7 +295,7 @@ RunningMaximum(logits, values=[2.0, -1.0, 0.5, 3.0, -2.0, 1.0, 2.5, -0.5])
 
 # %%
 def average_update(m, l, average, s, v):
-    """Maximum, sum and average [..., d] so far; one logit and its value: all three after it."""
+    """m, l [N, 1], average [N, d] so far; one key's logits s [N, 1], value v [d]: all three after it."""
     ...
 
 
@@ -510,7 +510,7 @@ check("15.merge_by_lse", merge_by_lse)
 #
 # **Three steps.** $S$ is written, read for the softmax, $P$ is written, and read for the second product: $4 N^2$. $Q$, $K$, $V$ are read and $O$ is written: $4 N d$. In all $4 N^2 + 4 N d = \Theta(N d + N^2)$, *whatever the fast memory*.
 #
-# **FlashAttention** (the first paper: keys in the outer loop, queries in the inner one). A block of keys and values stays while all queries pass by, each with its $\tilde o$, $m$ and $\ell$, which go back afterwards. That is $3 N d + 4 N$ numbers in each pass,
+# **FlashAttention** (the first paper: keys in the outer loop, queries in the inner one). A block of keys and values stays while all queries pass by, each with its output so far, $m$ and $\ell$, which go back afterwards. That is $3 N d + 4 N$ numbers in each pass,
 # and there are $N / B_c$ passes. How large may $B_c$ be? Blocks of $Q$, $K$, $V$, $O$ need $4 d$ numbers a row, the tile of logits at most $d$ more if $B_r \le d$, and a few for $m$ and $\ell$: $B_c \approx M / 5 d$. (The paper counts the four blocks alone, $M / 4d$.) Together
 #
 # $$\underbrace{\frac{N}{B_c}}_{\text{passes}} \cdot\; (3 N d + 4 N) \;+\; 2 N d \;\approx\; \frac{5 N d}{M} \cdot 3 N d = \Theta\Big( \frac{N^2 d^2}{M} \Big) .$$
@@ -558,8 +558,8 @@ Markdown(table)
 # %% [markdown]
 # That is for $N = 4{,}096$ and $d = 64$. With room for 4,096 numbers, which is $d^2$, FlashAttention moves *more* than three steps do: it pays only where the fast memory is large beside $d^2$. With 49,152 (half of the 192 KB of an A100's processor, at 2 bytes) it moves a third, and FlashAttention-2 a fifth. Doubling $M$ halves it.
 #
-# *Could a cleverer algorithm do better?* With $M$ near $N d$ all inputs fit in the fast memory, and have to be read once: $\Theta(N d)$, which is $N^2 d^2 / M$ there. So nobody can be faster by more than a constant factor *for all $M$* (Dao et al., proposition 3). Saha and Ye (2024, [arXiv:2402.07443](https://arxiv.org/abs/2402.07443)) close the gap:
-# for $M \ge d^2$ the bound $N^2 d^2 / M$ holds for each $M$, and for smaller ones $N^2 d / \sqrt M$ is best.
+# *Could a cleverer algorithm do better?* With $M$ near $N d$ all inputs fit in the fast memory, and have to be read once: $\Theta(N d)$, which is $N^2 d^2 / M$ there. So nobody can move less, by more than a constant factor, *for all $M$* (Dao et al., proposition 3). Saha and Ye (2024, [arXiv:2402.07443](https://arxiv.org/abs/2402.07443)) close the gap:
+# with ordinary matrix products the bound $N^2 d^2 / M$ holds for each $M \ge d^2$, and for smaller ones $N^2 d / \sqrt M$ is best.
 #
 # **Does it matter?** A processor computes and moves at the same time, and is as fast as the slower of the two. The **arithmetic intensity** is the number of operations for each byte moved, and the **roofline** says what can be reached:
 #
@@ -730,16 +730,16 @@ check("15.causal_tiles", causal_tiles)
 
 # %%
 from course_lib.attention import flash_attention_triton
-from course_lib.attention.triton_flash import forward_kernel, load_rows
+from course_lib.attention.triton_flash import columns_seen, forward_kernel, load_rows, product
 
-show_source([load_rows, forward_kernel])
+show_source([load_rows, product, columns_seen, forward_kernel])
 
 # %% [markdown]
 # Read it from top to bottom:
 #
 # - **Which tile?** `tl.program_id(0)` is the number of this program. It says the head and, in `top`, which block of `ROWS` queries is its own. `q` is loaded once and stays.
 # - **`m`, `l`, `o`** are section 5's three, in registers, in float32 whatever the inputs are. They never leave the chip before the end.
-# - **The loop over `left`** is section 6's, over blocks of keys. It is written once and compiled twice: tiles that are seen whole need no mask (section 11), those at the border do.
+# - **The loop over `left`** is section 6's, over blocks of keys. It is written once and compiled twice: tiles that are seen whole need no mask (section 11), those at the border do. `columns_seen` says where the one ends and the other begins.
 # - **`s`, `larger`, `p`, `correction`, `l`, `o`**: the six lines of section 6. `product` is a matrix product on the GPU's matrix units, of half precision added up in float32. `exp2` stands for `exp`, with $\log_2 e$ in the scale, since that is what the hardware has.
 # - **At the end** the one division, the output, and the log-sum-exp for the way back. Nothing with $N^2$ numbers is ever stored: `store_rows` and one `tl.store` are all that is written.
 #
@@ -841,7 +841,7 @@ Markdown(table)
 #
 # **What came after.**
 #
-# - *Units that grow at different speeds*: on Blackwell GPUs exponentials are the bottleneck, and corrections are skipped while the maximum moves little: FlashAttention-4 (Zadouri et al. 2026, [arXiv:2603.05451](https://arxiv.org/abs/2603.05451)).
+# - *Units that grow at different speeds*: on Blackwell GPUs exponentials and the small memory are the bottleneck; exponentials are computed by polynomials, and corrections skipped where the maximum moves little: FlashAttention-4 (Zadouri et al. 2026, [arXiv:2603.05451](https://arxiv.org/abs/2603.05451)).
 # - *A kernel for your own mask or score*, compiled from a few lines: FlexAttention (Dong et al. 2024, [arXiv:2412.05496](https://arxiv.org/abs/2412.05496)).
 # - *Fewer keys and values to store* when decoding: grouped queries (Ainslie et al. 2023, [arXiv:2305.13245](https://arxiv.org/abs/2305.13245)), a latent for all heads (DeepSeek-V2, 2024, [arXiv:2405.04434](https://arxiv.org/abs/2405.04434)), and a cache in pages (Kwon et al. 2023, [arXiv:2309.06180](https://arxiv.org/abs/2309.06180)).
 # - *Fewer pairs*, chosen by the model itself: native sparse attention (Yuan et al. 2025, [arXiv:2502.11089](https://arxiv.org/abs/2502.11089)).
