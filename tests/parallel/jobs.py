@@ -1,6 +1,7 @@
 """What the processes of these tests do. They import this file."""
 
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
@@ -77,6 +78,7 @@ def fail(how, rank=1):
         if how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if how == "crash":
+            faulthandler.disable()  # pytest's, which a copy of its process has
             ctypes.string_at(0)
         if how == "unpicklable":
             return threading.Lock()
