@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from course_lib.data import dequantize, load_digits, to_signed
+from course_lib.data import dequantize, load_digits, load_mnist, to_signed
 from course_lib.diffusion import (
     Denoiser,
     FlowMatching,
@@ -14,6 +14,7 @@ from course_lib.diffusion import (
     VPPath,
     ode_log_prob,
 )
+from course_lib.flows import CNF
 from course_lib.metrics import bits_per_dim
 from course_lib.training import checkpoint_folder, load_card, load_pretrained, recipe
 from course_lib.training.recipes_flows import toy_points
@@ -31,6 +32,8 @@ BITS = "bits per dimension"
 SCORES = [f"score_digits_{kind}" for kind in DIGITS_CALLS]
 TOYS = [f"flow_matching_{toy}{end}" for toy in ("two_moons", "pinwheel") for end in ("", "_ot")]
 FLOWS = ["flow_matching_digits", "flow_matching_digits_ot"]
+MNIST = ["flow_matching_mnist", "flow_matching_mnist_ot"]
+CNFS = ["cnf_two_moons", "cnf_pinwheel"]
 
 
 def distances(name):
@@ -38,10 +41,11 @@ def distances(name):
     return {(row["sampler"], row["calls"]): row["distance"] for row in rows}
 
 
-@pytest.mark.parametrize("name", [*SCORES, *TOYS, *FLOWS])
+@pytest.mark.parametrize("name", [*SCORES, *TOYS, *FLOWS, *MNIST, *CNFS])
 def test_every_recipe_has_its_checkpoint(name):
     card, model = load_card(name), load_pretrained(name)
-    assert isinstance(model, FlowMatching if name.startswith("flow") else Denoiser)
+    kind = {"flow": FlowMatching, "cnf_": CNF}.get(name[:4], Denoiser)
+    assert isinstance(model, kind)
     assert card["command"] == f"python -m course_lib train {name}"
     assert card["steps"] == recipe(name).options["steps"], "trained by the recipe as it stands"
     assert card["summary"] == recipe(name).summary
@@ -98,6 +102,26 @@ def test_the_toys_cards_say_what_the_models_do(name):
         again = error_metrics(model, 2000)["errors"]
         errors = [row["error"] for row in card["errors"]]
         assert [row["error"] for row in again] == pytest.approx(errors, rel=0.05, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", CNFS)
+def test_the_cards_of_continuous_flows_say_what_they_do(name):
+    card, model = load_card(name)["metrics"], load_pretrained(name)
+    assert set(card) == {LIKELIHOOD}
+    with torch.no_grad():
+        log_prob = model.log_prob(toy_points(name.removeprefix("cnf_"), seed=1)[:500])
+    assert abs(log_prob.mean() - card[LIKELIHOOD]) < 4 * log_prob.std() / 500**0.5
+
+
+@pytest.mark.parametrize("name", MNIST)
+def test_mnist_cards_say_what_the_models_do(name, mnist):
+    """The likelihood of ten of their hundred test images; the samples take minutes."""
+    card, model = load_card(name)["metrics"], load_pretrained(name)
+    assert list(distances(name)) == [(s, n) for s in SOLVERS for n in (8, 16, 32)]
+    nats = torch.tensor(card[LIKELIHOOD])
+    assert card[BITS] == pytest.approx(bits_per_dim(nats, 784, 256).item(), abs=1e-4)
+    again = ode_likelihood(model, load_mnist("test")[0][::1000], "mnist")
+    assert abs(again[LIKELIHOOD] - card[LIKELIHOOD]) < 4 * math.hypot(again[ERROR], card[ERROR])
 
 
 def test_errors_are_those_of_the_solvers():
