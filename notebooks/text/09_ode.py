@@ -1001,7 +1001,7 @@ show_figure(
 #   on grey values without dequantizing. And the U-Net has 367,000 weights, Glow 45,000.) PixelCNN still leads, on grey values: a density of dequantized pixels can't fall below
 #   the bits of the grey values, and usually stays above.
 # - **On MNIST the other way round.** There flow matching is a third of a bit *behind* RealNVP and Glow in likelihood, and its samples are far nearer
-#   to real ones by the feature distance. Least squares on velocities and maximum likelihood are two aims, and 4,000 steps of the one buy samples first. (Chapter 05: likelihood is no judge of samples.)
+#   to real ones by the feature distance. Least squares on velocities and maximum likelihood are two aims, and 4,000 steps of the one buy samples first. (Chapter 05: likelihood is no judge of samples. DDPM's are nearer still, from up to a thousand calls.)
 # - **The published order on CIFAR-10 is that of our digits.** There the ODE models are ahead of RealNVP, Glow and FFJORD, by more than here, with networks far
 #   larger than ours.
 # - **Straight is better at few calls.** At eight calls Heun is all but done on the straight path. On VP's it fails there, and so does
