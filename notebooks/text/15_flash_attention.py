@@ -56,7 +56,7 @@ Tiles(n=1024, d=64, sram=49_152)
 # %% [markdown]
 # Three things to notice:
 #
-# - **The table is never there.** Only one tile of it exists at a time. The result is the same, to the last digits.
+# - **The table is never there.** Only one tile of it exists at a time. The result is the same, up to rounding.
 # - **Less is moved, though no less is computed.** The counters count numbers that travel between the large, slow memory and the small, fast one.
 # - **A larger fast memory moves less.** Drag $M$: the tiles grow, and both counters of tiles fall. That of the three steps stays.
 #
