@@ -813,19 +813,19 @@ Cost(models, model="GPT-2 1558M", title="Does it fit, and how fast is it?")
 # | ZeRO, stages 1, 2, 3 on 64 cards | 31.4, 16.6, 1.9 GB in place of 120 | Rajbhandari et al. 2020, figure 1 |
 
 # %% [markdown]
-# Ours, by `python -m benchmarks parallel`: two processes over gloo on a machine with two cores (AMD EPYC), which other programs were using as well (load 7). So read it for orders of magnitude.
+# Ours, by `python -m benchmarks parallel`: two processes over gloo on a virtual machine with two cores (AMD EPYC). Other programs were running (load 1.4 to 2.3); two processes that only multiplied matrices did 1.2 times as much together as one alone, so that little more than one core was free.
 #
 # | ours | |
 # | --- | --- |
-# | `fit`, an MLP of 0.6 million parameters on the digits, batch of 1,024 shared by both | 1.20 times as fast as one process |
-# | the same with a batch of 64 | 0.53 times: almost half as fast |
-# | gloo's all-reduce, a line through times from 4 kB to 16 MB | 0.36 GB a second, 0.23 ms a message |
-# | a step of our `DataParallel`, beside PyTorch's DDP | takes 1.10 times as long |
-# | two GPUs or more, NCCL | not measured |
+# | `fit`, an MLP of 0.6 million parameters on the digits, batch of 1,024 shared by both | 0.69 times as fast as one process |
+# | the same with a batch of 64 | 0.23 times |
+# | gloo's all-reduce, a line through times from 4 kB to 16 MB | 0.83 GB a second, 0.14 ms a message |
+# | a step of our `DataParallel`, beside PyTorch's DDP | 1.00 times as long |
+# | on two free cores; two GPUs or more, NCCL | not measured |
 #
 # How to read it:
 #
-# - **Ours is strong scaling, and loses.** A gradient of 2.4 MB in nine all-reduces costs about 11 ms by section 4's formula with the numbers of the third row. With a batch of 64 a whole step takes one process 12 ms, so that there is nothing to win; with 1,024 it takes 99 ms, of which half could be saved. Two cores under one roof are there to learn on.
+# - **Ours loses**, for two reasons. It is strong scaling: a gradient of 2.4 MB in nine all-reduces costs 5 ms by section 4's formula with the numbers of the third row, and with a batch of 64 a whole step takes one process no more than 6.5 ms. And the two have little more than one core. Each all-reduce needs both at once; while one waits for a core, so does the other, nine times a step: 28 ms. *The slowest process sets the pace*, here as on 256 GPUs. (Under a load of 7 the same command gave 1.20 and 0.53. There two processes get two shares of a crowded machine. Don't believe a speed-up that was measured on one.)
 # - **"Near-linear" is a matter of words.** Half of the time of 256 GPUs goes into waiting, in the authors' own measurement, on machines of 8 GPUs that they shared with others. A curve that is *a line with half the slope* is near-linear; it isn't 256 times as fast. They say how more can be had: larger buckets, more accumulation (38 % faster with one synchronisation in eight steps).
 # - **More processes are a larger batch**, if each keeps its own. Then there are fewer steps in an epoch, and the learning rate has to follow. Goyal et al. multiply it by $N$ (*linear scaling*), after a few epochs of warming up, and find no loss of accuracy up to 8,192 images; beyond that there is one. The alternative, the same batch for all together (*strong scaling*), leaves less and less work to each process, for the same bytes.
 # - **Sixteen bytes a parameter** is arithmetic, and agrees to the digit. What a table of ZeRO doesn't show is time: stage 3 sends half as much again.
