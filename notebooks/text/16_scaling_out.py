@@ -13,7 +13,7 @@
 # ---
 
 # %% [markdown]
-# [← 11 · Guidance](11_guidance.ipynb) | [Contents](../README.md#chapters)
+# [← 15 · FlashAttention](15_flash_attention.ipynb) | [Contents](../README.md#chapters)
 
 # %% [markdown]
 # # 16 · Scaling out
@@ -825,8 +825,8 @@ Cost(models, model="GPT-2 1558M", title="Does it fit, and how fast is it?")
 #
 # How to read it:
 #
-# - **Ours loses**, for two reasons. It is strong scaling: a gradient of 2.4 MB in nine all-reduces costs 5 ms by section 4's formula with the numbers of the third row, and with a batch of 64 a whole step takes one process no more than 6.5 ms. And the two have little more than one core. Each all-reduce needs both at once; while one waits for a core, so does the other, nine times a step: 28 ms. *The slowest process sets the pace*, here as on 256 GPUs. (Under a load of 7 the same command gave 1.20 and 0.53. There two processes get two shares of a crowded machine. Don't believe a speed-up that was measured on one.)
-# - **"Near-linear" is a matter of words.** Half of the time of 256 GPUs goes into waiting, in the authors' own measurement, on machines of 8 GPUs that they shared with others. A curve that is *a line with half the slope* is near-linear; it isn't 256 times as fast. They say how more can be had: larger buckets, more accumulation (38 % faster with one synchronisation in eight steps).
+# - **Ours loses**, for two reasons. It is strong scaling: a gradient of 2.4 MB in nine all-reduces costs 5 ms by section 4's formula with the numbers of the third row, and with a batch of 64 a whole step takes one process no more than 6.5 ms. And the two have little more than one core. Each all-reduce needs both at once, nine times a step; while one waits for a core, so does the other. That is the likely reason for the 28 ms which a step takes in two. *The slowest process sets the pace*, here as on 256 GPUs. (Under a load of 7 the same command gave 1.20 and 0.53. There two processes get two shares of a crowded machine. Don't believe a speed-up that was measured on one.)
+# - **"Near-linear" is a matter of words.** Half of the time of 256 GPUs goes into waiting, in the authors' own measurement. A curve that is *a line with half the slope* is near-linear; it isn't 256 times as fast. They say how more can be had: larger buckets, more accumulation (38 % faster with one synchronisation in eight steps).
 # - **More processes are a larger batch**, if each keeps its own. Then there are fewer steps in an epoch, and the learning rate has to follow. Goyal et al. multiply it by $N$ (*linear scaling*), after a few epochs of warming up, and find no loss of accuracy up to 8,192 images; beyond that there is one. The alternative, the same batch for all together (*strong scaling*), leaves less and less work to each process, for the same bytes.
 # - **Sixteen bytes a parameter** is arithmetic, and agrees to the digit. What a table of ZeRO doesn't show is time: stage 3 sends half as much again.
 #
@@ -850,4 +850,4 @@ Cost(models, model="GPT-2 1558M", title="Does it fit, and how fast is it?")
 # **Next:** the contents say which chapters there are, and which are planned.
 
 # %% [markdown]
-# [← 11 · Guidance](11_guidance.ipynb) | [Contents](../README.md#chapters)
+# [← 15 · FlashAttention](15_flash_attention.ipynb) | [Contents](../README.md#chapters)
