@@ -325,11 +325,11 @@ table = "| processes | variance with the same noise, over that with different no
 table += "| ---: | ---: | ---: |\n"
 for n in (2, 4):
     ratio = spread(n, alike=True) / spread(n, alike=False)
-    table += f"| {n} | {ratio:.1f} | {(ratio - 1) / (n - 1):.1f} |\n"
+    table += f"| {n} | {ratio:.2f} | {(ratio - 1) / (n - 1):.2f} |\n"
 Markdown(table)
 
 # %% [markdown]
-# Half of the noise's effect is common to two different digits. If each process keeps its number of examples, $B / N$, and $N$ grows, the variance doesn't fall to 0 but to $\rho\, v$ over that number: more cards, and the noise stays. The cure is a seed that depends on the rank, for noise and *not* for the start. `fit` draws from a generator of (seed, step, rank).
+# The correlation is above one half: most of what a noise does to the gradient, it does to two different digits alike. If each process keeps its number of examples, $B / N$, and $N$ grows, the variance doesn't fall to 0 but to $\rho\, v$ over that number: more cards, and the noise stays. The cure is a seed that depends on the rank, for noise and *not* for the start. `fit` draws from a generator of (seed, step, rank).
 #
 # **Shuffling.** Each process must take *its* part of *one* order. If each shuffles all data for itself and takes the first $1/N$, an example is missed by one process with probability $1 - 1/N$, and by all with
 #
