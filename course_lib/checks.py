@@ -63,6 +63,8 @@ def check_tensor(
         raise ValueError(f"{name} must be a tensor of {_in_words(shape)}, got {type(x).__name__}")
     if not x.is_floating_point():
         raise ValueError(f"{name} must be a floating-point tensor, got {x.dtype}")
+    if x.dtype.itemsize < 2:  # which can be stored, but hardly computed with
+        raise ValueError(f"{name} must have 16 bits a number or more, got {x.dtype}")
     if not _fits(x.shape, shape):
         raise ValueError(f"{name} must have {_in_words(shape)}, got {list(x.shape)}")
     if dtype is not None and x.dtype != dtype:

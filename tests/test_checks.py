@@ -55,6 +55,11 @@ def test_floats_pass(size, shape, dtype):
         (np.ones((1, 2)), (None, 2), "x must be a tensor of shape [B, 2], got ndarray"),
         (None, None, "x must be a tensor of any shape but an empty one, got NoneType"),
         (torch.ones(1, 2).long(), (None, 2), "x must be a floating-point tensor, got torch.int64"),
+        (
+            torch.ones(1, 2).to(torch.float8_e5m2),
+            None,
+            "x must have 16 bits a number or more, got torch.float8_e5m2",
+        ),
         (torch.ones(1, 2).bool(), None, "x must be a floating-point tensor, got torch.bool"),
         (torch.ones(2), (None, 2), "x must have shape [B, 2], got [2]"),
         (torch.ones(1, 2, 1), (None, 2), "x must have shape [B, 2], got [1, 2, 1]"),

@@ -1,6 +1,7 @@
 """What attention asks of its arguments, once a public call."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -27,7 +28,8 @@ def check_attention(
     check_tensor("k", k, None)
     if k.ndim != q.ndim or k.shape[:-2] != q.shape[:-2] or k.shape[-1] != q.shape[-1]:
         *head, _, d = q.shape
-        raise ValueError(f"k must have shape {[*head, 'N_k', d]} to go with q, got {list(k.shape)}")
+        wanted = ", ".join(map(str, [*head, "N_k", d]))
+        raise ValueError(f"k must have shape [{wanted}] to go with q, got {list(k.shape)}")
     for name, x, shape in (("k", k, k.shape), ("v", v, k.shape)):
         check_floats(name, x, shape)
         if x.dtype != q.dtype:
@@ -39,8 +41,23 @@ def check_attention(
         check_number("scale", scale, above=0)
     if mask is not None:
         check_mask(mask, q, k)
-    for size in block if isinstance(block, tuple) and len(block) == 2 else (block,):
+    check_block(block)
+
+
+def check_block(block: Block) -> None:
+    """Require rows and columns of a tile, or one number for both."""
+    pair = isinstance(block, tuple) and len(block) == 2
+    if isinstance(block, tuple | list) and not pair:
+        raise ValueError(f"block must be an integer or a pair (rows, columns), got {block!r}")
+    for size in block if pair else (block,):
         check_int("block", size, minimum=1)
+
+
+def check_logits(name: str, x: Tensor, shape: Sequence[int | None] | None = None) -> None:
+    """Require finite numbers, or −∞ for what may not be seen."""
+    check_tensor(name, x, shape)
+    if not (x < math.inf).all():
+        raise ValueError(f"{name} must be finite or −inf, got NaN or +inf")
 
 
 def check_mask(mask: Tensor, q: Tensor, k: Tensor) -> None:

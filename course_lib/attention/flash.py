@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from course_lib.attention.door import Block, check_attention, usual_scale
+from course_lib.attention.door import Block, check_attention, check_logits, usual_scale
 from course_lib.attention.parts import above_minus_infinity
 from course_lib.attention.tiles import seen, tiles
-from course_lib.checks import at_the_door, check_floats, check_tensor
+from course_lib.checks import at_the_door, check_floats
 
 __all__ = ["flash_attention", "flash_backward", "flash_forward"]
 
@@ -114,9 +114,11 @@ def check_backward(
 ) -> None:
     """Require what ``flash_forward`` took and gave, and the gradient of its output."""
     check_attention(q, k, v, **options)
-    check_floats("do", do, q.shape, dtype=q.dtype)
-    check_floats("o", o, q.shape, dtype=q.dtype)
-    check_tensor("lse", lse, q.shape[:-1])
+    for name, x in (("do", do), ("o", o)):
+        check_floats(name, x, q.shape)
+        if x.dtype != q.dtype:
+            raise ValueError(f"{name} must be {q.dtype} like q, got {x.dtype}")
+    check_logits("lse", lse, q.shape[:-1])
 
 
 @at_the_door(check_backward)

@@ -13,12 +13,14 @@ __all__ = ["flash_attention_numpy"]
 def check_arrays(q: np.ndarray, k: np.ndarray, v: np.ndarray, **options) -> None:
     """Require arrays ``[N, d]`` that fit together, and fit options."""
     for name, x in (("q", q), ("k", k), ("v", v)):
-        if not isinstance(x, np.ndarray) or x.ndim != 2:
-            what = list(x.shape) if isinstance(x, np.ndarray) else type(x).__name__
+        plain = type(x) in (np.ndarray, np.memmap)  # a matrix or a masked array computes otherwise
+        if not plain or x.ndim != 2:
+            what = list(x.shape) if plain else type(x).__name__
             raise ValueError(f"{name} must be an array [N, d], got {what}")
         if x.dtype not in (np.float32, np.float64):
             raise ValueError(f"{name} must be of float32 or float64, got {x.dtype}")
-    check_attention(*(torch.as_tensor(x) for x in (q, k, v)), **options)
+    # Copies: PyTorch takes no array that is turned round, and warns of one that is read-only.
+    check_attention(*(torch.from_numpy(x.copy()) for x in (q, k, v)), **options)
 
 
 @at_the_door(check_arrays)

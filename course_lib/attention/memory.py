@@ -24,6 +24,8 @@ def peak_bytes(function: Callable, *args, **options) -> int:
         800
 
     """
+    if not callable(function):
+        raise ValueError(f"function must be callable, got {type(function).__name__}")
     counter = LiveBytes()
     with counter:
         kept = function(*args, **options)

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from course_lib.checks import at_the_door, check_tensor
+from course_lib.attention.door import check_logits
+from course_lib.checks import at_the_door, check_floats, check_tensor
 
 __all__ = ["Part", "attend_part", "empty_part", "finish", "merge"]
 
@@ -29,12 +30,13 @@ def above_minus_infinity(m: Tensor) -> Tensor:
 
 
 def check_part(name: str, part: Part) -> None:
-    """Require m and l ``[..., 1]`` beside o ``[..., d]``."""
+    """Require m and l ``[..., 1]`` beside o ``[..., d]``, of numbers that fit."""
     if not isinstance(part, Part):
         raise ValueError(f"{name} must be a Part, got {type(part).__name__}")
-    check_tensor(f"{name}.o", part.o, None)
-    for letter, x in (("m", part.m), ("l", part.l)):
-        check_tensor(f"{name}.{letter}", x, (*part.o.shape[:-1], 1), dtype=None)
+    check_floats(f"{name}.o", part.o, None)
+    rows = (*part.o.shape[:-1], 1)
+    check_logits(f"{name}.m", part.m, rows)
+    check_floats(f"{name}.l", part.l, rows)
 
 
 def check_pair(a: Part, b: Part) -> None:
@@ -47,10 +49,12 @@ def check_pair(a: Part, b: Part) -> None:
         )
 
 
-def check_logits(s: Tensor, v: Tensor) -> None:
+def check_keys(s: Tensor, v: Tensor) -> None:
     """Require logits ``[..., N_q, n]`` of n keys, and their values ``[..., n, d]``."""
-    check_tensor("s", s, None)
-    check_tensor("v", v, None)
+    check_logits("s", s)
+    check_floats("v", v, None)
+    if v.dtype != s.dtype:
+        raise ValueError(f"v must be {s.dtype} like s, got {v.dtype}")
     if s.ndim < 2 or v.ndim != s.ndim or v.shape[:-1] != (*s.shape[:-2], s.shape[-1]):
         raise ValueError(
             "v must have shape [..., n, d] for logits s [..., N_q, n], "
@@ -60,11 +64,12 @@ def check_logits(s: Tensor, v: Tensor) -> None:
 
 def empty_part(o: Tensor) -> Part:
     """The part of a query that has seen nothing, shaped like the output ``o [..., d]``."""
+    check_tensor("o", o, None)
     nothing = o.new_zeros(*o.shape[:-1], 1)
     return Part(nothing - torch.inf, nothing, torch.zeros_like(o))
 
 
-@at_the_door(check_logits)
+@at_the_door(check_keys)
 def attend_part(s: Tensor, v: Tensor) -> Part:
     """What queries learn of n keys from the logits ``s [..., N_q, n]`` and values ``[..., n, d]``.
 

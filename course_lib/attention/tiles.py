@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from course_lib.attention.door import check_block
 from course_lib.checks import at_the_door, check_bool, check_int
 
 __all__ = ["seen", "tiles"]
@@ -14,8 +15,7 @@ def check_tiles(n_q: int, n_k: int, block: int | tuple[int, int], causal: bool =
     """Require sizes of at least 1."""
     check_int("n_q", n_q, minimum=1)
     check_int("n_k", n_k, minimum=1)
-    for size in block if isinstance(block, tuple) and len(block) == 2 else (block,):
-        check_int("block", size, minimum=1)
+    check_block(block)
     check_bool("causal", causal)
 
 

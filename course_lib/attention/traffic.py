@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from course_lib.attention.door import usual_scale
+from course_lib.attention.door import check_attention, usual_scale
 from course_lib.attention.parts import Part, attend_part, empty_part, finish, merge
-from course_lib.checks import check_floats, check_int, check_one_of
+from course_lib.checks import at_the_door, check_int, check_one_of, check_tensor
 
 __all__ = ["FastMemory", "Traffic", "count_traffic", "counted_attention", "tile_sizes"]
 
@@ -28,6 +28,17 @@ class Traffic(NamedTuple):
     def total(self) -> int:
         """Numbers that were moved, either way."""
         return self.loads + self.stores
+
+
+def check_numbers(memory: "FastMemory", x: Tensor) -> None:
+    """Require numbers to hold."""
+    check_tensor("x", x, None)
+
+
+def check_place(memory: "FastMemory", where: Tensor, x: Tensor) -> None:
+    """Require a place in the slow memory, and numbers that fit into it."""
+    check_tensor("where", where, None)
+    check_tensor("x", x, where.shape)
 
 
 class FastMemory:
@@ -64,6 +75,7 @@ class FastMemory:
         yield
         self.held = before
 
+    @at_the_door(check_numbers)
     def hold(self, x: Tensor) -> Tensor:
         """Room for numbers that are made in the memory; refused where there is none."""
         if self.held + x.numel() > self.sram:
@@ -74,11 +86,13 @@ class FastMemory:
         self.peak = max(self.peak, self.held)
         return x
 
+    @at_the_door(check_numbers)
     def load(self, x: Tensor) -> Tensor:
         """A copy of ``x`` in the memory."""
         self.loads += x.numel()
         return self.hold(x.clone())
 
+    @at_the_door(check_place)
     def store(self, where: Tensor, x: Tensor) -> None:
         """Write ``x`` to its place in the slow memory."""
         self.stores += x.numel()
@@ -155,9 +169,9 @@ def counted_attention(
         The output ``[N, d]``, and what was moved.
 
     """
-    check_floats("q", q, (None, None))
-    check_floats("k", k, q.shape)
-    check_floats("v", v, q.shape)
+    check_tensor("q", q, (None, None))
+    check_tensor("k", k, q.shape)
+    check_attention(q, k, v)
     check_one_of("algorithm", algorithm, ("naive", "flash", "flash2"))
     check_int("sram", sram, minimum=5 * q.shape[1] + 4)
     if algorithm == "naive":

@@ -304,13 +304,14 @@ SEEN = torch.ones(2, 3, 5, dtype=torch.bool)
 BAD = [
     ((None, K, K), {}, "q must be a tensor of any shape but an empty one, got NoneType"),
     ((Q.long(), K, K), {}, "q must be a floating-point tensor, got torch.int64"),
+    ((Q.to(torch.float8_e4m3fn), K, K), {}, "q must have 16 bits a number or more, got"),
     ((Q[0, 0], K, K), {}, r"q must have shape \[..., N_q, d\], got \[4\]"),
     ((Q + math.nan, K, K), {}, "q must be finite, got NaN or infinite values"),
     ((Q[:, :0], K, K), {}, r"q must have any shape but an empty one, got \[2, 0, 4\]"),
     ((Q, [K], K), {}, "k must be a tensor of any shape but an empty one, got list"),
-    ((Q, K[:1], K), {}, r"k must have shape \[2, 'N_k', 4\] to go with q, got \[1, 5, 4\]"),
-    ((Q, K[..., :3], K), {}, r"k must have shape \[2, 'N_k', 4\] to go with q, got \[2, 5, 3\]"),
-    ((Q, K[0], K), {}, r"k must have shape \[2, 'N_k', 4\] to go with q, got \[5, 4\]"),
+    ((Q, K[:1], K), {}, r"k must have shape \[2, N_k, 4\] to go with q, got \[1, 5, 4\]"),
+    ((Q, K[..., :3], K), {}, r"k must have shape \[2, N_k, 4\] to go with q, got \[2, 5, 3\]"),
+    ((Q, K[0], K), {}, r"k must have shape \[2, N_k, 4\] to go with q, got \[5, 4\]"),
     ((Q, K - math.inf, K), {}, "k must be finite, got NaN or infinite values"),
     ((Q, K.double(), K), {}, "k must be torch.float32 like q, got torch.float64"),
     ((Q, K, K[:, :4]), {}, r"v must have shape \[2, 5, 4\], got \[2, 4, 4\]"),
@@ -332,7 +333,8 @@ BAD_BLOCK = [
     ((Q, K, K), {"block": 0}, "block must be an integer of at least 1, got 0"),
     ((Q, K, K), {"block": (2, -1)}, "block must be an integer of at least 1, got -1"),
     ((Q, K, K), {"block": 2.0}, "block must be an integer of at least 1, got 2.0"),
-    ((Q, K, K), {"block": (1, 2, 3)}, r"block must be an integer of at least 1, got \(1, 2, 3\)"),
+    ((Q, K, K), {"block": (1, 2, 3)}, r"block must be an integer or a pair .*, got \(1, 2, 3\)"),
+    ((Q, K, K), {"block": [2, 2]}, r"block must be an integer or a pair .*, got \[2, 2\]"),
 ]
 
 
@@ -352,7 +354,7 @@ def test_bad_input_is_named(attend, bad):
 
 
 def test_bad_arrays_are_named():
-    for inputs, options, message in BAD[3:4] + BAD[14:] + BAD_CAUSAL + BAD_BLOCK:
+    for inputs, options, message in BAD[4:5] + BAD[15:] + BAD_CAUSAL + BAD_BLOCK:
         arrays = (x[0].numpy() for x in inputs)
         with pytest.raises(ValueError, match="^" + message):
             flash_attention_numpy(*arrays, **options)
@@ -362,10 +364,20 @@ def test_bad_arrays_are_named():
         ((q, K.numpy(), k), r"k must be an array \[N, d\], got \[2, 5, 4\]"),
         ((q, k, k.astype(int)), "v must be of float32 or float64, got int64"),
         ((q, k.astype(np.float64), k), "k must be torch.float32 like q, got torch.float64"),
+        ((np.ma.array(q), k, k), r"q must be an array \[N, d\], got MaskedArray"),
         ((q[:0], k, k), r"q must have any shape but an empty one, got \[0, 4\]"),
     ]:
         with pytest.raises(ValueError, match="^" + message):
             flash_attention_numpy(*inputs)
+
+
+@pytest.mark.filterwarnings("error")
+def test_arrays_may_be_turned_round_and_read_only():
+    q, k, v = (x.numpy() for x in draw(3, 6, 4))
+    q.flags.writeable = False
+    o = flash_attention_numpy(q[::-1], k[::-1], v, block=2)
+    plain = (torch.from_numpy(x.copy()) for x in (q[::-1], k[::-1], v))
+    close([torch.from_numpy(o)], [naive_attention(*plain)])
 
 
 def test_bad_input_of_the_way_back_is_named():
@@ -373,12 +385,14 @@ def test_bad_input_of_the_way_back_is_named():
     for inputs, options, message in [
         ((Q[:, :2], Q, K, K, Q, lse), {}, r"do must have shape \[2, 3, 4\], got \[2, 2, 4\]"),
         ((Q + math.nan, Q, K, K, Q, lse), {}, "do must be finite"),
-        ((Q.double(), Q, K, K, Q, lse), {}, "do must be torch.float32"),
+        ((Q.double(), Q, K, K, Q, lse), {}, "do must be torch.float32 like q"),
         ((Q, Q, K, K, Q[:1], lse), {}, r"o must have shape \[2, 3, 4\], got \[1, 3, 4\]"),
         ((Q, Q, K, K, Q - math.inf, lse), {}, "o must be finite"),
-        ((Q, Q, K, K, Q.half(), lse), {}, "o must be torch.float32"),
+        ((Q, Q, K, K, Q.half(), lse), {}, "o must be torch.float32 like q"),
         ((Q, Q, K, K, Q, lse[..., None]), {}, r"lse must have shape \[2, 3\], got \[2, 3, 1\]"),
         ((Q, Q, K[:1], K, Q, lse), {}, "k must have shape"),
+        ((Q, Q, K, K, Q, lse * math.nan), {}, "lse must be finite or −inf, got NaN"),
+        ((Q, Q, K, K, Q, lse + math.inf), {}, "lse must be finite or −inf, got NaN or .inf"),
         ((Q, Q, K, K, Q, lse), {"block": 0}, "block must be an integer of at least 1"),
     ]:
         with pytest.raises(ValueError, match="^" + message):

@@ -61,3 +61,8 @@ def test_attention_in_tiles_grows_with_n_and_naive_with_its_square(way):
     assert peaks[naive_attention, 512] > 3.5 * peaks[naive_attention, 256]
     assert peaks[naive_attention, 512] > 2 * 4 * 512**2
     assert peaks[flash_attention, 512] < 4 * 512 * 16 * 15
+
+
+def test_what_is_no_function_is_named():
+    with pytest.raises(ValueError, match=r"^function must be callable, got Tensor"):
+        peak_bytes(torch.zeros(3))

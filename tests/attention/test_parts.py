@@ -127,6 +127,14 @@ A = empty_part(torch.zeros(2, 3))
         ),
         (lambda: attend_part([1.0], torch.zeros(1, 1)), "s must be a tensor of any shape"),
         (lambda: attend_part(torch.zeros(1, 1), None), "v must be a tensor of any shape"),
+        (lambda: attend_part(torch.zeros(1, 1).double(), torch.zeros(1, 1)), "v must be .*like s"),
+        (lambda: attend_part(torch.full((1, 1), math.inf), torch.zeros(1, 1)), "s must be finite"),
+        (lambda: attend_part(torch.zeros(1, 1), torch.full((1, 1), math.nan)), "v must be finite"),
+        (lambda: merge(A, A._replace(m=A.m * 0)), "b.m must be finite or −inf, got NaN"),
+        (lambda: merge(A._replace(l=A.l + math.inf), A), "a.l must be finite"),
+        (lambda: finish(A._replace(o=A.o / 0)), "part.o must be finite"),
+        (lambda: empty_part(None), "o must be a tensor of any shape"),
+        (lambda: empty_part(torch.zeros(2, 3).long()), "o must be a floating-point tensor"),
     ],
 )
 def test_bad_input_is_named(call, message):

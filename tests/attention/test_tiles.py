@@ -73,7 +73,10 @@ def test_what_is_seen_of_a_tile(n_q, n_k, causal, data):
         ((1, 1, 0), "block must be an integer of at least 1, got 0"),
         ((1, 1, (1, 0)), "block must be an integer of at least 1, got 0"),
         ((1, 1, (0, 1)), "block must be an integer of at least 1, got 0"),
-        ((1, 1, (1, 1, 1)), r"block must be an integer of at least 1, got \(1, 1, 1\)"),
+        (
+            (1, 1, (1, 1, 1)),
+            r"block must be an integer or a pair \(rows, columns\), got \(1, 1, 1\)",
+        ),
         ((1, 1, 1, 1), "causal must be True or False, got 1"),
     ],
 )

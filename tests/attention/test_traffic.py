@@ -141,6 +141,16 @@ def test_the_memory_counts():
         (lambda: tile_sizes(2, 99, algorithm="naive"), "algorithm must be one of flash, flash2, "),
         (lambda: FastMemory("9"), "sram must be an integer of at least 1, got '9'"),
         (lambda: FastMemory(0), "sram must be an integer of at least 1, got 0"),
+        (lambda: FastMemory(1).load(None), "x must be a tensor of any shape but an empty one, got"),
+        (
+            lambda: FastMemory(1).hold([1.0]),
+            "x must be a tensor of any shape but an empty one, got",
+        ),
+        (lambda: FastMemory(1).store(None, torch.zeros(2)), "where must be a tensor"),
+        (
+            lambda: FastMemory(1).store(torch.zeros(3), torch.zeros(2)),
+            r"x must have shape \[3\], g",
+        ),
         (lambda: FastMemory(1).load(torch.zeros(2)), "sram must have room for 2 numbers, got 1"),
     ],
 )
@@ -156,6 +166,7 @@ def test_bad_arrays_are_named():
         (x, x[:2], x, {}, r"k must have shape \[3, 2\], got \[2, 2\]"),
         (x, x, x[:, :1], {}, r"v must have shape \[3, 2\], got \[3, 1\]"),
         (x + math.nan, x, x, {}, "q must be finite"),
+        (x, x.double(), x, {}, "k must be torch.float32 like q, got torch.float64"),
         (x, x, x, {"sram": 13}, "sram must be an integer of at least 14, got 13"),
         (x, x, x, {"sram": 13, "algorithm": "naive"}, "sram must be an integer of at least 14"),
         (x, x, x, {"algorithm": "fast"}, "algorithm must be one of flash, flash2, naive, got"),

@@ -288,7 +288,7 @@ NAN = torch.full((4, 32), torch.nan)
         ({x: torch.zeros(6, 32).double() for x in "qkv"}, r"q must be of bfloat16.*float64"),
         ({"k": torch.zeros(6, 64)}, r"k must have shape .*32.*got \[6, 64\]"),
         ({"v": torch.zeros(5, 32)}, r"v must have shape \[6, 32\], got \[5, 32\]"),
-        ({"q": torch.zeros(1, 4, 32)}, r"k must have shape \[1, 'N_k', 32\]"),
+        ({"q": torch.zeros(1, 4, 32)}, r"k must have shape \[1, N_k, 32\]"),
         ({"q": torch.zeros(32)}, r"q must have shape \[..., N_q, d\], got \[32\]"),
         ({"k": torch.zeros(0, 32)}, r"k must have any shape but an empty one"),
         ({"k": torch.zeros(6, 32).half()}, r"k must be torch.float32 like q, got torch.float16"),
