@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from course_lib.checks import check_int
+from course_lib.checks import at_the_door, check_int, check_ints
 
 __all__ = ["DataParallel", "accumulate", "buckets"]
 
@@ -36,8 +36,7 @@ def buckets(sizes: Sequence[int], cap: int) -> list[list[int]]:
         [[3, 2], [1, 0]]
 
     """
-    for i, size in enumerate(sizes):
-        check_int(f"sizes[{i}]", size, minimum=0)
+    check_ints("sizes", sizes, minimum=0)
     check_int("cap", cap, minimum=1)
     filled, bucket, held = [], [], 0
     for i in reversed(range(len(sizes))):
@@ -89,8 +88,8 @@ class DataParallel(nn.Module):
         self.buckets = buckets([p.nbytes for p in self.trained], bucket_bytes)
         self.averaging = True
         self._start_over()
-        for t in model.state_dict().values():
-            dist.broadcast(t, src=0)
+        for t in (*model.parameters(), *model.buffers()):
+            dist.broadcast(t.detach(), src=0)
         for i, p in enumerate(self.trained):
             p.register_post_accumulate_grad_hook(partial(self._arrive, i))
 
@@ -154,6 +153,29 @@ class DataParallel(nn.Module):
             self.averaging = True
 
 
+def _check_accumulate(model: nn.Module, loss: Callable, batches: Sequence[Any]) -> None:
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a torch.nn.Module, got {model!r}")
+    if not callable(loss):
+        raise ValueError(f"loss must be a function of a batch, got {loss!r}")
+    if not isinstance(batches, list | tuple) or not batches:
+        raise ValueError(f"batches must be a list of one batch or more, got {batches!r}")
+    sizes = [_size_of(f"batches[{k}]", batch) for k, batch in enumerate(batches)]
+    if len(set(sizes)) > 1:
+        raise ValueError(f"batches must have one size, got {sizes}")
+
+
+def _size_of(name: str, batch: Any) -> int:
+    first = batch[0] if isinstance(batch, list | tuple) and batch else batch
+    if not isinstance(first, Tensor) or first.ndim == 0 or len(first) == 0:
+        got = f"shape {list(first.shape)}" if isinstance(first, Tensor) else repr(batch)
+        raise ValueError(
+            f"{name} must be a tensor of one example or more, or a list of tensors, got {got}"
+        )
+    return len(first)
+
+
+@at_the_door(_check_accumulate)
 def accumulate(model: nn.Module, loss: Callable[[Any], Tensor], batches: Sequence[Any]) -> Tensor:
     """The gradient of one big batch from small ones of equal size, which need little memory.
 
@@ -163,17 +185,12 @@ def accumulate(model: nn.Module, loss: Callable[[Any], Tensor], batches: Sequenc
         model: A ``DataParallel``, PyTorch's ``DistributedDataParallel``, or any other module. The
             gradients are added to those that it has.
         loss: ``loss(batch)``, the mean over the examples of a batch.
-        batches: The small batches.
+        batches: The small batches: tensors, or lists of tensors with examples along axis 0.
 
     Returns:
         The mean loss, detached.
 
     """
-    if not isinstance(batches, list | tuple) or not batches:
-        raise ValueError(f"batches must be a list of one batch or more, got {batches!r}")
-    sizes = [len(batch[0] if isinstance(batch, tuple) else batch) for batch in batches]
-    if len(set(sizes)) > 1:
-        raise ValueError(f"batches must have one size, got {sizes}")
     mean = torch.zeros(())
     alone = getattr(model, "no_sync", nullcontext)
     for k, batch in enumerate(batches, start=1):

@@ -4,9 +4,11 @@ From a notebook, too: no process imports the notebook, none is left over, and on
 all of them with a clear word.
 """
 
+import io
 import multiprocessing
 import os
 import pickle
+import reprlib
 import signal
 import sys
 import tempfile
@@ -15,7 +17,7 @@ import time
 import traceback
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from multiprocessing import connection
 from pathlib import Path
@@ -31,7 +33,9 @@ __all__ = ["WorkerError", "run_processes"]
 # Processes are started afresh, never forked from a kernel with its threads. On Linux a server that
 # has PyTorch in it and nothing else is started once and forks them: the second start takes no time.
 START = "forkserver" if sys.platform == "linux" else "spawn"
+GROUPS = hasattr(os, "setpgrp")  # of processes; not on Windows
 PRELOADED = ["torch", "torch._dynamo"]  # optimisers and DistributedDataParallel import the second
+LONGEST = 1e8  # seconds, three years: clocks know no much longer waits
 LAST_WORDS = 1.0  # seconds to wait for the cause when a process says that it lost another
 
 
@@ -77,6 +81,8 @@ def run_processes(
     """
     check_int("n", n, minimum=1)
     check_number("timeout", timeout, above=0)
+    if timeout > LONGEST:
+        raise ValueError(f"timeout must be at most {LONGEST:g} s, got {timeout!r}")
     payload = _pickled(function, args)
     context = multiprocessing.get_context(START)
     if START == "forkserver":
@@ -97,35 +103,55 @@ def run_processes(
             reports = _listen(workers, pipes, folder, deadline)
         finally:
             for worker in workers:
-                worker.kill()
+                _end(worker)
             for worker in workers:
                 worker.join()
             for pipe in pipes:
                 pipe.close()
     _raise_first_failure(reports, n, timeout)
-    return [pickle.loads(reports[rank].result) for rank in range(n)]
+    return [_unpickled(reports[rank].result, rank, n) for rank in range(n)]
+
+
+def _unpickled(result: bytes, rank: int, n: int) -> Any:
+    try:
+        return pickle.loads(result)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise WorkerError(rank, n, f"returned what cannot be unpickled: {why}") from error
 
 
 def _pickled(function: Callable[..., Any], args: tuple) -> bytes:
     """Function and arguments by value, or a ``ValueError``."""
     if not callable(function):
         raise ValueError(f"function must be a function, got {function!r}")
-    if getattr(function, "__module__", None) == "__main__":
-        raise ValueError(
-            f"function must be importable by other processes, got {function!r} of the main "
-            "program or notebook: write it to a module"
-        )
     try:
         # Not multiprocessing's own pickler: that would send tensors as handles of shared memory.
-        pickle.dumps(function)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        _by_value(function)
+    except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(
             f"function must be importable by other processes, got {function!r} ({error})"
         ) from error
     try:
-        return pickle.dumps((function, args))
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise ValueError(f"args must be picklable, got {args!r} ({error})") from error
+        return _by_value((function, args))
+    except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(f"args must be picklable, got {reprlib.repr(args)} ({error})") from error
+
+
+class _Pickler(pickle.Pickler):
+    """One that takes nothing by name that the other processes could not find."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if getattr(value, "__module__", None) == "__main__":
+            raise pickle.PicklingError(
+                f"{value!r} is of the main program or notebook: write it to a module"
+            )
+        return NotImplemented
+
+
+def _by_value(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    _Pickler(buffer).dump(value)
+    return buffer.getvalue()
 
 
 @contextmanager
@@ -174,6 +200,14 @@ def _listen(
     return reports
 
 
+def _end(worker: multiprocessing.process.BaseProcess) -> None:
+    """With whatever it has started."""
+    if GROUPS and worker.is_alive():
+        with suppress(ProcessLookupError):  # so early that it has no group yet
+            os.killpg(worker.pid, signal.SIGKILL)
+    worker.kill()
+
+
 def _words(folder: str, rank: int) -> Path:
     """The file that holds what a process printed."""
     return Path(folder, f"said by rank {rank}")
@@ -206,6 +240,8 @@ def _work(
 ) -> None:
     """The life of one process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if GROUPS:
+        os.setpgrp()
     watch = threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True)
     watch.start()
     # Gloo and PyTorch write to these two directly, past anything that Python could redirect.
@@ -241,6 +277,8 @@ def _work(
 def _end_with_parent(pipe: connection.Connection) -> None:
     """The parent never sends: what comes is the end of its pipe, also when it was killed."""
     pipe.poll(None)
+    if GROUPS:
+        os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 

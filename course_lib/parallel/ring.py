@@ -36,12 +36,18 @@ def _check_tensors(tensors: Sequence[Tensor]) -> None:
         if t.shape != tensors[0].shape or t.dtype != tensors[0].dtype:
             wanted = f"{tensors[0].dtype} {list(tensors[0].shape)} like tensors[0]"
             raise ValueError(f"tensors[{i}] must be {wanted}, got {t.dtype} {list(t.shape)}")
+        if t.device != tensors[0].device:
+            wanted = f"on {tensors[0].device} like tensors[0]"
+            raise ValueError(f"tensors[{i}] must be {wanted}, got {t.device}")
 
 
 def _check_summable(name: str, t: Tensor) -> None:
     if not isinstance(t, Tensor) or t.dtype == torch.bool:
         what = t.dtype if isinstance(t, Tensor) else type(t).__name__
         raise ValueError(f"{name} must be a tensor of numbers, got {what}")
+    if t.layout != torch.strided or t.is_quantized:
+        what = t.dtype if t.is_quantized else t.layout
+        raise ValueError(f"{name} must be dense, got {what}")
 
 
 @at_the_door(_check_tensors)
@@ -104,8 +110,7 @@ def ring_all_reduce(tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Messa
 
 
 def _check_size(size: float, processes: int) -> None:
-    if size != 0:
-        check_number("size", size, above=0)
+    check_number("size", size, minimum=0)
     check_int("processes", processes, minimum=1)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from course_lib.checks import at_the_door, check_bool, check_int, check_number
+from course_lib.checks import at_the_door, check_bool, check_int, check_ints, check_number
 from course_lib.parallel.data_parallel import buckets
 from course_lib.parallel.ring import ring_bytes
 
@@ -23,15 +23,10 @@ class Span(NamedTuple):
 
 
 def _check_network(size: float, *, processes: int, bandwidth: float, latency: float) -> None:
-    _check_seconds("size", size)
+    check_number("size", size, minimum=0)
     check_int("processes", processes, minimum=1)
     check_number("bandwidth", bandwidth, above=0)
-    _check_seconds("latency", latency)
-
-
-def _check_seconds(name: str, value: float) -> None:
-    if isinstance(value, bool) or value != 0:
-        check_number(name, value, above=0)
+    check_number("latency", latency, minimum=0)
 
 
 @at_the_door(_check_network)
@@ -81,13 +76,16 @@ def timeline(
 
     """
     _check_network(0, processes=processes, bandwidth=bandwidth, latency=latency)
+    check_ints("sizes", sizes, minimum=0)
+    if not isinstance(backward, Sequence):
+        raise ValueError(f"backward must be a sequence of numbers, got {backward!r}")
     if len(sizes) == 0 or len(backward) != len(sizes):
         raise ValueError(
             f"backward must have as many entries as sizes, at least one, got {len(backward)} and "
             f"{len(sizes)}"
         )
     for i, seconds in enumerate(backward):
-        _check_seconds(f"backward[{i}]", seconds)
+        check_number(f"backward[{i}]", seconds, minimum=0)
     check_bool("overlap", overlap)
 
     spans, now, ready = [], 0.0, {}
@@ -131,7 +129,7 @@ def speedup(
         forward: Seconds of the forward pass and of the optimiser.
 
     """
-    _check_seconds("forward", forward)
+    check_number("forward", forward, minimum=0)
     spans = timeline(
         sizes,
         backward,

@@ -4,6 +4,7 @@ import ctypes
 import faulthandler
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -96,6 +97,26 @@ def hang(folder):
     time.sleep(100)
 
 
+def start_another(folder):
+    """Start a process that nobody waits for; end well, or not at all."""
+    sleeper = subprocess.Popen(["sleep", "100"])
+    Path(folder, f"{dist.get_rank()}").write_text(str(sleeper.pid), encoding="utf-8")
+    if dist.get_rank() == 1:
+        time.sleep(100)
+
+
+class Unloadable:
+    """It goes out, and never comes in."""
+
+    def __reduce__(self):
+        return int, ("one",)
+
+
+def unloadable():
+    """Something that only this process can hold."""
+    return Unloadable()
+
+
 def network(norm=False, dtype=torch.float64):
     """The same in every process."""
     middle = [nn.BatchNorm1d(6)] if norm else []
@@ -174,8 +195,10 @@ def laws():
         for p in model.parameters():
             p += rank
     model[1].running_mean += rank
+    model.register_buffer("not stored", torch.full((1,), float(rank)), persistent=False)
     shared = DataParallel(model)
     start = network(norm=True)
+    start.register_buffer("not stored", torch.zeros(1), persistent=False)
     found["parameters of the first"] = (list(model.parameters()), list(start.parameters()))
     found["buffers of the first"] = (list(model.buffers()), list(start.buffers()))
 

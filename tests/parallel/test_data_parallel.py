@@ -34,6 +34,8 @@ def test_buckets_by_hand():
     for arguments, message in [
         (([1, -1], 5), "sizes[1] must be an integer of at least 0, got -1"),
         (([1.0], 5), "sizes[0] must be an integer of at least 0, got 1.0"),
+        ((None, 5), "sizes must be a sequence of integers, got None"),
+        (({0: 1}, 5), "sizes must be a sequence of integers, got {0: 1}"),
         (([1], 0), "cap must be an integer of at least 1, got 0"),
     ]:
         with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
@@ -111,6 +113,19 @@ def test_bad_arguments(monkeypatch):
             accumulate(net, lambda x: net(x).sum(), batches)
     with pytest.raises(ValueError, match=r"^batches must have one size, got \[2, 1\]"):
         accumulate(net, lambda x: net(x).sum(), [torch.ones(2, 1), torch.ones(1, 1)])
+    pairs = [[torch.ones(n, 1), torch.ones(n)] for n in (3, 4)]  # as a DataLoader gives them
+    with pytest.raises(ValueError, match=r"^batches must have one size, got \[3, 4\]"):
+        accumulate(net, lambda pair: net(pair[0]).sum(), pairs)
+    for model, loss, batch, message in [
+        (3, net, torch.ones(2, 1), "model must be a torch.nn.Module, got 3"),
+        (net, 3, torch.ones(2, 1), "loss must be a function of a batch, got 3"),
+        (net, net, 3, "batches[0] must be a tensor of one example or more, or a list of tensors"),
+        (net, net, (), "batches[0] must be a tensor of one example or more, or a list of"),
+        (net, net, torch.ones(0, 1), "batches[0] must be a tensor of one example or more, or a"),
+        (net, net, torch.ones(()), "batches[0] must be a tensor of one example or more, or a"),
+    ]:
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+            accumulate(model, loss, [batch])
     with pytest.raises(RuntimeError, match=r"^DataParallel needs a group of processes: see"):
         DataParallel(net)
     mixed = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1).double())

@@ -93,6 +93,26 @@ def test_late(tmp_path):
         run_processes(jobs.hang, 1, str(tmp_path), timeout=0.5)
 
 
+@pytest.mark.usefixtures("forked")
+@pytest.mark.skipif(sys.platform == "win32", reason="no groups of processes")
+@pytest.mark.parametrize("n", [1, 2])
+def test_what_a_process_started_ends_with_it(tmp_path, n):
+    if n == 1:
+        run_processes(jobs.start_another, 1, str(tmp_path))
+    else:
+        with pytest.raises(WorkerError, match=r"^rank 1 of 2 had not returned after 4 s$"):
+            run_processes(jobs.start_another, 2, str(tmp_path), timeout=4)
+    pids = [int(file.read_text(encoding="utf-8")) for file in tmp_path.iterdir()]
+    assert len(pids) == n
+    assert not any(alive(pid) for pid in pids)
+
+
+@pytest.mark.usefixtures("forked")
+def test_a_result_that_cannot_be_loaded():
+    with pytest.raises(WorkerError, match=r"^rank 0 of 1 returned what cannot be unpickled: Val"):
+        run_processes(jobs.unloadable, 1)
+
+
 def test_the_cause_comes_before_its_consequences():
     lost = processes._Report(None, "lost", "", True)
     cause = processes._Report(None, "died")
@@ -169,6 +189,15 @@ def of_main():
 
 
 of_main.__module__ = "__main__"
+Mine = type("Mine", (), {"__module__": "__main__", "__call__": lambda self: None})
+
+
+def deep():
+    """Lists in lists, too many."""
+    inner = []
+    for _ in range(100_000):
+        inner = [inner]
+    return inner
 
 
 @pytest.mark.parametrize(
@@ -181,6 +210,14 @@ of_main.__module__ = "__main__"
             (functools.partial(lambda: 1), 2),
             "function must be importable by other processes, got functools.partial",
         ),
+        (
+            (functools.partial(of_main), 2),
+            "function must be importable by other processes, got functools.partial",
+        ),
+        ((Mine(), 2), "function must be importable by other processes, got <__main__.Mine"),
+        ((jobs.surroundings, 2, Mine()), "args must be picklable, got (<__main__.Min"),
+        ((jobs.surroundings, 2, of_main), "args must be picklable, got (<function of"),
+        ((jobs.surroundings, 2, deep()), "args must be picklable, got ([[["),
         ((jobs.surroundings, 2, lambda: 1), "args must be picklable, got (<function"),
         ((jobs.surroundings, 0), "n must be an integer of at least 1, got 0"),
     ],
@@ -193,3 +230,5 @@ def test_bad_arguments(arguments, message):
 def test_bad_timeout():
     with pytest.raises(ValueError, match=r"^timeout must be a finite number above 0, got 0"):
         run_processes(jobs.surroundings, 1, timeout=0)
+    with pytest.raises(ValueError, match=r"^timeout must be at most 1e\+08 s, got 1e\+300"):
+        run_processes(jobs.surroundings, 1, timeout=1e300)

@@ -139,6 +139,11 @@ def test_three_processes_by_hand():
             [torch.ones(2), torch.ones(2).long()],
             "tensors[1] must be torch.float32 [2] like tensors[0], got torch.int64 [2]",
         ),
+        (
+            [torch.ones(2), torch.ones(2, device="meta")],
+            "tensors[1] must be on cpu like tensors[0], got meta",
+        ),
+        ([torch.ones(2).to_sparse()], "tensors[0] must be dense, got torch.sparse_coo"),
     ],
 )
 @pytest.mark.parametrize("function", [ring_all_reduce, ring_steps])
@@ -151,7 +156,9 @@ def test_bytes():
     assert [ring_bytes(12, n) for n in (1, 2, 3, 4)] == [0, 12, 16, 18]
     assert ring_bytes(0, 3) == 0
     for size, processes, message in [
-        (-1, 2, "size must be a finite number above 0, got -1"),
+        (-1, 2, "size must be a finite number of at least 0, got -1"),
+        (False, 2, "size must be a finite number of at least 0, got False"),
+        (torch.ones(2), 2, "size must be a finite number of at least 0, got tensor"),
         (3, 0, "processes must be an integer of at least 1, got 0"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -82,10 +82,10 @@ def test_one_thing_at_a_time(layers, processes, cap, latency, overlap):
 
 
 BAD = {
-    "size": (-1, "size must be a finite number above 0, got -1"),
+    "size": (-1, "size must be a finite number of at least 0, got -1"),
     "processes": (0, "processes must be an integer of at least 1, got 0"),
     "bandwidth": (0, "bandwidth must be a finite number above 0, got 0"),
-    "latency": (-0.1, "latency must be a finite number above 0, got -0.1"),
+    "latency": (-0.1, "latency must be a finite number of at least 0, got -0.1"),
 }
 
 
@@ -108,8 +108,14 @@ def test_bad_networks(name):
         ({"sizes": [], "backward": []}, "at least one, got 0 and 0"),
         ({"sizes": [1]}, "backward must have as many entries as sizes, at least one, got 2 and 1"),
         ({"sizes": [1, -2]}, r"sizes\[1\] must be an integer of at least 0, got -2"),
-        ({"backward": [1, -2]}, r"backward\[1\] must be a finite number above 0, got -2"),
-        ({"backward": [False, 2]}, r"backward\[0\] must be a finite number above 0, got False"),
+        ({"backward": [1, -2]}, r"backward\[1\] must be a finite number of at least 0, got -2"),
+        (
+            {"backward": [False, 2]},
+            r"backward\[0\] must be a finite number of at least 0, got False",
+        ),
+        ({"sizes": None}, "sizes must be a sequence of integers, got None"),
+        ({"sizes": {1, 2}}, r"sizes must be a sequence of integers, got \{1, 2\}"),
+        ({"backward": 3}, "backward must be a sequence of numbers, got 3"),
         ({"bucket_bytes": 0}, "cap must be an integer of at least 1, got 0"),
         ({"overlap": 1}, "overlap must be True or False, got 1"),
     ],
@@ -124,6 +130,6 @@ def test_bad_arguments(change, message):
 def test_no_time_at_all():
     with pytest.raises(ValueError, match="backward must take some time, got 0 s with the forward"):
         speedup([1], [0], **NETWORK, bucket_bytes=1)
-    with pytest.raises(ValueError, match="forward must be a finite number above 0, got -1"):
+    with pytest.raises(ValueError, match="forward must be a finite number of at least 0, got -1"):
         speedup([1], [1], **NETWORK, bucket_bytes=1, forward=-1)
     assert speedup([1], [0], **NETWORK | {"processes": 1}, bucket_bytes=1, forward=1) == 1
