@@ -104,6 +104,7 @@ prediction(
             within=1500,
         ),
         Slip(0.541, "Megabytes, not gigabytes.", within=0.02),
+        Slip(541e6, "Megabytes, not bytes: 10⁶ bytes are one.", within=2e7),
     ],
     passes=lambda generator: (
         f"{_megabytes('flash2'):.0f} MB: a quarter of what S and P cost, {_megabytes('naive'):,.0f}"
