@@ -548,7 +548,7 @@ formula(
     ),
     passes="With your factors every token counts alike, wherever it is computed. 1 / A stood in "
     "libraries for language models, whose small batches have unequal numbers of tokens, until "
-    "October 2024: nobody had compared with one big batch.",
+    "October 2024, though one comparison with a big batch shows it.",
 )
 
 
@@ -649,7 +649,7 @@ def _draw_errors(generator: torch.Generator) -> Tensor:
     """Of eight examples, those of the second half larger on average, as shares can be."""
     errors = 0.3 + torch.rand(8, generator=generator, dtype=torch.float64)
     errors[4:] = 2.5 * errors[4:] + 0.5
-    errors[::4] *= -1  # both signs in both halves
+    errors[[0, 1, 4]] *= -1  # both signs in both halves, not equally often
     return errors
 
 

@@ -347,7 +347,7 @@ class Formula:
         if len(parts) == 2 and all(map(self._fits, (0, 1), parts, reversed(truth))):
             first, second = self.results
             raise Mistake(
-                f"You swap the two results: {second} comes first.", f"`return {first}, {second}`."
+                f"You swap the two results: {first} comes first.", f"`return {first}, {second}`."
             )
         got = take_tensor(
             name,

@@ -103,7 +103,7 @@ Ring(processes=4, title="Four processes, one sum")
 # $$\boxed{\; g = \frac 1 N \sum_{r=0}^{N-1} g_r \;}$$
 #
 # That is the gradient of the *whole batch*, not an approximation of it. The rest is induction: the processes start with the same $\theta$; if $\theta$ and the optimiser's state are the same before a step, and the gradient is the same,
-# they are the same after it, since an optimiser rolls no dice. So one all-reduce of the gradients per step is all that $N$ processes have to say to each other.
+# they are the same after it, since an optimiser rolls no dice. So one sum over all processes per step, which all of them get (an *all-reduce*), is all that $N$ processes have to say to each other.
 #
 # Three conditions are hidden in this, and section 3 breaks each of them: the shares are **equal**; the loss of an example depends on **no other example**; and the shares together are **the batch** that one process would have had, noise included.
 #
@@ -283,7 +283,7 @@ Markdown(table)
 
 # %% [markdown]
 # The smaller the share, the farther off; and it is another *model* that is trained, one with noisier statistics. That is often harmless, and Goyal et al. (2017, section 2.3) even define it so: with 32 images a card, statistics per card whatever $N$, so that results can be compared between different $N$. Where shares are small, `nn.SyncBatchNorm` sends
-# sums of each layer's inputs around as well: two more all-reduces a layer, and they can't wait. DDP moreover sends the running averages of rank 0 to all others. GroupNorm and LayerNorm, which the course's networks use, look at one example at a time, and have none of these troubles.
+# each layer's means and variances around as well, and in the backward pass two sums: two more exchanges a layer, and the layer waits for both. DDP moreover sends the running averages of rank 0 to all others. GroupNorm and LayerNorm, which the course's networks use, look at one example at a time, and have none of these troubles.
 #
 # **Exercise 2: join the variances.** What would the processes have to send, to normalise as one would? Each knows mean, variance and number of its own examples. Derive the variance of the whole batch. (The weighted mean of variances is too small. By what?)
 
@@ -374,7 +374,7 @@ check("16.break_the_average", bad_loss)
 #
 # $$\boxed{\; 2\, (N - 1) \cdot \frac S N \;=\; 2\, \frac{N - 1}{N}\, S \;<\; 2 S \;}$$
 #
-# However many processes there are, none sends more than twice its gradient. That answers the question at the top.
+# However many processes there are, none sends more than twice its gradient. That answers the question at the top: a thousand processes send 1.998 times their gradient each.
 
 # %%
 from course_lib.parallel import ring_all_reduce, ring_bytes, ring_steps
@@ -535,7 +535,7 @@ for gb in (10, 25, 100):
 Markdown(table)
 
 # %% [markdown]
-# The last three columns say what it is worth. On the slow network the step is 112 % longer than the backward pass with the best number of buckets, 189 % with one, and 688 % with one for each gradient. On the fastest, the best hides all but 2 %, and a bucket for each gradient would still cost five times the backward pass: latency, 400 times.
+# The last three columns say what it is worth. On the slow network the step is 112 % longer than the backward pass with the best number of buckets, 189 % with one, and 688 % with one for each gradient. On the fastest, the best hides all but 2 %, and a bucket for each gradient would still add five times the backward pass: latency, 400 times.
 #
 # **Play.** The gradients of the smallest GPT-2, in the order of the model. Drag the end of the step to the left, until the network is no longer what you wait for: the bandwidth that it takes is shown. Then drag the size of the buckets; then switch the overlap off.
 
@@ -547,12 +547,13 @@ block = [3 * width * width, width * width, 4 * width * width, 4 * width * width]
 numbers = [50257 * width, 1024 * width] + block * 12  # embeddings, 12 blocks; no biases
 sizes = [4 * k for k in numbers]
 work = [1 if k < 2 else numbers[k] for k in range(len(numbers))]  # a look-up costs next to nothing
+work[-1] += numbers[0]  # but the embedding is the last layer, too, and there it is multiplied with
 backward = [0.04 * k / sum(work) for k in work]  # 40 ms in all: about one A100, 12,000 tokens
 print(f"the embeddings are {sum(sizes[:2]) / sum(sizes):.0%} of all bytes")
 Timeline(sizes, backward, processes=16, bandwidth=10e9, title="One backward pass of GPT-2")
 
 # %% [markdown]
-# See how the long bar of the embedding sits at the end. It is a third of all bytes. It is used twice, as the first layer and as the last, so that its gradient is whole only at the end of the backward pass, when nothing is left to hide behind. PyTorch's default is 25 MB (the first bucket 1 MB, so that the network starts early).
+# The embedding is used twice, as the first layer and as the last. So it costs twice. The last layer is a third of the backward pass, and comes first: the long bar at the start, when nothing can be sent yet. And its gradient, a third of all bytes, is whole only at the end, when nothing is left to hide behind: the long bar at the end. PyTorch's default is 25 MB (the first bucket 1 MB, so that the network starts early).
 #
 # ### What is left of N?
 #
@@ -602,7 +603,7 @@ show_figure(
 )
 
 # %% [markdown]
-# **Weak** scaling on the slow network gives about half of $N$ (4.2 of 8): every step waits equally long for the bytes, whatever $N$ is. Towards 512 the ring's latency takes the rest, on the fast network too: there is the place for trees, or for larger buckets. **Strong** scaling rises at best a little, then falls: the work shrinks like $1/N$, the bytes stay, and the number of messages grows. Eight processes on the
+# **Weak** scaling on the slow network gives about half of $N$ (3.8 of 8): every step waits equally long for the bytes, whatever $N$ is. Towards 512 the ring's latency takes the rest, on the fast network too: there is the place for trees, or for larger buckets. **Strong** scaling rises at best a little, then falls: the work shrinks like $1/N$, the bytes stay, and the number of messages grows. Eight processes on the
 # slow network are slower than one (0.6).
 #
 # ## 6. Accumulate, and say nothing
@@ -617,7 +618,7 @@ from course_lib.parallel import accumulate
 show_source([accumulate, DataParallel.no_sync])
 
 # %% [markdown]
-# So accumulation divides communication by $A$, and memory for activations as well. What it does not do is save time for computing. And it has section 3's problems: BatchNorm sees small batches, and the last one may be smaller.
+# So accumulation divides communication by $A$, and so it does with the memory for *activations*, what each layer puts aside for the backward pass. What it does not do is save time for computing. And it has section 3's problems: BatchNorm sees small batches, and the last one may be smaller.
 #
 # **A larger batch is another training.** $N$ processes with a batch each, or $A$ turns: the step is right for the large batch, but there are fewer steps in an epoch. How long should one be? Compare $A$ small steps with one large one. With SGD, and $g^{(j)}$ the gradient of small batch $j$,
 #
@@ -625,7 +626,7 @@ show_source([accumulate, DataParallel.no_sync])
 #   \qquad \text{against} \qquad
 #   \theta_0 - \eta'\, \frac 1 A \sum_{j=0}^{A-1} g^{(j)}(\theta_0) .$$
 #
-# They are alike if $\eta' = A\, \eta$, and if the gradients don't change much on the way, $g^{(j)}(\theta_j) \approx g^{(j)}(\theta_0)$. This is Goyal et al.'s **linear scaling rule**. The second condition fails where gradients change quickly, at the beginning, which is why they warm up for five epochs. And it fails when $A \eta$ is large. **Check:** eight SGD steps of 8 digits, and one of 64 with eight times the learning rate. By how much do the ways differ?
+# They are alike if $\eta' = A\, \eta$, and if the gradients don't change much on the way, $g^{(j)}(\theta_j) \approx g^{(j)}(\theta_0)$. This is Goyal et al.'s **linear scaling rule**. The second condition fails where gradients change quickly, at the beginning, which is why they *warm up*: the learning rate rises to its value over five epochs. And it fails when $A \eta$ is large. **Check:** eight SGD steps of 8 digits, and one of 64 with eight times the learning rate. By how much do the ways differ?
 
 # %%
 table = "| learning rate of the small steps | off by, share of the way |\n| ---: | ---: |\n"
@@ -699,6 +700,8 @@ except WorkerError as error:
 
 # %% [markdown]
 # PyTorch's DDP notices in the *next* forward pass. With `find_unused_parameters=True` it looks through the graph of every step, and sends zeros for what isn't in it.
+#
+# **A process that has one batch less** ends its epoch, and the others wait for it in their last step, as for a dead one. All must take the same number of steps; cut what is too much (or use DDP's `join`, with which those who are done go on sending zeros).
 #
 # The four other ways to go wrong stand in section 3: unequal shares, BatchNorm, noise, shuffling. They are the worse ones, because nobody complains.
 #

@@ -164,6 +164,8 @@ AVERAGE_RIGHT = [
     lambda e: e.square().mean().sqrt(),
     lambda e: e.square().sum() / e.abs().sum(),
     lambda e: e.median(),
+    lambda e: e[e > 0].mean(),  # as over tokens, of which not all count
+    lambda e: (e * (e < 0)).sum() / (e < 0).sum(),
 ]
 AVERAGE_WRONG = {
     "squares": (lambda e: e.square().mean(), "Not broken: the mean of the gradients by the two"),

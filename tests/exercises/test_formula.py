@@ -159,7 +159,9 @@ def test_several_results_are_judged_one_after_the_other():
     assert said(lambda x, k: (scaled(x, k), -k * x)) == "Your parts has the wrong sign."
     assert said(lambda x, k: (scaled(x, k), 9 * x)) == "Not the parts."
     assert said(lambda x, k: (9 * x.sum(1), k * x)) == "Not the total."
-    assert said(lambda x, k: (k * x, scaled(x, k))).startswith("You swap the two results")
+    assert (
+        said(lambda x, k: (k * x, scaled(x, k))) == "You swap the two results: total comes first."
+    )
     assert "only one result, but both total and parts" in said(lambda x, k: scaled(x, k))
     assert "3 results" in said(lambda x, k: (x, x, x))
 
