@@ -58,7 +58,7 @@ Tiles(n=1024, d=64, sram=49_152)
 #
 # - **The table is never there.** Only one tile of it exists at a time. The result is the same, up to rounding.
 # - **Less is moved, though no less is computed.** The counters count numbers that travel between the large, slow memory and the small, fast one.
-# - **A larger fast memory moves less.** Drag $M$: the tiles grow, and both counters of tiles fall. That of the three steps stays.
+# - **A larger fast memory moves less.** Drag $M$: the tiles grow, and both counters of tiles fall (there are two orders of the loops: section 9). That of the three steps stays.
 #
 # Why is that possible? In each row stands a softmax, and a softmax needs the whole row. This chapter takes the softmax apart.
 
@@ -427,7 +427,7 @@ show_figure(
         torch.cat(samples), columns=12, titles=["by definition", "in tiles", "trained longer"]
     ),
     alt="Three rows of twelve small grey images. Two models trained alike give the same strokes on "
-    "dark ground, few of them digits; one trained longer, asked for 0 to 9, gives digits.",
+    "dark ground, few of them digits; one trained longer, asked for 0 to 9, gives digits, most of them legible.",
 )
 
 # %% [markdown]
@@ -584,7 +584,7 @@ for name, cost in attention_costs(4096, 64, rows=128).items():
 Roofline(4096, 64, rows=128, hardware="A100")
 
 # %% [markdown]
-# Three steps reach a fifth of the peak at best, however well each is written. The softmax is the worst of them: it does almost nothing with each number. With 128 queries a block FlashAttention-2 is close to the bend of the roof, where both limits meet. (It is better than that: blocks at work at the same time read the same keys, and a
+# Three steps reach a fifth of the peak at best, however well each is written. The softmax is the worst of them: it does almost nothing with each number. With 128 queries a block FlashAttention-2 is close to the *ridge*, where the roof bends and both limits meet. (It is better than that: blocks at work at the same time read the same keys, and a
 # second, larger cache spares them the slow memory.)
 
 # %% [markdown]
@@ -814,7 +814,7 @@ show_source(backward_keys_kernel)
 #
 # Tiles pay on a CPU, too: one of 256×256 numbers stays in its cache, and for the whole matrix the system has to be asked for memory each time. With a causal mask they skip half, where the definition computes all and masks it. PyTorch's own is one program in C++, with tiles of its own; ours asks Python for every tile, and takes a fifth more time, forward a third.
 #
-# *The limits.* Another run of it, at 4,096 tokens, had 1.8 forward and 1.4 with backward, and with a causal mask 5.7 and 3.8: trust the first digit. And a good part of the gain is the system's, which fetches the pages of a large matrix anew at each call. Where the C library was told to keep them, the four were 0.93, 0.88, 2.8 and 2.3: without a mask
+# *The limits.* Another run of it, at 4,096 tokens, had 1.8 forward and 1.4 with backward, and with a causal mask 5.7 and 3.8: they are good to a fifth. And a good part of the gain is the system's, which hands out the pages of a large matrix anew at each call. Where the C library was told to keep them, the four were 0.93, 0.88, 2.8 and 2.3: without a mask
 # tiles then save memory, and no time.
 #
 # **On a GPU**, an H100 with 80 GB, the kernels of section 12 beside PyTorch's own: milliseconds, and TFLOP/s, for 4 sequences of 4,096 tokens with heads 2,048 numbers wide together, bfloat16, not causal; medians of the time on the GPU (PyTorch 2.11, Triton 3.6, not the 3.7.1 of this course):
@@ -856,7 +856,7 @@ Markdown(table)
 # - Tiles move $\Theta(N^2 d^2 / M)$ numbers in place of $\Theta(N d + N^2)$. They compute no less. They wait less.
 # - Backward the tile of $P$ is computed again from $L$; and $D_i = \mathrm do_i \cdot o_i$ is all that the softmax's Jacobian asks of the rest of the row.
 #
-# **What does not work well.** There are still $N^2 d$ operations: twice the tokens, four times the work. Short rows gain nothing. A kernel is written for one kind of hardware, and the next kind asks for another. Gradients of gradients, and whatever else looks at $P$ itself, are not to be had from it.
+# **What does not work well.** There are still $N^2 d$ operations: twice the tokens, four times the work. Short rows gain little. A kernel is written for one kind of hardware, and the next kind asks for another. Gradients of gradients, and whatever else looks at $P$ itself, are not to be had from it.
 #
 # **What came after.**
 #
