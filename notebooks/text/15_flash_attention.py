@@ -510,7 +510,7 @@ check("15.merge_by_lse", merge_by_lse)
 #
 # Why is it faster, where it is? Not for doing less: the two matrix products are the same. Count instead what *moves* between the slow memory and a fast one with room for $M$ numbers.
 #
-# **Three steps.** $S$ is written, read for the softmax, $P$ is written, and read for the second product: $4 N^2$. $Q$, $K$, $V$ are read and $O$ is written: $4 N d$. In all $4 N^2 + 4 N d = \Theta(N d + N^2)$, *whatever the fast memory*.
+# **Three steps.** $S$ is written, read for the softmax, $P$ is written, and read for the second product: $4 N^2$. $Q$, $K$, $V$ are read and $O$ is written: $4 N d$. In all $4 N^2 + 4 N d = \Theta(N d + N^2)$, *whatever the fast memory*. (At the least: one too small for the two products reads their inputs more than once.)
 #
 # **FlashAttention** (the first paper: keys in the outer loop, queries in the inner one). A block of keys and values stays while all queries pass by, each with its output so far, $m$ and $\ell$, which go back afterwards. That is $3 N d + 4 N$ numbers in each pass,
 # and there are $N / B_c$ passes. How large may $B_c$ be? Blocks of $Q$, $K$, $V$, $O$ need $4 d$ numbers a row, the tile of logits at most $d$ more if $B_r \le d$, and a few for $m$ and $\ell$: $B_c \approx M / 5 d$. (The paper counts the four blocks alone, $M / 4d$.) Besides, $K$ and $V$ are read once, and the first $O$, $m$ and $\ell$ are written, which hold nothing yet: $3 N d + 2 N$. Together
@@ -765,7 +765,7 @@ except ImportError as error:  # there is Triton for Linux
     print(error)
 
 # %% [markdown]
-# **The way back** is two kernels: one for a block of keys, which goes over the queries and holds $\mathrm dK$ and $\mathrm dV$, one for a block of queries, which goes over the keys and holds $\mathrm dQ$. So no two programs add to one number, at the price of computing $P$ and $\mathrm dP$ twice: seven products in place of five. (FlashAttention-2 has one kernel, and adds up $\mathrm dQ$ with
+# **The way back** is a small kernel for $D$, and then two: one for a block of keys, which goes over the queries and holds $\mathrm dK$ and $\mathrm dV$, one for a block of queries, which goes over the keys and holds $\mathrm dQ$. So no two programs add to one number, at the price of computing $P$ and $\mathrm dP$ twice: seven products in place of five. (FlashAttention-2 has one kernel, and adds up $\mathrm dQ$ with
 # atomic additions.) The first of them, beside the table of section 10:
 
 # %%
