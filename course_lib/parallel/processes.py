@@ -19,7 +19,7 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,7 +98,7 @@ def run_processes(
                 worker = context.Process(target=_work, args=work, daemon=True)
                 with _apart():
                     worker.start()
-                workers.append(worker)
+                    workers.append(worker)
                 theirs.close()
             reports = _listen(workers, pipes, folder, deadline)
         finally:
@@ -161,10 +161,12 @@ def _apart() -> Iterator[None]:
     The main program may be a script without a guard, which would start processes again; and a
     Ctrl-C is for the one process that can end the others.
     """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
+    if START == "forkserver":
+        resource_tracker.ensure_running()  # started later, it would unblock the signal for the rest
     can_block = hasattr(signal, "pthread_sigmask")  # not on Windows
     former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if can_block else None
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
     try:
         yield
     finally:
@@ -245,7 +247,10 @@ def _work(
     watch = threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True)
     watch.start()
     # Gloo and PyTorch write to these two directly, past anything that Python could redirect.
-    said = open(_words(folder, rank), "w", buffering=1, encoding="utf-8")  # noqa: SIM115
+    try:
+        said = open(_words(folder, rank), "w", buffering=1, encoding="utf-8")  # noqa: SIM115
+    except FileNotFoundError:  # the parent was interrupted before this came to life
+        os._exit(1)
     os.dup2(said.fileno(), 1)
     os.dup2(said.fileno(), 2)
     sys.stdout = sys.stderr = said

@@ -131,12 +131,27 @@ def test_the_cause_comes_before_its_consequences():
 
 SCRIPT = """
 import os, signal, sys, threading, time
+from multiprocessing.forkserver import _forkserver
 from pathlib import Path
 from course_lib.parallel import run_processes
 from tests.parallel import jobs
 
 print("main")  # a process that imported this would say it again, and start processes itself
 folder = Path(sys.argv[1])
+
+
+def while_it_comes_up():
+    while _forkserver._forkserver_pid is None:
+        time.sleep(0.01)
+    time.sleep(0.3)  # it imports PyTorch, which takes longer
+    os.killpg(0, signal.SIGINT)
+
+
+threading.Thread(target=while_it_comes_up, daemon=True).start()
+try:
+    run_processes(jobs.surroundings, 2)
+except KeyboardInterrupt:
+    print("at once", flush=True)
 found = run_processes(jobs.surroundings, 2)
 print([own["rank"] for own in found], {own["main"] for own in found})
 
@@ -161,7 +176,7 @@ run_processes(jobs.hang, 2, when_all_hang("second", lambda: os.kill(os.getpid(),
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_from_a_script_without_a_guard(tmp_path):
-    """As they start without the tests' shortcut. The script is interrupted, and then killed."""
+    """As they start without the tests' shortcut. Interrupted twice, then killed."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT, encoding="utf-8")
     result = subprocess.run(
@@ -174,7 +189,7 @@ def test_from_a_script_without_a_guard(tmp_path):
     )
     assert result.returncode == -signal.SIGKILL
     assert result.stderr == ""
-    assert result.stdout.splitlines() == ["main", "[0, 1] {None}", "interrupted"]
+    assert result.stdout.splitlines() == ["main", "at once", "[0, 1] {None}", "interrupted"]
     for name in ("first", "second"):
         pids = [int(file.read_text(encoding="utf-8")) for file in (tmp_path / name).iterdir()]
         assert len(pids) == 2
