@@ -3,6 +3,7 @@
 import functools
 import multiprocessing
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -240,6 +241,22 @@ def deep():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         run_processes(*arguments)
+
+
+@pytest.mark.parametrize("name", ["of_main", "Mine"])
+def test_what_only_the_main_program_has(monkeypatch, name):
+    """A notebook's function can be found by name here, and nowhere else."""
+    mine = globals()[name]
+    mine.__qualname__ = name
+    monkeypatch.setattr(sys.modules["__main__"], name, mine, raising=False)
+    pickle.loads(pickle.dumps(mine))
+    for arguments, word in [
+        ((mine, 2), "function must be importable"),
+        ((functools.partial(mine), 2), "function must be importable"),
+        ((jobs.surroundings, 2, [mine]), "args must be picklable"),
+    ]:
+        with pytest.raises(ValueError, match=f"^{word}.* is of the main program or notebook"):
+            run_processes(*arguments)
 
 
 def test_bad_timeout():
