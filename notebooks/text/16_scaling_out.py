@@ -225,7 +225,7 @@ show_figure(
 #
 # - **The two processes agree to the last bit.** They must: a difference in one bit would never be repaired, since parameters are not sent again.
 # - **One process that takes the shares in turn agrees to the last bit, too.** It adds the same two numbers, and for two numbers the order doesn't matter, in floating point either.
-# - **One process with the whole batch does not.** The sum over 64 examples is then one matrix product, which adds up in another order, and floating-point sums depend on the order. After 150 steps of Adam the parameters differ in their last digits, no more: the dots lie on the line. This is what "the same as one big batch" can mean on real machines, and no implementation does better.
+# - **One process with the whole batch does not.** The sum over 64 examples is then one matrix product, which adds up in another order, and floating-point sums depend on the order. After 150 steps of Adam the parameters differ in their last digits, no more: the dots lie on the line. This is what "the same as one big batch" can mean on real machines, as long as the order of a sum is left to the kernels.
 #
 # With four processes the second statement would be lost as well: a sum of four numbers has several orders, and the ring has one of its own for every chunk (section 4).
 
@@ -403,7 +403,7 @@ Markdown(table)
 # In each row the fifth column holds *one* number: all processes send the same.
 #
 # **Can it be done with less?** No. Look at one place of the gradient, and count messages of one number each, in the order of their arrival. Take the first moment at which *some* process knows the finished sum. Until then each of the other $N - 1$ must have sent at least one message, or its part would be missing: at least $N - 1$ messages. At that moment nobody else knows the sum, and
-# each of the other $N - 1$ must still receive something: at least $N - 1$ more. That makes $2 (N - 1)$ for each place, so $2 (N - 1)\, S$ bytes in all, and with $N$ processes the busiest sends at least $2 \frac{N-1}{N} S$. The ring reaches this bound (Patarasuk and Yuan 2009).
+# each of the other $N - 1$ must still receive something: at least $N - 1$ more. That makes $2 (N - 1)$ for each place, so $2 (N - 1)\, S$ bytes in all, and with $N$ processes the busiest sends at least $2 \frac{N-1}{N} S$. The ring reaches this bound (Patarasuk and Yuan 2009). (It counts what processes send. Switches that add up on the way, as NVIDIA builds them, let each send its gradient once.)
 #
 # **What it does not minimise** is the number of steps. Each message costs $\alpha$ seconds however short it is, and $\beta$ seconds for each byte. Steps wait for each other, so
 #
@@ -730,7 +730,7 @@ except WorkerError as error:
 # %% [markdown]
 # ## 9. When the model doesn't fit: ZeRO and FSDP
 #
-# Every process has all parameters, all gradients, and all of Adam's state. In mixed precision that is, for $\Psi$ parameters: 2 bytes each for the parameters in 16 bits, 2 for the gradients, and 12 for the optimiser (a copy of the parameters in 32 bits, and two moments). Sixteen bytes a parameter, $N$ times the same. **ZeRO** (Rajbhandari et al. 2020) shares them out, each process keeping a part of $1/N$:
+# Every process has all parameters, all gradients, and all of Adam's state. In mixed precision that is, for $\Psi$ parameters: 2 bytes each for the parameters in 16 bits, 2 for the gradients, and 12 for the optimiser (a copy of the parameters in 32 bits, and two moments). Sixteen bytes a parameter, $N$ times the same. (With PyTorch's `autocast`, parameters and gradients stay in 32 bits: 4 + 4 + 8, which is sixteen as well.) **ZeRO** (Rajbhandari et al. 2020) shares them out, each process keeping a part of $1/N$:
 #
 # $$M_0 = 16\, \Psi, \qquad M_1 = 4\, \Psi + \frac{12\, \Psi}{N}, \qquad M_2 = 2\, \Psi + \frac{14\, \Psi}{N}, \qquad M_3 = \frac{16\, \Psi}{N} .$$
 #
