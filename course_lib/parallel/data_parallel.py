@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from course_lib.checks import at_the_door, check_int, check_ints
+from course_lib.checks import at_the_door, check_int, check_ints, check_tensor
 
 __all__ = ["DataParallel", "accumulate", "buckets"]
 
@@ -195,6 +195,7 @@ def accumulate(model: nn.Module, loss: Callable[[Any], Tensor], batches: Sequenc
     alone = getattr(model, "no_sync", nullcontext)
     for k, batch in enumerate(batches, start=1):
         share = loss(batch) / len(batches)
+        check_tensor("loss", share, ())
         with nullcontext() if k == len(batches) else alone():
             share.backward()
         mean = mean + share.detach()

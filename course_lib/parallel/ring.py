@@ -45,6 +45,8 @@ def _check_summable(name: str, t: Tensor) -> None:
     if not isinstance(t, Tensor) or t.dtype == torch.bool:
         what = t.dtype if isinstance(t, Tensor) else type(t).__name__
         raise ValueError(f"{name} must be a tensor of numbers, got {what}")
+    if t.is_floating_point() and t.dtype.itemsize < 2:  # can be stored, but not added
+        raise ValueError(f"{name} must have 16 bits a number or more, got {t.dtype}")
     if t.layout != torch.strided or t.is_quantized:
         what = t.dtype if t.is_quantized else t.layout
         raise ValueError(f"{name} must be dense, got {what}")

@@ -118,6 +118,8 @@ def test_bad_arguments(monkeypatch):
         accumulate(net, lambda pair: net(pair[0]).sum(), pairs)
     for model, loss, batch, message in [
         (3, net, torch.ones(2, 1), "model must be a torch.nn.Module, got 3"),
+        (net, net, torch.ones(2, 1), "loss must have shape [], got [2, 1]"),
+        (net, lambda x: 1.0, torch.ones(2, 1), "loss must be a tensor of shape [], got float"),
         (net, 3, torch.ones(2, 1), "loss must be a function of a batch, got 3"),
         (net, net, 3, "batches[0] must be a tensor of one example or more, or a list of tensors"),
         (net, net, (), "batches[0] must be a tensor of one example or more, or a list of"),

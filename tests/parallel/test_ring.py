@@ -143,6 +143,10 @@ def test_three_processes_by_hand():
             [torch.ones(2), torch.ones(2, device="meta")],
             "tensors[1] must be on cpu like tensors[0], got meta",
         ),
+        (
+            [torch.ones(2).to(torch.float8_e5m2)],
+            "tensors[0] must have 16 bits a number or more, got torch.float8_e5m2",
+        ),
         ([torch.ones(2).to_sparse()], "tensors[0] must be dense, got torch.sparse_coo"),
     ],
 )
