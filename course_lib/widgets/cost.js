@@ -9,7 +9,7 @@ import { handle } from "./parts/handle.js";
 import { onKeys } from "./parts/keys.js";
 import { hint, keepRoom, legend, say } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
-import { axisNames, clamp, segment, trace, words } from "./parts/panel.js";
+import { axisNames, clamp, groundedWords, segment, trace, words } from "./parts/panel.js";
 import { bytesText, inShort, sumOf, timelineOf } from "./parts/step_time.js";
 import STYLE from "./cost.css" with { type: "css" };
 
@@ -137,8 +137,13 @@ function drawBars(ctx, box, found, top, theme) {
     if (memory <= top) segment(ctx, box.x, own.y(memory / unit), box.x + box.width, own.y(memory / unit));
     ctx.stroke();
     ctx.setLineDash([]);
-    held.map(sumOf).forEach((total, k) => words(
-      ctx, inShort(total / unit), middle(k), Math.max(own.y(total / unit) - 8, box.y + 8), theme.ink, fontOf(k), "center"));
+    held.map(sumOf).forEach((total, k) => {
+      const [number, y] = [inShort(total / unit), Math.max(own.y(total / unit) - 8, box.y + 8)];
+      if (memory <= top && Math.abs(own.y(memory / unit) - y) < 9) { // the line makes room for it
+        ctx.font = fontOf(k);
+        groundedWords(ctx, number, middle(k) - ctx.measureText(number).width / 2, y, theme.ink, fontOf(k), theme);
+      } else words(ctx, number, middle(k), y, theme.ink, fontOf(k), "center");
+    });
   }, { foot: false });
   const y = memory > top ? box.y : map.y(memory / unit);
   const text = `${memory > top ? "\u2191 " : ""}card: ${bytesText(memory)}`;

@@ -206,7 +206,7 @@ figure = Figure(figsize=(7.6, 2.9))
 axes = figure.subplots()
 for rank, role in ((0, "data"), (1, "latent")):
     axes.plot(
-        two[rank].losses, lw=0.8, alpha=0.6, color=PALETTE[role], label=f"share of rank {rank}"
+        two[rank].losses, lw=1.1, alpha=0.9, color=PALETTE[role], label=f"share of rank {rank}"
     )
 mean = [sum(pair) / 2 for pair in zip(two[0].losses, two[1].losses)]
 axes.plot(one.losses, lw=2, color=PALETTE["model"], label="one process, whole batch")
