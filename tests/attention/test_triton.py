@@ -142,7 +142,12 @@ def test_scale(scale):
 @needs_triton
 @pytest.mark.filterwarnings("ignore:overflow encountered in exp2")  # where the mask says 0
 def test_logits_of_ten_thousand():
-    """No overflow, before and after the maximum moves, and weights of 0 and 1."""
+    """No overflow, before and after the maximum moves, and weights of 0 and 1.
+
+    In bits such a logit is 14,427, and float32 goes in steps of 0.001 there. A GPU subtracts the
+    rounded maximum from a product that it has not rounded; the interpreter rounds both alike.
+    """
+    step = 2e-3 if DEVICE == "cuda" else 5e-6
     q, k, v, do = draw(40, 70, 32)
     for causal, sign in ((False, 1), (False, -1), (True, 1)):
         q, k = torch.zeros_like(q), torch.zeros_like(k)
@@ -151,7 +156,7 @@ def test_logits_of_ten_thousand():
         found = with_gradients(flash_attention_triton, *given, **options)
         wanted = with_gradients(naive_attention, *(x.double() for x in given), **options)
         for x, y, size in zip(found, wanted, (1, 100, 100, 10), strict=True):
-            assert (x.double() - y).abs().max() < 5e-6 * size  # dq is a sum of keys times rounding
+            assert (x.double() - y).abs().max() < step * size  # dq is a sum of keys times rounding
 
 
 @needs_triton
