@@ -64,8 +64,8 @@ function stateOf(model) {
 // ------------------------------------------------------------------------------------ the picture
 
 const ACROSS = axisOf(0.25, 2048, true);
-const UP = axisOf(0.3, 3000, true); // in Tflop/s or Gflop/s
-const unitOf = (peak) => (peak >= 2e12 ? [1e12, "Tflop/s"] : [1e9, "Gflop/s"]);
+const UP = axisOf(0.3, 3000, true); // in TFLOP/s or GFLOP/s
+const unitOf = (peak) => (peak >= 2e12 ? [1e12, "TFLOP/s"] : [1e9, "GFLOP/s"]);
 const MARK_OF = [0, 1, 0, 2, 3]; // both products stand at one place
 const ROLE_OF = ["data", "data", "data", "error", "latent"];
 
@@ -186,7 +186,7 @@ function render({ model, el }) {
     drawTimes(ctx, state, steps, at.times, theme);
     const [x, y] = [map.x(ridge), map.y(facts.peak)];
     grip.stand(clamp(x, at.plot.x, at.plot.x + at.plot.width), clamp(y, at.plot.y, at.plot.y + at.plot.height), ridge,
-      `${short(ridge)} operations a byte, ${inPrefix(facts.peak, "flop/s")}`);
+      `${short(ridge)} operations a byte, ${inPrefix(facts.peak, "FLOP/s")}`);
     say(said, sentenceOf(facts, steps));
   };
   const longest = "The three steps take 99.9 ms at least, 100 % of it in steps that wait for memory; FlashAttention takes 99.9 ms, 99.9 times less. " +
@@ -214,7 +214,7 @@ function render({ model, el }) {
   view.controls.before(
     row(choice(view, "hardware", "hardware", model.get("machines").map((name) => [name, name]), { change })),
     row(
-      logSlider(view, "peak", "peak", { min: peaks[0], max: peaks[1], text: (value) => inPrefix(value, "flop/s"), change }),
+      logSlider(view, "peak", "peak", { min: peaks[0], max: peaks[1], text: (value) => inPrefix(value, "FLOP/s"), change }),
       logSlider(view, "bandwidth", "bandwidth", { min: bandwidths[0], max: bandwidths[1], text: (value) => inPrefix(value, "B/s"), change })),
     row(...[["n", "tokens N", 64], ["d", "head size d", 8], ["rows", "queries held", 8]].map(([name, label, least]) =>
       logSlider(view, name, label, {

@@ -93,11 +93,11 @@ class Roofline(CourseWidget):
     All of them can be read and set (``hardware`` is ``""`` where peak or bandwidth are not those of
     a named one). ``widget.costs`` and ``widget.seconds`` are those of each step by name.
 
-    Hardware: A100 SXM 80 GB, 312 Tflop/s in bf16 (dense) and 2,039 GB/s, NVIDIA's A100 data sheet
+    Hardware: A100 SXM 80 GB, 312 TFLOP/s in bf16 (dense) and 2,039 GB/s, NVIDIA's A100 data sheet
     (https://www.nvidia.com/content/dam/en-zz/Solutions/Data-Center/a100/pdf/nvidia-a100-datasheet-us-nvidia-1758950-r4-web.pdf);
-    H100 SXM, 989.4 Tflop/s in bf16 (half of the 1,979 that the data sheet gives with sparsity) and
+    H100 SXM, 989.4 TFLOP/s in bf16 (half of the 1,979 that the data sheet gives with sparsity) and
     3.35 TB/s, NVIDIA's H100 data sheet (https://resources.nvidia.com/en-us-tensor-core); a CPU
-    core: 90 Gflop/s and 12 GB/s in float32, as PyTorch multiplied and copied large matrices on one
+    core: 90 GFLOP/s and 12 GB/s in float32, as PyTorch multiplied and copied large matrices on one
     core of an AMD EPYC server.
 
     Reference:
@@ -232,7 +232,7 @@ class Roofline(CourseWidget):
         for mark, colour, step in zip("os^Dv", colours, costs, strict=True):
             speed = costs[step].flops / seconds[step] / unit
             left.plot(costs[step].intensity, speed, mark, color=colour, label=step, ms=6)
-        left.set(xscale="log", yscale="log", xlabel="operations a byte", ylabel=f"{name}flop/s")
+        left.set(xscale="log", yscale="log", xlabel="operations a byte", ylabel=f"{name}FLOP/s")
         left.legend(fontsize=7)
         right.barh(list(costs), [1e3 * seconds[step] for step in costs], color=colours)
         right.invert_yaxis()

@@ -69,7 +69,7 @@ def test_what_is_said_is_what_python_computes(roofline: Locator) -> None:
 def test_the_ridge_is_dragged(roofline: Locator) -> None:
     ridge = roofline.get_by_role("slider", name=RIDGE)
     before, text = settle(roofline), ridge.get_attribute("aria-valuetext")
-    assert text == "153 operations a byte, 312 Tflop/s"
+    assert text == "153 operations a byte, 312 TFLOP/s"
     box = ridge.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     roofline.page.mouse.move(x, y)
