@@ -48,7 +48,7 @@ class LostProcessError(RuntimeError):
     def __init__(self, step: int):
         super().__init__(
             f"another process of this run ended in step {step}, or can't be reached, so this one "
-            "ends, too. The same command starts it again, and goes on from its checkpoint"
+            "ends, too. The same command starts it again, from its checkpoint if it has one"
         )
         self.step = step
 

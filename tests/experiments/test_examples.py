@@ -10,7 +10,7 @@ import torch
 from course_lib import experiments
 
 # Trainings and what runs in many processes, without an example.
-WITHOUT = {"dead_codes", "killed_rank", "many_processes", "sharded_state"}
+WITHOUT = {"dead_codes", "killed_rank", "many_processes", "sharded_state", "simplest_ddp"}
 
 
 @pytest.mark.parametrize(

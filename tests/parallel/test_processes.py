@@ -150,10 +150,10 @@ def while_it_comes_up():
 
 threading.Thread(target=while_it_comes_up, daemon=True).start()
 try:
-    run_processes(jobs.surroundings, 2)
+    run_processes(jobs.surroundings, 2, timeout=180)
 except KeyboardInterrupt:
     print("at once", flush=True)
-found = run_processes(jobs.surroundings, 2)
+found = run_processes(jobs.surroundings, 2, timeout=180)
 print([own["rank"] for own in found], {own["main"] for own in found})
 
 
@@ -168,10 +168,12 @@ def when_all_hang(name, action):
 
 
 try:  # Ctrl-C goes to all processes of a terminal
-    run_processes(jobs.hang, 2, when_all_hang("first", lambda: os.killpg(0, signal.SIGINT)))
+    first = when_all_hang("first", lambda: os.killpg(0, signal.SIGINT))
+    run_processes(jobs.hang, 2, first, timeout=180)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
-run_processes(jobs.hang, 2, when_all_hang("second", lambda: os.kill(os.getpid(), signal.SIGKILL)))
+second = when_all_hang("second", lambda: os.kill(os.getpid(), signal.SIGKILL))
+run_processes(jobs.hang, 2, second, timeout=180)
 """
 
 
@@ -185,7 +187,7 @@ def test_from_a_script_without_a_guard(tmp_path):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=400,
         start_new_session=True,
     )
     assert result.returncode == -signal.SIGKILL
