@@ -858,9 +858,10 @@ def _draw_rows(generator: torch.Generator) -> list[Case]:
     for shape in ((5, 5), (7, 4), (2, 3, 4, 4)):
         o, do = (_randn(*shape, generator=generator) for _ in range(2))
         cases.append(Case((o, do, _randn(*shape[:-1], generator=generator))))
-    o, do = (_randn(6, 8, generator=generator).half() for _ in range(2))
+    # Many rows: that rounding before and behind the sum are alike in all of them is no chance.
+    o, do = (_randn(60, 8, generator=generator).half() for _ in range(2))
     o[0, 0], do[0, 0] = 300, 300  # a product that float16 does not hold
-    cases.append(Case((o, do, _randn(6, generator=generator)), _HALF))
+    cases.append(Case((o, do, _randn(60, generator=generator)), _HALF))
     return cases
 
 
