@@ -9,6 +9,7 @@ from course_lib.latent.gradients import (
     score_function_gradient,
 )
 from course_lib.latent.jumps import slope_of_jump
+from course_lib.latent.kl_autoencoder import KLAutoencoder
 from course_lib.latent.linear import LinearVAE
 from course_lib.latent.quantizer import (
     VectorQuantizer,
@@ -24,6 +25,7 @@ __all__ = [
     "GAN",
     "VAE",
     "VQVAE",
+    "KLAutoencoder",
     "LinearVAE",
     "VectorQuantizer",
     "best_log_var",

@@ -2,11 +2,15 @@
 
 from course_lib.metrics.features import ImageClassifier, frechet_distance
 from course_lib.metrics.likelihood import GaussianBaseline, LogisticBaseline, bits_per_dim
+from course_lib.metrics.scenes import LAYOUTS, SceneJudge, scene_targets
 
 __all__ = [
+    "LAYOUTS",
     "GaussianBaseline",
     "ImageClassifier",
     "LogisticBaseline",
+    "SceneJudge",
     "bits_per_dim",
     "frechet_distance",
+    "scene_targets",
 ]

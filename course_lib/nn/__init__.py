@@ -11,12 +11,13 @@ from course_lib.nn.mlp import MLP
 from course_lib.nn.placed import Placed
 from course_lib.nn.time import TimeEmbedding, TimeMLP
 from course_lib.nn.transformer import Attention, KeyValueCache, TransformerBlock
-from course_lib.nn.unet import UNet
+from course_lib.nn.unet import DoublingConv, UNet
 
 __all__ = [
     "MLP",
     "Attention",
     "ConvNet",
+    "DoublingConv",
     "KeyValueCache",
     "MaskedConv2d",
     "MaskedLinear",

@@ -11,6 +11,7 @@ from course_lib.training import (  # noqa: F401
     recipes_guidance,
     recipes_latent,
     recipes_ode,
+    recipes_scenes,
     recipes_sde,
 )
 from course_lib.training.checkpoints import (

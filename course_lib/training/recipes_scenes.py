@@ -1,0 +1,80 @@
+"""The recipes of chapter 12: autoencoders of scenes, and who reads what a scene shows."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from course_lib.data import scenes, to_signed
+from course_lib.latent import KLAutoencoder
+from course_lib.metrics import SceneJudge, scene_targets
+from course_lib.training.recipes import Recipe, register
+
+N_SCENES, N_TEST = 16_384, 2_000
+SCENES = (
+    f'scenes({N_SCENES:,}), of load_digits("train"); tested on {N_TEST:,} of load_digits("test")'
+)
+
+
+def training_scenes() -> tuple[Tensor, list[str]]:
+    """The scenes that all models of chapter 12 are trained on, and their captions."""
+    return scenes(N_SCENES, generator=torch.Generator().manual_seed(0))
+
+
+def test_scenes() -> tuple[Tensor, list[str]]:
+    """Scenes of digits that no model has seen, and their captions."""
+    return scenes(N_TEST, split="test", generator=torch.Generator().manual_seed(1))
+
+
+# --- who reads a scene ---------------------------------------------------------------------------
+
+
+def judged_scenes() -> tuple[Tensor, Tensor]:
+    """Training images and what they show; of unseen colours, too: it must not miss them."""
+    images, captions = training_scenes()
+    more, other = scenes(N_SCENES // 8, unseen=True, generator=torch.Generator().manual_seed(2))
+    return torch.cat([images, more]), scene_targets([*captions, *other])
+
+
+register(
+    Recipe(
+        name="judge_scenes",
+        summary="A convolutional classifier of what a scene shows",
+        data=SCENES.replace("of load", "and 2,048 of unseen colours, of load", 1),
+        build=SceneJudge,
+        load=judged_scenes,
+        options={"steps": 2500, "batch_size": 128, "lr": 2e-3, "weight_decay": 0.05},
+        evaluate=lambda model: model.fidelity(*test_scenes()),
+    )
+)
+
+# --- autoencoders --------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def autoencoder_metrics(model: KLAutoencoder) -> dict[str, float]:
+    """Rate and distortion of the test images."""
+    images, _ = test_scenes()
+    generator = torch.Generator().manual_seed(0)
+    rate, distortion = model.rate_distortion(to_signed(images), generator=generator)
+    return {
+        "rate, bits an image": rate.mean().item() / math.log(2),
+        "mean squared error": distortion.mean().item(),
+    }
+
+
+for factor, channels, steps in ((4, 4, 3000), (2, 4, 1200), (8, 4, 2000)):
+    name = "autoencoder_scenes" if factor == 4 else f"autoencoder_scenes_{factor}"
+    register(
+        Recipe(
+            name=name,
+            summary=f"An autoencoder with a KL term, factor {factor}, of scenes",
+            data=SCENES,
+            build=lambda factor=factor, channels=channels: KLAutoencoder(
+                (3, 32, 32), channels=channels, factor=factor
+            ),
+            load=lambda: to_signed(training_scenes()[0]),
+            options={"steps": steps, "batch_size": 32, "lr": 2e-3, "ema": 0.995},
+            evaluate=autoencoder_metrics,
+        )
+    )
