@@ -63,8 +63,8 @@ class Denoiser(Placed):
         return f"predicts={self.predicts}, path={self.path}"
 
     @property
-    def null_class(self) -> int | None:
-        """The label that says nothing, where the network knows one."""
+    def null_class(self) -> int | tuple[int, ...] | None:
+        """The label that says nothing, where the network knows one; of prompts, its tokens."""
         return getattr(self.net, "null_class", None)
 
     @property
@@ -150,10 +150,16 @@ class Denoiser(Placed):
         return t, torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
 
     def hide(self, y: Tensor | None, *, generator: torch.Generator | None = None) -> Tensor | None:
-        """Labels ``y [B]`` as training shows them: the share ``drop`` of them is dropped."""
+        """Labels ``y [B]`` as training shows them: the share ``drop`` of them is dropped.
+
+        Of prompts ``[B, L]`` so many are empty.
+        """
         if y is None or not self.drop:
             return y
-        return drop_labels(y, self.drop, n_classes=self.null_class, generator=generator)
+        if isinstance(self.null_class, int):
+            return drop_labels(y, self.drop, n_classes=self.null_class, generator=generator)
+        hidden = torch.rand(len(y), 1, generator=generator, device=y.device) < self.drop
+        return torch.where(hidden, y.new_tensor(self.null_class), y)
 
     def _call(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         return self.net(x_t, t) if y is None else self.net(x_t, t, y)

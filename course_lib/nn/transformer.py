@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from course_lib.attention import flash_attention
 from course_lib.checks import check_bool, check_int, check_tensor
 
-__all__ = ["Attention", "KeyValueCache", "TransformerBlock"]
+__all__ = ["Attention", "CrossAttention", "KeyValueCache", "TransformerBlock"]
 
 
 class KeyValueCache:
@@ -70,10 +71,77 @@ class Attention(nn.Module):
         return self.out(o.transpose(1, 2).flatten(2))
 
 
+class CrossAttention(nn.Module):
+    """Tokens look something up elsewhere: the queries are theirs, keys and values the context's.
+
+        softmax(Q Kᵀ / √d) V,  Q = x W_q, K = c W_k, V = c W_v,  d = ``dim`` / ``heads``
+
+    Reference:
+        Rombach et al. 2022, https://arxiv.org/abs/2112.10752, section 3.3.
+
+    Args:
+        dim: Width of a token.
+        context_dim: Width of what it looks at.
+        heads: Number of heads; divides ``dim``.
+
+    Example:
+        >>> CrossAttention(32, 16, 4)(torch.zeros(2, 64, 32), torch.zeros(2, 12, 16)).shape
+        torch.Size([2, 64, 32])
+
+    """
+
+    def __init__(self, dim: int, context_dim: int, heads: int):
+        check_int("dim", dim, minimum=1)
+        check_int("context_dim", context_dim, minimum=1)
+        check_int("heads", heads, minimum=1)
+        if dim % heads != 0:
+            raise ValueError(f"heads must divide dim = {dim}, got {heads}")
+        super().__init__()
+        self.dim, self.context_dim, self.heads = dim, context_dim, heads
+        self.q, self.kv = nn.Linear(dim, dim), nn.Linear(context_dim, 2 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Tokens ``[B, N, dim]`` to ``[B, N, dim]``, looking at ``context [B, L, context_dim]``.
+
+        ``mask [B, L]`` is True where the context may be looked at.
+        """
+        q, k, v, seen = self.heads_of(x, context, mask)
+        o = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        return self.out(o.transpose(1, 2).flatten(2))
+
+    def weights(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        """How much each token takes of each part of the context: ``[B, heads, N, L]``."""
+        q, k, _, seen = self.heads_of(x, context, mask)
+        logits = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+        if seen is not None:
+            logits = logits.masked_fill(~seen, -torch.inf)
+        return logits.softmax(dim=-1)
+
+    def heads_of(
+        self, x: Tensor, context: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Q ``[B, heads, N, d]``, k and v ``[B, heads, L, d]``, and the mask ``[B, 1, 1, L]``."""
+        check_tensor("x", x, (None, None, self.dim), dtype=self.out.weight.dtype)
+        check_tensor("context", context, (len(x), None, self.context_dim), dtype=x.dtype)
+        if mask is not None:
+            wanted = context.shape[:2]
+            if mask.dtype != torch.bool or mask.shape != wanted:
+                raise ValueError(
+                    f"mask must be a bool tensor {list(wanted)}, got {mask.dtype} "
+                    f"{list(mask.shape)}"
+                )
+            mask = mask[:, None, None]
+        q = self.q(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        k, v = self.kv(context).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return q, k, v, mask
+
+
 class TransformerBlock(nn.Module):
     """Tokens look at each other, then each is changed by itself; both are added to what was.
 
-    Each branch sees normalized tokens, and the sum stays as it is ("pre-norm").
+    Each branch sees normalized tokens, and the sum stays as it is ("pre-norm"). With a context
+    tokens look at that, too, in between.
 
     Reference:
         Radford et al. 2019, "Language models are unsupervised multitask learners" (GPT-2), 2.3.
@@ -84,6 +152,7 @@ class TransformerBlock(nn.Module):
         causal: Whether a token sees only itself and those before it.
         expand: Width of the perceptron's hidden layer, in ``dim``.
         attend: The function that attends, as of ``Attention``.
+        context_dim: Width of the context that tokens look at; None for no context.
 
     Example:
         >>> TransformerBlock(32, 4)(torch.zeros(2, 10, 32)).shape
@@ -99,16 +168,33 @@ class TransformerBlock(nn.Module):
         causal: bool = False,
         expand: int = 4,
         attend: Callable = flash_attention,
+        context_dim: int | None = None,
     ):
         check_int("expand", expand, minimum=1)
         super().__init__()
         self.attention = Attention(dim, heads, causal=causal, attend=attend)
+        self.cross = None
+        if context_dim is not None:
+            self.cross = CrossAttention(dim, context_dim, heads)
+            self.norm_cross = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(
             nn.Linear(dim, expand * dim), nn.GELU(), nn.Linear(expand * dim, dim)
         )
         self.norm_1, self.norm_2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """Tokens ``[B, N, dim]`` to ``[B, N, dim]``; they come behind those of ``cache``."""
+    def forward(
+        self,
+        x: Tensor,
+        cache: KeyValueCache | None = None,
+        *,
+        context: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Tokens ``[B, N, dim]`` to ``[B, N, dim]``; they come behind those of ``cache``.
+
+        ``context [B, L, context_dim]`` and its ``mask [B, L]`` are as of ``CrossAttention``.
+        """
         x = x + self.attention(self.norm_1(x), cache)
+        if self.cross is not None:
+            x = x + self.cross(self.norm_cross(x), context, mask)
         return x + self.mlp(self.norm_2(x))

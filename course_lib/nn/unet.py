@@ -8,25 +8,45 @@ from torch.nn import functional as F
 
 from course_lib.checks import check_floats, check_int, check_ints, check_shape
 from course_lib.nn.time import TimeEmbedding, check_time
+from course_lib.nn.transformer import TransformerBlock
 
-__all__ = ["UNet"]
+__all__ = ["DoublingConv", "UNet"]
 
 
 class ResBlock(nn.Module):
-    """Two 3×3 convolutions around which the image is carried past; between them, the time."""
+    """Two 3×3 convolutions around which the image is carried past; between them, the time.
 
-    def __init__(self, n_in: int, n_out: int, n_time: int, groups: int, dropout: float):
+    Where there is a text, every pixel then looks at it: ``look``.
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        n_time: int,
+        groups: int,
+        dropout: float,
+        look: nn.Module | None = None,
+    ):
         super().__init__()
         self.norm1, self.conv1 = nn.GroupNorm(groups, n_in), nn.Conv2d(n_in, n_out, 3, padding=1)
         self.time = nn.Linear(n_time, n_out)
         self.norm2, self.conv2 = nn.GroupNorm(groups, n_out), nn.Conv2d(n_out, n_out, 3, padding=1)
         self.dropout = nn.Dropout(dropout)
         self.shortcut = nn.Identity() if n_in == n_out else nn.Conv2d(n_in, n_out, 1)
+        self.look = look
 
-    def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        embedded: Tensor,
+        context: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
         h = h + self.time(embedded)[:, :, None, None]
-        return self.shortcut(x) + self.conv2(self.dropout(F.silu(self.norm2(h))))
+        h = self.shortcut(x) + self.conv2(self.dropout(F.silu(self.norm2(h))))
+        return h if self.look is None else self.look(h, context, mask)
 
 
 class SelfAttention(nn.Module):
@@ -42,6 +62,26 @@ class SelfAttention(nn.Module):
         q, k, v = self.qkv(pixels).chunk(3, dim=2)
         seen = self.out(F.scaled_dot_product_attention(q, k, v))
         return x + seen.transpose(1, 2).reshape(x.shape)
+
+
+class SpatialTransformer(nn.Module):
+    """Every pixel looks at every pixel, then at the words: a transformer's block, added to x."""
+
+    def __init__(self, n: int, groups: int, context_dim: int, heads: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, n)
+        self.inwards, self.outwards = nn.Linear(n, n), nn.Linear(n, n)
+        self.block = TransformerBlock(n, heads, attend=attend, context_dim=context_dim)
+
+    def forward(self, x: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
+        pixels = self.inwards(self.norm(x).flatten(2).transpose(1, 2))  # [B, H·W, C]
+        seen = self.outwards(self.block(pixels, context=context, mask=mask))
+        return x + seen.transpose(1, 2).reshape(x.shape)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
+    """PyTorch's attention, which is the fastest for few tokens."""
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
 
 
 class DoublingConv(nn.Conv2d):
@@ -70,9 +110,13 @@ class UNet(nn.Module):
     the way up it has one block more, and every block also sees what the way down put aside there.
     In the middle, at few pixels, there is attention. All blocks are told the time.
 
+    With a ``context_dim`` the pixels look at a text, too: in the middle, and behind every residual
+    block of the ``context_levels``. ``encode`` and ``decode`` are the way down and the way up.
+
     Reference:
         Ho, Jain, Abbeel 2020, https://arxiv.org/abs/2006.11239, appendix B; the shape is that of
-        Ronneberger, Fischer, Brox 2015, https://arxiv.org/abs/1505.04597.
+        Ronneberger, Fischer, Brox 2015, https://arxiv.org/abs/1505.04597; the text: Rombach et al.
+        2022, https://arxiv.org/abs/2112.10752, section 3.3.
 
     Args:
         shape: (C, H, W) of the images; H and W must halve evenly once less than there are widths.
@@ -84,6 +128,9 @@ class UNet(nn.Module):
         groups: Groups of channels that GroupNorm takes together.
         dropout: Share of channels' values set to 0 in training.
         scale: What a unit of time is worth, as in ``TimeEmbedding``.
+        context_dim: Width of the text's tokens; None for no text.
+        context_levels: The levels that look at the text, the finest being 0; None for all.
+        heads: Heads of the attention, where there is a text; divides the widths.
 
     Example:
         >>> net = UNet((1, 8, 8), widths=(16, 32))
@@ -103,6 +150,9 @@ class UNet(nn.Module):
         groups: int = 8,
         dropout: float = 0.0,
         scale: float = 1.0,
+        context_dim: int | None = None,
+        context_levels: Sequence[int] | None = None,
+        heads: int = 4,
     ):
         check_shape("shape", shape, lengths=(3,), any_size=False)
         check_int("groups", groups, minimum=1)
@@ -120,16 +170,28 @@ class UNet(nn.Module):
         check_int("blocks", blocks, minimum=1)
         if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise ValueError(f"dropout must be from 0 to below 1, got {dropout!r}")
+        if context_dim is not None:
+            check_int("context_dim", context_dim, minimum=1)
+        levels = range(len(widths)) if context_levels is None else context_levels
+        check_ints("context_levels", levels, minimum=0)
+        if any(level >= len(widths) for level in levels):
+            raise ValueError(
+                f"context_levels must be below {len(widths)}, the number of widths, got {levels!r}"
+            )
         super().__init__()
-        self.event_shape = tuple(shape)
+        self.event_shape, self.context_dim = tuple(shape), context_dim
         n_time = 4 * widths[0]
         self.time = TimeEmbedding(
             widths[0], n_time, n_classes=n_classes, null_class=null_class, scale=scale
         )
         self.null_class = self.time.null_class
 
-        def block(n_in: int, n_out: int) -> ResBlock:
-            return ResBlock(n_in, n_out, n_time, groups, dropout)
+        def look(n: int) -> SpatialTransformer:
+            return SpatialTransformer(n, groups, context_dim, heads)
+
+        def block(n_in: int, n_out: int, level: int | None = None) -> ResBlock:
+            looks = context_dim is not None and level in levels
+            return ResBlock(n_in, n_out, n_time, groups, dropout, look(n_out) if looks else None)
 
         self.first = nn.Conv2d(shape[0], widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
@@ -139,37 +201,99 @@ class UNet(nn.Module):
                 self.down.append(nn.Conv2d(n, n, 3, stride=2, padding=1))
                 aside.append(n)
             for _ in range(blocks):
-                self.down.append(block(n, width))
+                self.down.append(block(n, width, level))
                 aside.append(n := width)
-        self.middle = nn.ModuleList([block(n, n), SelfAttention(n, groups), block(n, n)])
+        attention = SelfAttention(n, groups) if context_dim is None else look(n)
+        self.middle = nn.ModuleList([block(n, n), attention, block(n, n)])
         for level, width in reversed(list(enumerate(widths))):
             for _ in range(blocks + 1):
-                self.up.append(block(n + aside.pop(), width))
+                self.up.append(block(n + aside.pop(), width, level))
                 n = width
             if level:
                 self.up.append(DoublingConv(n))
         self.norm, self.last = nn.GroupNorm(groups, n), nn.Conv2d(n, shape[0], 3, padding=1)
         # At first every block passes its input on and the network says 0: a calm start.
         blocks_all = [m for m in self.modules() if isinstance(m, ResBlock)]
-        for conv in [*(m.conv2 for m in blocks_all), self.last]:
-            nn.init.zeros_(conv.weight)
-            nn.init.zeros_(conv.bias)
+        looks_all = [m for m in self.modules() if isinstance(m, SpatialTransformer)]
+        ends = [*(m.conv2 for m in blocks_all), *(m.outwards for m in looks_all), self.last]
+        for layer in ends:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """Map images ``x [B, C, H, W]`` at times ``t [B]``, of classes ``y [B]``, to the same."""
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor | None = None,
+        *,
+        context: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Map images ``x [B, C, H, W]`` at times ``t [B]``, of classes ``y [B]``, to the same.
+
+        Args:
+            x: The images.
+            t: The times.
+            y: The classes, where there are any.
+            context: A text, ``[B, L, context_dim]``, where the network takes one.
+            mask: Which of its tokens may be looked at, bool ``[B, L]``; None for all.
+
+        """
+        embedded = self.embed(x, t, y, context)
+        h, aside = self.encode(x, embedded, context, mask)
+        return self.decode(h, aside, embedded, context, mask)
+
+    def embed(
+        self, x: Tensor, t: Tensor, y: Tensor | None = None, context: Tensor | None = None
+    ) -> Tensor:
+        """The time and the class as all blocks are told them, ``[B, 4 · widths[0]]``."""
         check_floats("x", x, (None, *self.event_shape), dtype=self.first.weight.dtype)
         check_time(t, len(x))
-        embedded = F.silu(self.time(t, y))
+        if (context is None) != (self.context_dim is None):
+            wanted = "None" if self.context_dim is None else f"[{len(x)}, L, {self.context_dim}]"
+            got = "None" if context is None else list(context.shape)
+            raise ValueError(f"context must be {wanted} for this network, got {got}")
+        return F.silu(self.time(t, y))
+
+    def encode(
+        self,
+        x: Tensor,
+        embedded: Tensor,
+        context: Tensor | None = None,
+        mask: Tensor | None = None,
+        *,
+        hint: Tensor | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The way down: what comes out of the middle, and what is put aside on the way.
+
+        ``hint``, if there is one, is added behind the first convolution.
+        """
         h = self.first(x)
+        if hint is not None:
+            h = h + hint
         aside = [h]
         for layer in self.down:
-            h = layer(h, embedded) if isinstance(layer, ResBlock) else layer(h)
+            resnet = isinstance(layer, ResBlock)
+            h = layer(h, embedded, context, mask) if resnet else layer(h)
             aside.append(h)
         first, attention, second = self.middle
-        h = second(attention(first(h, embedded)), embedded)
+        h = first(h, embedded)
+        h = attention(h) if self.context_dim is None else attention(h, context, mask)
+        return second(h, embedded), aside
+
+    def decode(
+        self,
+        h: Tensor,
+        aside: Sequence[Tensor],
+        embedded: Tensor,
+        context: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """The way up, from what ``encode`` gives."""
+        aside = list(aside)
         for layer in self.up:
             if isinstance(layer, ResBlock):
-                h = layer(torch.cat([h, aside.pop()], dim=1), embedded)
+                h = layer(torch.cat([h, aside.pop()], dim=1), embedded, context, mask)
             else:
                 h = layer(h)
         return self.last(F.silu(self.norm(h)))

@@ -5,9 +5,12 @@ import math
 import torch
 from torch import Tensor
 
-from course_lib.data import scenes, to_signed
+from course_lib.data import SCENE_WORDS, scenes, to_signed
+from course_lib.diffusion.latent_diffusion import LatentDiffusion
 from course_lib.latent import KLAutoencoder
 from course_lib.metrics import SceneJudge, scene_targets
+from course_lib.nn import TextEncoder, UNet, WordTokenizer
+from course_lib.training.checkpoints import load_pretrained
 from course_lib.training.recipes import Recipe, register
 
 N_SCENES, N_TEST = 16_384, 2_000
@@ -78,3 +81,46 @@ for factor, channels, steps in ((4, 4, 3000), (2, 4, 1200), (8, 4, 2000)):
             evaluate=autoencoder_metrics,
         )
     )
+
+
+# --- text to image -------------------------------------------------------------------------------
+
+LENGTH = 12  # tokens: the start, and the ten words of the longest caption
+
+
+def text_encoder() -> TextEncoder:
+    """An untrained reader of captions."""
+    return TextEncoder(WordTokenizer(SCENE_WORDS, length=LENGTH), dim=64, depth=2, heads=4)
+
+
+def captioned_scenes() -> tuple[Tensor, Tensor]:
+    """Training images in [−1, 1], and their captions' tokens."""
+    images, captions = training_scenes()
+    return to_signed(images), WordTokenizer(SCENE_WORDS, length=LENGTH)(captions)
+
+
+def latent_model() -> LatentDiffusion:
+    """Untrained, on the latents of the stored autoencoder."""
+    unet = UNet((4, 8, 8), widths=(48, 96), context_dim=64, scale=1000.0)
+    return LatentDiffusion(KLAutoencoder((3, 32, 32), channels=4, factor=4), unet, text_encoder())
+
+
+def with_autoencoder(model: LatentDiffusion, data: tuple[Tensor, Tensor]) -> None:
+    """Take the stored autoencoder, and measure the scale of its latents."""
+    model.autoencoder.load_state_dict(load_pretrained("autoencoder_scenes").state_dict())
+    generator = torch.Generator().manual_seed(0)
+    model.autoencoder.measure_scale(data[0][:2048], generator=generator)
+
+
+register(
+    Recipe(
+        name="latent_scenes",
+        summary="Latent diffusion of scenes, told their captions",
+        data=SCENES.replace(", of", " and their captions, of", 1),
+        build=latent_model,
+        load=captioned_scenes,
+        prepare=with_autoencoder,
+        options={"steps": 5000, "batch_size": 64, "lr": 1.5e-3, "ema": 0.998},
+        evaluate=lambda model: {"nothing": 0.0},
+    )
+)
