@@ -8,6 +8,12 @@ from course_lib.diffusion.continuous import (
     VEPath,
     VPPath,
 )
+from course_lib.diffusion.controlnet import (
+    ControlledDiffusion,
+    ControlledUNet,
+    ControlNet,
+    ZeroConv,
+)
 from course_lib.diffusion.ddim import ddim_invert, ddim_sample, ddim_step, slerp
 from course_lib.diffusion.ddpm import DDPM, ddpm_sample
 from course_lib.diffusion.denoiser import Denoiser, PredictionError, drop_labels
@@ -34,6 +40,12 @@ from course_lib.diffusion.guidance import (
     guide,
 )
 from course_lib.diffusion.ideal import IdealDenoiser
+from course_lib.diffusion.latent_diffusion import (
+    Inpainting,
+    LatentDiffusion,
+    Prompted,
+    keep_known,
+)
 from course_lib.diffusion.ode import (
     ProbabilityFlow,
     SolverError,
@@ -77,23 +89,30 @@ __all__ = [
     "WEIGHTINGS",
     "ClassifierFreeGuidance",
     "ClassifierGuidance",
+    "ControlNet",
+    "ControlledDiffusion",
+    "ControlledUNet",
     "Denoiser",
     "DiscreteSchedule",
     "EDMPath",
     "FlowMatching",
     "GaussianPath",
     "IdealDenoiser",
+    "Inpainting",
+    "LatentDiffusion",
     "NoisedClassifier",
     "OnPath",
     "Preconditioned",
     "PredictionError",
     "ProbabilityFlow",
+    "Prompted",
     "ScaledInput",
     "SolverError",
     "StraightPath",
     "SubVPPath",
     "VEPath",
     "VPPath",
+    "ZeroConv",
     "churn_levels",
     "churn_step",
     "class_gradient",
@@ -120,6 +139,7 @@ __all__ = [
     "heun_step",
     "implicit_score_matching",
     "karras_times",
+    "keep_known",
     "langevin",
     "langevin_step",
     "last",

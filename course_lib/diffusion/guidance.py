@@ -87,7 +87,8 @@ class ClassifierFreeGuidance(Denoiser):
         scale: How far to go.
         interval: (low, high), the noise levels σ = b / a with low < σ ≤ high at which it guides.
             Outside, ``scale`` is 1, and the network's batch is no larger than without guidance.
-        negative: What to go away from in place of the null class: one label, or ``[B]``.
+        negative: What to go away from in place of the null class: one label, or ``[B]``; of a
+            model that is told prompts, tokens ``[B, L]`` or ``[1, L]``.
 
     Example:
         >>> from course_lib.diffusion import EDMPath, IdealDenoiser
@@ -122,7 +123,10 @@ class ClassifierFreeGuidance(Denoiser):
         check_number("scale", scale, minimum=-math.inf)
         if interval is not None:
             _check_interval(interval)
-        if isinstance(negative, Tensor):
+        if not isinstance(model.null_class, int):
+            if negative is not None:
+                _check_prompts("negative", negative, len(negative), model.null_class)
+        elif isinstance(negative, Tensor):
             check_classes("negative", negative, negative.numel(), model.null_class)
         elif negative is not None:
             check_int("negative", negative, minimum=0, maximum=model.null_class - 1)
@@ -143,7 +147,10 @@ class ClassifierFreeGuidance(Denoiser):
         return (low < b / a) & (b / a <= high)
 
     def _call(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        check_classes("y", y, len(x_t), self.net.null_class + 1)
+        if isinstance(self.net.null_class, int):
+            check_classes("y", y, len(x_t), self.net.null_class + 1)
+        else:
+            _check_prompts("y", y, len(x_t), self.net.null_class)
         guides = self.guides(t, x_t)
         if self.scale == 1 or not guides.any():
             return self.net(x_t, t, y)
@@ -153,11 +160,22 @@ class ClassifierFreeGuidance(Denoiser):
         return guided if guides.all() else torch.where(guides, guided, label)
 
     def instead(self, y: Tensor) -> Tensor:
-        """The labels ``[B]`` of what to go away from, for labels ``y`` to go to."""
-        if isinstance(self.negative, Tensor):
+        """The labels of what to go away from, for labels ``y``, ``[B]`` or ``[B, L]``, to go to."""
+        if self.negative is None:
+            return y.new_tensor(self.net.null_class).expand_as(y)
+        if not isinstance(self.negative, Tensor):
+            return torch.full_like(y, self.negative)
+        if y.ndim == 1:
             check_classes("negative", self.negative, len(y), self.net.null_class)
             return self.negative.to(y.device)
-        return torch.full_like(y, self.net.null_class if self.negative is None else self.negative)
+        return self.negative.to(y.device).expand_as(y)
+
+
+def _check_prompts(name: str, y: Tensor, n: int, null: tuple[int, ...]) -> None:
+    wanted = f"int64 tokens [{n}, {len(null)}]"
+    if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != (n, len(null)):
+        what = f"{y.dtype} {list(y.shape)}" if isinstance(y, Tensor) else repr(y)
+        raise ValueError(f"{name} must be {wanted}, got {what}")
 
 
 # --- by a classifier's opinion -----------------------------------------------------------------

@@ -1,18 +1,28 @@
 """Latent diffusion: a diffusion model of an autoencoder's codes that is told a text."""
 
-from torch import Tensor
+from collections.abc import Callable, Iterator, Sequence
 
+import torch
+from torch import Tensor, nn
+
+from course_lib.checks import check_floats, check_int, check_share
+from course_lib.diffusion.continuous import EDMPath
+from course_lib.diffusion.denoiser import Denoiser
 from course_lib.diffusion.edm import EDM
+from course_lib.diffusion.edm_samplers import dpm_solver_sample
+from course_lib.diffusion.guidance import ClassifierFreeGuidance
+from course_lib.diffusion.on_path import on_path
+from course_lib.diffusion.sampling import last
 from course_lib.latent import KLAutoencoder
 from course_lib.nn import Placed, TextEncoder, UNet
 
-__all__ = ["LatentDiffusion", "Prompted"]
+__all__ = ["Inpainting", "LatentDiffusion", "Prompted", "keep_known"]
 
 
 class Prompted(Placed):
     """A U-Net that looks at a text, as a network with labels: its labels are tokens.
 
-    So a sampler, guidance and ``on_path`` take a prompt for a label. The label that says nothing is
+    So samplers, guidance and ``on_path`` take a prompt for a label. The label that says nothing is
     the empty prompt.
 
     Args:
@@ -21,7 +31,7 @@ class Prompted(Placed):
 
     """
 
-    def __init__(self, unet: UNet, text_encoder: TextEncoder):
+    def __init__(self, unet: nn.Module, text_encoder: TextEncoder):
         if getattr(unet, "context_dim", None) != text_encoder.dim:
             raise ValueError(
                 f"unet must have the context_dim {text_encoder.dim} of the text encoder, got "
@@ -39,13 +49,247 @@ class Prompted(Placed):
 
 
 class LatentDiffusion(Placed):
-    """Text to image: EDM on the latents of an autoencoder, told a text that an encoder reads."""
+    """Text to image: EDM on the latents of an autoencoder, told a text that an encoder reads.
 
-    def __init__(self, autoencoder: KLAutoencoder, model: UNet, text_encoder: TextEncoder):
+    The autoencoder is trained before and stays as it is. U-Net and text encoder are trained
+    together, with one caption in ten hidden.
+
+    Reference:
+        Rombach et al. 2022, https://arxiv.org/abs/2112.10752.
+
+    Args:
+        autoencoder: Gives the latents, of variance 1 by its ``latent_scale``.
+        model: The network on latents, with a ``context_dim``.
+        text_encoder: Reads the prompts.
+        drop: Share of the captions that training hides.
+
+    """
+
+    def __init__(
+        self,
+        autoencoder: KLAutoencoder,
+        model: UNet,
+        text_encoder: TextEncoder,
+        *,
+        drop: float = 0.1,
+    ):
+        if model.event_shape != autoencoder.latent_shape:
+            raise ValueError(
+                f"model must take latents {autoencoder.latent_shape}, got {model.event_shape}"
+            )
         super().__init__()
         self.autoencoder = autoencoder.eval().requires_grad_(False)
-        self.denoiser = EDM(Prompted(model, text_encoder), sigma_data=1.0, p_mean=-0.4, drop=0.1)
+        net = Prompted(model, text_encoder)
+        self.denoiser = EDM(net, sigma_data=1.0, p_mean=-0.4, drop=drop)
 
-    def loss(self, x: Tensor, y: Tensor, *, generator=None) -> Tensor:
+    @property
+    def model(self) -> UNet:
+        """The network on latents."""
+        return self.denoiser.net.net.unet
+
+    @property
+    def text_encoder(self) -> TextEncoder:
+        """The reader of prompts."""
+        return self.denoiser.net.net.text_encoder
+
+    def loss(self, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """EDM's loss of the latents of images.
+
+        Args:
+            x: Images ``[B, C, H, W]`` in [−1, 1].
+            y: Their captions' tokens ``[B, L]``.
+            generator: Source of the latents' noise, the levels, the noise and the hidden captions.
+
+        """
         latent = self.autoencoder.to_latent(x, generator=generator)
         return self.denoiser.loss(latent, y, generator=generator)
+
+    # --- Sampling ---
+
+    def sample(self, prompts: Sequence[str], **options) -> Tensor:
+        """Images ``[B, C, H, W]`` in [0, 1] of prompts; options as of ``states``."""
+        return self.to_images(last(self.states(prompts, **options)))
+
+    def states(
+        self,
+        prompts: Sequence[str],
+        *,
+        scale: float = 3.0,
+        negative: str = "",
+        steps: int = 12,
+        controls: Sequence[tuple] = (),
+        sampler: Callable[..., Iterator[Tensor]] = dpm_solver_sample,
+        z: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Iterator[Tensor]:
+        """The latents ``[B, c, h, w]`` on the way from noise to images of prompts.
+
+        Args:
+            prompts: ``B`` sentences, at least one.
+            scale: Of classifier-free guidance: 0 without prompt, 1 with it.
+            negative: What to go away from: by default the empty prompt.
+            steps: Of the sampler.
+            controls: ``(control_net, condition, strength)`` of each control.
+            sampler: Any sampler on an ``EDMPath``.
+            z: The state to start from, of size σ_max; by default noise is drawn.
+            generator: Source of the noise.
+
+        """
+        model, y = self.told(prompts, scale=scale, negative=negative, controls=controls)
+        shape = (len(y), *self.autoencoder.latent_shape)
+        return sampler(model, shape, steps=steps, y=y, z=z, generator=generator)
+
+    def told(
+        self,
+        prompts: Sequence[str],
+        *,
+        scale: float = 3.0,
+        negative: str = "",
+        controls: Sequence[tuple] = (),
+    ) -> tuple[Denoiser, Tensor]:
+        """The guided model and the tokens ``[B, L]`` that a sampler takes; arguments as above."""
+        y = self.text_encoder.tokenizer(prompts).to(self.device)
+        away = self.text_encoder.tokenizer([negative]).to(self.device)
+        return ClassifierFreeGuidance(self.controlled(controls), scale, negative=away), y
+
+    def controlled(self, controls: Sequence[tuple]) -> Denoiser:
+        """The model with controls, ``(control_net, condition, strength)`` each; without, itself."""
+        from course_lib.diffusion.controlnet import ControlledUNet
+
+        if not controls:
+            return self.denoiser
+        net = Prompted(ControlledUNet(self.model, controls), self.text_encoder)
+        return EDM(net, sigma_data=self.denoiser.sigma_data, path=self.denoiser.path)
+
+    def image_to_image(
+        self,
+        x: Tensor,
+        prompts: Sequence[str],
+        *,
+        strength: float,
+        scale: float = 3.0,
+        negative: str = "",
+        steps: int = 12,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Images of prompts that begin with given ones: noise is added, and taken away again.
+
+        Reference:
+            Meng et al. 2022, "SDEdit", https://arxiv.org/abs/2108.01073.
+
+        Args:
+            x: Images ``[B, C, H, W]`` in [0, 1].
+            prompts: ``B`` sentences.
+            strength: How much noise: the share of the ``steps`` that are taken, the last ones; at
+                least two are.
+            scale: As of ``states``; so are the other arguments.
+            negative: As there.
+            steps: Of the whole way.
+            generator: Source of the noise.
+
+        Returns:
+            ``[B, C, H, W]`` in [0, 1].
+
+        """
+        check_share("strength", strength)
+        check_int("steps", steps, minimum=2)
+        model, y = self.told(prompts, scale=scale, negative=negative)
+        check_floats("x", x, (len(y), *self.autoencoder.event_shape), dtype=self.dtype)
+        path = self.denoiser.path
+        sigmas = karras_times(steps, sigma_min=path.t_min, sigma_max=path.t_max)
+        left = max(round(strength * steps), 2)  # the last steps of the whole way
+        sigma = sigmas[-left]
+        latent = self.autoencoder.to_latent(2 * x - 1, generator=generator)
+        z = latent + sigma * self.denoiser.noise(latent.shape, generator)
+        shorter = on_path(model, EDMPath(path.t_min, sigma))
+        return self.to_images(last(dpm_solver_sample(shorter, z.shape, steps=left, y=y, z=z)))
+
+    def inpaint(
+        self,
+        x: Tensor,
+        keep: Tensor,
+        prompts: Sequence[str],
+        *,
+        scale: float = 3.0,
+        negative: str = "",
+        steps: int = 12,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Images of prompts that are given in part.
+
+        Args:
+            x: Images ``[B, C, H, W]`` in [0, 1].
+            keep: Where they are given, bool ``[B, 1, H, W]``; the result is the same there.
+            prompts: ``B`` sentences.
+            scale: As of ``states``; so are the other arguments.
+            negative: As there.
+            steps: As there.
+            generator: Source of the noise.
+
+        Returns:
+            ``[B, C, H, W]`` in [0, 1].
+
+        """
+        model, y = self.told(prompts, scale=scale, negative=negative)
+        check_floats("x", x, (len(y), *self.autoencoder.event_shape), dtype=self.dtype)
+        if keep.dtype != torch.bool or keep.shape != (len(y), 1, *x.shape[2:]):
+            raise ValueError(
+                f"keep must be a bool tensor {[len(y), 1, *x.shape[2:]]}, got {keep.dtype} "
+                f"{list(keep.shape)}"
+            )
+        known = self.autoencoder.to_latent(2 * x - 1, generator=generator)
+        # A number of the latent is known where all pixels in its square are.
+        factor = x.shape[2] // known.shape[2]
+        squares = 1 - nn.functional.max_pool2d((~keep).to(x), factor)
+        model = Inpainting(model, known, squares.bool(), generator=generator)
+        states = dpm_solver_sample(model, known.shape, steps=steps, y=y, generator=generator)
+        return torch.where(keep, x, self.to_images(last(states)))
+
+    def to_images(self, latent: Tensor) -> Tensor:
+        """Images ``[B, C, H, W]`` in [0, 1] of latents ``[B, c, h, w]``."""
+        with torch.no_grad():
+            return ((self.autoencoder.from_latent(latent) + 1) / 2).clamp(0, 1)
+
+
+def keep_known(x: Tensor, known: Tensor, keep: Tensor) -> Tensor:
+    """``known`` where ``keep`` is True, and ``x`` elsewhere; ``keep`` may have fewer channels."""
+    return torch.where(keep, known, x)
+
+
+class Inpainting(Denoiser):
+    """A model that knows a part of x_0: it sees that part noised, and guesses it right.
+
+    Reference:
+        Lugmayr et al. 2022, "RePaint", https://arxiv.org/abs/2201.09865, equation 8, with one and
+        the same noise at all times.
+
+    Args:
+        model: The model of the rest.
+        known: x_0, ``[B, *event]``.
+        keep: Where it is known, bool ``[B, 1, ...]``.
+        generator: Source of the noise that the known part is seen with.
+
+    """
+
+    def __init__(
+        self,
+        model: Denoiser,
+        known: Tensor,
+        keep: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__(model, model.path, predicts="x0")
+        self.placement = torch.empty_like(model.placement)
+        self.known, self.keep = known, keep
+        self.eps = model.noise(known.shape, generator)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one example."""
+        return tuple(self.known.shape[1:])
+
+    def _call(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        noised = self.path.noised(self.known, t, self.eps)
+        x_t = keep_known(x_t, noised, self.keep)
+        return keep_known(self.net.predict(x_t, t, target="x0", y=y), self.known, self.keep)
