@@ -9,7 +9,6 @@ from course_lib.diffusion.continuous import (
     VPPath,
 )
 from course_lib.diffusion.controlnet import (
-    ControlledDiffusion,
     ControlledUNet,
     ControlNet,
     ZeroConv,
@@ -41,6 +40,7 @@ from course_lib.diffusion.guidance import (
 )
 from course_lib.diffusion.ideal import IdealDenoiser
 from course_lib.diffusion.latent_diffusion import (
+    ControlledDiffusion,
     Inpainting,
     LatentDiffusion,
     Prompted,

@@ -3,14 +3,12 @@
 import copy
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from course_lib.checks import check_floats, check_int, check_number
-from course_lib.diffusion.latent_diffusion import LatentDiffusion
 from course_lib.nn import Placed, UNet
 
-__all__ = ["ControlNet", "ControlledDiffusion", "ControlledUNet", "ZeroConv"]
+__all__ = ["ControlNet", "ControlledUNet", "ZeroConv"]
 
 
 class ZeroConv(nn.Conv2d):
@@ -138,33 +136,3 @@ class ControlledUNet(Placed):
             parts = [part + strength * more for part, more in zip(parts, added, strict=True)]
         *aside, h = parts
         return self.unet.decode(h, aside, embedded, context, mask)
-
-
-class ControlledDiffusion(Placed):
-    """What trains a ControlNet: the loss of the controlled model, whose own weights are locked.
-
-    Args:
-        diffusion: The model; it is locked.
-        control_net: What is trained.
-
-    """
-
-    def __init__(self, diffusion: LatentDiffusion, control_net: ControlNet):
-        super().__init__()
-        self.diffusion = diffusion.eval().requires_grad_(False)
-        self.control_net = control_net
-
-    def loss(
-        self,
-        x: Tensor,
-        y: Tensor,
-        condition: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """EDM's loss, as of ``LatentDiffusion``, given ``condition [B, *condition_shape]``."""
-        latent = self.diffusion.autoencoder.to_latent(x, generator=generator)
-        control = (self.control_net, condition, 1.0)
-        model = self.diffusion.controlled([control])
-        model.drop = self.diffusion.denoiser.drop
-        return model.loss(latent, y, generator=generator)

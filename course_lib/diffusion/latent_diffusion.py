@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from course_lib.checks import check_floats, check_int, check_share
 from course_lib.diffusion.continuous import EDMPath
+from course_lib.diffusion.controlnet import ControlledUNet, ControlNet
 from course_lib.diffusion.denoiser import Denoiser
-from course_lib.diffusion.edm import EDM
+from course_lib.diffusion.edm import EDM, karras_times
 from course_lib.diffusion.edm_samplers import dpm_solver_sample
 from course_lib.diffusion.guidance import ClassifierFreeGuidance
 from course_lib.diffusion.on_path import on_path
@@ -16,7 +17,7 @@ from course_lib.diffusion.sampling import last
 from course_lib.latent import KLAutoencoder
 from course_lib.nn import Placed, TextEncoder, UNet
 
-__all__ = ["Inpainting", "LatentDiffusion", "Prompted", "keep_known"]
+__all__ = ["ControlledDiffusion", "Inpainting", "LatentDiffusion", "Prompted", "keep_known"]
 
 
 class Prompted(Placed):
@@ -154,8 +155,6 @@ class LatentDiffusion(Placed):
 
     def controlled(self, controls: Sequence[tuple]) -> Denoiser:
         """The model with controls, ``(control_net, condition, strength)`` each; without, itself."""
-        from course_lib.diffusion.controlnet import ControlledUNet
-
         if not controls:
             return self.denoiser
         net = Prompted(ControlledUNet(self.model, controls), self.text_encoder)
@@ -293,3 +292,35 @@ class Inpainting(Denoiser):
         noised = self.path.noised(self.known, t, self.eps)
         x_t = keep_known(x_t, noised, self.keep)
         return keep_known(self.net.predict(x_t, t, target="x0", y=y), self.known, self.keep)
+
+
+class ControlledDiffusion(Placed):
+    """What trains a ControlNet: the loss of the controlled model, whose own weights are locked.
+
+    Args:
+        diffusion: The model; it is locked.
+        control_net: What is trained.
+
+    """
+
+    def __init__(self, diffusion: LatentDiffusion, control_net: ControlNet):
+        super().__init__()
+        # Not a part of this module: what is stored of it, and moved and averaged, is the control.
+        object.__setattr__(self, "diffusion", diffusion.eval().requires_grad_(False))
+        self.control_net = control_net
+
+    def loss(
+        self,
+        x: Tensor,
+        y: Tensor,
+        condition: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """EDM's loss, as of ``LatentDiffusion``, given ``condition [B, *condition_shape]``."""
+        self.diffusion.to(x.device)
+        latent = self.diffusion.autoencoder.to_latent(x, generator=generator)
+        control = (self.control_net, condition, 1.0)
+        model = self.diffusion.controlled([control])
+        model.drop = self.diffusion.denoiser.drop
+        return model.loss(latent, y, generator=generator)
