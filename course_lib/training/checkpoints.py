@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 ROOT = Path(__file__).parents[2]  # of a clone of the course; the package alone has no such folder
-MAX_BYTES = 4_000_000
+MAX_BYTES = 6_000_000
 GIVEN = ("summary", "recipe", "command", "data", "seed", "steps", "metrics")
 MEASURED = ("name", "parameters", "dtype", "sha256", "torch")
 
@@ -82,7 +82,7 @@ def save_pretrained(
 
     Raises:
         ValueError: When a weight is not finite or doesn't fit ``dtype``, or the file would be
-            larger than 4 MB; nothing is written then.
+            larger than 6 MB; nothing is written then.
 
     """
     _check_module(model)
