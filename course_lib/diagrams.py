@@ -14,7 +14,9 @@ from torch.nn import functional as F
 from course_lib.widgets.diagram import Arrow, Box, Call, Diagram, observe, parameters, shape
 
 __all__ = [
+    "controlnet_diagram",
     "coupling_diagram",
+    "latent_diffusion_diagram",
     "multi_scale_diagram",
     "pixelcnn_diagram",
     "transformer_diagram",
@@ -411,6 +413,218 @@ def lines_of(calls: list[Call]) -> list[str]:
             name = f"stride {call.module.stride[0]},"
         lines.append(f"{name} {call.inputs[0][1]} → {call.outputs[0][1]}")
     return lines
+
+
+# --------------------------------------------------------------- 12: a whole text-to-image system
+
+
+def latent_diffusion_diagram(model: nn.Module) -> Diagram:
+    """A ``LatentDiffusion``, whole: from an image and a prompt to noise, and back to an image."""
+    autoencoder, denoiser, text = model.autoencoder, model.denoiser, model.text_encoder
+    x = torch.zeros(BATCH, *autoencoder.event_shape, dtype=autoencoder.dtype)
+    noisy = torch.zeros(BATCH, *autoencoder.latent_shape, dtype=model.dtype)
+    guided, y = model.told([""] * BATCH)
+
+    def run() -> None:
+        model.to_images(autoencoder.to_latent(x, generator=torch.Generator().manual_seed(0)))
+        guided.predict(noisy, 1.0, target="x0", y=y)
+
+    calls = observe(model, run)
+    encoder, decoder = calls["autoencoder.encoder"], calls["autoencoder.decoder"]
+    prompted = "denoiser.net.net"
+    unet, reader = calls[f"{prompted}.unet"], calls[f"{prompted}.text_encoder"]
+    looks = [call for call in calls.values() if kind(call) == "CrossAttention"]
+    pixels = sorted({call.inputs[0][1] for call in looks}, reverse=True)
+    blocks, length = text.blocks, text.tokenizer.length
+    image, latent = x[0].numel(), noisy[0].numel()
+    scale, path = autoencoder.latent_scale.item(), denoiser.path
+    branches = unet.inputs[0][0] // BATCH
+    rows = [
+        [
+            Box("image x", (f"{shape(encoder.inputs[0])} in [−1, 1]",), "data"),
+            None,
+            Box("prompt", (f"at most {length - 1} words", f"tokens {shape(y)}"), "data"),
+        ],
+        [
+            Box(
+                "encoder",
+                (
+                    f"gives {shape(encoder.outputs[0])}:",
+                    "two halves, μ and log σ²",
+                    parameters(encoder.module),
+                ),
+            ),
+            Box("noise", (shape(noisy), f"of size σ = {path.t_max:g}"), "noise"),
+            Box(
+                "text encoder",
+                (
+                    f"{len(blocks)} × {type(blocks[0]).__name__}",
+                    f"{blocks[0].attention.heads} heads, causal",
+                    parameters(reader.module),
+                ),
+            ),
+        ],
+        [
+            Box(
+                "latent z",
+                (
+                    shape(calls["autoencoder.decoder"].inputs[0]),
+                    f"a draw, times {scale:.3g}",
+                    f"{image / latent:.3g} times fewer numbers",
+                ),
+                "latent",
+            ),
+            None,
+            Box("context c", (shape(reader.outputs[0]), f"and a mask {shape(y)}"), "model"),
+        ],
+        [None, Box("x = z + σ ε", (shape(noisy),), "noise"), None],
+        [
+            None,
+            Box(
+                "U-Net, told σ",
+                (
+                    f"{len(looks)} times cross-attention: queries",
+                    f"of {' and '.join(map(str, pixels))} pixels, {looks[0].module.heads} heads",
+                    f"{branches} B at once: with the prompt, without",
+                    parameters(unet.module),
+                ),
+            ),
+            None,
+        ],
+        [
+            None,
+            Box("guess D of z", ("null + w (told − null)", shape(noisy)), "latent"),
+            Box(
+                "loss, in training",
+                ("λ(σ) (D − z)²", f"{denoiser.drop:.0%} of the prompts empty"),
+                "error",
+            ),
+        ],
+        [
+            None,
+            Box(
+                "step of a sampler",
+                ("from σ to the next", f"{path.t_max:g} … {path.t_min:g}, 0"),
+                "noise",
+            ),
+            None,
+        ],
+        [
+            Box("image", (f"{shape(decoder.outputs[0])} in [0, 1]",), "data"),
+            Box("decoder", (f"takes latent / {scale:.3g}", parameters(decoder.module))),
+            None,
+        ],
+    ]
+    arrows = [
+        Arrow("image x", "encoder"),
+        Arrow("encoder", "latent z"),
+        Arrow("latent z", "x = z + σ ε", "training"),
+        Arrow("noise", "x = z + σ ε", "sampling"),
+        Arrow("prompt", "text encoder"),
+        Arrow("text encoder", "context c"),
+        Arrow("context c", "U-Net, told σ", "keys, values"),
+        Arrow("x = z + σ ε", "U-Net, told σ"),
+        Arrow("U-Net, told σ", "guess D of z"),
+        Arrow("guess D of z", "loss, in training"),
+        Arrow("guess D of z", "step of a sampler"),
+        Arrow("step of a sampler", "x = z + σ ε", "again", around="left"),
+        Arrow("step of a sampler", "decoder", "σ = 0"),
+        Arrow("decoder", "image"),
+    ]
+    return Diagram(
+        "Latent diffusion: noise and text become a latent, and that an image", rows, arrows
+    )
+
+
+def controlnet_diagram(control_net: nn.Module, unet: nn.Module) -> Diagram:
+    """A ``ControlNet`` beside the ``UNet`` that it controls: what is copied, added, and locked.
+
+    Grey is what learns nothing: no part of it asks for a gradient.
+    """
+    x = torch.zeros(BATCH, *unet.event_shape, dtype=unet.first.weight.dtype)
+    t, condition = x.new_zeros(BATCH), x.new_zeros(BATCH, *control_net.condition_shape)
+    context = None if unet.context_dim is None else x.new_zeros(BATCH, 1, unet.context_dim)
+    calls = observe(unet, lambda: unet(x, t, context=context))
+    other = observe(control_net, lambda: control_net(x, t, condition, context=context))
+    theirs = {name.removeprefix("copy."): call for name, call in other.items()}
+    hint = other["hint"]
+    role, their_role = (
+        "model" if any(p.requires_grad for p in net.parameters()) else "noise"
+        for net in (unet, control_net)
+    )
+    ways = [ways_down(seen, len(unet.down), len(unet.middle)) for seen in (calls, theirs)]
+    ups = levels(calls, "up", len(unet.up), closes="DoublingConv")[::-1]
+    rows: list[list[Box | None]] = [
+        [Box("x", (shape(x),), "data"), None, None, Box("condition", (shape(condition),), "data")],
+        [
+            None,
+            None,
+            None,
+            Box("hint", (channels(hint.module), f"its last: {still_zero(hint.module[-1])}")),
+        ],
+    ]
+    arrows = [Arrow("condition", "hint"), Arrow("hint", "copy 1", "+")]
+    arrows += [Arrow("x", "down 1"), Arrow("x", "copy 1")]
+    zeros = [other[f"zeros.{k}"] for k in range(len(control_net.zeros))]
+    before = None
+    for k, (down, copied) in enumerate(zip(*ways, strict=True), start=1):
+        middle = k == len(ways[0])
+        adds = zeros[-1:] if middle else zeros[: len(down)]
+        zeros = zeros[len(adds) :]
+        if middle:
+            names = ["middle", "sum", "zeros", "copy"]
+            lines = ["of both"]
+        else:
+            names = [f"{what} {k}" for what in ("down", "up", "zeros", "copy")]
+            lines = brief([call for call in ups[k - 1] if kind(call) == "ResBlock"])
+            lines += [f"answer {shape(calls['last'].outputs[0])}"] if k == 1 else []
+        sizes = [f"1×1: {call.inputs[0][1]} → {call.outputs[0][1]}" for call in adds]
+        rows.append(
+            [
+                Box(names[0], (*brief(down), shape(down[-1].outputs[0])), role),
+                Box(names[1], tuple(lines), role),
+                Box(names[2], (*sizes, still_zero(*(call.module for call in adds))), "error"),
+                Box(names[3], (*brief(copied), shape(copied[-1].outputs[0])), their_role),
+            ]
+        )
+        arrows += [Arrow(names[0], names[1]), Arrow(names[3], names[2])]
+        arrows.append(Arrow(names[2], names[1], "+"))
+        if before is not None:
+            arrows += [Arrow(before[0], names[0]), Arrow(before[3], names[3])]
+            arrows.append(Arrow(names[1], before[1]))
+        before = names
+    weights = [p for net in (unet, control_net) for p in net.parameters()]
+    locked, trained = (
+        sum(p.numel() for p in weights if p.requires_grad == learns) for learns in (False, True)
+    )
+    return Diagram(f"ControlNet: {locked:,} parameters locked, {trained:,} trained", rows, arrows)
+
+
+def ways_down(calls: dict[str, Call], n_down: int, n_middle: int) -> list[list[Call]]:
+    """The calls of each level on a U-Net's way down, and of its middle, the last."""
+    first, *others = levels(calls, "down", n_down, opens="Conv2d")
+    middle = [calls[f"middle.{k}"] for k in range(n_middle)]
+    return [[calls["first"], *first], *others, middle]
+
+
+def still_zero(*layers: nn.Module) -> str:
+    """Whether all that layers learn is zero, as at their start."""
+    learned = any(bool(p.any()) for layer in layers for p in layer.parameters())
+    return "no longer 0" if learned else "still 0"
+
+
+def brief(calls: list[Call]) -> list[str]:
+    """A line for each call, in few letters."""
+    names = {"ResBlock": "block", "SpatialTransformer": "attention", "SelfAttention": "attention"}
+    return [
+        f"{names.get(kind(call), 'conv')} {call.inputs[0][1]} → {call.outputs[0][1]}"
+        for call in calls
+    ]
+
+
+def kind(call: Call) -> str:
+    """The name of the called module's class."""
+    return type(call.module).__name__
 
 
 # ------------------------------------------------------------------- 15: a transformer's block

@@ -1,16 +1,41 @@
 """A diagram of an architecture says what its model is, and can be read."""
 
 import copy
+import functools
 
 import pytest
 import torch
 
 from course_lib import diagrams
 from course_lib.autoregressive import PixelCNN
+from course_lib.diffusion import ControlNet, LatentDiffusion
 from course_lib.flows import NICE, Glow, RealNVP
-from course_lib.latent import VAE, VQVAE, quantizer
-from course_lib.nn import TransformerBlock, UNet
+from course_lib.latent import VAE, VQVAE, KLAutoencoder, quantizer
+from course_lib.nn import TextEncoder, TransformerBlock, UNet, WordTokenizer
 from tests.widgets.test_diagram import faults_of_layout
+
+
+def small_latent_diffusion(**options):
+    """On images [1, 8, 16], with latents [2, 4, 8] and five tokens."""
+    text = TextEncoder(WordTokenizer(["a", "red", "3"], length=5), dim=12, depth=3, heads=2)
+    unet = UNet((2, 4, 8), widths=(8, 16), context_dim=12, context_levels=[1], heads=4)
+    model = LatentDiffusion(
+        KLAutoencoder((1, 8, 16), channels=2, factor=2, width=8), unet, text, **options
+    )
+    model.autoencoder.latent_scale.fill_(1.25)
+    return model
+
+
+def small_controlled(*, context_dim=None, **options):
+    """A U-Net, and a net that controls it by images [2, 16, 16]."""
+    unet = UNet((1, 8, 8), widths=(16, 32), context_dim=context_dim, **options)
+    return torch.nn.ModuleDict({"unet": unet, "control": ControlNet(unet, 2, factor=2)})
+
+
+@functools.wraps(diagrams.controlnet_diagram)
+def controlnet_diagram(both):
+    return diagrams.controlnet_diagram(both.control, both.unet)
+
 
 # For each diagram: models, and what their boxes must say, by the box's name.
 CASES = [
@@ -146,6 +171,44 @@ CASES = [
         },
     ),
     (
+        diagrams.latent_diffusion_diagram,
+        lambda: small_latent_diffusion(drop=0.25),
+        {
+            "image x": ["[B, 1, 8, 16] in [−1, 1]"],
+            "encoder": ["gives [B, 4, 4, 8]:", "two halves, μ and log σ²", "6,564 parameters"],
+            "latent z": ["[B, 2, 4, 8]", "a draw, times 1.25", "2 times fewer numbers"],
+            "noise": ["[B, 2, 4, 8]", "of size σ = 80"],
+            "prompt": ["at most 4 words", "tokens [B, 5]"],
+            "text encoder": ["3 × TransformerBlock", "2 heads, causal", "5,796 parameters"],
+            "context c": ["[B, 5, 12]", "and a mask [B, 5]"],
+            "U-Net, told σ": [
+                "4 times cross-attention: queries",
+                "of 8 pixels, 4 heads",
+                "2 B at once: with the prompt, without",
+            ],
+            "guess D of z": ["null + w (told − null)", "[B, 2, 4, 8]"],
+            "loss, in training": ["λ(σ) (D − z)²", "25% of the prompts empty"],
+            "decoder": ["takes latent / 1.25", "7,553 parameters"],
+            "image": ["[B, 1, 8, 16] in [0, 1]"],
+        },
+    ),
+    (
+        controlnet_diagram,
+        lambda: small_controlled(context_dim=12),
+        {
+            "x": ["[B, 1, 8, 8]"],
+            "condition": ["[B, 2, 16, 16]"],
+            "hint": ["2 → 16 → 16", "its last: still 0"],
+            "down 1": ["conv 1 → 16", "block 16 → 16", "[B, 16, 8, 8]"],
+            "up 1": ["block 48 → 16", "block 32 → 16", "answer [B, 1, 8, 8]"],
+            "zeros 1": ["1×1: 16 → 16", "1×1: 16 → 16", "still 0"],
+            "copy 2": ["conv 16 → 16", "block 16 → 32", "[B, 32, 4, 4]"],
+            "zeros 2": ["1×1: 16 → 16", "1×1: 32 → 32", "still 0"],
+            "middle": ["block 32 → 32", "attention 32 → 32", "block 32 → 32", "[B, 32, 4, 4]"],
+            "zeros": ["1×1: 32 → 32", "still 0"],
+        },
+    ),
+    (
         diagrams.transformer_diagram,
         lambda: TransformerBlock(24, 3, expand=2, causal=True),
         {
@@ -248,3 +311,55 @@ def test_a_pixelcnn_adds_only_where_its_layers_do():
         a.start.startswith(("h", "pixels left")) and a.end.startswith(("v", "rows"))
         for a in diagram.arrows
     )
+
+
+def test_a_controlnet_diagram_says_what_is_locked_and_what_has_moved():
+    both = small_controlled(blocks=2)
+    size = {name: sum(p.numel() for p in net.parameters()) for name, net in both.items()}
+    diagram = controlnet_diagram(both)
+    assert diagram.title == f"ControlNet: 0 parameters locked, {sum(size.values()):,} trained"
+    assert {box.role for row in diagram.rows for box in row if box} == {"data", "model", "error"}
+    both.unet.requires_grad_(False)
+    with torch.no_grad():
+        both.control.zeros[3].bias[0] = 1e-9
+        both.control.hint[-1].weight[0, 0] = 1e-9
+    diagram = controlnet_diagram(both)
+    assert diagram.title == (
+        f"ControlNet: {size['unet']:,} parameters locked, {size['control']:,} trained"
+    )
+    boxes = {box.name: box for row in diagram.rows for box in row if box}
+    assert {name for name in boxes if boxes[name].role == "noise"} == {
+        *("down 1", "down 2", "up 1", "up 2", "middle", "sum")
+    }
+    assert {name for name in boxes if boxes[name].role == "model"} == {
+        *("hint", "copy 1", "copy 2", "copy")
+    }
+    assert boxes["hint"].lines[-1] == "its last: no longer 0"
+    # The first convolution and two blocks; then a convolution and two blocks.
+    assert boxes["zeros 1"].lines == ("1×1: 16 → 16",) * 3 + ("still 0",)
+    last = ("1×1: 16 → 16", "1×1: 32 → 32", "1×1: 32 → 32", "no longer 0")
+    assert boxes["zeros 2"].lines == last
+
+
+def test_arrows_of_a_controlnet_lead_through_the_zeros():
+    diagram = controlnet_diagram(small_controlled())
+    into = {(a.start, a.end) for a in diagram.arrows}
+    assert into == {
+        *(("x", "down 1"), ("x", "copy 1"), ("condition", "hint"), ("hint", "copy 1")),
+        *(("down 1", "down 2"), ("down 2", "middle"), ("copy 1", "copy 2"), ("copy 2", "copy")),
+        *(("down 1", "up 1"), ("down 2", "up 2"), ("middle", "sum")),
+        *(("copy 1", "zeros 1"), ("copy 2", "zeros 2"), ("copy", "zeros")),
+        *(("zeros 1", "up 1"), ("zeros 2", "up 2"), ("zeros", "sum")),
+        *(("sum", "up 2"), ("up 2", "up 1")),
+    }
+
+
+def test_a_latent_diffusion_diagram_counts_what_looks_at_the_text():
+    model = small_latent_diffusion()
+    diagram = diagrams.latent_diffusion_diagram(model)
+    boxes = {box.name: box.lines for row in diagram.rows for box in row if box}
+    total = sum(p.numel() for p in model.model.parameters())
+    assert boxes["U-Net, told σ"][-1] == f"{total:,} parameters"
+    assert ("latent z", "x = z + σ ε") in {(a.start, a.end) for a in diagram.arrows}
+    loop = [a for a in diagram.arrows if a.around]
+    assert [(a.start, a.end) for a in loop] == [("step of a sampler", "x = z + σ ε")]
