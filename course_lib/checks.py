@@ -27,6 +27,7 @@ __all__ = [
     "check_shape",
     "check_share",
     "check_tensor",
+    "check_tokens",
 ]
 
 
@@ -249,6 +250,15 @@ def check_classes(name: str, y: torch.Tensor | None, n: int, n_classes: int | No
         raise ValueError(f"{name} must be {wanted}, got {y.dtype} {list(y.shape)}")
     if (stray := (y < 0) | (y >= n_classes)).any():
         raise ValueError(f"{name} must be {wanted}, got {y[stray][0].item()}")
+
+
+def check_tokens(name: str, y: torch.Tensor, n: int | None, length: int) -> None:
+    """Require int64 tokens ``[n, length]`` of prompts; with ``n`` None of any number of them."""
+    fair = isinstance(y, torch.Tensor) and y.dtype == torch.int64 and y.ndim == 2
+    if not fair or y.shape[1] != length or len(y) != (len(y) if n is None else n):
+        wanted = f"int64 tokens [{'B' if n is None else n}, {length}]"
+        what = f"{y.dtype} {list(y.shape)}" if isinstance(y, torch.Tensor) else repr(y)
+        raise ValueError(f"{name} must be {wanted}, got {what}")
 
 
 def at_the_door(check: Callable[..., None]) -> Callable[[Callable], Callable]:

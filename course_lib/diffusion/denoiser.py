@@ -13,6 +13,7 @@ from course_lib.checks import (
     check_number,
     check_one_of,
     check_share,
+    check_tokens,
 )
 from course_lib.diffusion.paths import PREDICTIONS, GaussianPath, combine, convert
 from course_lib.nn import Placed
@@ -32,7 +33,8 @@ class Denoiser(Placed):
 
     Args:
         net: ``net(x_t, t)``, or ``net(x_t, t, y)`` with labels: ``x_t [B, *event]``, ``t [B]`` as
-            the path counts time, ``y [B]`` → ``[B, *event]``.
+            the path counts time, ``y [B]`` → ``[B, *event]``. Prompts are labels, too: their tokens
+            ``[B, L]``.
         path: From data to noise.
         predicts: What ``net`` returns: ``"eps"``, ``"x0"``, ``"v"``, ``"score"`` or ``"velocity"``.
         drop: Share of the labels that training hides from the network, which needs a null class.
@@ -85,7 +87,7 @@ class Denoiser(Placed):
             x_t: Noised data.
             t: Times of the path.
             target: What to say, whatever the network predicts: a key of ``PREDICTIONS``.
-            y: Labels ``[B]``, for a network with classes.
+            y: Labels ``[B]``, for a network with classes; tokens ``[B, L]``, for one with prompts.
 
         Returns:
             ``[B, *event]``.
@@ -127,8 +129,8 @@ class Denoiser(Placed):
 
         Args:
             x: Data ``[B, *event]``.
-            y: Labels ``[B]``, for a network with classes.
-            generator: Source of the times and the noise.
+            y: Labels ``[B]``, for a network with classes; tokens ``[B, L]``, for one with prompts.
+            generator: Source of the times, the noise, and the labels that are dropped.
 
         Raises:
             PredictionError: When the network's output has another shape than ``x``.
@@ -150,14 +152,15 @@ class Denoiser(Placed):
         return t, torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
 
     def hide(self, y: Tensor | None, *, generator: torch.Generator | None = None) -> Tensor | None:
-        """Labels ``y [B]`` as training shows them: the share ``drop`` of them is dropped.
+        """Labels ``y``, ``[B]`` or ``[B, L]``, as training shows them: ``drop`` of them are hidden.
 
-        Of prompts ``[B, L]`` so many are empty.
+        In their place stands the null class, or the empty prompt.
         """
         if y is None or not self.drop:
             return y
         if isinstance(self.null_class, int):
             return drop_labels(y, self.drop, n_classes=self.null_class, generator=generator)
+        check_tokens("y", y, None, len(self.null_class))
         hidden = torch.rand(len(y), 1, generator=generator, device=y.device) < self.drop
         return torch.where(hidden, y.new_tensor(self.null_class), y)
 

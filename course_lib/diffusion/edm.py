@@ -129,7 +129,7 @@ class EDM(Denoiser):
 
         Args:
             x: Data ``[B, *event]``.
-            y: Labels ``[B]``, for a network with classes.
+            y: Labels ``[B]``, for a network with classes; tokens ``[B, L]``, for one with prompts.
             generator: Source of the levels, the noise, and the labels that are dropped.
 
         """

@@ -20,6 +20,7 @@ from course_lib.checks import (
     check_int,
     check_number,
     check_shape,
+    check_tokens,
 )
 from course_lib.diffusion.continuous import EDMPath
 from course_lib.diffusion.denoiser import Denoiser, PredictionError
@@ -125,7 +126,7 @@ class ClassifierFreeGuidance(Denoiser):
             _check_interval(interval)
         if not isinstance(model.null_class, int):
             if negative is not None:
-                _check_prompts("negative", negative, len(negative), model.null_class)
+                check_tokens("negative", negative, None, len(model.null_class))
         elif isinstance(negative, Tensor):
             check_classes("negative", negative, negative.numel(), model.null_class)
         elif negative is not None:
@@ -150,7 +151,7 @@ class ClassifierFreeGuidance(Denoiser):
         if isinstance(self.net.null_class, int):
             check_classes("y", y, len(x_t), self.net.null_class + 1)
         else:
-            _check_prompts("y", y, len(x_t), self.net.null_class)
+            check_tokens("y", y, len(x_t), len(self.net.null_class))
         guides = self.guides(t, x_t)
         if self.scale == 1 or not guides.any():
             return self.net(x_t, t, y)
@@ -167,15 +168,9 @@ class ClassifierFreeGuidance(Denoiser):
             return torch.full_like(y, self.negative)
         if y.ndim == 1:
             check_classes("negative", self.negative, len(y), self.net.null_class)
-            return self.negative.to(y.device)
+        elif len(self.negative) > 1:
+            check_tokens("negative", self.negative, len(y), y.shape[1])
         return self.negative.to(y.device).expand_as(y)
-
-
-def _check_prompts(name: str, y: Tensor, n: int, null: tuple[int, ...]) -> None:
-    wanted = f"int64 tokens [{n}, {len(null)}]"
-    if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != (n, len(null)):
-        what = f"{y.dtype} {list(y.shape)}" if isinstance(y, Tensor) else repr(y)
-        raise ValueError(f"{name} must be {wanted}, got {what}")
 
 
 # --- by a classifier's opinion -----------------------------------------------------------------

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from course_lib.checks import check_floats, check_int, check_share
+from course_lib.checks import check_floats, check_int, check_share, check_tensor, check_tokens
+from course_lib.data import to_signed, to_unit
 from course_lib.diffusion.continuous import EDMPath
 from course_lib.diffusion.controlnet import ControlledUNet, ControlNet
 from course_lib.diffusion.denoiser import Denoiser
@@ -24,15 +26,27 @@ class Prompted(Placed):
     """A U-Net that looks at a text, as a network with labels: its labels are tokens.
 
     So samplers, guidance and ``on_path`` take a prompt for a label. The label that says nothing is
-    the empty prompt.
+    the empty prompt, and stands where none is given.
 
     Args:
         unet: A network with a ``context_dim``.
         text_encoder: Gives it the context.
 
+    Example:
+        >>> from course_lib.nn import WordTokenizer
+        >>> text_encoder = TextEncoder(WordTokenizer(["red", "3"], length=4), dim=8, heads=2)
+        >>> net = Prompted(UNet((1, 4, 4), widths=(8,), context_dim=8), text_encoder)
+        >>> y = text_encoder.tokenizer(["red 3", "3", ""])
+        >>> net(torch.zeros(3, 1, 4, 4), torch.ones(3), y).shape
+        torch.Size([3, 1, 4, 4])
+
     """
 
     def __init__(self, unet: nn.Module, text_encoder: TextEncoder):
+        if not isinstance(text_encoder, TextEncoder):
+            raise ValueError(
+                f"text_encoder must be a TextEncoder, got {type(text_encoder).__name__}"
+            )
         if getattr(unet, "context_dim", None) != text_encoder.dim:
             raise ValueError(
                 f"unet must have the context_dim {text_encoder.dim} of the text encoder, got "
@@ -43,8 +57,11 @@ class Prompted(Placed):
         self.event_shape = unet.event_shape
         self.null_class = tuple(text_encoder.tokenizer([""])[0].tolist())
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """What the U-Net says of ``x [B, *event]`` at times ``t [B]``, told tokens ``y [B, L]``."""
+        if y is None:
+            y = torch.tensor(self.null_class, device=x.device).expand(len(x), -1)
+        check_tokens("y", y, len(x), len(self.null_class))
         context, mask = self.text_encoder(y), self.text_encoder.mask(y)
         return self.unet(x, t, context=context, mask=mask)
 
@@ -52,8 +69,9 @@ class Prompted(Placed):
 class LatentDiffusion(Placed):
     """Text to image: EDM on the latents of an autoencoder, told a text that an encoder reads.
 
-    The autoencoder is trained before and stays as it is. U-Net and text encoder are trained
-    together, with one caption in ten hidden.
+    The autoencoder is trained before and stays as it is, in eval mode and without gradients. U-Net
+    and text encoder are trained together, with one caption in ten hidden: the model knows the empty
+    prompt, too, which guidance needs.
 
     Reference:
         Rombach et al. 2022, https://arxiv.org/abs/2112.10752.
@@ -63,6 +81,14 @@ class LatentDiffusion(Placed):
         model: The network on latents, with a ``context_dim``.
         text_encoder: Reads the prompts.
         drop: Share of the captions that training hides.
+
+    Example:
+        >>> from course_lib.nn import WordTokenizer
+        >>> text_encoder = TextEncoder(WordTokenizer(["red", "3"], length=4), dim=8, heads=2)
+        >>> unet = UNet((4, 2, 2), widths=(8,), context_dim=8)
+        >>> model = LatentDiffusion(KLAutoencoder((3, 8, 8)), unet, text_encoder)
+        >>> model.sample(["red 3", "3"], scale=2.0, negative="red", steps=4).shape
+        torch.Size([2, 3, 8, 8])
 
     """
 
@@ -74,14 +100,26 @@ class LatentDiffusion(Placed):
         *,
         drop: float = 0.1,
     ):
-        if model.event_shape != autoencoder.latent_shape:
+        if not isinstance(autoencoder, KLAutoencoder):
             raise ValueError(
-                f"model must take latents {autoencoder.latent_shape}, got {model.event_shape}"
+                f"autoencoder must be a KLAutoencoder, got {type(autoencoder).__name__}"
+            )
+        takes = getattr(model, "event_shape", None)
+        if takes != autoencoder.latent_shape:
+            raise ValueError(
+                f"model must be a network on latents {autoencoder.latent_shape}, got "
+                f"{type(model).__name__} on {takes}"
             )
         super().__init__()
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         net = Prompted(model, text_encoder)
         self.denoiser = EDM(net, sigma_data=1.0, p_mean=-0.4, drop=drop)
+
+    def train(self, mode: bool = True) -> "LatentDiffusion":
+        """Train mode for all but the autoencoder, which is not trained."""
+        super().train(mode)
+        self.autoencoder.eval()
+        return self
 
     @property
     def model(self) -> UNet:
@@ -148,7 +186,7 @@ class LatentDiffusion(Placed):
         negative: str = "",
         controls: Sequence[tuple] = (),
     ) -> tuple[Denoiser, Tensor]:
-        """The guided model and the tokens ``[B, L]`` that a sampler takes; arguments as above."""
+        """The guided model and the tokens ``[B, L]`` that a sampler takes, as of ``states``."""
         y = self.text_encoder.tokenizer(prompts).to(self.device)
         away = self.text_encoder.tokenizer([negative]).to(self.device)
         return ClassifierFreeGuidance(self.controlled(controls), scale, negative=away), y
@@ -157,19 +195,27 @@ class LatentDiffusion(Placed):
         """The model with controls, ``(control_net, condition, strength)`` each; without, itself."""
         if not controls:
             return self.denoiser
-        net = Prompted(ControlledUNet(self.model, controls), self.text_encoder)
-        return EDM(net, sigma_data=self.denoiser.sigma_data, path=self.denoiser.path)
+        alone = self.denoiser
+        model = EDM(
+            Prompted(ControlledUNet(self.model, controls), self.text_encoder),
+            sigma_data=alone.sigma_data,
+            p_mean=alone.p_mean,
+            p_std=alone.p_std,
+            path=alone.path,
+            drop=alone.drop,
+        )
+        return model.to(device=self.device, dtype=self.dtype)
 
+    @torch.no_grad()
     def image_to_image(
         self,
         x: Tensor,
         prompts: Sequence[str],
         *,
         strength: float,
-        scale: float = 3.0,
-        negative: str = "",
         steps: int = 12,
         generator: torch.Generator | None = None,
+        **guidance,
     ) -> Tensor:
         """Images of prompts that begin with given ones: noise is added, and taken away again.
 
@@ -181,10 +227,9 @@ class LatentDiffusion(Placed):
             prompts: ``B`` sentences.
             strength: How much noise: the share of the ``steps`` that are taken, the last ones; at
                 least two are.
-            scale: As of ``states``; so are the other arguments.
-            negative: As there.
             steps: Of the whole way.
             generator: Source of the noise.
+            guidance: ``scale``, ``negative`` and ``controls``, as of ``states``.
 
         Returns:
             ``[B, C, H, W]`` in [0, 1].
@@ -192,62 +237,69 @@ class LatentDiffusion(Placed):
         """
         check_share("strength", strength)
         check_int("steps", steps, minimum=2)
-        model, y = self.told(prompts, scale=scale, negative=negative)
-        check_floats("x", x, (len(y), *self.autoencoder.event_shape), dtype=self.dtype)
+        model, y = self.told(prompts, **guidance)
+        self.check_images(x, len(y))
         path = self.denoiser.path
         sigmas = karras_times(steps, sigma_min=path.t_min, sigma_max=path.t_max)
-        left = max(round(strength * steps), 2)  # the last steps of the whole way
-        sigma = sigmas[-left]
-        latent = self.autoencoder.to_latent(2 * x - 1, generator=generator)
+        left = max(round(strength * steps), 2)
+        sigma = sigmas[-left]  # from here the last steps of the whole way are left
+        latent = self.autoencoder.to_latent(to_signed(x), generator=generator)
         z = latent + sigma * self.denoiser.noise(latent.shape, generator)
         shorter = on_path(model, EDMPath(path.t_min, sigma))
         return self.to_images(last(dpm_solver_sample(shorter, z.shape, steps=left, y=y, z=z)))
 
+    @torch.no_grad()
     def inpaint(
         self,
         x: Tensor,
         keep: Tensor,
         prompts: Sequence[str],
         *,
-        scale: float = 3.0,
-        negative: str = "",
         steps: int = 12,
         generator: torch.Generator | None = None,
+        **guidance,
     ) -> Tensor:
-        """Images of prompts that are given in part.
+        """Images of prompts that are given in part. What ``x`` shows elsewhere changes nothing.
 
         Args:
             x: Images ``[B, C, H, W]`` in [0, 1].
             keep: Where they are given, bool ``[B, 1, H, W]``; the result is the same there.
             prompts: ``B`` sentences.
-            scale: As of ``states``; so are the other arguments.
-            negative: As there.
-            steps: As there.
+            steps: Of the sampler.
             generator: Source of the noise.
+            guidance: ``scale``, ``negative`` and ``controls``, as of ``states``.
 
         Returns:
             ``[B, C, H, W]`` in [0, 1].
 
         """
-        model, y = self.told(prompts, scale=scale, negative=negative)
-        check_floats("x", x, (len(y), *self.autoencoder.event_shape), dtype=self.dtype)
-        if keep.dtype != torch.bool or keep.shape != (len(y), 1, *x.shape[2:]):
-            raise ValueError(
-                f"keep must be a bool tensor {[len(y), 1, *x.shape[2:]]}, got {keep.dtype} "
-                f"{list(keep.shape)}"
-            )
-        known = self.autoencoder.to_latent(2 * x - 1, generator=generator)
+        model, y = self.told(prompts, **guidance)
+        self.check_images(x, len(y))
+        check_keep(keep, (len(y), 1, *x.shape[2:]))
+        known = self.autoencoder.to_latent(to_signed(x * keep), generator=generator)
         # A number of the latent is known where all pixels in its square are.
-        factor = x.shape[2] // known.shape[2]
-        squares = 1 - nn.functional.max_pool2d((~keep).to(x), factor)
-        model = Inpainting(model, known, squares.bool(), generator=generator)
+        squares = F.max_pool2d((~keep).to(x), self.autoencoder.factor) == 0
+        model = Inpainting(model, known, squares, generator=generator)
         states = dpm_solver_sample(model, known.shape, steps=steps, y=y, generator=generator)
         return torch.where(keep, x, self.to_images(last(states)))
 
+    @torch.no_grad()
     def to_images(self, latent: Tensor) -> Tensor:
         """Images ``[B, C, H, W]`` in [0, 1] of latents ``[B, c, h, w]``."""
-        with torch.no_grad():
-            return ((self.autoencoder.from_latent(latent) + 1) / 2).clamp(0, 1)
+        return to_unit(self.autoencoder.from_latent(latent))
+
+    def check_images(self, x: Tensor, n: int) -> None:
+        """Require ``n`` images in [0, 1] of the autoencoder's shape (``ValueError``)."""
+        check_floats("x", x, (n, *self.autoencoder.event_shape), dtype=self.dtype)
+        if x.min() < 0 or x.max() > 1:
+            raise ValueError(f"x must lie in [0, 1], got {x.min():.4g} to {x.max():.4g}")
+
+
+def check_keep(keep: Tensor, shape: Sequence[int]) -> None:
+    """Require a mask of what is known (``ValueError``)."""
+    if not isinstance(keep, Tensor) or keep.dtype != torch.bool or keep.shape != tuple(shape):
+        got = f"{keep.dtype} {list(keep.shape)}" if isinstance(keep, Tensor) else repr(keep)
+        raise ValueError(f"keep must be a bool tensor {list(shape)}, got {got}")
 
 
 def keep_known(x: Tensor, known: Tensor, keep: Tensor) -> Tensor:
@@ -258,6 +310,10 @@ def keep_known(x: Tensor, known: Tensor, keep: Tensor) -> Tensor:
 class Inpainting(Denoiser):
     """A model that knows a part of x_0: it sees that part noised, and guesses it right.
 
+    At every level the known part is as it would be there, and the rest is the model's to fit to it.
+    Where noise is strong it sees little of the known part, though, and what it decides of the rest
+    then may not fit later: draws are near the conditional distribution, not from it.
+
     Reference:
         Lugmayr et al. 2022, "RePaint", https://arxiv.org/abs/2201.09865, equation 8, with one and
         the same noise at all times.
@@ -265,8 +321,16 @@ class Inpainting(Denoiser):
     Args:
         model: The model of the rest.
         known: x_0, ``[B, *event]``.
-        keep: Where it is known, bool ``[B, 1, ...]``.
+        keep: Where it is known, bool ``[B, *event]``, or ``[B, 1, *event[1:]]`` for all channels.
         generator: Source of the noise that the known part is seen with.
+
+    Example:
+        >>> from course_lib.diffusion import IdealDenoiser
+        >>> centres, path = torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), EDMPath()
+        >>> known, keep = torch.tensor([[1.0, 0.0]]), torch.tensor([[True, False]])
+        >>> model = Inpainting(Denoiser(IdealDenoiser(centres, path), path), known, keep)
+        >>> model.predict_x0(torch.zeros(1, 2), 0.1).round(decimals=3)
+        tensor([[1., 1.]])
 
     """
 
@@ -278,6 +342,11 @@ class Inpainting(Denoiser):
         *,
         generator: torch.Generator | None = None,
     ):
+        if not isinstance(model, Denoiser):
+            raise ValueError(f"model must be a Denoiser, got {type(model).__name__}")
+        check_floats("known", known, None, dtype=model.dtype)
+        every = known.ndim == 2 or (isinstance(keep, Tensor) and keep.shape == known.shape)
+        check_keep(keep, known.shape if every else (len(known), 1, *known.shape[2:]))
         super().__init__(model, model.path, predicts="x0")
         self.placement = torch.empty_like(model.placement)
         self.known, self.keep = known, keep
@@ -289,6 +358,7 @@ class Inpainting(Denoiser):
         return tuple(self.known.shape[1:])
 
     def _call(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        check_tensor("x_t", x_t, self.known.shape)
         noised = self.path.noised(self.known, t, self.eps)
         x_t = keep_known(x_t, noised, self.keep)
         return keep_known(self.net.predict(x_t, t, target="x0", y=y), self.known, self.keep)
@@ -321,6 +391,4 @@ class ControlledDiffusion(Placed):
         self.diffusion.to(x.device)
         latent = self.diffusion.autoencoder.to_latent(x, generator=generator)
         control = (self.control_net, condition, 1.0)
-        model = self.diffusion.controlled([control])
-        model.drop = self.diffusion.denoiser.drop
-        return model.loss(latent, y, generator=generator)
+        return self.diffusion.controlled([control]).loss(latent, y, generator=generator)

@@ -32,8 +32,9 @@ class KLAutoencoder(Placed):
     """A convolutional VAE whose code is a map, trained for its reconstructions above all.
 
     Each halving of the sides doubles the width; there is no residual block at the image's own size,
-    where it would cost most. The KL term has so small a weight that it only
-    keeps the code from growing: p(z) is not N(0, I), and a diffusion model learns it later.
+    where it would cost most. The KL term has so small a weight that it only keeps the code from
+    growing: p(z) is not N(0, I), and a diffusion model learns it later. That wants numbers of one
+    size: latents are codes times ``latent_scale``, which is measured after training.
 
     Reference:
         Rombach et al. 2022, https://arxiv.org/abs/2112.10752, section 3.1 ("KL-reg.").
@@ -50,6 +51,10 @@ class KLAutoencoder(Placed):
         >>> mu, log_var = model.encode(torch.zeros(2, 3, 32, 32))
         >>> mu.shape, model.decode(mu).shape
         (torch.Size([2, 4, 8, 8]), torch.Size([2, 3, 32, 32]))
+        >>> x = torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        >>> model.measure_scale(x)
+        >>> round(model.to_latent(x).std().item(), 1)
+        1.0
 
     """
 
@@ -77,7 +82,7 @@ class KLAutoencoder(Placed):
         super().__init__()
         self.event_shape = tuple(shape)
         self.latent_shape = (channels, shape[1] // factor, shape[2] // factor)
-        self.kl_weight = kl_weight
+        self.factor, self.kl_weight = factor, kl_weight
         widths = [width * 2**level for level in range(int(math.log2(factor)) + 1)]
         self.encoder = nn.Sequential(
             nn.Conv2d(shape[0], width, 3, padding=1),
@@ -104,7 +109,10 @@ class KLAutoencoder(Placed):
         self.register_buffer("latent_scale", torch.ones(()))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean μ and log σ² of q(z | x), both ``[B, c, h, w]``, for ``x [B, C, H, W]``."""
+        """Mean μ and log σ² of q(z | x), both ``[B, c, h, w]``, for ``x [B, C, H, W]``.
+
+        log σ² is held between −20 and 10, so that no draw overflows.
+        """
         check_floats("x", x, (None, *self.event_shape), dtype=self.dtype)
         mu, log_var = self.encoder(x).chunk(2, dim=1)
         return mu, log_var.clamp(-20, 10)
@@ -131,8 +139,9 @@ class KLAutoencoder(Placed):
     @torch.no_grad()
     def measure_scale(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
         """Set ``latent_scale`` so that the latents of images ``x [B, C, H, W]`` have variance 1."""
-        self.latent_scale.fill_(1.0)
-        self.latent_scale.copy_(1 / self.to_latent(x, generator=generator).std())
+        mu, log_var = self.encode(x)
+        z = reparameterize(mu, log_var, generator=generator)
+        self.latent_scale.copy_(1 / z.std())
 
     def to_latent(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """What a diffusion model is trained on: a draw of z, times ``latent_scale``."""
@@ -140,5 +149,6 @@ class KLAutoencoder(Placed):
         return self.latent_scale * reparameterize(mu, log_var, generator=generator)
 
     def from_latent(self, latent: Tensor) -> Tensor:
-        """The image of a latent: ``decode`` of it, divided by ``latent_scale``."""
+        """The image of a latent ``[B, c, h, w]``: ``decode`` of it, divided by ``latent_scale``."""
+        check_floats("latent", latent, (None, *self.latent_shape), dtype=self.dtype)
         return self.decode(latent / self.latent_scale)

@@ -14,6 +14,7 @@ import pytest
         ("diffusion.ddpm", 3),
         ("diffusion.flow_matching", 4),
         ("diffusion.guidance", 12),
+        ("diffusion.latent_diffusion", 12),
         ("diffusion.paths", 9),
         ("diffusion.schedule", 4),
         ("diffusion.sde", 3),

@@ -13,6 +13,7 @@ import pytest
         ("gan", 1),
         ("gaussian", 1),
         ("jumps", 1),
+        ("kl_autoencoder", 5),
         ("linear", 3),
         ("quantizer", 3),
         ("vae", 3),
