@@ -129,19 +129,19 @@ def image_grid(
     """Small images in rows, as a figure.
 
     Args:
-        images: ``[N, H, W]`` or ``[N, 1, H, W]``, grey values; values outside [0, 1] are drawn as
-            the nearest in it.
+        images: ``[N, H, W]`` or ``[N, 1, H, W]``, grey values, or ``[N, 3, H, W]``, colours; values
+            outside [0, 1] are drawn as the nearest in it.
         columns: How many images stand side by side.
         titles: A name for each row, or None.
         size: Width of one image, in inches.
         cmap: ``"grey"``, ``"viridis"``, ``"signed"`` or ``"cyclic"``.
 
     """
-    array = to_array("images", images, "[N, H, W] or [N, 1, H, W]", 3, 4)
+    array = to_array("images", images, "[N, H, W] or [N, 1 or 3, H, W]", 3, 4)
     if array.ndim == 4:
-        if array.shape[1] != 1:
-            raise ValueError(f"images must have one channel, got {array.shape[1]}")
-        array = array[:, 0]
+        if array.shape[1] not in (1, 3):
+            raise ValueError(f"images must have one channel or three, got {array.shape[1]}")
+        array = array[:, 0] if array.shape[1] == 1 else array.transpose(0, 2, 3, 1).clip(0, 1)
     check_int("columns", columns, minimum=1)
     check_number("size", size, above=0)
     check_one_of("cmap", cmap, MAPS)

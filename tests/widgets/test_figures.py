@@ -96,6 +96,14 @@ def test_an_image_grid_shows_every_image_in_its_place():
     assert shades[5] == 255, "an empty place stays blank"
 
 
+def test_an_image_grid_shows_colours():
+    red, beyond = torch.zeros(2, 3, 4, 4)
+    red[0], beyond[2] = 1.0, 3.0
+    pixels = picture(show_figure(image_grid(torch.stack([red, beyond]), size=1.0), alt="squares"))
+    assert (pixels[50, 50, :3] > 247).tolist() == [True, False, False]
+    assert (pixels[50, 150, :3] > 247).tolist() == [False, False, True]
+
+
 def test_rows_carry_their_titles():
     figure = image_grid(torch.rand(4, 1, 8, 8), columns=2, titles=["first", "second"])
     texts = [text.get_text() for axes in figure.axes for text in axes.texts]
@@ -105,8 +113,8 @@ def test_rows_carry_their_titles():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": torch.rand(8, 8)}, "images must have shape [N, H, W] or [N, 1, H, W]"),
-        ({"images": torch.rand(2, 3, 8, 8)}, "images must have one channel, got 3"),
+        ({"images": torch.rand(8, 8)}, "images must have shape [N, H, W] or [N, 1 or 3, H, W]"),
+        ({"images": torch.rand(2, 2, 8, 8)}, "images must have one channel or three, got 2"),
         ({"columns": 0}, "columns must be an integer of at least 1, got 0"),
         ({"cmap": "jet"}, "cmap must be one of cyclic, grey, signed, viridis, got 'jet'"),
         ({"titles": ["a"]}, "titles must be 2 strings, got ['a']"),
