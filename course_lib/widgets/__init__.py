@@ -6,6 +6,7 @@ A widget is given arrays and imports no model. See ``base.py`` for what widgets 
 from course_lib.widgets.base import CourseWidget, PlayerWidget
 from course_lib.widgets.beta_explorer import BetaExplorer
 from course_lib.widgets.code_swap import CodeSwap
+from course_lib.widgets.contour_pad import ContourPad
 from course_lib.widgets.cost import Cost
 from course_lib.widgets.crossing_lines import CrossingLines
 from course_lib.widgets.density_warp import DensityWarp
@@ -53,6 +54,7 @@ __all__ = [
     "THEMES",
     "BetaExplorer",
     "CodeSwap",
+    "ContourPad",
     "Cost",
     "CourseWidget",
     "CrossingLines",

@@ -4,19 +4,16 @@ import { throttledChanges } from "./parts/changes.js";
 import { PALETTE } from "./parts/colours.js";
 import { button, row } from "./parts/controls.js";
 import { atStep, unpack } from "./parts/data.js";
-import { drag } from "./parts/drag.js";
-import { gridOf, wayBetween } from "./parts/grid.js";
+import { gridOf } from "./parts/grid.js";
+import { drawOn, inkOf } from "./parts/ink.js";
 import { kernelLine, waitWords } from "./parts/kernel.js";
-import { onKeys } from "./parts/keys.js";
-import { spoken, status, takesKeys } from "./parts/notes.js";
+import { status } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
 import { hatch, segment } from "./parts/panel.js";
 import { drawCursor, greyCanvas, pixelSheet } from "./parts/pixels.js";
 import { clockOf, playerBar } from "./parts/player.js";
 import { listenersOf, perModel } from "./parts/shared.js";
 import STYLE from "./inpaint.css" with { type: "css" };
-
-const MOST_PAST = 200; // scratches to go back to
 
 // -------------------------------------------------------------------------------------- the state
 
@@ -59,18 +56,6 @@ const deskOf = perModel((model) => {
   return desk;
 });
 
-// All pixels under a round brush that is centred at a place get this bit.
-function stamp(mask, { rows, columns }, [x, y], reach, bit) {
-  const from = (v) => Math.max(0, Math.floor(v - reach));
-  for (let row = from(y); row < Math.min(rows, y + reach + 1); row++) {
-    for (let column = from(x); column < Math.min(columns, x + reach + 1); column++) {
-      const under = row === Math.floor(y) && column === Math.floor(x);
-      const near = Math.hypot(row + 0.5 - y, column + 0.5 - x) <= reach;
-      if (under || (near && reach > 0.5)) mask[row * columns + column] = bit;
-    }
-  }
-}
-
 function shuffledHalf(size) {
   const order = Array.from({ length: size }, (_, i) => [Math.random(), i]).sort((a, b) => a[0] - b[0]);
   return new Set(order.slice(0, Math.floor(size / 2)).map(([, i]) => i));
@@ -83,62 +68,28 @@ function stateOf(model) {
   const [count, rows, columns] = arrays.images.shape;
   const grid = gridOf(rows, columns);
   const { change, send } = throttledChanges(model);
-  let stroking = false;
   const state = {
-    model, desk, clock: clockOf(model), arrays, count, grid, send,
-    notice: "", cursor: null // the pixel under the pointer or the keyboard
+    model, desk, clock: clockOf(model), arrays, count, grid, send, notice: ""
   };
   state.read = () => (state.arrays = unpack(model));
   state.levelsOf = (image) =>
     state.arrays.images.values.subarray(image * grid.size, (image + 1) * grid.size).map((value) => 255 * value);
-  const set = (name, value) => {
-    if (model.get(name) === value) return;
-    state.notice = "";
-    change({ [name]: value });
-    if (!stroking) send(); // Python hears of a stroke a few times a second, of all else at once
-  };
-  const remember = () => {
-    const known = model.get("known");
-    if (desk.past.at(-1) !== known) desk.past.push(known);
-    if (desk.past.length > MOST_PAST) desk.past.shift();
-  };
-  state.hidden = (pixel) => model.get("known")[pixel] === "0";
-  state.pick = (image) => set("image_index", image);
-  state.scratchWhere = (test) => {
-    remember();
-    set("known", Array.from({ length: grid.size }, (_, i) => (test(i) ? "0" : "1")).join(""));
-  };
-  state.toggle = (pixel) => state.scratchWhere((i) => state.hidden(i) !== (i === pixel));
-  // A stroke of the brush: returns what goes on with it.
-  state.stroke = (place, bit) => {
-    remember();
-    stroking = true;
-    const mask = [...model.get("known")];
-    let at = place;
-    const paint = (places) => {
-      for (const one of places) stamp(mask, grid, one, model.get("brush") / 2, bit);
-      set("known", mask.join(""));
-    };
-    paint([place]);
-    return (to) => {
-      paint(wayBetween(at, to));
-      at = to;
-    };
-  };
-  state.lift = () => {
-    stroking = false;
+  const touched = () => (state.notice = "");
+  const brush = () => model.get("brush");
+  const ink = inkOf(model, "known", grid, { change, send }, { past: desk.past, brush, touched });
+  state.ink = ink;
+  state.hidden = (pixel) => ink.bit(pixel) === "0";
+  state.pick = (image) => {
+    if (image === model.get("image_index")) return;
+    touched();
+    change({ image_index: image });
     send();
   };
-  state.undo = () => {
-    while (desk.past.length) {
-      const known = desk.past.pop();
-      if (known !== model.get("known")) return set("known", known);
-    }
-  };
+  state.scratchWhere = (test) => ink.draw((pixel) => (test(pixel) ? "0" : "1"));
   state.showExample = () => {
-    remember();
-    set("image_index", model.get("answered").image);
-    set("known", model.get("answered").known);
+    ink.remember();
+    state.pick(model.get("answered").image);
+    ink.set(model.get("answered").known);
   };
   state.fill = () => {
     send();
@@ -170,7 +121,7 @@ function holesOf({ grid, hidden }, w, h) {
 }
 
 function drawPicture(ctx, state, sheet, { width, height }, theme) {
-  const { desk, clock, grid, arrays, cursor } = state;
+  const { desk, clock, grid, arrays, ink } = state;
   const done = desk.done();
   if (done) sheet.paint(atStep(arrays.states, clock.shown(), new Float32Array(grid.size)).map((value) => 255 * value));
   else sheet.paint(state.levelsOf(desk.puzzle().image));
@@ -196,52 +147,14 @@ function drawPicture(ctx, state, sheet, { width, height }, theme) {
   ctx.strokeStyle = theme.line;
   ctx.lineWidth = 1;
   ctx.strokeRect(0.5, 0.5, width - 1, height - 1);
-  if (cursor !== null) drawCursor(ctx, w * grid.columnOf(cursor), h * grid.rowOf(cursor), w, h);
-}
-
-// ------------------------------------------------------------------------------- pointer and keys
-
-function scratchOn(view, state) {
-  const { canvas } = view;
-  const { grid } = state;
-  const point = (pixel) => {
-    state.cursor = pixel;
-    view.redraw();
-  };
-  drag(canvas, {
-    buttons: [0, 1, 2],
-    start: (place, { shiftKey, button: pressed }) => {
-      // With shift, the right button or the other end of a pen, pixels come back.
-      const move = state.stroke(grid.within(place, canvas), shiftKey || pressed !== 0 ? "1" : "0");
-      return (to) => move(grid.within(to, canvas));
-    },
-    end: state.lift,
-    hover: (place) => point(grid.near(grid.within(place, canvas))),
-    leave: () => point(null)
-  });
-  canvas.addEventListener("blur", () => point(null));
-
-  const speak = spoken(view);
-  const walk = (down, right) => () => {
-    point(grid.step(state.cursor ?? grid.middle, down, right));
-    const name = grid.name(state.cursor).replace("row", "Row");
-    speak(`${name}${state.hidden(state.cursor) ? ", scratched out" : ""}`);
-  };
-  const toggle = () => {
-    state.toggle(state.cursor ?? grid.middle);
-    walk(0, 0)();
-  };
-  takesKeys(canvas, view.model.get("alt"), "Arrow keys move over its pixels, space scratches.");
-  onKeys(view, {
-    ArrowUp: walk(-1, 0), ArrowDown: walk(1, 0), ArrowLeft: walk(0, -1), ArrowRight: walk(0, 1), " ": toggle
-  }, canvas);
+  if (ink.cursor !== null) drawCursor(ctx, w * grid.columnOf(ink.cursor), h * grid.rowOf(ink.cursor), w, h);
 }
 
 // ----------------------------------------------------------------------------- beside the picture
 
 // Images to pick, ways to scratch, what fills them in. `write` brings it up to date.
 function sideOf(state, show) {
-  const { model, desk, clock, count, grid, scratchWhere } = state;
+  const { model, desk, clock, count, grid, ink, scratchWhere } = state;
   const then = (act) => () => {
     act();
     show();
@@ -253,7 +166,7 @@ function sideOf(state, show) {
     return button(small, () => state.pick(i), { "aria-label": `Image ${i + 1}` });
   });
   const half = Math.floor(grid.rows / 2) * grid.columns;
-  const back = button("Undo", then(state.undo));
+  const back = button("Undo", then(ink.undo));
   const clear = button("Clear", () => scratchWhere(() => false));
   const fill = button("Fill in", then(state.fill), { class: "inpaint-fill" });
   const example = button("Show the example", then(state.showExample));
@@ -276,7 +189,7 @@ function sideOf(state, show) {
     const hidden = known.split("0").length - 1;
     const busy = Boolean(desk.line.waiting);
     thumbs.forEach((one, i) => one.setAttribute("aria-pressed", String(i === image)));
-    back.disabled = !desk.past.some((before) => before !== known);
+    back.disabled = !ink.canUndo();
     clear.disabled = !hidden;
     fill.disabled = !hidden;
     fill.textContent = desk.done() && !model.standIn ? "Fill in again" : "Fill in";
@@ -308,7 +221,12 @@ function render({ model, el }) {
   const view = outline({ model, el, style: STYLE, layout, draw });
   const side = sideOf(state, show);
   view.header.after(element("div", { class: "inpaint-body" }, view.stage, side.node));
-  scratchOn(view, state);
+  // With shift, the right button or the other end of a pen, pixels come back.
+  drawOn(view, state.ink, {
+    bitOf: ({ shiftKey, button: pressed }) => (shiftKey || pressed !== 0 ? "1" : "0"),
+    words: (bit) => (bit === "0" ? ", scratched out" : ""),
+    keys: "Arrow keys move over its pixels, space scratches."
+  });
   playerBar(view, model);
 
   function show() {

@@ -17,22 +17,12 @@ from course_lib.widgets.base import (
     to_array,
     to_images,
 )
+from course_lib.widgets.ink import Mask, mask_text
 from course_lib.widgets.palette import PALETTE, colour_map
 
 __all__ = ["Inpaint"]
 
 Fill = Callable[[np.ndarray, np.ndarray], np.ndarray | torch.Tensor]
-
-
-def _to_text(known: np.ndarray, widget: "Inpaint") -> str:
-    return "".join("1" if pixel else "0" for pixel in known.ravel())
-
-
-def _from_text(text: str, widget: "Inpaint") -> np.ndarray:
-    pixels = np.array([character == "1" for character in text])
-    if pixels.size != widget.known.size:
-        raise ValueError(f"known must hold {widget.known.size} pixels, got {pixels.size}")
-    return pixels.reshape(widget.known.shape)
 
 
 class Inpaint(PlayerWidget):
@@ -64,11 +54,9 @@ class Inpaint(PlayerWidget):
 
     module = "inpaint.js"
 
-    # Older scratches must not come back from the kernel while the reader draws: no echo.
+    # What is picked must not come back from the kernel while the reader draws: no echo.
     image_index = traitlets.Int(0).tag(sync=True, echo_update=False)
-    known = traitlets.Instance(np.ndarray).tag(
-        sync=True, echo_update=False, to_json=_to_text, from_json=_from_text
-    )
+    known = Mask()
     status = traitlets.Unicode("idle", read_only=True).tag(sync=True)
     brush = traitlets.Int(1).tag(sync=True)
     # What the last answer answers: {"sequence", "image", "known", "error"}, or nothing yet. A view
@@ -111,19 +99,6 @@ class Inpaint(PlayerWidget):
         check_int("image_index", proposal["value"], minimum=0, maximum=len(self._images) - 1)
         return proposal["value"]
 
-    @traitlets.validate("known")
-    def _known_is_a_mask(self, proposal: dict) -> np.ndarray:
-        known, shape = proposal["value"], self._images.shape[1:]
-        if known.dtype != bool or known.shape != shape:
-            raise ValueError(
-                f"known must be a bool array of shape {list(shape)}, "
-                f"got {known.dtype} {list(known.shape)}"
-            )
-        # A copy that cannot be written to: a change in place would reach no browser.
-        known = known.copy()
-        known.setflags(write=False)
-        return known
-
     @property
     def error(self) -> str:
         """Why the last filling failed, in one line; empty where it did not."""
@@ -136,7 +111,7 @@ class Inpaint(PlayerWidget):
 
     @traitlets.observe("image_index", "known")
     def _puzzle_changed(self, change: dict) -> None:
-        puzzle = {"image": self.image_index, "known": _to_text(self.known, self)}
+        puzzle = {"image": self.image_index, "known": mask_text(self.known)}
         if puzzle.items() <= self.answered.items():
             self.set_trait("status", "error" if self.error else "done")
         else:
@@ -155,14 +130,14 @@ class Inpaint(PlayerWidget):
         if content.get("kind") != "fill":
             return
         try:
-            known = _from_text(content["known"], self)
+            known = self.traits()["known"].from_text(content["known"], self)
             self._answer(content["sequence"], content["image"], known)
         except (Exception, KeyboardInterrupt):
             # `_answer` has told the browser. There is no cell here that could show more.
             return
 
     def _answer(self, sequence: str, index: int, known: np.ndarray) -> None:
-        puzzle = {"sequence": sequence, "image": index, "known": _to_text(known, self)}
+        puzzle = {"sequence": sequence, "image": index, "known": mask_text(known)}
         self.set_trait("status", "waiting")
         try:
             image = np.where(known, self._images[index], np.float32(0))

@@ -368,6 +368,26 @@ tiling
 roofline = widgets.Roofline(4096, 64, title="A roofline")
 roofline
 """,
+    "contour": """
+import time
+outlines = np.zeros((2, 16, 16))
+outlines[0, 3:13, [5, 10]] = outlines[0, [3, 12], 5:11] = 1
+outlines[1] = np.fliplr(np.eye(16))
+drawings, wait, trouble = [], 0.0, ""
+def draw(outline, prompt, strength):
+    drawings.append((outline, prompt, strength))
+    if trouble:
+        raise RuntimeError(trouble)
+    for share in (0.25, 0.5, 0.75, 1.0):
+        time.sleep(wait)
+        image = np.full((3, 16, 16), 0.2 * share)
+        image[prompt] += 0.4 * strength * share * outline
+        yield image
+contour = widgets.ContourPad(
+    outlines, ["a thin red 0", "a thin green 0"], draw, title="Draw a contour"
+)
+contour
+""",
 }
 
 GALLERY = PLAYERS | OTHERS

@@ -16,7 +16,7 @@ from tests.browser.harness import TWO_FRAMES, cut_off, settle
 
 NARROWEST = 320
 LOW = {"width": 1000, "height": 514}
-PAINTED = {"inpaint", "swap"}  # a finger on their canvas draws
+PAINTED = {"contour", "inpaint", "swap"}  # a finger on their canvas draws
 # Below a certain width their parts stand one below the other: higher.
 LAYERS = {"beta", "masks", "reparam"}
 LIGHT, DARK = "rgb(31, 35, 40)", "rgb(232, 234, 237)"

@@ -1,0 +1,254 @@
+// ContourPad: draw a contour, and see what a model that is controlled by it makes of it.
+
+import { throttledChanges } from "./parts/changes.js";
+import { button, choice, group, row, slider } from "./parts/controls.js";
+import { unpack } from "./parts/data.js";
+import { gridLines, gridOf } from "./parts/grid.js";
+import { drawOn, inkOf } from "./parts/ink.js";
+import { kernelLine, waitSign } from "./parts/kernel.js";
+import { hint, status } from "./parts/notes.js";
+import { element, outline } from "./parts/outline.js";
+import { clamp } from "./parts/panel.js";
+import { drawCursor, pixelSheet } from "./parts/pixels.js";
+import { listenersOf, perModel } from "./parts/shared.js";
+import STYLE from "./contour_pad.css" with { type: "css" };
+
+const RUBBER = 3; // pixels wide
+const NO_KERNEL = "Run this cell to draw contours of your own: that needs the kernel.";
+
+// -------------------------------------------------------------------------------------- the state
+
+const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+
+// What is asked and awaited, once per model, shared by all its views.
+const deskOf = perModel((model) => {
+  const { contours, examples } = unpack(model);
+  const [count, rows, columns] = contours.shape;
+  const size = rows * columns;
+  const given = Array.from({ length: count }, (_, i) => contours.values.subarray(i * size, (i + 1) * size).join(""));
+  const strengths = model.get("strengths");
+  const { tell, listen } = listenersOf();
+  const desk = { grid: gridOf(rows, columns), given, past: [], listen, steps: [], shown: [] };
+
+  desk.question = () =>
+    ({ contour: model.get("contour"), prompt: model.get("prompt"), strength: model.get("strength") });
+  const fits = () => {
+    const answered = model.get("answered");
+    return Object.entries(desk.question()).every(([name, value]) => answered[name] === value);
+  };
+  desk.failed = () => fits() && model.get("answered").error;
+  // The images that are known for what is asked, [3, H, W] each: the steps of the last answer, or a
+  // stored one. None where it is not known.
+  const find = () => {
+    const { contour, prompt, strength } = desk.question();
+    if (fits() && !desk.failed()) {
+      const all = bytesOf(model.get("answered").pixels);
+      return Array.from({ length: all.length / (3 * size) }, (_, k) => all.subarray(3 * k * size, 3 * (k + 1) * size));
+    }
+    const [which, level] = [given.indexOf(contour), strengths.indexOf(strength)];
+    if (which < 0 || level < 0) return [];
+    const at = 3 * size * ((which * examples.shape[1] + prompt) * strengths.length + level);
+    return [examples.values.subarray(at, at + 3 * size)];
+  };
+  // `steps` are of what is asked, `shown` of what was known last.
+  const look = () => {
+    desk.steps = find();
+    if (desk.steps.length) desk.shown = desk.steps;
+  };
+  desk.line = kernelLine(model, "draw", {
+    onAnswer: () => {},
+    tell: () => {
+      look();
+      tell();
+    }
+  });
+  // The steps of the answer that is on its way.
+  let coming = { sequence: "", steps: [] };
+  desk.coming = () => (coming.sequence === desk.line.waiting ? coming.steps : []);
+  model.on("change:progress", () => {
+    const { sequence, steps, pixels } = model.get("progress");
+    if (sequence !== desk.line.waiting) return;
+    if (sequence !== coming.sequence) coming = { sequence, steps: [] };
+    coming.steps[steps - 1] = bytesOf(pixels);
+    tell();
+  });
+  const asked = () => {
+    look();
+    if (!model.standIn && !desk.steps.length) {
+      desk.line.ask(() => (desk.steps.length ? null : desk.question()));
+    }
+    tell();
+  };
+  for (const name of Object.keys(desk.question())) model.on(`change:${name}`, asked);
+  look();
+  return desk;
+});
+
+function stateOf(model) {
+  const desk = deskOf(model);
+  const { change, send } = throttledChanges(model);
+  const state = { model, desk, grid: desk.grid, send, rubbing: false };
+  const brush = (bit) => (bit === "1" ? 0 : RUBBER);
+  state.ink = inkOf(model, "contour", desk.grid, { change, send }, { past: desk.past, brush });
+  const strengths = model.get("strengths");
+  // Without a kernel there are only the strengths that were drawn before.
+  const nearest = (wanted) =>
+    strengths.reduce((one, other) => (Math.abs(other - wanted) < Math.abs(one - wanted) ? other : one));
+  state.setStrength = (wanted) => {
+    const rounded = clamp(Number(wanted.toFixed(2)), strengths[0], strengths.at(-1));
+    change({ strength: model.standIn ? nearest(wanted) : rounded });
+  };
+  return state;
+}
+
+// ------------------------------------------------------------------------------------ the picture
+
+function drawPad(ctx, { ink, grid }, { width, height }, theme) {
+  const [w, h] = [width / grid.columns, height / grid.rows];
+  ctx.fillStyle = theme.plot;
+  ctx.fillRect(0, 0, width, height);
+  ctx.strokeStyle = theme.line;
+  ctx.lineWidth = 1;
+  ctx.globalAlpha = 0.35;
+  gridLines(ctx, { x: 0, y: 0, cell: w }, grid.rows, grid.columns);
+  ctx.globalAlpha = 1;
+  ctx.fillStyle = theme.ink;
+  const text = ink.text();
+  for (let pixel = 0; pixel < grid.size; pixel++) {
+    if (text[pixel] === "1") ctx.fillRect(w * grid.columnOf(pixel), h * grid.rowOf(pixel), w + 0.3, h + 0.3);
+  }
+  ctx.strokeRect(0.5, 0.5, width - 1, height - 1);
+  if (ink.cursor !== null) drawCursor(ctx, w * grid.columnOf(ink.cursor), h * grid.rowOf(ink.cursor), w, h);
+}
+
+// A canvas with an image [3, H, W] of 0 ... 255 on it.
+function colourCanvas({ rows, columns, size }, attributes) {
+  const sheet = pixelSheet(columns, rows, attributes);
+  const paint = (values) => {
+    for (let i = 0; i < size; i++) {
+      sheet.words[i] = (255 << 24) | (values[2 * size + i] << 16) | (values[size + i] << 8) | values[i];
+    }
+    sheet.put();
+  };
+  return { canvas: sheet.canvas, paint };
+}
+
+// ------------------------------------------------------------------------------ beside the picture
+
+// The image, and the steps on the way to it.
+function answerOf({ model, desk, grid }) {
+  const large = colourCanvas(grid, { class: "contour-image", role: "img" });
+  const steps = element("div", { class: "contour-steps", role: "img" });
+  const node = element("div", { class: "contour-answer" }, large.canvas, steps);
+  let [painted, drawn] = [null, null];
+  const write = () => {
+    const waiting = Boolean(desk.line.waiting);
+    const last = desk.shown.at(-1);
+    if (last !== painted && last) large.paint((painted = last));
+    const stale = !desk.steps.length;
+    large.canvas.classList.toggle("stale", stale);
+    const words = `${model.get("prompts")[model.get("prompt")]}, strength ${model.get("strength").toFixed(2)}`;
+    large.canvas.setAttribute("aria-label", stale ? "The image before the last change" : `The image: ${words}`);
+    const row = waiting ? desk.coming() : desk.shown;
+    if (row !== drawn || row.length !== steps.childElementCount) {
+      const tiles = row.length > 1 || waiting ? row : [];
+      steps.replaceChildren(...tiles.map((image) => {
+        const tile = colourCanvas(grid, {});
+        tile.paint(image);
+        return tile.canvas;
+      }));
+      drawn = row;
+    }
+    steps.setAttribute("aria-label", `${steps.childElementCount} steps from noise to the image`);
+    steps.hidden = Boolean(model.standIn && !steps.childElementCount);
+  };
+  return { node, write };
+}
+
+// Contours to start from, and what changes the present one.
+function toolsOf(state) {
+  const { desk, grid, ink } = state;
+  const starts = desk.given.map((text, i) => {
+    const sheet = pixelSheet(grid.columns, grid.rows, { class: "contour-thumb" });
+    const node = button(sheet.canvas, () => ink.draw((pixel) => text[pixel]), { "aria-label": `Contour ${i + 1}` });
+    return { node, text, paint: (dark) => sheet.paint([...text].map((bit) => ((bit === "1") === dark ? 255 : 0))) };
+  });
+  const back = button("Undo", ink.undo);
+  const clear = button("Clear", () => ink.draw(() => "0"));
+  const rub = button("Rub out", () => {
+    state.rubbing = !state.rubbing;
+    write();
+  }, { title: "So does drawing with Shift or with the right button" });
+  const write = () => {
+    starts.forEach(({ node, text }) => node.setAttribute("aria-pressed", String(text === ink.text())));
+    back.disabled = !ink.canUndo();
+    clear.disabled = !ink.text().includes("1");
+    rub.setAttribute("aria-pressed", String(state.rubbing));
+  };
+  const paint = ({ dark }) => starts.forEach((one) => one.paint(dark));
+  const node = row(group("Start from", ...starts.map((one) => one.node)), back, clear, rub);
+  return { node, write, paint };
+}
+
+function messageOf({ model, desk }) {
+  const { line, steps } = desk;
+  if (line.waiting) {
+    const count = desk.coming().length;
+    return [waitSign(), line.late || (count ? `Step ${count} is there \u2026` : "Waiting for the kernel \u2026")];
+  }
+  if (desk.failed()) return `draw failed: ${model.get("answered").error}`;
+  if (!steps.length && model.standIn) return NO_KERNEL;
+  if (steps.length > 1) return `Drawn in ${steps.length} steps.`;
+  return steps.length ? "Computed before. Draw on it, or begin with another." : "";
+}
+
+// -------------------------------------------------------------------------------------- the widget
+
+function render({ model, el }) {
+  const state = stateOf(model);
+  const { desk, grid, ink } = state;
+  let painted = null;
+  const draw = (ctx, size, theme) => {
+    drawPad(ctx, state, size, theme);
+    if (painted !== theme) tools.paint((painted = theme));
+  };
+  const layout = (width) => (width * grid.rows) / grid.columns;
+  const view = outline({ model, el, style: STYLE, layout, draw, maxWidth: 640, name: "contour-pad" });
+  const answer = answerOf(state);
+  const tools = toolsOf(state);
+  const told = status();
+  told.classList.add("contour-status");
+  const strengths = model.get("strengths");
+  const strong = slider(view, "strength", "Strength", {
+    min: strengths[0], max: strengths.at(-1), step: 0.05, title: "Strength of the contour",
+    text: (value) => value.toFixed(2), change: ({ strength }) => state.setStrength(strength)
+  });
+  const prompts = model.get("prompts").map((words, i) => [i, words]);
+  view.header.after(element("div", { class: "contour-body" }, view.stage, answer.node));
+  view.controls.remove();
+  view.root.append(
+    tools.node,
+    ...(prompts.length > 1 ? [row(choice(view, "prompt", "Prompt", prompts))] : []),
+    row(strong), told,
+    hint("Draw on the pad with a mouse, a pen or a finger; Shift rubs out. Keys: arrows move, space sets a pixel, "
+      + "Shift with arrows draws a line."));
+  drawOn(view, ink, {
+    line: "1", bitOf: ({ shiftKey, button: pressed }) => (state.rubbing || shiftKey || pressed !== 0 ? "0" : "1"),
+    words: (bit) => (bit === "1" ? ", drawn" : ""),
+    keys: "Arrow keys move over its pixels, space sets one, Shift with arrows draws a line."
+  });
+  const show = () => {
+    answer.write();
+    tools.write();
+    view.root.setAttribute("aria-busy", String(Boolean(desk.line.waiting)));
+    told.tell(messageOf(state), Boolean(!desk.line.waiting && desk.failed()));
+    view.redraw();
+  };
+  view.onStop(desk.listen(show));
+  view.follow(["status"], show);
+  view.onStop(state.send);
+  show();
+  return view.stop;
+}
+
+export default { render };
