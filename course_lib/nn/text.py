@@ -18,7 +18,8 @@ class WordTokenizer:
     The empty sentence is the start alone: it says nothing, and still there is something to look at.
 
     Args:
-        words: The vocabulary. Token 0 is the padding, 1 the start, ``words[i]`` is i + 2.
+        words: The vocabulary, in lower case; so are prompts read. Token 0 is the padding, 1 the
+            start, ``words[i]`` is i + 2.
         length: Tokens of every sentence, with start and padding.
 
     Example:
@@ -35,8 +36,10 @@ class WordTokenizer:
 
     def __init__(self, words: Sequence[str], *, length: int):
         known = isinstance(words, list | tuple) and len(words) > 0
-        if not known or not all(isinstance(w, str) and w.split() == [w] for w in words):
-            raise ValueError(f"words must be a list of words without spaces, got {words!r}")
+        if not known or not all(isinstance(w, str) and w.lower().split() == [w] for w in words):
+            raise ValueError(
+                f"words must be a list of words in lower case without spaces, got {words!r}"
+            )
         if len(set(words)) < len(words):
             raise ValueError(f"words must differ from each other, got {words!r}")
         check_int("length", length, minimum=1)
@@ -78,8 +81,19 @@ class WordTokenizer:
 
     def words_of(self, tokens: Tensor) -> list[str]:
         """The words of one sentence's tokens ``[length]``."""
+        self.check_tokens("tokens", tokens[None] if isinstance(tokens, Tensor) else tokens)
         names = ("<pad>", "<start>", *self.words)
         return [names[token] for token in tokens.tolist()]
+
+    def check_tokens(self, name: str, tokens: Tensor) -> None:
+        """Require int64 tokens ``[B, length]`` of the vocabulary (``ValueError``)."""
+        wanted = f"an int64 tensor [B, {self.length}] of tokens from 0 to {len(self) - 1}"
+        if not isinstance(tokens, Tensor):
+            raise ValueError(f"{name} must be {wanted}, got {tokens!r}")
+        if tokens.dtype != torch.int64 or tokens.ndim != 2 or tokens.shape[1] != self.length:
+            raise ValueError(f"{name} must be {wanted}, got {tokens.dtype} {list(tokens.shape)}")
+        if (stray := (tokens < 0) | (tokens >= len(self))).any():
+            raise ValueError(f"{name} must be {wanted}, got {tokens[stray][0].item()}")
 
 
 class TextEncoder(nn.Module):
@@ -121,20 +135,9 @@ class TextEncoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """The context ``[B, L, dim]`` of ``tokens [B, L]``, int64."""
-        self.check_tokens("tokens", tokens)
+        self.tokenizer.check_tokens("tokens", tokens)
         return self.norm(self.blocks(self.words(tokens) + self.positions))
 
     def mask(self, tokens: Tensor) -> Tensor:
         """Which tokens say something: True ``[B, L]`` but at the padding."""
         return tokens != WordTokenizer.PAD
-
-    def check_tokens(self, name: str, tokens: Tensor) -> None:
-        """Require int64 tokens ``[B, L]`` of the vocabulary (``ValueError``)."""
-        n, length = len(self.tokenizer), self.tokenizer.length
-        wanted = f"an int64 tensor [B, {length}] of tokens from 0 to {n - 1}"
-        if not isinstance(tokens, Tensor) or tokens.dtype != torch.int64:
-            raise ValueError(f"{name} must be {wanted}, got {tokens!r}")
-        if tokens.ndim != 2 or tokens.shape[1] != length:
-            raise ValueError(f"{name} must be {wanted}, got {list(tokens.shape)}")
-        if ((tokens < 0) | (tokens >= n)).any():
-            raise ValueError(f"{name} must be {wanted}, got {tokens}")

@@ -111,7 +111,12 @@ class CrossAttention(nn.Module):
         return self.out(o.transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        """How much each token takes of each part of the context: ``[B, heads, N, L]``."""
+        """How much each token takes of each part of the context: softmax(Q Kᵀ / √d).
+
+        Returns:
+            ``[B, heads, N, L]``, each row with sum 1, and 0 where ``mask`` is False.
+
+        """
         q, k, _, seen = self.heads_of(x, context, mask)
         logits = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
         if seen is not None:
@@ -121,20 +126,24 @@ class CrossAttention(nn.Module):
     def heads_of(
         self, x: Tensor, context: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Q ``[B, heads, N, d]``, k and v ``[B, heads, L, d]``, and the mask ``[B, 1, 1, L]``."""
+        """Q ``[B, heads, N, d]``, K and V ``[B, heads, L, d]``, and the mask ``[B, 1, 1, L]``."""
         check_tensor("x", x, (None, None, self.dim), dtype=self.out.weight.dtype)
         check_tensor("context", context, (len(x), None, self.context_dim), dtype=x.dtype)
         if mask is not None:
-            wanted = context.shape[:2]
-            if mask.dtype != torch.bool or mask.shape != wanted:
-                raise ValueError(
-                    f"mask must be a bool tensor {list(wanted)}, got {mask.dtype} "
-                    f"{list(mask.shape)}"
-                )
+            check_mask(mask, context)
             mask = mask[:, None, None]
         q = self.q(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
         k, v = self.kv(context).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return q, k, v, mask
+
+
+def check_mask(mask: Tensor, context: Tensor) -> None:
+    """Require a bool tensor ``[B, L]`` for a context ``[B, L, ...]``; no number is looked at."""
+    wanted = f"a bool tensor {list(context.shape[:2])}"
+    if not isinstance(mask, Tensor):
+        raise ValueError(f"mask must be {wanted}, got {mask!r}")
+    if mask.dtype != torch.bool or mask.shape != context.shape[:2]:
+        raise ValueError(f"mask must be {wanted}, got {mask.dtype} {list(mask.shape)}")
 
 
 class TransformerBlock(nn.Module):
@@ -145,6 +154,7 @@ class TransformerBlock(nn.Module):
 
     Reference:
         Radford et al. 2019, "Language models are unsupervised multitask learners" (GPT-2), 2.3.
+        With a context: Rombach et al. 2022, https://arxiv.org/abs/2112.10752, section 3.3.
 
     Args:
         dim: Width of a token.
@@ -194,6 +204,8 @@ class TransformerBlock(nn.Module):
 
         ``context [B, L, context_dim]`` and its ``mask [B, L]`` are as of ``CrossAttention``.
         """
+        if context is not None and self.cross is None:
+            raise ValueError("context must be None for a block without context_dim")
         x = x + self.attention(self.norm_1(x), cache)
         if self.cross is not None:
             x = x + self.cross(self.norm_cross(x), context, mask)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_lib.checks import check_floats, check_int, check_ints, check_shape
+from course_lib.checks import check_floats, check_int, check_ints, check_shape, stands_for_many
 from course_lib.nn.time import TimeEmbedding, check_time
-from course_lib.nn.transformer import TransformerBlock
+from course_lib.nn.transformer import TransformerBlock, check_mask
 
 __all__ = ["DoublingConv", "UNet"]
 
@@ -65,7 +65,11 @@ class SelfAttention(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """Every pixel looks at every pixel, then at the words: a transformer's block, added to x."""
+    """Every pixel looks at every pixel, then at the words: a transformer's block, added to x.
+
+    Reference:
+        Rombach et al. 2022, https://arxiv.org/abs/2112.10752, section 3.3.
+    """
 
     def __init__(self, n: int, groups: int, context_dim: int, heads: int):
         super().__init__()
@@ -129,7 +133,8 @@ class UNet(nn.Module):
         dropout: Share of channels' values set to 0 in training.
         scale: What a unit of time is worth, as in ``TimeEmbedding``.
         context_dim: Width of the text's tokens; None for no text.
-        context_levels: The levels that look at the text, the finest being 0; None for all.
+        context_levels: The levels that look at the text, the finest being 0; None for all. The
+            middle always does.
         heads: Heads of the attention, where there is a text; divides the widths.
 
     Example:
@@ -172,6 +177,11 @@ class UNet(nn.Module):
             raise ValueError(f"dropout must be from 0 to below 1, got {dropout!r}")
         if context_dim is not None:
             check_int("context_dim", context_dim, minimum=1)
+        elif context_levels is not None:
+            raise ValueError(
+                f"context_levels must be None for a network without context_dim, "
+                f"got {context_levels!r}"
+            )
         levels = range(len(widths)) if context_levels is None else context_levels
         check_ints("context_levels", levels, minimum=0)
         if any(level >= len(widths) for level in levels):
@@ -203,8 +213,9 @@ class UNet(nn.Module):
             for _ in range(blocks):
                 self.down.append(block(n, width, level))
                 aside.append(n := width)
-        attention = SelfAttention(n, groups) if context_dim is None else look(n)
-        self.middle = nn.ModuleList([block(n, n), attention, block(n, n)])
+        # A seed gives the weights that stored models began with: there, this look was built first.
+        seen = None if context_dim is None else look(n)
+        self.middle = nn.ModuleList([block(n, n), seen or SelfAttention(n, groups), block(n, n)])
         for level, width in reversed(list(enumerate(widths))):
             for _ in range(blocks + 1):
                 self.up.append(block(n + aside.pop(), width, level))
@@ -239,20 +250,33 @@ class UNet(nn.Module):
             mask: Which of its tokens may be looked at, bool ``[B, L]``; None for all.
 
         """
-        embedded = self.embed(x, t, y, context)
+        embedded = self.embed(x, t, y, context, mask)
         h, aside = self.encode(x, embedded, context, mask)
         return self.decode(h, aside, embedded, context, mask)
 
     def embed(
-        self, x: Tensor, t: Tensor, y: Tensor | None = None, context: Tensor | None = None
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor | None = None,
+        context: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
-        """The time and the class as all blocks are told them, ``[B, 4 · widths[0]]``."""
+        """The time and the class as all blocks are told them, ``[B, 4 · widths[0]]``.
+
+        It is the door: here all arguments of ``forward`` are looked at, number by number.
+        """
         check_floats("x", x, (None, *self.event_shape), dtype=self.first.weight.dtype)
         check_time(t, len(x))
-        if (context is None) != (self.context_dim is None):
-            wanted = "None" if self.context_dim is None else f"[{len(x)}, L, {self.context_dim}]"
-            got = "None" if context is None else list(context.shape)
-            raise ValueError(f"context must be {wanted} for this network, got {got}")
+        if self.context_dim is None:
+            if context is not None or mask is not None:
+                raise ValueError("context and mask must be None for a network without context_dim")
+        else:
+            check_floats("context", context, (len(x), None, self.context_dim), dtype=x.dtype)
+        if mask is not None:
+            check_mask(mask, context)
+            if not stands_for_many(mask) and not mask.any(dim=1).all():
+                raise ValueError("mask must be True somewhere in every row, got a row of False")
         return F.silu(self.time(t, y))
 
     def encode(
