@@ -16,6 +16,7 @@ from course_lib.diffusion.controlnet import (
 from course_lib.diffusion.ddim import ddim_invert, ddim_sample, ddim_step, slerp
 from course_lib.diffusion.ddpm import DDPM, ddpm_sample
 from course_lib.diffusion.denoiser import Denoiser, PredictionError, drop_labels
+from course_lib.diffusion.edges import edges
 from course_lib.diffusion.edm import EDM, Preconditioned, karras_times
 from course_lib.diffusion.edm_samplers import (
     churn_levels,
@@ -130,6 +131,7 @@ __all__ = [
     "dpm_solver_sample",
     "dpm_solver_step",
     "drop_labels",
+    "edges",
     "euler_maruyama",
     "euler_step",
     "explicit_score_matching",

@@ -367,17 +367,24 @@ class Inpainting(Denoiser):
 class ControlledDiffusion(Placed):
     """What trains a ControlNet: the loss of the controlled model, whose own weights are locked.
 
+    Half of the captions are hidden: there, only the condition can say what is in the image.
+
+    Reference:
+        Zhang, Rao, Agrawala 2023, https://arxiv.org/abs/2302.05543, section 3.3.
+
     Args:
         diffusion: The model; it is locked.
         control_net: What is trained.
+        drop: Share of the captions that training hides.
 
     """
 
-    def __init__(self, diffusion: LatentDiffusion, control_net: ControlNet):
+    def __init__(self, diffusion: LatentDiffusion, control_net: ControlNet, *, drop: float = 0.5):
+        check_share("drop", drop)
         super().__init__()
         # Not a part of this module: what is stored of it, and moved and averaged, is the control.
         object.__setattr__(self, "diffusion", diffusion.eval().requires_grad_(False))
-        self.control_net = control_net
+        self.control_net, self.drop = control_net, drop
 
     def loss(
         self,
@@ -391,4 +398,6 @@ class ControlledDiffusion(Placed):
         self.diffusion.to(x.device)
         latent = self.diffusion.autoencoder.to_latent(x, generator=generator)
         control = (self.control_net, condition, 1.0)
-        return self.diffusion.controlled([control]).loss(latent, y, generator=generator)
+        model = self.diffusion.controlled([control])
+        model.drop = self.drop
+        return model.loss(latent, y, generator=generator)

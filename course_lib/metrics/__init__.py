@@ -1,5 +1,6 @@
 """Metrics: what a trained model is judged by."""
 
+from course_lib.metrics.contours import contour_agreement
 from course_lib.metrics.features import ImageClassifier, frechet_distance
 from course_lib.metrics.likelihood import GaussianBaseline, LogisticBaseline, bits_per_dim
 from course_lib.metrics.scenes import LAYOUTS, SceneJudge, scene_targets
@@ -11,6 +12,7 @@ __all__ = [
     "LogisticBaseline",
     "SceneJudge",
     "bits_per_dim",
+    "contour_agreement",
     "frechet_distance",
     "scene_targets",
 ]

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from course_lib.data import SCENE_WORDS, scenes, to_signed
-from course_lib.diffusion.latent_diffusion import LatentDiffusion
+from course_lib.diffusion.controlnet import ControlNet
+from course_lib.diffusion.edges import edges
+from course_lib.diffusion.latent_diffusion import ControlledDiffusion, LatentDiffusion
 from course_lib.latent import KLAutoencoder
-from course_lib.metrics import SceneJudge, scene_targets
+from course_lib.metrics import SceneJudge, contour_agreement, scene_targets
 from course_lib.nn import TextEncoder, UNet, WordTokenizer
 from course_lib.training.checkpoints import load_pretrained
 from course_lib.training.recipes import Recipe, register
@@ -122,5 +124,71 @@ register(
         prepare=with_autoencoder,
         options={"steps": 5000, "batch_size": 64, "lr": 1.5e-3, "ema": 0.998},
         evaluate=lambda model: {"nothing": 0.0},
+    )
+)
+
+# --- control -------------------------------------------------------------------------------------
+
+STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0)
+
+
+def contours(images: Tensor) -> Tensor:
+    """The contours ``[n, 1, 32, 32]`` of scenes in [0, 1]."""
+    return torch.cat([edges(part) for part in images.split(256)])
+
+
+def controlled_scenes() -> tuple[Tensor, Tensor, Tensor]:
+    """Training images in [−1, 1], their captions' tokens, and their contours."""
+    images, tokens = captioned_scenes()
+    return images, tokens, contours((images + 1) / 2)
+
+
+def control_net() -> ControlledDiffusion:
+    """Nothing but a locked copy's equal at first: of the stored model of scenes."""
+    diffusion = load_pretrained("latent_scenes")
+    return ControlledDiffusion(diffusion, ControlNet(diffusion.model, 1))
+
+
+def control_metrics(model: ControlledDiffusion, *, n: int = 128) -> dict[str, list[dict]]:
+    """What samples make of the contours and the captions of test scenes, by strength.
+
+    ``"agreement"`` is with the contour given, and ``"chance"`` with that of another scene. Samples
+    without a prompt know the scene by its contour alone; ``"all"`` is the share of those that show
+    what the caption of the contour's scene says, digit, colour, place and weight.
+    """
+    images, captions = (part[:n] for part in test_scenes())
+    wanted, judge = contours(images), load_pretrained("judge_scenes")
+    rows = []
+    for prompts, scale in ((captions, 3.0), ([""] * n, 1.0)):
+        for strength in STRENGTHS:
+            made = model.diffusion.sample(
+                prompts,
+                scale=scale,
+                steps=8,
+                controls=[(model.control_net, wanted, strength)],
+                generator=torch.Generator().manual_seed(0),
+            )
+            found = contours(made)
+            rows.append(
+                {
+                    "prompt": "caption" if prompts[0] else "none",
+                    "strength": strength,
+                    "agreement": contour_agreement(found, wanted).mean().item(),
+                    "chance": contour_agreement(found, wanted.roll(1, 0)).mean().item(),
+                    **judge.fidelity(made, captions),
+                }
+            )
+    return {"by strength": rows}
+
+
+register(
+    Recipe(
+        name="controlnet_scenes",
+        summary="A ControlNet that tells latent_scenes the contours of a scene",
+        data=SCENES.replace(", of", ", their captions and contours, of", 1),
+        build=control_net,
+        load=controlled_scenes,
+        options={"steps": 1600, "batch_size": 32, "lr": 1e-3, "ema": 0.995},
+        evaluate=control_metrics,
     )
 )
