@@ -34,7 +34,9 @@ __all__ = [
     "CourseWidget",
     "PlayerWidget",
     "check_labels",
+    "drawn",
     "javascript",
+    "mosaic",
     "one_line",
     "pack",
     "pale_frame",
@@ -146,23 +148,31 @@ def to_array(name: str, values: object, shape: str, *dims: int) -> np.ndarray:
 
 
 def to_images(
-    name: str, values: object, *, count: str = "B", size: Sequence[int] | None = None
+    name: str,
+    values: object,
+    *,
+    count: str = "B",
+    size: Sequence[int] | None = None,
+    colour: bool = False,
 ) -> np.ndarray:
     """Grey images as float32 ``[B, H, W]`` with values in [0, 1]; also takes ``[B, 1, H, W]``.
 
-    ``count`` is the letter for their number in an error, ``size`` the (H, W) they must have.
+    ``count`` is the letter for their number in an error, ``size`` the (H, W) they must have. With
+    ``colour`` images of red, green and blue are welcome, too, and stay ``[B, 3, H, W]``.
     """
     rows, columns = size or ("H", "W")
     wanted = f"[{count}, {rows}, {columns}] or [{count}, 1, {rows}, {columns}]"
+    if colour:
+        wanted = f"[{count}, {rows}, {columns}] or [{count}, 1 or 3, {rows}, {columns}]"
     array = to_array(name, values, wanted, 3, 4)
     other_size = size is not None and array.shape[-2:] != tuple(size)
-    if other_size or (array.ndim == 4 and array.shape[1] != 1):
+    if other_size or (array.ndim == 4 and array.shape[1] not in ((1, 3) if colour else (1,))):
         raise ValueError(f"{name} must have shape {wanted}, got {list(array.shape)}")
     if array.min() < 0 or array.max() > 1:
         raise ValueError(
             f"{name} must lie in [0, 1], got values in [{array.min():.3g}, {array.max():.3g}]"
         )
-    return array[:, 0] if array.ndim == 4 else array
+    return array[:, 0] if array.ndim == 4 and array.shape[1] == 1 else array
 
 
 def to_colors(color: object, steps: int, count: int) -> np.ndarray:
@@ -270,6 +280,23 @@ def pack(arrays: dict[str, np.ndarray], hint: str) -> tuple[bytes, dict[str, dic
         parts.append(whole.tobytes())
         offset += whole.nbytes
     return b"".join(parts), layout
+
+
+def drawn(image: np.ndarray) -> np.ndarray:
+    """An image ``[H, W]`` or ``[3, H, W]`` as matplotlib takes it: colours last."""
+    return np.moveaxis(image, 0, -1) if image.ndim == 3 else image
+
+
+def mosaic(images: np.ndarray, across: int) -> np.ndarray:
+    """Images ``[n, H, W]`` or ``[n, 3, H, W]`` in rows of ``across``, white between them."""
+    rows, columns = images.shape[-2:]
+    down = -(-len(images) // across)
+    size = (down * (rows + 1) - 1, across * (columns + 1) - 1)
+    whole = np.full((*images.shape[1:-2], *size), np.nan if images.ndim == 3 else 1.0)
+    for i, image in enumerate(images):
+        top, left = i // across * (rows + 1), i % across * (columns + 1)
+        whole[..., top : top + rows, left : left + columns] = image
+    return whole
 
 
 def pale_frame(ax: Axes) -> None:

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 
 from course_lib.checks import check_int, check_number, check_one_of
-from course_lib.widgets.base import check_labels, png, to_array
+from course_lib.widgets.base import check_labels, drawn, png, to_array
 from course_lib.widgets.palette import CLASS_COLOURS, MAPS, PALETTE, THEMES, colour_map
 
 __all__ = ["image_grid", "show_figure"]
@@ -141,7 +141,7 @@ def image_grid(
     if array.ndim == 4:
         if array.shape[1] not in (1, 3):
             raise ValueError(f"images must have one channel or three, got {array.shape[1]}")
-        array = array[:, 0] if array.shape[1] == 1 else array.transpose(0, 2, 3, 1).clip(0, 1)
+        array = array[:, 0] if array.shape[1] == 1 else array.clip(0, 1)
     check_int("columns", columns, minimum=1)
     check_number("size", size, above=0)
     check_one_of("cmap", cmap, MAPS)
@@ -165,7 +165,7 @@ def image_grid(
     for axes in grid.flat:
         axes.axis("off")
     for axes, image in zip(grid.flat, array, strict=False):
-        axes.imshow(image, cmap=colour_map(cmap), vmin=0, vmax=1)
+        axes.imshow(drawn(image), cmap=colour_map(cmap), vmin=0, vmax=1)
     for row, title in zip(grid, titles, strict=False):
         row[0].text(-0.12, 0.5, title, ha="right", va="center", transform=row[0].transAxes)
     return figure

@@ -4,7 +4,7 @@ import { colourWords } from "./parts/colours.js";
 import { atStep, unpack } from "./parts/data.js";
 import { outline } from "./parts/outline.js";
 import { words } from "./parts/panel.js";
-import { drawTile, pixelSheet } from "./parts/pixels.js";
+import { drawTile, imageStack } from "./parts/pixels.js";
 import { playerBar } from "./parts/player.js";
 
 const GAP = 6;
@@ -16,7 +16,7 @@ const STACKED = 440; // pixels: where there is less room, one grid stands below 
 function render({ model, el }) {
   const { images, beside } = unpack(model);
   const grids = (beside ? [images, beside] : [images]).map((values) => imageSheet(values, model));
-  const [, count, rows, columns] = images.shape;
+  const { count, size: [rows, columns] } = grids[0];
   const captions = model.get("captions");
   const titles = model.get("titles");
   const across = model.get("columns");
@@ -72,13 +72,12 @@ function render({ model, el }) {
   return view.stop;
 }
 
-// The images [T, B, H, W] of one step, one below the other on a sheet.
+// The images [T, B, H, W] or [T, B, 3, H, W] of one step, one below the other on a sheet.
 function imageSheet(images, model) {
-  const [, count, rows, columns] = images.shape;
   const [low, high] = model.get("value_range");
-  const values = new Float32Array(count * rows * columns);
+  const values = new Float32Array(images.values.length / images.shape[0]);
   const colours = colourWords(model.get("cmap"));
-  const sheet = pixelSheet(columns, rows * count);
+  const sheet = imageStack(images.shape.slice(1));
   let painted = null;
   const at = (step) => {
     if (step !== painted) {
@@ -89,7 +88,7 @@ function imageSheet(images, model) {
     }
     return sheet.canvas;
   };
-  return { at };
+  return { at, count: sheet.count, size: sheet.size };
 }
 
 export default { render };

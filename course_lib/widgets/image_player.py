@@ -13,9 +13,11 @@ from course_lib.checks import check_int, check_one_of
 from course_lib.widgets.base import (
     PlayerWidget,
     check_labels,
+    drawn,
     pale_frame,
     png,
     to_array,
+    to_bytes,
     value_range,
 )
 from course_lib.widgets.palette import MAPS, colour_map
@@ -27,8 +29,9 @@ class ImagePlayer(PlayerWidget):
     """A grid of images that change through the steps of a trajectory.
 
     Args:
-        images: ``[T, B, H, W]`` or ``[T, B, 1, H, W]``, the B images at each of T steps; step 0 is
-            the start. Values lie in [0, 1], but with ``cmap="signed"`` any are welcome.
+        images: ``[T, B, H, W]``, ``[T, B, 1, H, W]`` or, in colour, ``[T, B, 3, H, W]``, the B
+            images at each of T steps; step 0 is the start. Values lie in [0, 1], but with
+            ``cmap="signed"`` any are welcome.
         beside: the same for a second grid, which plays in step with the first, such as a model's
             guess of where each image ends. Where an image's row is the whole grid, the second
             stands below the first, otherwise to its right.
@@ -37,11 +40,13 @@ class ImagePlayer(PlayerWidget):
         labels: T names of the steps.
         captions: B short texts, one under each image (of both grids).
         title: shown above the images.
-        cmap: ``"grey"``, ``"viridis"``, or ``"signed"``: blue below zero, orange above.
+        cmap: ``"grey"``, ``"viridis"``, or ``"signed"``: blue below zero, orange above. Images in
+            colour have their own: then it stays ``"grey"``.
         alt: what one sees, in a sentence, for readers who do not see it.
 
     Raises ``ValueError`` where shapes do not fit together, values are not finite or outside [0, 1],
-    or the images need more than 300 KB at two bytes a pixel.
+    or the images need more than 300 KB at two bytes a pixel; images in colour take one byte for
+    each of their three numbers.
 
     ``widget.step`` (a float), ``widget.playing`` and ``widget.n_steps`` can be read and, but for
     the last, set.
@@ -69,13 +74,14 @@ class ImagePlayer(PlayerWidget):
         alt: str = "",
     ) -> None:
         check_one_of("cmap", cmap, MAPS)
-        arrays = {"images": _images("images", images, signed=cmap == "signed")}
-        steps, count, rows, across = arrays["images"].shape
+        arrays = {"images": _images("images", images, cmap)}
+        shape = arrays["images"].shape
+        steps, count = shape[:2]
         if beside is not None:
-            arrays["beside"] = _images("beside", beside, signed=cmap == "signed")
-            if arrays["beside"].shape != arrays["images"].shape:
+            arrays["beside"] = _images("beside", beside, cmap)
+            if arrays["beside"].shape != shape:
                 raise ValueError(
-                    f"beside must have shape [{steps}, {count}, {rows}, {across}] like images, "
+                    f"beside must have shape {list(shape)} like images, "
                     f"got {list(np.shape(beside))}"
                 )
         elif titles is not None:
@@ -98,7 +104,7 @@ class ImagePlayer(PlayerWidget):
             value_range=(
                 value_range(np.stack(list(arrays.values())), signed=True)
                 if cmap == "signed"
-                else [0.0, 1.0]
+                else [0.0, 255.0 if len(shape) == 5 else 1.0]
             ),
         )
 
@@ -118,7 +124,9 @@ class ImagePlayer(PlayerWidget):
         for column, step in enumerate(steps):
             states = {grid: self.state_at(grid, step) for grid in grids}
             for ax, (grid, image) in zip(axes[:, column], rows, strict=True):
-                ax.imshow(states[grid][image], cmap=colour_map(self.cmap), vmin=low, vmax=high)
+                one = states[grid][image]
+                shown = drawn(one / high) if one.ndim == 3 else one
+                ax.imshow(shown, cmap=colour_map(self.cmap), vmin=low, vmax=high)
                 ax.set(xticks=[], yticks=[])
                 pale_frame(ax)
             axes[0, column].set_title(self.step_name(step), fontsize=7)
@@ -130,7 +138,7 @@ class ImagePlayer(PlayerWidget):
         figure.subplots_adjust(
             left=left, right=0.99, bottom=0.01, top=top, wspace=0.06, hspace=0.06
         )
-        return png(figure)
+        return png(figure, colours=64 if len(self.arrays["images"]["shape"]) < 5 else 256)
 
 
 def _in_grids(titles: list[str], beside: object) -> str:
@@ -139,16 +147,19 @@ def _in_grids(titles: list[str], beside: object) -> str:
     return f" in two grids: {' and '.join(titles)}" if titles else " in two grids"
 
 
-def _images(name: str, images: np.ndarray | torch.Tensor, *, signed: bool) -> np.ndarray:
-    wanted = "[T, B, H, W] or [T, B, 1, H, W]"
+def _images(name: str, images: np.ndarray | torch.Tensor, cmap: str) -> np.ndarray:
+    """``[T, B, H, W]`` as they are, or, in colour, uint8 ``[T, B, 3, H, W]``."""
+    wanted = "[T, B, H, W] or [T, B, 1 or 3, H, W]"
     array = to_array(name, images, wanted, 4, 5)
     if array.ndim == 5:
-        if array.shape[2] != 1:
+        if array.shape[2] not in (1, 3):
             raise ValueError(f"{name} must have shape {wanted}, got {list(array.shape)}")
-        array = array[:, :, 0]
-    if not signed and (array.min() < 0 or array.max() > 1):
+        if array.shape[2] == 3 and cmap != "grey":
+            raise ValueError(f"cmap must be 'grey' where {name} have colours, got {cmap!r}")
+        array = array[:, :, 0] if array.shape[2] == 1 else array
+    if cmap != "signed" and (array.min() < 0 or array.max() > 1):
         raise ValueError(
             f"{name} must lie in [0, 1] unless cmap is 'signed', "
             f"got values in [{array.min():.3g}, {array.max():.3g}]"
         )
-    return array
+    return to_bytes(array) if array.ndim == 5 else array

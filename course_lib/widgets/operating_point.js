@@ -11,7 +11,7 @@ import { onKeys } from "./parts/keys.js";
 import { hint, keepRoom, say } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
 import { axisNames, clamp, segment, trace, words } from "./parts/panel.js";
-import { drawTile, pixelSheet } from "./parts/pixels.js";
+import { drawTile, imageStack } from "./parts/pixels.js";
 import STYLE from "./operating_point.css" with { type: "css" };
 
 // -------------------------------------------------------------------------------------- the state
@@ -74,9 +74,8 @@ function stands(width, sheets) {
     return { plot, room, total: floor };
   }
   const room = { x: 0, y: floor + 30, width, height: Math.round(Math.min(0.55 * width, 260)) };
-  const [, count, ...size] = sheets.shape;
-  const { across, high } = tilesIn(room, count, size);
-  room.height = Math.ceil(count / across) * (high + GAP);
+  const { across, high } = tilesIn(room, sheets.shape[1], sheets.shape.slice(-2));
+  room.height = Math.ceil(sheets.shape[1] / across) * (high + GAP);
   return { plot, room, total: room.y + room.height };
 }
 
@@ -122,9 +121,9 @@ function drawGuides(ctx, [x, y], box, theme) {
 
 // The sheet of samples of the chosen point, under its name.
 function sheetPainter({ sheets, sheetOf, chosen }, titles) {
-  const [total, count, ...size] = sheets.shape;
-  const each = sheets.values.length / total;
-  const sheet = pixelSheet(size[1], size[0] * count);
+  const each = sheets.values.length / sheets.shape[0];
+  const sheet = imageStack(sheets.shape.slice(1));
+  const { count, size } = sheet;
   return (ctx, room, theme) => {
     const [s, k] = chosen();
     words(ctx, titles[s][k], room.x, room.y - 12, theme.ink, `600 12px ${theme.font}`, "left", "middle", room.width);

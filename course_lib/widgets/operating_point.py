@@ -1,5 +1,6 @@
 """``OperatingPoint``: series of points on a chart, and the samples of the one that is picked."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,6 +14,8 @@ from course_lib.widgets.base import (
     LINE,
     CourseWidget,
     check_labels,
+    drawn,
+    mosaic,
     pale_frame,
     png,
     to_array,
@@ -45,8 +48,8 @@ class OperatingPoint(CourseWidget):
     Args:
         series: names and their points, ``[P, 2]`` each: at most 12 series of at most 60 points.
         sheets: names and the samples of their points: for each series P sheets, each of them
-            ``[n, H, W]`` or ``[n, 1, H, W]`` in [0, 1], or None where there are no samples. A
-            series that is missing has none. All sheets have the same shape.
+            ``[n, H, W]``, ``[n, 1, H, W]`` or, in colour, ``[n, 3, H, W]`` in [0, 1], or None where
+            there are no samples. A series that is missing has none. All sheets have the same shape.
         x_label, y_label: what the numbers are.
         labels: names and what to call their points, P strings each: ``["w = 0", "w = 1"]``.
         log_x, log_y: whether an axis is logarithmic; then its numbers must be positive.
@@ -56,7 +59,7 @@ class OperatingPoint(CourseWidget):
         alt: what one sees, in a sentence, for readers who do not see it.
 
     Raises ``ValueError`` where an argument is not as described, or the sheets need more than 300 KB
-    at one byte a pixel.
+    at one byte a pixel, three in colour.
 
     ``widget.chosen`` (a name and an index) and ``widget.shown`` (the names of the series that are
     switched on) can be read and set. ``widget.point`` is the chosen point, ``widget.sheet`` its
@@ -182,8 +185,8 @@ class OperatingPoint(CourseWidget):
 
     @property
     def sheet(self) -> np.ndarray | None:
-        """The samples of the chosen point as the browser shows them, ``[n, H, W]`` in [0, 1], or
-        None.
+        """The samples of the chosen point as the browser shows them, ``[n, H, W]`` or
+        ``[n, 3, H, W]`` in [0, 1], or None.
         """
         s, k = self._place
         which = self.sheet_of[s][k]
@@ -203,7 +206,9 @@ class OperatingPoint(CourseWidget):
         self._draw_chart(panels[0])
         if sheet is not None:
             s, k = self._place
-            panels[1].imshow(_mosaic(sheet[:STILL_IMAGES]), cmap=colour_map("grey"), vmin=0, vmax=1)
+            images = sheet[:STILL_IMAGES]
+            whole = drawn(mosaic(images, math.ceil(math.sqrt(len(images)))))
+            panels[1].imshow(whole, cmap=colour_map("grey"), vmin=0, vmax=1)
             panels[1].set_title(self.titles[s][k], fontsize=8)
             panels[1].axis("off")
         figure.subplots_adjust(left=0.09, right=0.98, bottom=0.13, top=0.93, wspace=0.08)
@@ -227,18 +232,6 @@ class OperatingPoint(CourseWidget):
             ax.legend(fontsize=6, edgecolor=LINE, handlelength=3)
         ax.tick_params(which="both", labelsize=6, length=2, color=LINE)
         pale_frame(ax)
-
-
-def _mosaic(images: np.ndarray) -> np.ndarray:
-    """Images ``[n, H, W]`` side by side in rows, white between them."""
-    count, rows, columns = images.shape
-    across = int(np.ceil(np.sqrt(count)))
-    down = -(-count // across)
-    mosaic = np.full((down * (rows + 1) - 1, across * (columns + 1) - 1), np.nan)
-    for i, image in enumerate(images):
-        top, left = i // across * (rows + 1), i % across * (columns + 1)
-        mosaic[top : top + rows, left : left + columns] = image
-    return mosaic
 
 
 # -------------------------------------------------------------------------------------- arguments
@@ -307,7 +300,9 @@ def _titles(labels: Mapping | None, points: Mapping[str, np.ndarray]) -> list[li
 def _sheets(
     sheets: Mapping | None, points: Mapping[str, np.ndarray]
 ) -> tuple[np.ndarray | None, list[list[int]]]:
-    """All sheets as uint8 ``[S, n, H, W]``, and which of them belongs to each point, or −1."""
+    """All sheets as uint8 ``[S, n, H, W]`` or ``[S, n, 3, H, W]``, and which of them belongs to
+    each point, or −1.
+    """
     given = _known("sheets", sheets, points)
     found: list[np.ndarray] = []
     sheet_of = []
@@ -326,7 +321,7 @@ def _sheets(
             if sheet is None:
                 row.append(-1)
                 continue
-            images = to_images(f"sheets[{name!r}][{k}]", sheet, count="n")
+            images = to_images(f"sheets[{name!r}][{k}]", sheet, count="n", colour=True)
             if found and images.shape != found[0].shape:
                 raise ValueError(
                     f"all sheets must have the same shape, got {list(found[0].shape)} and "

@@ -8,7 +8,7 @@ import { onKeys } from "./parts/keys.js";
 import { hint, mapStrip, say } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
 import { clamp, dot, panel } from "./parts/panel.js";
-import { drawTile, pixelSheet } from "./parts/pixels.js";
+import { drawTile, imageStack } from "./parts/pixels.js";
 import STYLE from "./sample_table.css" with { type: "css" };
 
 const GAP = 6;
@@ -125,11 +125,12 @@ function acrossFor(count) {
   return square;
 }
 
-// The images of a cell, [n, height, width], as a grid.
-function mosaic(count, [height, width]) {
+// The images of a cell, [n, height, width] or [n, 3, height, width], as a grid.
+function mosaic(shape) {
+  const sheet = imageStack(shape);
+  const { count, size: [height, width] } = sheet;
   const across = acrossFor(count);
   const down = Math.ceil(count / across);
-  const sheet = pixelSheet(width, height * count);
   const sizeIn = (room) => {
     const cell = Math.floor(Math.min((room - GAP * (across - 1)) / across, 16 * width));
     return [cell, Math.round((cell * height) / width)];
@@ -167,7 +168,7 @@ function render({ model, el }) {
   const state = stateOf(model);
   const { chosen, choose, send } = state;
   const extent = model.get("extent");
-  const picture = extent.length ? cloud(extent) : mosaic(state.shape[2], state.shape.slice(3));
+  const picture = extent.length ? cloud(extent) : mosaic(state.shape.slice(2));
   const draw = (ctx, size, theme) => picture.draw(ctx, size, theme, state.samples());
   const view = outline({ model, el, layout: picture.layout, draw, maxWidth: 760, style: STYLE });
   const table = tableOf(state);

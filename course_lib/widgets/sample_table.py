@@ -9,7 +9,16 @@ import traitlets
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from course_lib.widgets.base import CourseWidget, pale_frame, png, to_array, to_bytes, to_images
+from course_lib.widgets.base import (
+    CourseWidget,
+    drawn,
+    mosaic,
+    pale_frame,
+    png,
+    to_array,
+    to_bytes,
+    to_images,
+)
 from course_lib.widgets.palette import PALETTE, colour_map
 from course_lib.widgets.particle_player import square_around
 
@@ -30,8 +39,9 @@ class SampleTable(CourseWidget):
     costs.
 
     Args:
-        samples: ``[R, C, n, H, W]`` or ``[R, C, n, 1, H, W]`` in [0, 1], n images for each of R
-            rows and C columns; or ``[R, C, N, 2]``, N ≤ 300 points.
+        samples: ``[R, C, n, H, W]``, ``[R, C, n, 1, H, W]`` or, in colour, ``[R, C, n, 3, H, W]``
+            in [0, 1], n images for each of R rows and C columns; or ``[R, C, N, 2]``, N ≤ 300
+            points.
         rows: what the rows are, and their R ≤ 10 different values, numbers or words:
             ``("steps", [5, 20, 100])``.
         columns: the same of the C ≤ 6 columns: ``("η", [0, 0.5, 1])``.
@@ -45,7 +55,8 @@ class SampleTable(CourseWidget):
         alt: what one sees, in a sentence, for readers who do not see it.
 
     Raises ``ValueError`` where shapes do not fit together, values are not finite, images lie
-    outside [0, 1], or the samples need more than 300 KB at one byte a pixel, four a point.
+    outside [0, 1], or the samples need more than 300 KB at one byte a pixel (three in colour), four
+    a point.
 
     ``widget.row`` and ``widget.column``, which are indices, can be read and set;
     ``widget.row_value`` and ``widget.column_value`` say what they stand for, and ``widget.shown``
@@ -134,7 +145,9 @@ class SampleTable(CourseWidget):
 
     @property
     def shown(self) -> np.ndarray:
-        """The chosen samples as the browser shows them: ``[n, H, W]`` in [0, 1], or ``[N, 2]``."""
+        """The chosen samples as the browser shows them: ``[n, H, W]`` or ``[n, 3, H, W]`` in
+        [0, 1], or ``[N, 2]``.
+        """
         return self._cell(self.row, self.column)
 
     def _cell(self, row: int, column: int) -> np.ndarray:
@@ -166,7 +179,7 @@ class SampleTable(CourseWidget):
             left=0.3 / width, right=0.99, bottom=0.3 / height, top=1 - 0.2 / height,
             wspace=0.06, hspace=0.2,
         )  # fmt: skip
-        return png(figure)
+        return png(figure, colours=64 if len(self.arrays["samples"]["shape"]) < 6 else 256)
 
     def _draw_cell(self, ax: Axes, row: int, column: int) -> None:
         """The points of a cell, or its first images."""
@@ -177,14 +190,8 @@ class SampleTable(CourseWidget):
             ax.set(xlim=(x0, x1), ylim=(y0, y1), aspect="equal")
             return
         images = cell[:STILL_IMAGES]
-        across = min(2, len(images))
-        rows, columns = images.shape[1:]
-        down = -(-len(images) // across)
-        mosaic = np.full((down * (rows + 1) - 1, across * (columns + 1) - 1), np.nan)  # white gaps
-        for i, image in enumerate(images):
-            top, left = i // across * (rows + 1), i % across * (columns + 1)
-            mosaic[top : top + rows, left : left + columns] = image
-        ax.imshow(mosaic, cmap=colour_map("grey"), vmin=0, vmax=1, interpolation="nearest")
+        whole = drawn(mosaic(images, min(2, len(images))))
+        ax.imshow(whole, cmap=colour_map("grey"), vmin=0, vmax=1, interpolation="nearest")
 
 
 def _spread(count: int, most: int) -> list[int]:
@@ -219,16 +226,19 @@ def _written(value: float | str) -> str:
 
 
 def _samples(samples: Array, rows: int, columns: int) -> np.ndarray:
-    """Images as uint8 ``[R, C, n, H, W]``, or points as float32 ``[R, C, N, 2]``."""
+    """Images as uint8 ``[R, C, n, H, W]`` or ``[R, C, n, 3, H, W]``, or points as float32
+    ``[R, C, N, 2]``.
+    """
     wanted = f"[{rows}, {columns}, n, H, W] or [{rows}, {columns}, N, 2]"
     array = to_array("samples", samples, wanted, 4, 5, 6)
     other_size = array.shape[:2] != (rows, columns)
     no_points = array.ndim == 4 and array.shape[3] != 2
-    many_channels = array.ndim == 6 and array.shape[3] != 1
+    many_channels = array.ndim == 6 and array.shape[3] not in (1, 3)
     if other_size or no_points or many_channels:
         raise ValueError(f"samples must have shape {wanted}, got {list(array.shape)}")
     if array.ndim > 4:
-        images = to_images("samples", array.reshape(-1, *array.shape[-2:]), count="R C n")
+        each = array.reshape(-1, *array.shape[3:])
+        images = to_images("samples", each, count="R C n", colour=True)
         return to_bytes(images).reshape(rows, columns, -1, *images.shape[1:])
     if array.shape[2] > MOST_POINTS:
         raise ValueError(

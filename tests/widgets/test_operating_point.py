@@ -74,6 +74,20 @@ def test_tensors_and_one_channel_are_welcome() -> None:
     assert (tensors.data, tensors.points) == (plain.data, plain.points)
 
 
+def test_sheets_in_colour_keep_their_colours() -> None:
+    sheets = RNG.random((3, 5, 3, 8, 7))
+    one = OperatingPoint({"a": HEUN}, {"a": sheets}, chosen=("a", 2), **NAMES)
+    np.testing.assert_array_equal(one.sheet, np.rint(255 * sheets[2]) / 255)
+    assert len(one.data) == sheets.size
+    green = np.zeros_like(sheets)
+    green[:, :, 1] = 1
+    still = OperatingPoint({"a": HEUN}, {"a": green}, **NAMES).still()
+    picture = np.asarray(Image.open(io.BytesIO(still)).convert("RGB"))
+    assert (picture == [0, 255, 0]).all(-1).mean() > 0.1
+    with pytest.raises(ValueError, match=r"must have shape \[n, H, W\] or \[n, 1 or 3, H, W\]"):
+        OperatingPoint({"a": HEUN}, {"a": sheets[:, :, :2]}, **NAMES)
+
+
 # --------------------------------------------------------------------------------- what it refuses
 
 

@@ -235,6 +235,27 @@ def test_images_come_with_or_without_a_channel(images: object) -> None:
     np.testing.assert_allclose(player.array("images"), IMAGES, atol=1e-5)
 
 
+def test_images_in_colour_keep_their_colours() -> None:
+    images = RNG.random((T, 2, 3, 8, 8))
+    player = ImagePlayer(torch.as_tensor(images), beside=1 - images)
+    assert player.arrays["images"]["shape"] == [T, 2, 3, 8, 8]
+    np.testing.assert_array_equal(player.array("images"), np.rint(255 * images))
+    assert len(player.data) == 2 * images.size
+    red = np.zeros_like(images)
+    red[:, :, 0] = 1
+    shares = picture(ImagePlayer(red, beside=red[:, :, ::-1]))
+    assert (shares == [255, 0, 0]).all(-1).mean() > 0.3
+    assert (shares == [0, 0, 255]).all(-1).mean() > 0.3
+    for arguments, reason in (
+        ({"beside": IMAGES[:, :2]}, r"beside must have shape \[4, 2, 3, 8, 8\] like images"),
+        ({"cmap": "signed"}, "cmap must be 'grey' where images have colours, got 'signed'"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            ImagePlayer(images, **arguments)
+    with pytest.raises(ValueError, match=r"images must lie in \[0, 1\]"):
+        ImagePlayer(2 * images)
+
+
 def test_many_images_stand_in_a_square() -> None:
     assert ImagePlayer(np.zeros((2, 16, 4, 4))).columns == 4
     assert ImagePlayer(np.zeros((2, 17, 4, 4))).columns == 5
@@ -258,7 +279,7 @@ def test_the_picture_shows_the_images() -> None:
     ("arguments", "reason"),
     [
         ({"images": IMAGES[0]}, r"images must have shape \[T, B, H, W\] or .*got \[5, 8, 8\]"),
-        ({"images": np.zeros((T, 5, 3, 8, 8))}, r"images must have shape .*got \[4, 5, 3, 8, 8\]"),
+        ({"images": np.zeros((T, 5, 2, 8, 8))}, r"images must have shape .*got \[4, 5, 2, 8, 8\]"),
         ({"images": IMAGES[:0]}, "images must have shape"),
         ({"images": IMAGES * np.nan}, "images must be finite"),
         ({"images": IMAGES * 2}, r"images must lie in \[0, 1\] unless"),

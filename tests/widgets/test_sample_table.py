@@ -45,6 +45,22 @@ def test_tensors_with_a_channel_are_welcome() -> None:
     assert (tensors.data, tensors.arrays) == (plain.data, plain.arrays)
 
 
+def test_images_in_colour_keep_their_colours() -> None:
+    images = RNG.random((3, 4, 2, 3, 8, 7))
+    widget = SampleTable(torch.tensor(images), STEPS, ETAS)
+    widget.row, widget.column = 2, 1
+    np.testing.assert_array_equal(widget.shown, np.rint(255 * images[2, 1]) / 255)
+    assert len(widget.data) == images.size
+    # The still picture: of the first cell red, and of the one beside it blue.
+    images[:] = 0
+    images[0, :, :, 0] = images[1, :, :, 2] = 1
+    picture = np.asarray(
+        Image.open(io.BytesIO(SampleTable(images, STEPS, ETAS).still())).convert("RGB")
+    )
+    for colour in ([255, 0, 0], [0, 0, 255]):
+        assert (picture == colour).all(-1).mean() > 0.1
+
+
 def test_the_smallest_number_is_the_brightest() -> None:
     powers = np.array([[4, 3, 2, 0], [2, 1, 4, 3], [1, 2, 3, 4]])
     widget = SampleTable(IMAGES, STEPS, ETAS, quality=10.0**powers)
@@ -95,7 +111,7 @@ def test_a_cell_that_does_not_exist_is_refused(name: str, value: int, most: int)
         ({"samples": IMAGES[0]}, r"samples must have shape \[3, 4, n, H, W\] or \[3, 4, N, 2\]"),
         ({"samples": IMAGES[:2]}, r"samples must have shape .*got \[2, 4, 6, 8, 7\]"),
         ({"samples": IMAGES[:, :3]}, r"samples must have shape .*got \[3, 3, 6, 8, 7\]"),
-        ({"samples": np.zeros((3, 4, 6, 3, 8, 7))}, r"samples must have shape .*got \[3, 4, 6, 3"),
+        ({"samples": np.zeros((3, 4, 6, 2, 8, 7))}, r"samples must have shape .*got \[3, 4, 6, 2"),
         ({"samples": np.zeros((3, 4, 50, 3))}, r"samples must have shape .*got \[3, 4, 50, 3\]"),
         ({"samples": np.zeros((3, 4, 301, 2))}, "samples must hold at most 300 points .*got 301"),
         ({"samples": 2 * IMAGES}, r"samples must lie in \[0, 1\]"),

@@ -23,6 +23,25 @@ export function pixelSheet(width, height, attributes = {}) {
   return { canvas, words, put, paint };
 }
 
+// Images [n, rows, columns], or [n, 3, rows, columns] in red, green and blue, one below the other on a
+// sheet, for `drawTile`. `paint(values, table)` takes whole numbers as a sheet does: of colours 0 ... 255.
+export function imageStack(shape) {
+  const [count, ...planes] = shape;
+  const size = planes.slice(-2);
+  const [rows, columns] = size;
+  const { canvas, words, put, paint } = pixelSheet(columns, rows * count);
+  const area = rows * columns;
+  const byte = (value) => Math.max(0, Math.min(255, Math.round(value)));
+  const paintColours = (values) => {
+    for (let i = 0; i < count * area; i++) {
+      const red = i + 2 * area * Math.floor(i / area); // of an image its plane of red comes first
+      words[i] = (255 << 24) | (byte(values[red + 2 * area]) << 16) | (byte(values[red + area]) << 8) | byte(values[red]);
+    }
+    put();
+  };
+  return { canvas, count, size, paint: planes.length === 3 ? paintColours : paint };
+}
+
 // A canvas with grey levels 0 ... 255 on it.
 export function greyCanvas(levels, width, height, attributes = {}) {
   const { canvas, paint } = pixelSheet(width, height, attributes);
