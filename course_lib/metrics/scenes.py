@@ -6,10 +6,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_lib.checks import check_floats, check_generator
+from course_lib.checks import check_floats, check_generator, check_one_of
 from course_lib.data import COLOURS, PLACES, WEIGHTS, Scene, Thing, scene_of
 
-__all__ = ["LAYOUTS", "SceneJudge", "scene_targets"]
+__all__ = [
+    "LAYOUTS",
+    "SceneJudge",
+    "all_pairs",
+    "scene_shares",
+    "scene_targets",
+    "swapped_shares",
+]
 
 # Five places of one thing, and two ways in which two stand: named by the first of both, which is
 # the upper or the left one.
@@ -82,6 +89,11 @@ class SceneJudge(nn.Module):
         check_floats("x", x, (None, 3, 32, 32), dtype=self.head.weight.dtype)
         return self.head(self.body(x))
 
+    def features(self, x: Tensor) -> Tensor:
+        """What images ``x [B, 3, 32, 32]`` are, in ``[B, 128]`` numbers, before their ReLU."""
+        check_floats("x", x, (None, 3, 32, 32), dtype=self.head.weight.dtype)
+        return self.body[:-1](x)
+
     def loss(self, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """The sum of the mean cross-entropies, in nats; ``y [B, 7]`` as of ``scene_targets``."""
         check_generator(generator)
@@ -116,17 +128,109 @@ class SceneJudge(nn.Module):
     def fidelity(self, x: Tensor, captions: Sequence[str]) -> dict[str, float]:
         """The shares of images ``x [B, 3, 32, 32]`` that show what ``captions`` say.
 
-        ``"layout"``, and of the things where the layout is right ``"digit"``, ``"colour"`` and
-        ``"weight"``; ``"all"`` is the share of images with no fault at all.
+        They are those of ``scene_shares``: ``"layout"``, ``"digit"``, ``"colour"``, ``"weight"``
+        and ``"all"``.
         """
         said, seen = scene_targets(captions), self.answers(x)
-        right = said == seen
-        placed = right[:, 0]
-        there = (said[placed, 1:] >= 0).unflatten(1, (2, 3))
-        hits = (right[placed, 1:].unflatten(1, (2, 3)) & there).sum((0, 1)) / there.sum((0, 1))
-        names = ("digit", "colour", "weight")
-        return {
-            "layout": placed.float().mean().item(),
-            **dict(zip(names, hits.tolist(), strict=True)),
-            "all": right.all(1).float().mean().item(),
-        }
+        if len(said) != len(seen):
+            raise ValueError(f"captions must be {len(seen)}, one an image, got {len(said)}")
+        return scene_shares(said, seen)
+
+
+# --- shares of what was said and seen ------------------------------------------------------------
+
+ASKED = ("digit", "colour", "weight")  # of each thing
+
+
+def scene_shares(said: Tensor, seen: Tensor) -> dict[str, float]:
+    """Of scenes, the shares that show what was said.
+
+    ``"layout"``: of all scenes. ``"digit"``, ``"colour"``, ``"weight"``: of the things in those
+    whose layout is right (0 if it never is). ``"all"``: of all scenes, those with no fault at all.
+
+    Args:
+        said: What was asked for, ``[n, 7]`` as of ``scene_targets``.
+        seen: What is there, like it: of as many scenes, at least one.
+
+    Example:
+        >>> said = scene_targets(["a thin red 3 above a bold blue 7"])
+        >>> scene_shares(said, scene_targets(["a thin red 3 above a thin blue 1"]))
+        {'layout': 1.0, 'digit': 0.5, 'colour': 1.0, 'weight': 0.5, 'all': 0.0}
+
+    """
+    _check_pair(said, seen)
+    right = said == seen
+    placed = right[:, 0]
+    there = (said[placed, 1:] >= 0).unflatten(1, (2, 3))
+    hits = right[placed, 1:].unflatten(1, (2, 3)) & there
+    shares = hits.sum((0, 1)) / there.sum((0, 1)).clamp(min=1)
+    return {
+        "layout": placed.double().mean().item(),
+        **dict(zip(ASKED, shares.tolist(), strict=True)),
+        "all": right.all(1).double().mean().item(),
+    }
+
+
+def swapped_shares(said: Tensor, seen: Tensor, what: str) -> dict[str, float]:
+    """How often two things got their own digits, colours or weights, and how often each other's.
+
+    Looked at are scenes of two things that were to differ in it, and whose layout is right.
+
+    Args:
+        said: As of ``scene_shares``.
+        seen: As there.
+        what: ``"digit"``, ``"colour"`` or ``"weight"``.
+
+    Returns:
+        ``"right"`` and ``"swapped"``, shares (0 if there is no such scene), and ``"scenes"``, their
+        number.
+
+    Example:
+        >>> said = scene_targets(["a thin red 3 above a bold blue 7"])
+        >>> seen = scene_targets(["a thin blue 3 above a bold red 7"])
+        >>> swapped_shares(said, seen, "colour")
+        {'scenes': 1, 'right': 0.0, 'swapped': 1.0}
+
+    """
+    _check_pair(said, seen)
+    check_one_of("what", what, ASKED)
+    first = 1 + ASKED.index(what)
+    wanted, found = said[:, [first, first + 3]], seen[:, [first, first + 3]]
+    looked_at = (said[:, 4] >= 0) & (wanted[:, 0] != wanted[:, 1]) & (said[:, 0] == seen[:, 0])
+    wanted, found = wanted[looked_at], found[looked_at]
+    n = len(wanted)
+    return {
+        "scenes": n,
+        "right": (found == wanted).all(1).sum().item() / max(n, 1),
+        "swapped": (found == wanted.flip(1)).all(1).sum().item() / max(n, 1),
+    }
+
+
+def all_pairs(said: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """Each of ``n`` sayings with the scenes of the others: both ``[n (n − 1), 7]``.
+
+    What a share is of these is its chance level: what it would be if the scenes were as they are
+    and had nothing to do with what was said.
+
+    Example:
+        >>> said = scene_targets(["a thin red 3 at the top", "a bold red 3 at the top"])
+        >>> scene_shares(*all_pairs(said, said))
+        {'layout': 1.0, 'digit': 1.0, 'colour': 1.0, 'weight': 0.0, 'all': 0.0}
+
+    """
+    _check_pair(said, seen)
+    i, j = torch.where(~torch.eye(len(said), dtype=torch.bool))
+    if not len(i):
+        raise ValueError(f"said must be of two scenes at least, got {len(said)}")
+    return said[i], seen[j]
+
+
+def _check_pair(said: Tensor, seen: Tensor) -> None:
+    for name, rows in (("said", said), ("seen", seen)):
+        wanted = "an int64 tensor [n, 7], n at least 1, as of scene_targets"
+        if not isinstance(rows, Tensor) or rows.dtype != torch.int64:
+            raise ValueError(f"{name} must be {wanted}, got {rows!r}")
+        if rows.ndim != 2 or rows.shape[1] != 7 or not len(rows):
+            raise ValueError(f"{name} must be {wanted}, got {list(rows.shape)}")
+    if len(said) != len(seen):
+        raise ValueError(f"seen must be of {len(said)} scenes like said, got {len(seen)}")

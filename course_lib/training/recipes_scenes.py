@@ -1,21 +1,44 @@
-"""The recipes of chapter 12: autoencoders of scenes, and who reads what a scene shows."""
+"""The recipes of chapter 12: scenes as codes and as pixels, told a text, and who reads a scene."""
 
+import json
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from course_lib.data import SCENE_WORDS, scenes, to_signed
+from course_lib.data import PLACES, RELATIONS, SCENE_WORDS, scenes, to_signed, to_unit
+from course_lib.diffusion import EDM, LatentDiffusion, Prompted
 from course_lib.diffusion.controlnet import ControlNet
 from course_lib.diffusion.edges import edges
-from course_lib.diffusion.latent_diffusion import ControlledDiffusion, LatentDiffusion
+from course_lib.diffusion.latent_diffusion import ControlledDiffusion
 from course_lib.latent import KLAutoencoder
-from course_lib.metrics import SceneJudge, contour_agreement, scene_targets
+from course_lib.metrics import (
+    SceneJudge,
+    all_pairs,
+    contour_agreement,
+    scene_shares,
+    scene_targets,
+    swapped_shares,
+)
 from course_lib.nn import TextEncoder, UNet, WordTokenizer
 from course_lib.training.checkpoints import load_pretrained
-from course_lib.training.recipes import Recipe, register
+from course_lib.training.equal_time import train_by_the_clock
+from course_lib.training.files import write_atomically
+from course_lib.training.recipes import Recipe, recipe, register
+from course_lib.training.scene_quality import (
+    N_TEST,
+    draw_scenes,
+    new_captions,
+    scene_judge,
+    scene_quality,
+    test_scenes,
+    two_things,
+)
 
-N_SCENES, N_TEST = 16_384, 2_000
+N_SCENES = 16_384
 SCENES = (
     f'scenes({N_SCENES:,}), of load_digits("train"); tested on {N_TEST:,} of load_digits("test")'
 )
@@ -24,11 +47,6 @@ SCENES = (
 def training_scenes() -> tuple[Tensor, list[str]]:
     """The scenes that all models of chapter 12 are trained on, and their captions."""
     return scenes(N_SCENES, generator=torch.Generator().manual_seed(0))
-
-
-def test_scenes() -> tuple[Tensor, list[str]]:
-    """Scenes of digits that no model has seen, and their captions."""
-    return scenes(N_TEST, split="test", generator=torch.Generator().manual_seed(1))
 
 
 # --- who reads a scene ---------------------------------------------------------------------------
@@ -57,14 +75,27 @@ register(
 
 
 @torch.no_grad()
-def autoencoder_metrics(model: KLAutoencoder) -> dict[str, float]:
-    """Rate and distortion of the test images."""
-    images, _ = test_scenes()
-    generator = torch.Generator().manual_seed(0)
-    rate, distortion = model.rate_distortion(to_signed(images), generator=generator)
+def autoencoder_metrics(model: KLAutoencoder) -> dict[str, float | list[dict]]:
+    """Rate and distortion of the test images, what a reconstruction loses, and the latents."""
+    images, captions = test_scenes()
+    x = to_signed(images)
+    rate, distortion = model.rate_distortion(x, generator=torch.Generator().manual_seed(0))
+    error = distortion.mean().item()
+    shown = torch.cat([to_unit(model.decode(model.encode(part)[0])) for part in x.split(500)])
+    latent = model.to_latent(x, generator=torch.Generator().manual_seed(0)) / model.latent_scale
     return {
         "rate, bits an image": rate.mean().item() / math.log(2),
-        "mean squared error": distortion.mean().item(),
+        "mean squared error": error,
+        "peak signal to noise, dB": 10 * math.log10(2**2 / error),  # the range is [−1, 1]
+        "share of the variance lost": error / (x - x.mean(0)).square().mean().item(),
+        "numbers of the latent": latent[0].numel(),
+        "numbers of an image": x[0].numel(),
+        "reconstructions": [scene_quality(shown, captions)],
+        "latents": [
+            {"channel": i, "mean": channel.mean().item(), "variance": channel.var().item()}
+            for i, channel in enumerate(latent.transpose(0, 1))
+        ],
+        "scale factor": 1 / latent.std().item(),
     }
 
 
@@ -83,6 +114,108 @@ for factor, channels, steps in ((4, 4, 3000), (2, 4, 1200), (8, 4, 2000)):
             evaluate=autoencoder_metrics,
         )
     )
+
+
+# --- what a model does with a text ---------------------------------------------------------------
+
+SCALES = (0.0, 1.0, 2.0, 3.0, 5.0, 8.0)
+N_PROMPTS, SCALE = 500, 3.0
+
+
+def numbers(part: nn.Module) -> int:
+    """How many parameters a part has."""
+    return sum(p.numel() for p in part.parameters())
+
+
+def multiply_adds(model: EDM) -> int:
+    """Multiplications, each with an addition, of one call of the network for one image."""
+    prompt = model.net.net.text_encoder.tokenizer(new_captions(1))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.predict(torch.zeros(1, *model.event_shape), 1.0, y=prompt)
+    return counter.get_total_flops() // 2
+
+
+def text_metrics(
+    model: LatentDiffusion | EDM, *, scales: Sequence[float] = SCALES, n: int = N_PROMPTS
+) -> dict[str, float | list[dict]]:
+    """What a model shows of what it is told, by scale; where it fails, and what chance would do."""
+    said = new_captions(n)
+    drawn = {scale: draw_scenes(model, said, scale=scale) for scale in {*scales, SCALE}}
+    real = scenes(n, split="test", generator=torch.Generator().manual_seed(5))  # the ceiling
+    others = all_pairs(scene_targets(said), scene_judge().answers(drawn[SCALE]))
+    new = new_captions(n, unseen=True)
+    denoiser = model.denoiser if isinstance(model, LatentDiffusion) else model
+    net = denoiser.net.net
+    sizes = {"U-Net": numbers(net.unet), "text encoder": numbers(net.text_encoder)}
+    if isinstance(model, LatentDiffusion):
+        sizes["autoencoder"] = numbers(model.autoencoder)
+    return {
+        "fidelity": [{"scale": s, **scene_quality(drawn[s], said)} for s in scales],
+        "real scenes": [scene_quality(*real)],
+        "chance": [scene_shares(*others)],
+        "unseen": [
+            {"prompts": "seen", "scale": SCALE, **scene_quality(drawn[SCALE], said)},
+            {
+                "prompts": "unseen",
+                "scale": SCALE,
+                **scene_judge().fidelity(draw_scenes(model, new, scale=SCALE), new),
+            },
+        ],
+        "counts": count_rows(said, drawn[SCALE]),
+        **binding_metrics(model, n),
+        "parameters of the parts": [{"part": part, "parameters": k} for part, k in sizes.items()],
+        "numbers that noise is added to": math.prod(denoiser.event_shape),
+        "multiply-adds of a call": multiply_adds(denoiser),
+    }
+
+
+def count_rows(said: Sequence[str], images: Tensor) -> list[dict]:
+    """Of images that were to show one thing, and of those of two: how many show one, and two.
+
+    Chance: the shares of all images together.
+    """
+    asked = scene_targets(said)[:, 0] >= len(PLACES)
+    two = scene_judge().answers(images)[:, 0] >= len(PLACES)
+    rows = []
+    for count, which in ((1, ~asked), (2, asked)):
+        share = two[which].double().mean().item()
+        chance = two.double().mean().item()
+        row = {"asked": count, "prompts": int(which.sum())}
+        row |= {"one": 1 - share, "two": share, "chance of two": chance}
+        rows.append(row)
+    return rows
+
+
+def binding_metrics(model: LatentDiffusion | EDM, n: int) -> dict[str, list[dict]]:
+    """Of two things that differ in all: who got whose digit, colour, weight, and whose place.
+
+    Chance is that of the same images beside the prompts of others. A model that knows what words
+    there are, and not whose they are, shows as many pairs swapped as right.
+    """
+    said = two_things(n)
+    asked = scene_targets(said)
+    answers = scene_judge().answers(draw_scenes(model, said, scale=SCALE))
+    pairs = all_pairs(asked, answers)
+    swapped = []
+    for what in ("digit", "colour", "weight"):
+        found, chance = swapped_shares(asked, answers, what), swapped_shares(*pairs, what)
+        by_chance = {f"chance {k}": chance[k] for k in ("right", "swapped")}
+        swapped.append({"what": what, **found, **by_chance})
+    order = []
+    for i, where in enumerate(RELATIONS):
+        mine, seen = asked[i :: len(RELATIONS)], answers[i :: len(RELATIONS)]
+        row = {"relation": where, "prompts": len(mine)}
+        row["all"] = (mine == seen).all(1).double().mean().item()
+        # The other way round: all of one thing in the place of the other.
+        row["exchanged"] = (exchanged(mine) == seen).all(1).double().mean().item()
+        row["chance"] = scene_shares(*pairs)["all"]
+        order.append(row)
+    return {"swapped": swapped, "order": order}
+
+
+def exchanged(said: Tensor) -> Tensor:
+    """Targets ``[n, 7]`` of the same two things, each in the other's place."""
+    return said[:, [0, 4, 5, 6, 1, 2, 3]]
 
 
 # --- text to image -------------------------------------------------------------------------------
@@ -123,7 +256,108 @@ register(
         load=captioned_scenes,
         prepare=with_autoencoder,
         options={"steps": 5000, "batch_size": 64, "lr": 1.5e-3, "ema": 0.998},
-        evaluate=lambda model: {"nothing": 0.0},
+        evaluate=lambda model: text_metrics(model),
+    )
+)
+
+
+# --- the same in pixels --------------------------------------------------------------------------
+
+# The root of the mean square of the training images' numbers, in [−1, 1].
+PIXELS_SIGMA = 0.96
+BUDGET = 600.0  # seconds of processor time for each of two models
+SHARES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of it, at which they are looked at
+N_CURVE = 256
+
+
+def pixel_model() -> EDM:
+    """Untrained: the denoiser of ``latent_model``, on pixels.
+
+    It looks at the text where the latent model does, at 8×8 and 4×4, and has as many parameters;
+    on top of it there are two levels, narrow as they must be to end in time.
+    """
+    unet = UNet(
+        (3, 32, 32),
+        widths=(16, 32, 64, 96),
+        context_dim=64,
+        context_levels=(2, 3),
+        scale=1000.0,
+    )
+    return EDM(Prompted(unet, text_encoder()), sigma_data=PIXELS_SIGMA, p_mean=-0.4, drop=0.1)
+
+
+def equal_time_rows(
+    *,
+    budget: float = BUDGET,
+    shares: Sequence[float] = SHARES,
+    n: int = N_CURVE,
+    folder: Path = Path("runs", "equal_time"),
+) -> list[dict]:
+    """Latent model and pixel model from scratch, for the same processor time, as two curves.
+
+    Text encoder, batches, optimiser and its learning rate, training noise, guidance and sampler are
+    the same. The latent model encodes every batch anew within its time; the training of its
+    autoencoder, ``autoencoder_time``, comes on top.
+
+    Args:
+        budget: Seconds of processor time for each model.
+        shares: At which shares of it to look at them, rising to 1.
+        n: Prompts of each look.
+        folder: Where the state is kept; a run that was ended goes on from there.
+
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    data, said, rows = captioned_scenes(), new_captions(n), []
+    for name, kind in (("latent", "latent_scenes"), ("pixels", "pixel_scenes")):
+        model = recipe(kind).new_model()
+        if recipe(kind).prepare is not None:
+            recipe(kind).prepare(model, data)
+        file = folder / f"{name}.json"
+        known = json.loads(file.read_text()) if file.exists() else []
+        moments = train_by_the_clock(
+            model,
+            data,
+            moments=[budget * share for share in shares[len(known) :]],
+            batch_size=64,
+            lr=1e-3,
+            state=folder / f"{name}.safetensors",
+        )
+        for share, moment in zip(shares[len(known) :], moments, strict=True):
+            row = {"model": name, "share": share, "steps": moment.steps}
+            known.append(row | scene_quality(draw_scenes(moment.model, said, scale=SCALE), said))
+            write_atomically(file, json.dumps(known).encode())
+        rows += known
+    return rows
+
+
+def autoencoder_time(seconds: float = 5.0) -> float:
+    """Processor time in seconds that the training of the autoencoder takes, from a few steps."""
+    made = recipe("autoencoder_scenes")
+    x, options = made.load()[: 32 * 50], made.options
+    sizes = {"batch_size": options["batch_size"], "lr": options["lr"]}
+    few = next(train_by_the_clock(made.new_model(), (x,), moments=[seconds], **sizes))
+    return seconds / few.steps * options["steps"]
+
+
+def pixel_metrics(model: EDM) -> dict[str, float | list[dict]]:
+    """What the pixel model shows of what it is told, and how it compares at equal time."""
+    return {
+        **text_metrics(model, scales=(SCALE,), n=256),
+        "equal processor time": equal_time_rows(),
+        "processor time of each, s": BUDGET,
+        "processor time of the autoencoder, share of that": autoencoder_time() / BUDGET,
+    }
+
+
+register(
+    Recipe(
+        name="pixel_scenes",
+        summary="The diffusion model of latent_scenes, on pixels",
+        data=SCENES.replace(", of", " and their captions, of", 1),
+        build=pixel_model,
+        load=captioned_scenes,
+        options={"steps": 600, "batch_size": 64, "lr": 1.5e-3, "ema": 0.995},
+        evaluate=pixel_metrics,
     )
 )
 
