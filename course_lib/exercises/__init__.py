@@ -15,6 +15,7 @@ from course_lib.exercises import (
     ch09_ode,
     ch10_edm,
     ch11_guidance,
+    ch12_latent_diffusion,
     ch15_flash_attention,
     ch16_scaling_out,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "ch09_ode",
     "ch10_edm",
     "ch11_guidance",
+    "ch12_latent_diffusion",
     "ch15_flash_attention",
     "ch16_scaling_out",
     "check",
