@@ -265,7 +265,7 @@ register(
 
 # The root of the mean square of the training images' numbers, in [−1, 1].
 PIXELS_SIGMA = 0.96
-BUDGET = 600.0  # seconds of processor time for each of two models
+BUDGET = 300.0  # seconds of processor time for each of two models
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of it, at which they are looked at
 N_CURVE = 256
 
