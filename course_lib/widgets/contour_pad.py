@@ -232,7 +232,7 @@ class ContourPad(CourseWidget):
             mask = self.traits()["contour"].from_text(question["contour"], self)
             check_int("prompt", question["prompt"], minimum=0, maximum=len(self.prompts) - 1)
             self._check_strength(question["strength"])
-            steps = self._steps(mask, question["prompt"], question["strength"], tell)
+            steps = self._steps(mask, question["prompt"], float(question["strength"]), tell)
         except (Exception, KeyboardInterrupt) as problem:
             with self.hold_sync():
                 self.answered = question | {"pixels": "", "error": one_line(problem)}
