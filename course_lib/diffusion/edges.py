@@ -24,13 +24,11 @@ def edges(images: Tensor, *, low: float = 0.05, high: float = 0.15) -> Tensor:
     Args:
         images: ``[B, C, H, W]`` in [0, 1].
         low: Slopes below are no contours; in units of brightness a pixel.
-        high: Slopes of at least this are; those between are where they touch one that is.
+        high: Slopes of at least this are, at least ``low``; those between are where they are tied
+            to one that is.
 
     Returns:
         ``[B, 1, H, W]``, of the dtype of ``images``.
-
-    Raises:
-        ValueError: When an argument is not as described, or ``low`` is above ``high``.
 
     Example:
         >>> image = torch.zeros(1, 3, 6, 6)

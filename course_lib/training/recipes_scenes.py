@@ -37,6 +37,7 @@ from course_lib.training.scene_quality import (
     test_scenes,
     two_things,
 )
+from course_lib.training.sudden_convergence import sudden_convergence
 
 N_SCENES = 16_384
 SCENES = (
@@ -415,6 +416,15 @@ def control_metrics(model: ControlledDiffusion, *, n: int = 128) -> dict[str, li
     return {"by strength": rows}
 
 
+def convergence_metrics(diffusion: LatentDiffusion, *, seeds: int = 4, **options) -> list[dict]:
+    """How fast ControlNets that start from other seeds come to follow contours of test scenes."""
+    data, wanted = controlled_scenes(), contours(test_scenes()[0][:24])
+    rows = []
+    for seed in range(seeds):
+        rows += sudden_convergence(diffusion, data, wanted, seed=seed, **options)
+    return rows
+
+
 register(
     Recipe(
         name="controlnet_scenes",
@@ -423,6 +433,9 @@ register(
         build=control_net,
         load=controlled_scenes,
         options={"steps": 1600, "batch_size": 32, "lr": 1e-3, "ema": 0.995},
-        evaluate=control_metrics,
+        evaluate=lambda model: {
+            **control_metrics(model),
+            "sudden convergence": convergence_metrics(model.diffusion),
+        },
     )
 )
