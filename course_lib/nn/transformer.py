@@ -118,7 +118,7 @@ class CrossAttention(nn.Module):
 
         """
         q, k, _, seen = self.heads_of(x, context, mask)
-        logits = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+        logits = q @ k.mT / q.shape[-1] ** 0.5
         if seen is not None:
             logits = logits.masked_fill(~seen, -torch.inf)
         return logits.softmax(dim=-1)

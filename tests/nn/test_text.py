@@ -232,6 +232,7 @@ def test_the_last_token_of_the_vocabulary_is_a_token():
     ("options", "message"),
     [
         ({"dim": 0}, "dim must be an integer of at least 1, got 0"),
+        ({"dim": -1}, "dim must be an integer of at least 1, got -1"),
         ({"depth": 0}, "depth must be an integer of at least 1, got 0"),
         ({"heads": 0}, "heads must be an integer of at least 1, got 0"),
         ({"heads": 5}, "heads must divide dim = 12, got 5"),
