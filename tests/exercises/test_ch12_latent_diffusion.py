@@ -4,15 +4,28 @@ import math
 from statistics import NormalDist
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from course_lib.diffusion import (
+    EDM,
+    ClassifierFreeGuidance,
     ControlNet,
+    Denoiser,
+    EDMPath,
+    IdealDenoiser,
+    Inpainting,
+    LatentDiffusion,
     ZeroConv,
+    euler_step,
+    keep_known,
 )
 from course_lib.exercises import ch12_latent_diffusion as ch12
-from course_lib.latent import reparameterize
+from course_lib.exercises import check
+from course_lib.exercises.formula import declared
+from course_lib.latent import KLAutoencoder, reparameterize
+from course_lib.nn import CrossAttention, TextEncoder, UNet, WordTokenizer
 from tests.exercises.laws import ExerciseLaws, is_prediction
 
 # --- predict_logits ------------------------------------------------------------------------------
@@ -403,3 +416,153 @@ class TestExercises(ExerciseLaws):
 
     def times(self, name, answer):
         return 1 if is_prediction(name) or ".break_" in name else 8
+
+
+# --- What the exercises call right, against the library and exact models --------------------------
+
+
+def right(name):
+    return declared("12")[f"12.{name}"].right
+
+
+def randn(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def small_autoencoder():
+    torch.manual_seed(0)
+    return KLAutoencoder((1, 8, 8), channels=2, factor=2, width=8)
+
+
+def test_the_scale_is_what_the_library_measures():
+    model, x = small_autoencoder(), randn(400, 1, 8, 8).float()
+    with torch.no_grad():
+        model.encoder[-1].weight *= 5
+        mu, log_var = model.encode(x)
+    model.measure_scale(x, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(
+        right("latent_scale")(mu, log_var), model.latent_scale, rtol=0.02, atol=0
+    )
+
+
+def test_masked_attention_is_that_of_the_layer():
+    layer, x, context = CrossAttention(6, 5, 2).double(), randn(3, 4, 6), randn(3, 7, 5, seed=1)
+    mask = torch.tensor([[1, 1, 1, 0, 0, 0, 0], [1] + [0] * 6, [1] * 7]).bool()
+    q, k, v, _ = layer.heads_of(x, context, mask)
+    o = right("masked_attention")(q, k, v, mask)
+    torch.testing.assert_close(layer.out(o.transpose(1, 2).flatten(2)), layer(x, context, mask))
+
+
+def mixture():
+    """A mixture whose score is known without a label and with each of three."""
+    centres = torch.tensor([[-1.0, 0.0], [1.0, 0.5], [0.0, 2.0]], dtype=torch.float64)
+    net = IdealDenoiser(centres, EDMPath(), std=0.4, labels=torch.tensor([0, 1, 2]))
+    return Denoiser(net, EDMPath()).double()
+
+
+def told(model):
+    """The mixture as a network of tokens: the one of an example is its label + 1, or 0."""
+
+    def net(x, t, tokens):
+        empty, label = tokens[:, :1] == 0, model.predict_x0(x, t, y=(tokens[:, 0] - 1).clamp(min=0))
+        return torch.where(empty, model.predict_x0(x, t), label)
+
+    return net
+
+
+def tokens_of(n):
+    y = torch.arange(n) % 3
+    return y, (y + 1) % 3, torch.stack([0 * y, y + 1, (y + 1) % 3 + 1])[..., None]
+
+
+def test_two_prompts_follow_the_score_of_their_density():
+    model, x, t = mixture(), randn(9, 2), 0.3 + randn(9, seed=1).abs()
+    w = randn(2, 9, seed=2).abs()
+    first, second, tokens = tokens_of(9)
+    at = x.clone().requires_grad_()
+    chances = model.net.logits(at, t).log_softmax(1)
+    rows = torch.arange(9)
+    log_prob = w[0] * chances[rows, first] + w[1] * chances[rows, second]
+    score = model.predict(x, t, target="score") + torch.autograd.grad(log_prob.sum(), at)[0]
+    got = right("two_prompts")(told(model), x, t, tokens, w)
+    torch.testing.assert_close(got, x + t[:, None] ** 2 * score, rtol=1e-6, atol=1e-6)
+
+
+def test_one_of_two_prompts_is_classifier_free_guidance():
+    model, x, t = mixture(), randn(9, 2), torch.full((9,), 0.7, dtype=torch.float64)
+    first, _, tokens = tokens_of(9)
+    w = torch.stack([0 * t + 2.5, 0 * t])
+    got = right("two_prompts")(told(model), x, t, tokens, w)
+    wanted = ClassifierFreeGuidance(model, 2.5).predict_x0(x, t, y=first)
+    torch.testing.assert_close(got, wanted)
+
+
+def test_an_inpainting_step_is_a_step_of_the_library_s_model():
+    model, x, known = mixture(), 2 * randn(9, 2), randn(9, 2, seed=1)
+    keep = torch.tensor([[True, False]]).expand(9, 2)
+    inside = Inpainting(model, known, keep, generator=torch.Generator().manual_seed(2))
+    x = keep_known(x, known + 1.3 * inside.eps, keep)
+    wanted = euler_step(lambda x, t: (x - inside.predict_x0(x, t)) / t, x, 1.3, 0.5 - 1.3)
+    D = model.predict_x0(x, 1.3)
+    got = right("inpainting_step")(x, D, known, inside.eps, keep, 1.3, 0.5)
+    torch.testing.assert_close(got, wanted)
+
+
+def test_the_second_gradient_goes_along_x():
+    x, dy, dy_2 = randn(3, 4, 2, 2), randn(3, 5, 2, 2, seed=1), randn(3, 5, 2, 2, seed=2)
+    alike = torch.einsum("bohw,aoij->bhwaij", dy, dy_2)
+    wanted = -0.3 * torch.einsum("bnhw,bhwaij->anij", x, alike)
+    torch.testing.assert_close(right("second_step")(x, dy, 0.3, dy_2)[2], wanted)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_zero_convolutions_take_two_steps(seed):
+    generator = torch.Generator().manual_seed(seed)
+    assert ch12._zero_gradients(generator, 4) == ["CDEFG", "FG", "", ""]
+
+
+def test_the_levels_are_those_of_the_chapter_s_model():
+    autoencoder = small_autoencoder()
+    encoder = TextEncoder(WordTokenizer(["a"], length=3), dim=8, depth=1)
+    unet = UNet(autoencoder.latent_shape, widths=(8,), context_dim=8)
+    model = LatentDiffusion(autoencoder, unet, encoder).denoiser
+    assert (model.sigma_data, model.p_mean, model.p_std) == (1.0, -0.4, 1.2)
+    drawn, _ = model.draw(torch.zeros(20_000, 1), generator=torch.Generator().manual_seed(0))
+    for s in (0.02, 1.0, 20.0):
+        share = s**2 / (s**2 + drawn**2)
+        hidden, bare = ch12._shares(model, s)
+        assert (share < 0.01).float().mean().item() == pytest.approx(hidden, abs=0.01)
+        assert (share > 0.99).float().mean().item() == pytest.approx(bare, abs=0.01)
+
+
+@pytest.mark.parametrize(("s", "loss"), [(0.02, 0.01), (1.0, 1.0), (20.0, 5.4)])
+def test_the_best_guess_is_the_best(s, loss):
+    """Of Gaussian latents: the weighted error is s² (1 + σ²) / (s² + σ²) at every level."""
+    x = s * torch.randn(16_000, 8, generator=torch.Generator().manual_seed(0))
+    model = EDM(ch12._BestGuess(s), sigma_data=1.0, p_mean=-0.4)
+    sigma, eps = model.draw(x, generator=torch.Generator().manual_seed(1))
+    guess = model.net(x + sigma[:, None] * eps, sigma)
+    torch.testing.assert_close(
+        guess,
+        s**2 / (s**2 + sigma[:, None] ** 2) * (x + sigma[:, None] * eps),
+        rtol=1e-3,
+        atol=1e-4,
+    )
+    got = model.loss(x, generator=torch.Generator().manual_seed(1)).item()
+    wanted = (s**2 * (1 + sigma**2) / (s**2 + sigma**2)).mean().item()
+    assert got == pytest.approx(wanted, rel=0.05)
+    assert got == pytest.approx(loss, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "words"),
+    [
+        ("predict_logits", 4096, "16.8 million logits a head instead of 69 billion"),
+        ("break_the_scale", two_scales, "84% of the levels drown the latents"),
+        ("break_the_mask", alone_and_in_company, "stand 0 of padding in the first batch and 10"),
+        ("predict_zero_gradients", "CDEFG; FG", "F and G at the second, and at the third none"),
+        ("break_the_lock", trains_both, "in 8 steps the loss falls from 0.09"),
+    ],
+)
+def test_what_was_measured_is_told(name, answer, words):
+    assert words in check(f"12.{name}", answer).reason
