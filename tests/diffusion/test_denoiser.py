@@ -190,6 +190,42 @@ def test_labels_reach_the_network():
         model.loss(torch.zeros(3, 2), y + 5)
 
 
+def test_prompts_are_labels_and_hidden_as_a_whole():
+    """A label of several tokens: the null class is several, too, and takes the place of a row."""
+    seen = []
+
+    class Net(nn.Module):
+        null_class = (1, 0, 0)
+
+        def forward(self, x, t, y):
+            seen.append(y)
+            return torch.zeros_like(x)
+
+    n, share = 4000, 0.3
+    y = torch.tensor([[1, 5, 7]]).expand(n, 3)
+    model = denoiser(Net(), drop=share)
+    assert model.null_class == (1, 0, 0)
+    model.loss(randn(n, 2), y, generator=seeded())
+    (shown,) = seen
+    empty = (shown == torch.tensor([1, 0, 0])).all(1)
+    assert (empty | (shown == y).all(1)).all()
+    assert abs(empty.double().mean() - share) < 4 * (share * (1 - share) / n) ** 0.5
+    generator = seeded()
+    model.draw(randn(n, 2), generator=generator)
+    assert torch.equal(model.hide(y, generator=generator), shown)  # drawn after times and noise
+    assert model.hide(None) is None
+    assert denoiser(Net()).hide(y) is y
+    model.predict(randn(n, 2), 3, y=y)
+    assert seen[-1] is y  # sampling hides nothing
+    for bad, got in (
+        (y[0], "torch.int64 [3]"),
+        (y[:, :2], f"torch.int64 [{n}, 2]"),
+        (y.int(), f"torch.int32 [{n}, 3]"),
+    ):
+        with refuses(f"y must be int64 tokens [B, 3], got {got}"):
+            model.hide(bad)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_loss_follows_its_generator(dtype):
     model = Denoiser(TimeMLP(2, [8]), DiscreteSchedule.linear(10)).to(dtype)

@@ -201,6 +201,48 @@ def test_a_negative_label_takes_the_place_of_the_null_class():
         close(got, 2.5 * towards - 1.5 * away)
 
 
+class Told(torch.nn.Module):
+    """The ideal network, told classes as prompts: tokens (1, class + 2), and (1, 0) for nothing."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.classes, self.null_class, self.seen = Says(path, "eps"), (1, 0), []
+
+    def forward(self, x, t, y):
+        self.seen.append(y)
+        return self.classes(x, t, torch.where(y[:, 1] == 0, 2, y[:, 1] - 2))
+
+
+def tokens(y):
+    return torch.stack([torch.ones_like(y), y + 2], dim=1)
+
+
+def test_a_prompt_is_a_label_of_several_tokens():
+    path, t = PATHS["EDM"]
+    labels, prompts, x = mixture(path), Denoiser(Told(path), path).double(), randn(6, 2)
+    own = torch.tensor([1, 1, 1, 0, 0, 0])
+    for negative, wanted, asked in (
+        (None, None, [[1, 0]] * 6),
+        (tokens(own), own, tokens(own).tolist()),
+        (tokens(own[:1]), 1, [[1, 3]] * 6),
+    ):
+        prompts.net.seen.clear()
+        got = ClassifierFreeGuidance(prompts, 2.5, negative=negative)
+        guided = ClassifierFreeGuidance(labels, 2.5, negative=wanted)
+        close(got.predict(x, t, y=tokens(Y)), guided.predict(x, t, y=Y))
+        (both,) = prompts.net.seen
+        assert both.tolist() == [*asked, *tokens(Y).tolist()]
+    for bad, got in ((Y, "torch.int64 [6]"), (None, "None"), (tokens(Y)[:5], "torch.int64 [5, 2]")):
+        with refuses(f"y must be int64 tokens [6, 2], got {got}"):
+            ClassifierFreeGuidance(prompts, 2.5).predict(x, t, y=bad)
+    for bad, got in ((Y, "torch.int64 [6]"), (1, "1"), (tokens(Y).int(), "torch.int32 [6, 2]")):
+        with refuses(f"negative must be int64 tokens [B, 2], got {got}"):
+            ClassifierFreeGuidance(prompts, 2.5, negative=bad)
+    few = ClassifierFreeGuidance(prompts, 2.5, negative=tokens(Y)[:2])
+    with refuses("negative must be int64 tokens [6, 2], got torch.int64 [2, 2]"):
+        few.predict(x, t, y=tokens(Y))
+
+
 # --- the classifier ----------------------------------------------------------------------------
 
 
