@@ -24,6 +24,7 @@ from course_lib.exercises.attempt import (
     Given,
     Mistake,
     fresh_seed,
+    gradients_of,
     same,
     take_number,
     take_results,
@@ -375,15 +376,13 @@ def _draw_attention(generator: torch.Generator) -> list[Case]:
 def _check_blind_gradients(attempt: Attempt, generator: torch.Generator) -> str:
     """An example that sees nothing must not spoil the gradients of the others."""
     q, k, v, mask = _draw_attention(generator)[-1].inputs
-    weights = _randn(*q.shape[:3], v.shape[-1], generator=generator)
 
-    def gradients(function: Callable[..., Tensor]) -> list[Tensor]:
+    def gradients(function: Callable[..., Tensor]) -> list[Tensor | None]:
         inputs = [x.clone().requires_grad_() for x in (q, k, v)]
-        got = torch.autograd.grad((weights * function(*inputs, mask)).sum(), inputs)
-        return list(got)
+        return gradients_of(function(*inputs, mask), inputs)
 
     for got, right in zip(gradients(attempt), gradients(masked_attention), strict=True):
-        if not same(got, right, tolerance=1e-3):
+        if got is None or not same(got, right, tolerance=1e-3):
             raise Mistake(
                 "Your values are right, but not your gradients where an example sees nothing: "
                 "0 · NaN is NaN on the way back, too.",
@@ -634,7 +633,7 @@ def _network(generator: torch.Generator, event: tuple[int, ...], n_words: int) -
 
 def _draw_prompts(generator: torch.Generator) -> list[tuple]:
     cases = []
-    for shape in ((4, 3, 5), (4, 4), (6, 2, 3, 3), (3, 4, 2, 2)):
+    for shape in ((4, 4), (4, 3, 5), (6, 2, 3, 3), (3, 4, 2, 2)):
         n = shape[0]
         net = _network(generator, shape[1:], 9)
         tokens = torch.randint(1, 9, (3, n, 5), generator=generator)
@@ -673,6 +672,10 @@ def _both(null: Tensor, one: Tensor, two: Tensor, w_1: Tensor, w_2: Tensor) -> T
     return null + w_1 * (one - null) + w_2 * (two - null)
 
 
+def _on_the_last_axis(net: Callable, x: Tensor, t: Tensor, tokens: Tensor, w: Tensor) -> Tensor:
+    return _both(*net(torch.cat([x] * 3), torch.cat([t] * 3), tokens.flatten(0, 1)).chunk(3), *w)
+
+
 # fmt: off
 _TWO_WRONG = [
     Wrong(_mixed(lambda e, a, b, v, w: v * a + w * b), "You leave the empty prompt out: what a "
@@ -709,6 +712,8 @@ _TWO_WRONG = [
           "mean of w.", "Each has its own: give w as many axes as x has."),
     Wrong(_mixed(_both, w=lambda w: w[:, :1].expand_as(w)), "All examples get the first one's w.",
           "Each has its own: give w as many axes as x has."),
+    Wrong(_on_the_last_axis, "Your w runs along the last axis.", "w belongs to axis 0: "
+          "`w[0].reshape(-1, 1, ...)`, with as many axes as x has."),
     Wrong(_mixed(_both, t=lambda t: t[:1].expand(3 * len(t))), "All examples get the first one's "
           "time.", _STACKED),
     Wrong(_mixed(_both, x=lambda x: x.repeat_interleave(3, 0)), "`repeat_interleave` gives x_1, "
@@ -734,7 +739,7 @@ def _check_calls(attempt: Attempt, generator: torch.Generator) -> str:
     attempt(Given("net", ("x", "t", "tokens"), counted), *inputs)
     if len(sizes) != 1:
         raise Mistake(
-            f"Your D is right, but you call the network {len(sizes)} times, where one call of 3 B "
+            f"Your D is right, but you call the network {len(sizes)} times; one call of 3 B "
             "examples is asked for.",
             _STACKED,
         )

@@ -150,6 +150,14 @@ MASK_RIGHT = [
 MASK_WRONG = {
     "zeros": (lambda q, k, v, mask: q[..., :1] * 0 + v[..., :1, :], "not the attention to"),
     "NaN on the way back": (infinity_added, "not your gradients where an example sees nothing"),
+    "no gradient where something is blind": (
+        lambda q, k, v, mask: (
+            nan_afterwards(q, k, v, mask)
+            if mask.any(1).all()
+            else nan_afterwards(q, k, v, mask).detach()
+        ),
+        "not your gradients where an example sees nothing",
+    ),
     "hidden after exp": (hidden_after_exp, "a padding's logit is much larger"),
     "largest of all": (largest_of_all, "a padding's logit is much larger"),
     "a small number for -inf": (
@@ -224,11 +232,11 @@ TWO_WRONG = {
     "null": (lambda net, x, t, tokens, w: net(x, t, tokens[0]), "not that of both prompts"),
     "x not repeated": (
         lambda net, x, t, tokens, w: net(x, t, tokens.flatten(0, 1)),
-        "You give the network x [4, 3, 5], t [4], tokens [12, 5]",
+        "You give the network x [4, 4], t [4], tokens [12, 5]",
     ),
     "t not repeated": (
         lambda net, x, t, tokens, w: net(torch.cat([x] * 3), t, tokens.flatten(0, 1)),
-        "You give the network x [12, 3, 5], t [4], tokens [12, 5]",
+        "You give the network x [12, 4], t [4], tokens [12, 5]",
     ),
     "tokens as they are": (
         lambda net, x, t, tokens, w: net(torch.cat([x] * 3), torch.cat([t] * 3), tokens),
@@ -236,10 +244,6 @@ TWO_WRONG = {
     ),
     "no tensor": (lambda net, x, t, tokens, w: net(x, 0.5, tokens[0]), "a float as t"),
     "no tokens": (lambda net, x, t, tokens, w: net(x, t), "You call `net(…, …)`"),
-    "w on the last axis": (
-        lambda net, x, t, tokens, w: net(x, t, tokens[0]) * w[0],
-        "stopped with `RuntimeError",
-    ),
 }
 
 # --- inpainting_step -----------------------------------------------------------------------------
