@@ -9,7 +9,7 @@ import { kernelLine, waitSign } from "./parts/kernel.js";
 import { hint, status } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
 import { clamp } from "./parts/panel.js";
-import { drawCursor, pixelSheet } from "./parts/pixels.js";
+import { drawCursor, imageStack, pixelSheet } from "./parts/pixels.js";
 import { listenersOf, perModel } from "./parts/shared.js";
 import STYLE from "./contour_pad.css" with { type: "css" };
 
@@ -121,23 +121,14 @@ function drawPad(ctx, { ink, grid }, { width, height }, theme) {
   if (ink.cursor !== null) drawCursor(ctx, w * grid.columnOf(ink.cursor), h * grid.rowOf(ink.cursor), w, h);
 }
 
-// A canvas with an image [3, H, W] of 0 ... 255 on it.
-function colourCanvas({ rows, columns, size }, attributes) {
-  const sheet = pixelSheet(columns, rows, attributes);
-  const paint = (values) => {
-    for (let i = 0; i < size; i++) {
-      sheet.words[i] = (255 << 24) | (values[2 * size + i] << 16) | (values[size + i] << 8) | values[i];
-    }
-    sheet.put();
-  };
-  return { canvas: sheet.canvas, paint };
-}
-
 // ------------------------------------------------------------------------------ beside the picture
 
 // The image, and the steps on the way to it.
 function answerOf({ model, desk, grid }) {
-  const large = colourCanvas(grid, { class: "contour-image", role: "img" });
+  const shape = [1, 3, grid.rows, grid.columns];
+  const large = imageStack(shape);
+  large.canvas.className = "contour-image";
+  large.canvas.setAttribute("role", "img");
   const steps = element("div", { class: "contour-steps", role: "img" });
   const node = element("div", { class: "contour-answer" }, large.canvas, steps);
   let [painted, drawn] = [null, null];
@@ -153,7 +144,7 @@ function answerOf({ model, desk, grid }) {
     if (row !== drawn || row.length !== steps.childElementCount) {
       const tiles = row.length > 1 || waiting ? row : [];
       steps.replaceChildren(...tiles.map((image) => {
-        const tile = colourCanvas(grid, {});
+        const tile = imageStack(shape);
         tile.paint(image);
         return tile.canvas;
       }));
