@@ -150,7 +150,7 @@ function answerOf({ model, desk, grid }) {
       }));
       drawn = row;
     }
-    steps.setAttribute("aria-label", `${steps.childElementCount} steps from noise to the image`);
+    steps.setAttribute("aria-label", `${steps.childElementCount} states from noise to the image`);
     steps.hidden = Boolean(model.standIn && !steps.childElementCount);
   };
   return { node, write };
@@ -189,7 +189,7 @@ function messageOf({ model, desk }) {
   }
   if (desk.failed()) return `draw failed: ${model.get("answered").error}`;
   if (!steps.length && model.standIn) return NO_KERNEL;
-  if (steps.length > 1) return `Drawn in ${steps.length} steps.`;
+  if (steps.length > 1) return `Drawn: ${steps.length} states, from noise to the image.`;
   return steps.length ? "Computed before. Draw on it, or begin with another." : "";
 }
 

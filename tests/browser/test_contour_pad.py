@@ -101,10 +101,10 @@ def check_drawn(page: Page, wanted: list[list[int]]) -> None:
 
 def test_a_stroke_is_answered_with_its_steps(pad: Locator, live: Page) -> None:
     press(pad, "Clear")
-    expect(status(pad)).to_have_text("Drawn in 4 steps.")
+    expect(status(pad)).to_have_text("Drawn: 4 states, from noise to the image.")
     stroke(pad, (2, 2), (2, 9))
     check_drawn(live, [[2, column] for column in range(2, 10)])
-    expect(status(pad)).to_have_text("Drawn in 4 steps.")
+    expect(status(pad)).to_have_text("Drawn: 4 states, from noise to the image.")
     wait_for_python(live, "print(contour.status)", "done")
     assert pad.locator(".contour-steps canvas").count() == 4
     shown = image(pad)
@@ -150,7 +150,7 @@ def test_given_contours_and_strengths_need_no_question(pad: Locator, live: Page)
     assert python(live, "print(len(drawings))") == "0"
     assert image(pad)[1, 0, 15] == pytest.approx(255 * 0.8, abs=1)
     slide(pad, 1.3)
-    expect(status(pad)).to_have_text("Drawn in 4 steps.")
+    expect(status(pad)).to_have_text("Drawn: 4 states, from noise to the image.")
     assert python(live, "print(len(drawings), drawings[-1][1:])") == "1 (1, 1.3)"
 
 
@@ -160,7 +160,7 @@ def test_what_was_drawn_meanwhile_and_changed_again_is_dropped(pad: Locator, liv
     expect(pad).to_have_attribute("aria-busy", "true")
     expect(status(pad)).to_contain_text("is there")  # progress
     slide(pad, 0.6, 0.65, 0.7, 0.75, 0.8)
-    expect(status(pad)).to_have_text("Drawn in 4 steps.")
+    expect(status(pad)).to_have_text("Drawn: 4 states, from noise to the image.")
     expect(pad).to_have_attribute("aria-busy", "false")
     asked = python(live, "print([question[2] for question in drawings])")
     assert asked == "[1.0, 0.8]"
@@ -182,12 +182,12 @@ def test_what_goes_wrong_is_shown_in_one_line(pad: Locator, live: Page) -> None:
     assert python(live, "print(contour.status)") == "error"
     python(live, "trouble = ''")
     stroke(pad, (1, 1), (1, 4))
-    expect(status(pad)).to_have_text("Drawn in 4 steps.")
+    expect(status(pad)).to_have_text("Drawn: 4 states, from noise to the image.")
 
 
 def test_python_draws(pad: Locator, live: Page) -> None:
     python(live, "contour.contour = np.eye(16) == 1; contour.strength = 0.75")
-    expect(status(pad)).to_have_text("Drawn in 4 steps.")
+    expect(status(pad)).to_have_text("Drawn: 4 states, from noise to the image.")
     expect(pad.locator("output")).to_have_text("0.75")
     assert image(pad)[0, 3, 3] == pytest.approx(255 * 0.5, abs=1)
 
