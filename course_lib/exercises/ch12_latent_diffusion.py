@@ -746,7 +746,7 @@ def _check_calls(attempt: Attempt, generator: torch.Generator) -> str:
     return (
         "Your D follows both prompts, each example as strongly as it likes, in one call. It is the "
         "guess of p(x) p(c_1 | x)^w_1 p(c_2 | x)^w_2, as if the prompts were independent given the "
-        'image. "a red 3" and "a blue 7" are not quite: they need two places.'
+        "image. But our captions tell of whole scenes: two of them are seldom true of one image."
     )
 
 
