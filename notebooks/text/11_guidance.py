@@ -13,7 +13,7 @@
 # ---
 
 # %% [markdown]
-# [← 10 · EDM](10_edm.ipynb) | [Contents](../README.md#chapters) | [15 · FlashAttention →](15_flash_attention.ipynb)
+# [← 10 · EDM](10_edm.ipynb) | [Contents](../README.md#chapters) | [12 · Latent diffusion →](12_latent_diffusion.ipynb)
 
 # %% [markdown]
 # # 11 · Guidance
@@ -878,7 +878,7 @@ Markdown(table)
 
 # %% [markdown]
 # With `clip=1.0` the sampler cuts off each *guess of $x_0$* at the ends of the range, in every step, so that later steps can answer. Cutting off the finished sample alone, as one does anyway to show it, comes too late for that. On digits the harm is small, since most of their
-# pixels are black or white in any case; photographs come out in glaring colours. In a latent space (chapter 12) there is no range to cut at, and other means are needed: rescaling, or taking out the part of guidance along the guess itself (Sadat et al. 2024, below).
+# pixels are black or white in any case; photographs come out in glaring colours. In a latent space ([chapter 12](12_latent_diffusion.ipynb)) there is no range to cut at, and other means are needed: rescaling, or taking out the part of guidance along the guess itself (Sadat et al. 2024, below).
 #
 # **Exercise 6: break it on purpose.** Clip in the wrong place: at scale 0 and 1 all looks right, and at scale 8 the guess leaves $[-1, 1]$ and most pixels burn out. Say in one sentence why.
 
@@ -1103,7 +1103,7 @@ Markdown(table)
 # - *When the difference of section 5 goes away*, in very many dimensions: Pavasovic et al. 2025, [arXiv:2502.07849](https://arxiv.org/abs/2502.07849).
 # - *One call instead of two*: distil the guided model (Meng et al. 2023, [arXiv:2210.03142](https://arxiv.org/abs/2210.03142)).
 #
-# **Next:** chapters 12 to 14, from labels to text and from pixels to the codes of an autoencoder, come later. What all of them are built on is there already: [attention, in chapter 15](15_flash_attention.ipynb).
+# **Next:** from labels to text, and from pixels to the codes of an autoencoder: [latent diffusion, in chapter 12](12_latent_diffusion.ipynb).
 
 # %% [markdown]
-# [← 10 · EDM](10_edm.ipynb) | [Contents](../README.md#chapters) | [15 · FlashAttention →](15_flash_attention.ipynb)
+# [← 10 · EDM](10_edm.ipynb) | [Contents](../README.md#chapters) | [12 · Latent diffusion →](12_latent_diffusion.ipynb)

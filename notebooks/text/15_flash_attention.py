@@ -13,7 +13,7 @@
 # ---
 
 # %% [markdown]
-# [← 11 · Guidance](11_guidance.ipynb) | [Contents](../README.md#chapters) | [16 · Scaling out →](16_scaling_out.ipynb)
+# [← 12 · Latent diffusion](12_latent_diffusion.ipynb) | [Contents](../README.md#chapters) | [16 · Scaling out →](16_scaling_out.ipynb)
 
 # %% [markdown]
 # # 15 · FlashAttention
@@ -23,7 +23,7 @@
 #
 # | | |
 # | --- | --- |
-# | You need | matrix products and the chain rule; chapter 01: a model that predicts one pixel after the other. Attention itself is taught here. Chapters 12 to 14 come later, and nothing of them is needed |
+# | You need | matrix products and the chain rule; chapter 01: a model that predicts one pixel after the other. Attention itself is taught here; nothing of chapters 12 to 14 is needed |
 # | Time | 50 minutes to read, two hours with the exercises |
 # | The short way | 30 minutes: sections 1 to 7 without what is called a check, the boxed formula of section 10, *How good is it?* and *What to take away* |
 # | You will meet | queries, keys, values, heads; safe and online softmax, the log-sum-exp, tiles, partial results that merge, split-K, ring attention; counted memory traffic, arithmetic intensity, the roofline; recomputation; a Triton kernel |
@@ -875,7 +875,7 @@ Markdown(table)
 # - *Fewer keys and values to store* when decoding: grouped queries (Ainslie et al. 2023, [arXiv:2305.13245](https://arxiv.org/abs/2305.13245)), a latent for all heads (DeepSeek-V2, 2024, [arXiv:2405.04434](https://arxiv.org/abs/2405.04434)), and a cache in pages (Kwon et al. 2023, [arXiv:2309.06180](https://arxiv.org/abs/2309.06180)).
 # - *Fewer pairs*, chosen by the model itself: native sparse attention (Yuan et al. 2025, [arXiv:2502.11089](https://arxiv.org/abs/2502.11089)).
 #
-# **Next, chapter 16:** when one machine is not enough. (Chapters 12 to 14 come later: they use attention to let images look at words.)
+# **Next, chapter 16:** when one machine is not enough. (What lets images look at words is attention, too: [chapter 12](12_latent_diffusion.ipynb).)
 
 # %% [markdown]
-# [← 11 · Guidance](11_guidance.ipynb) | [Contents](../README.md#chapters) | [16 · Scaling out →](16_scaling_out.ipynb)
+# [← 12 · Latent diffusion](12_latent_diffusion.ipynb) | [Contents](../README.md#chapters) | [16 · Scaling out →](16_scaling_out.ipynb)
