@@ -24,7 +24,7 @@
 # | | |
 # | --- | --- |
 # | You need | chapter 02: the VAE, its rate and its distortion; chapter 10: EDM, the noise level $\sigma$ and its loss; chapter 11: guidance. Attention is told again in short; [chapter 15](15_flash_attention.ipynb) takes it apart |
-# | Time | half an hour to read, an hour and a quarter with the exercises |
+# | Time | 30 minutes to read, an hour and a quarter with the exercises |
 # | The short way | 20 minutes: sections 1, 3, 5, 6 and 9, and *What to take away*; leave out all that is called a check |
 # | You will meet | perceptual and semantic compression, the latent's scale factor, tokens and a text encoder, CLIP, cross-attention, padding masks, the empty prompt and negative prompts, image to image, inpainting, attribute binding |
 # | Papers | Rombach et al. 2022, [latent diffusion](https://arxiv.org/abs/2112.10752); Radford et al. 2021, [CLIP](https://arxiv.org/abs/2103.00020); Meng et al. 2022, [SDEdit](https://arxiv.org/abs/2108.01073); Lugmayr et al. 2022, [RePaint](https://arxiv.org/abs/2201.09865) |
@@ -150,6 +150,12 @@ Markdown(table)
 # How many bits does an image of ours hold? It depends on what one wants back.
 
 # %%
+factors = {2: "autoencoder_scenes_2", 4: "autoencoder_scenes", 8: "autoencoder_scenes_8"}
+stored = {f: name for f, name in factors.items() if (checkpoint_folder() / f"{name}.json").exists()}
+autoencoders = {f: load_pretrained(name) for f, name in stored.items()}
+cards = {f: load_card(name)["metrics"] for f, name in stored.items()}
+
+# %%
 import math
 import zlib
 
@@ -160,13 +166,8 @@ packed = sum(8 * len(zlib.compress(one, 9)) for one in as_bytes) / len(as_bytes)
 things = len(WEIGHTS) * (10 * len(COLOURS) - len(UNSEEN))  # digits in colours that are shown
 one, two = things * len(PLACES), things**2 * len(RELATIONS)
 said = 1 + (math.log2(one) + math.log2(two)) / 2  # one thing or two; and then which
-factors = {2: "autoencoder_scenes_2", 4: "autoencoder_scenes", 8: "autoencoder_scenes_8"}
-stored = {f: name for f, name in factors.items() if (checkpoint_folder() / f"{name}.json").exists()}
-autoencoders = {f: load_pretrained(name) for f, name in stored.items()}
-cards = {f: load_card(name)["metrics"] for f, name in stored.items()}
-
-back, table = (
-    {},
+back = {}
+table = (
     "| what is kept | numbers | bits an image | mean squared error | read without a fault |\n",
 )
 table += "| --- | ---: | ---: | ---: | ---: |\n"
@@ -183,7 +184,7 @@ for f, model in autoencoders.items():
 table += f"| the caption | | {said:.0f} | | |\n"
 Markdown(table)
 
-# %% jupyter={"source_hidden": true}
+# %%
 rows = [test_images[:12], *(images[:12] for images in back.values())]
 show_figure(
     image_grid(
@@ -798,6 +799,7 @@ check("12.inpainting_step", inpainting_step)
 # those with a colour each, 6 % are right; of those for a number of things, 35 %; of those for a position, 4 %. And ours? Chance, in this table, is what the same images have beside the prompts of others.
 
 # %% jupyter={"source_hidden": true}
+metrics = load_card("latent_scenes")["metrics"]
 table = "| of prompts of two things | right | exchanged | chance of right |\n| --- | ---: | ---: | ---: |\n"
 for row in metrics["swapped"]:
     table += f"| both {row['what']}s | {row['right']:.1%} | {row['swapped']:.1%} | {row['chance right']:.1%} |\n"
