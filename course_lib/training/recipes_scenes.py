@@ -100,7 +100,7 @@ def autoencoder_metrics(model: KLAutoencoder) -> dict[str, float | list[dict]]:
     }
 
 
-for factor, channels, steps in ((4, 4, 3000), (2, 4, 1200), (8, 4, 2000)):
+for factor, channels, steps in ((4, 4, 3000), (2, 4, 3000), (8, 4, 2000)):
     name = "autoencoder_scenes" if factor == 4 else f"autoencoder_scenes_{factor}"
     register(
         Recipe(
