@@ -12,6 +12,7 @@ Every caption follows one grammar::
 
 What the words say is drawn first, and the image after them: the writer of the digit, its size and
 its turn are the image's own. ``UNSEEN`` names a digit of each colour that no training image shows.
+So there are 108 things, 540 captions of one and 46,656 of two that training may show.
 """
 
 import math
@@ -99,20 +100,28 @@ class Scene(NamedTuple):
 def caption_of(scene: Scene) -> str:
     """The caption of a scene.
 
+    Raises:
+        ValueError: When there is no such scene.
+
     Example:
         >>> caption_of(Scene((Thing("thin", "red", 3),), "on the left"))
         'a thin red 3 on the left'
 
     """
+    _check_scene("scene", scene)
     first, *second = (f"a {weight} {colour} {digit}" for weight, colour, digit in scene.things)
     return " ".join([first, scene.where, *second])
 
 
 def scene_of(caption: str) -> Scene:
-    """What a caption says.
+    """What a caption says; it undoes ``caption_of``.
 
     Raises:
         ValueError: When it does not follow the grammar.
+
+    Example:
+        >>> scene_of("a thin red 3 on the left")
+        Scene(things=(Thing(weight='thin', colour='red', digit=3),), where='on the left')
 
     """
     words = caption.split() if isinstance(caption, str) else []
@@ -125,6 +134,24 @@ def scene_of(caption: str) -> Scene:
             f'left", got {caption!r}'
         )
     return Scene(tuple(Thing(w, colour, int(digit)) for _, w, colour, digit in things), where)
+
+
+def _check_scene(name: str, scene: Scene) -> None:
+    """Require a scene that has a caption."""
+    things = scene.things if isinstance(scene, Scene) else None
+    fair = isinstance(things, tuple) and len(things) in (1, 2)
+    fair = fair and scene.where in (PLACES, RELATIONS)[len(things) - 1]
+    if not fair or not all(isinstance(thing, Thing) and _is_drawn(thing) for thing in things):
+        raise ValueError(
+            f"{name} must be a Scene of one Thing and a place of {', '.join(PLACES)}, or of two "
+            f"and a relation of {', '.join(RELATIONS)}, got {scene!r}"
+        )
+
+
+def _is_drawn(thing: Thing) -> bool:
+    digit = isinstance(thing.digit, int) and not isinstance(thing.digit, bool)
+    known = thing.weight in WEIGHTS and thing.colour in COLOURS
+    return digit and known and 0 <= thing.digit <= 9
 
 
 def _is_thing(words: Sequence[str]) -> bool:
@@ -175,9 +202,11 @@ def scenes(
 def random_scenes(
     n: int, *, unseen: bool = False, generator: torch.Generator | None = None
 ) -> list[Scene]:
-    """What ``n`` scenes show: half of them one thing, half two; all words are equally frequent.
+    """What ``n`` scenes show, with arguments as of ``scenes``.
 
-    Arguments as of ``scenes``.
+    Half of them show one thing, half two, each drawn for itself. Weights, places and relations are
+    equally frequent, and so are the pairs of colour and digit, of which training has nine a colour;
+    so colours are, too, and digits but for those of ``UNSEEN``, which are a sixth rarer.
     """
     check_int("n", n, minimum=0)
     check_bool("unseen", unseen)
@@ -210,7 +239,18 @@ def render(
     It is moved by up to a pixel, turned by up to 8° and resized by up to 8 %. A bold one is made
     of all pixels that hold some ink, a thin one of those that hold much: of one and the same digit
     the bold one covers all that the thin one covers.
+
+    Args:
+        scenes: What to show.
+        source: As of ``course_lib.data.scenes``.
+        split: As there.
+        generator: As there.
+
     """
+    if isinstance(scenes, str | Scene) or not isinstance(scenes, Sequence):
+        raise ValueError(f"scenes must be a list of Scene, got {scenes!r}")
+    for i, scene in enumerate(scenes):
+        _check_scene(f"scenes[{i}]", scene)
     check_one_of("source", source, ("digits", "mnist"))
     check_one_of("split", split, ("train", "test"))
     check_generator(generator, "cpu")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_lib.checks import check_floats, check_generator, check_one_of
+from course_lib.checks import check_floats, check_generator, check_int, check_one_of
 from course_lib.data import COLOURS, PLACES, WEIGHTS, Scene, Thing, scene_of
 
 __all__ = [
@@ -30,12 +30,17 @@ def scene_targets(captions: Sequence[str]) -> Tensor:
     The layout, an index into ``LAYOUTS``, then digit, colour and weight of each thing, the upper or
     left one first; −1 where there is no second thing. Captions that say the same give the same.
 
+    Args:
+        captions: Sentences of the grammar of ``course_lib.data.scenes``; others are refused.
+
     Example:
         >>> scene_targets(["a bold blue 7 below a thin red 3", "a thin red 3 above a bold blue 7"])
         tensor([[5, 3, 0, 0, 7, 2, 1],
                 [5, 3, 0, 0, 7, 2, 1]])
 
     """
+    if isinstance(captions, str) or not isinstance(captions, Sequence):
+        raise ValueError(f"captions must be a list of sentences, got {captions!r}")
     rows = []
     for scene in map(scene_of, captions):
         things = scene.things
@@ -64,6 +69,7 @@ class SceneJudge(nn.Module):
     """
 
     def __init__(self, width: int = 16):
+        check_int("width", width, minimum=1)
         super().__init__()
         self.sizes = [len(LAYOUTS), *_SIZES, *_SIZES]
         self.body = nn.Sequential(
@@ -95,14 +101,20 @@ class SceneJudge(nn.Module):
         return self.body[:-1](x)
 
     def loss(self, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """The sum of the mean cross-entropies, in nats; ``y [B, 7]`` as of ``scene_targets``."""
+        """The sum of the mean cross-entropies, in nats; ``y [B, 7]`` as of ``scene_targets``.
+
+        What was not asked, −1, is left out; a question that no image is asked adds nothing.
+        """
         check_generator(generator)
+        parts = self(x).split(self.sizes, dim=1)
         if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != (len(x), 7):
             raise ValueError(f"y must be an int64 tensor [{len(x)}, 7], got {y!r}")
-        parts = self(x).split(self.sizes, dim=1)
+        if ((y < -1) | (y >= y.new_tensor(self.sizes))).any():
+            raise ValueError(f"y must be from −1 to below {self.sizes}, by column, got {y}")
         return sum(
             F.cross_entropy(logits, target, ignore_index=-1)
             for logits, target in zip(parts, y.T, strict=True)
+            if (target >= 0).any()
         )
 
     @torch.no_grad()

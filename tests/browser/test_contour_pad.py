@@ -163,7 +163,8 @@ def test_what_was_drawn_meanwhile_and_changed_again_is_dropped(pad: Locator, liv
     expect(status(pad)).to_have_text("Drawn: 4 states, from noise to the image.")
     expect(pad).to_have_attribute("aria-busy", "false")
     asked = python(live, "print([question[2] for question in drawings])")
-    assert asked == "[1.0, 0.8]"
+    # A busy machine may have answered before the slider moved: then its first place is asked for.
+    assert asked in ("[1.0, 0.8]", "[1.0, 0.6, 0.8]")
     assert np.abs(image(pad) - 51).max() <= 1
 
 
