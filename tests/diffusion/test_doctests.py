@@ -10,8 +10,10 @@ import pytest
     ("module", "examples"),
     [
         ("checks", 2),
+        ("diffusion.controlnet", 10),
         ("diffusion.ddim", 1),
         ("diffusion.ddpm", 3),
+        ("diffusion.edges", 3),
         ("diffusion.flow_matching", 4),
         ("diffusion.guidance", 12),
         ("diffusion.latent_diffusion", 12),
