@@ -58,6 +58,7 @@ from course_lib.diffusion import (
     Prompted,
     dpm_solver_sample,
     guide,
+    karras_times,
     keep_known,
     last,
 )
@@ -72,11 +73,19 @@ one_thread()  # models this small are slower on two
 
 # %%
 diffusion = load_pretrained("latent_scenes")
-digits = [f"a bold {colour} {digit} in the middle" for colour in COLOURS for digit in range(10)]
-z = diffusion.denoiser.path.t_max * torch.randn(1, 4, 8, 8, generator=seeded(0))
-drawn = diffusion.sample(digits, scale=3.0, z=z.repeat(len(digits), 1, 1, 1))
+first = diffusion.denoiser.path.t_max * torch.randn(1, 4, 8, 8, generator=seeded(0))
+
+
+def draw(prompts, scale):
+    """Images [B, 3, 32, 32] of B sentences, all from the same noise."""
+    return diffusion.sample(prompts, scale=scale, z=first.repeat(len(prompts), 1, 1, 1))
+
+
+sentences_of_one = [
+    f"a bold {colour} {digit} in the middle" for colour in COLOURS for digit in range(10)
+]
 show_figure(
-    image_grid(drawn, columns=10, titles=list(COLOURS), size=0.55),
+    image_grid(draw(sentences_of_one, 3.0), columns=10, titles=list(COLOURS), size=0.55),
     alt="Six rows of ten digits from 0 to 9, in red, green, blue, yellow, purple and white.",
 )
 
@@ -133,7 +142,7 @@ Markdown(table)
 # | $\mathcal E$, $\mathcal D$; $f$ | encoder and decoder; how many times smaller the sides of the code are |
 # | $z$; $q(z \mid x)$; $\mu$, $v$ | a code; its distribution, normal; mean and variance of that |
 # | $L$; $\beta$ | a loss; the weight of the rate in it |
-# | $s$; $\ell$ | the latent's scale factor, `latent_scale`; a latent, $\ell = s\, z$ |
+# | $s$; $\ell$, $\ell_\sigma$ | the latent's scale factor, `latent_scale`; a latent, $\ell = s\, z$, and the same with noise, $\ell + \sigma \varepsilon$ |
 # | $\sigma$; $\varepsilon$ | noise level; noise, standard normal |
 # | $D_\theta$; $\lambda$ | the denoiser, with weights $\theta$: its guess of $\ell$; the weight of a noise level |
 # | $c$; $\varnothing$ | the context, a vector for each token of the prompt; that of the empty prompt |
@@ -167,9 +176,7 @@ things = len(WEIGHTS) * (10 * len(COLOURS) - len(UNSEEN))  # digits in colours t
 one, two = things * len(PLACES), things**2 * len(RELATIONS)
 said = 1 + (math.log2(one) + math.log2(two)) / 2  # one thing or two; and then which
 back = {}
-table = (
-    "| what is kept | numbers | bits an image | mean squared error | read without a fault |\n",
-)
+table = "| what is kept | numbers | bits an image | squared error | read without a fault |\n"
 table += "| --- | ---: | ---: | ---: | ---: |\n"
 whole = judge.fidelity(test_images, test_captions)["all"]
 table += f"| every pixel, as bytes | 3,072 | {8 * 3072:,} | 0 | {whole:.0%} |\n"
@@ -275,7 +282,7 @@ print("channel by channel:", ", ".join(f"{one.std():.2f}" for one in latents.tra
 print("from_latent takes the factor out again:", there_and_back)
 
 # %% [markdown]
-# Ours is near 1, since our $\beta$ holds the codes close to $\mathcal N(0, I)$. Stable Diffusion's is the well-known **0.18215**, measured in the same way (`scale_factor = 1. / z.flatten().std()`, says the code of Rombach et al., of the first batch): its $\beta$ is so small that codes have a standard deviation of about 5.5. It is *one*
+# Ours is near 1, since our $\beta$ holds the codes close to $\mathcal N(0, I)$. Stable Diffusion's is the well-known **0.18215**, measured in the same way (`scale_factor = 1. / z.flatten().std()`, says the code of Rombach et al., of the first batch): its $\beta$ is so small that codes have a standard deviation of about 5.5, which is 1 / 0.18215. It is *one*
 # number for all channels and places. Hence single channels are larger or smaller than 1, and their mean need not be 0.
 #
 # What if one forgets it? DDPM's chain, which Stable Diffusion uses, ends at $\sigma = \sqrt{1 - \bar\alpha} / \sqrt{\bar\alpha}$, and sampling begins there, with noise alone:
@@ -319,7 +326,7 @@ check("12.break_the_scale", two_scales)
 #
 # All the rest is known. The loss is EDM's, on latents in place of images, told the text:
 #
-# $$L = \mathbb E\; \lambda(\sigma)\, \big\| D_\theta(\ell + \sigma \varepsilon;\, \sigma, c) - \ell \big\|^2, \qquad \ell = s\, z, \quad z \sim q(z \mid x) .$$
+# $$L = \mathbb E\; \lambda(\sigma)\, \big\| D_\theta(\ell_\sigma;\, \sigma, c) - \ell \big\|^2, \qquad \ell_\sigma = \ell + \sigma \varepsilon, \quad \ell = s\, z, \quad z \sim q(z \mid x) .$$
 
 # %%
 show_source([LatentDiffusion.loss, EDM.loss])
@@ -506,47 +513,68 @@ check("12.break_the_mask", two_batches)
 
 
 # %%
-def look(prompt, z):
-    """The states of sampling a prompt, and who looks at which word: [T, L, 8, 8], mean over heads."""
-    layers = [m for m in diffusion.model.modules() if isinstance(m, CrossAttention)]
-    seen = []
+def look(prompt, z, steps=12):
+    """What the model makes of a prompt, and who looks at which word, from step to step.
+
+    The guesses [T, 3, H, W] of the end, the words, and the mean over heads and layers [T, L, 8, 8].
+    """
+    model, y = diffusion.told([prompt], scale=3.0)
+    states = list(dpm_solver_sample(model, z.shape, steps=steps, y=y, z=z))
+    path, seen = diffusion.denoiser.path, []
+    levels = karras_times(steps, sigma_min=path.t_min, sigma_max=path.t_max)
     hooks = [
-        one.register_forward_pre_hook(lambda layer, args: seen.append(layer.weights(*args).mean(1)))
-        for one in layers
+        layer.register_forward_pre_hook(lambda layer, args: seen.append(layer.weights(*args)))
+        for layer in diffusion.model.modules()
+        if isinstance(layer, CrossAttention)
     ]
-    states = list(diffusion.states([prompt], z=z, scale=3.0))
+    guesses = [
+        diffusion.to_images(model.predict_x0(state, level, y=y))
+        for state, level in zip(states, levels)
+    ]
     for hook in hooks:
         hook.remove()
-    finest = [a[-1] for a in seen if a.shape[1] == 64]  # of the half that is told the prompt
-    each = len(finest) // (len(states) - 1)
-    maps = torch.stack(finest).unflatten(0, (-1, each)).mean(1)  # [T, 64, L]
-    return torch.cat([diffusion.to_images(s) for s in states[1:]]), maps.mT.unflatten(2, (8, 8))
+    finest = [a[-1].mean(0) for a in seen if a.shape[2] == 64]  # of the half that has the prompt
+    maps = torch.stack(finest).unflatten(0, (steps, -1)).mean(1)  # [T, 64, L]
+    words = [word for word in diffusion.text_encoder.tokenizer.words_of(y[0]) if word != "<pad>"]
+    maps = maps.mT.unflatten(2, (8, 8))[:, : len(words)]
+    return torch.cat(guesses), words, maps, [f"σ = {level:.2g}" for level in levels]
 
 
 with torch.no_grad():
-    pictures, maps = look(
-        sentences[0], diffusion.denoiser.path.t_max * torch.randn(1, 4, 8, 8, generator=seeded(12))
-    )
-words = tokenizer.words_of(tokenizer([sentences[0]])[0])
-upper = maps[:, :, :4].sum((2, 3)) / maps.sum((2, 3))
-table = "| word | looked at from the upper half: first step | in the middle | last step |\n| --- | ---: | ---: | ---: |\n"
-for k, word in enumerate(words):
-    if word in ("red", "3", "above", "blue", "7"):
-        table += (
-            f"| {word} | "
-            + " | ".join(f"{upper[t, k]:.0%}" for t in (0, len(maps) // 2, -1))
-            + " |\n"
-        )
+    z = 80 * torch.randn(1, 4, 8, 8, generator=seeded(12))
+    pictures, words, maps, labels = look(sentences[0], z)
+show_figure(
+    image_grid(maps[::3, words.index("red")] / maps.max(), columns=4, cmap="viridis"),
+    alt="Four maps of where the word red is looked at, from the first step to the last: more and more in "
+    "the upper half, where the 3 is.",
+)
+
+# %%
+exchanged = sentences[0].replace("above", "below")
+with torch.no_grad():
+    _, other_words, other_maps, _ = look(exchanged, z)
+table = (
+    "| prompt | word | looked at from the upper half: first step | in the middle | last step |\n"
+)
+table += "| --- | --- | ---: | ---: | ---: |\n"
+for prompt, said_words, seen in ((sentences[0], words, maps), (exchanged, other_words, other_maps)):
+    upper = seen[:, :, :4].sum((2, 3)) / seen.sum((2, 3))
+    for k, word in enumerate(said_words):
+        if word in ("red", "3", "above", "below", "blue", "7"):
+            numbers = " | ".join(f"{upper[t, k]:.0%}" for t in (0, len(seen) // 2, -1))
+            table += f"| {prompt if word == 'red' else ''} | {word} | {numbers} |\n"
 Markdown(table)
 
 # %% [markdown]
-# *Red* is looked at from above, where the red thing will be, and more so from step to step; *blue* from below. This is how a colour finds its thing: the vector of *red* says what it is the colour of (section 4), and the places where that thing grows ask for it. *Above* is looked at from everywhere alike.
+# In the first sentence *red* is looked at from above, where the red thing will be, and more so from step to step; *blue* from below. In the second it is the other way round, and this is not in the vector of *red*: the word *above* or *below* comes after it, and tokens look back only. That vector says "colour of the first thing", no more. It is the
+# *places* that find out, from the relation, which thing is theirs, and then ask for its colour. The digits' words and the relation are looked at from both halves nearly alike.
+#
 # (A caution: weights say what was mixed in, not what came of it. A value may be small, and other layers follow.)
 
 # %% [markdown]
 # ## 6. The whole of it
 #
-# One drawing, from the modules that run. On the left is what only training needs, the encoder; on the right the text. Below the U-Net the loop of the sampler closes; the decoder is called once.
+# One drawing, from the modules that run. On the left is what only training needs, the encoder; on the right the text. Below the U-Net the loop of the sampler closes; the decoder is called once. (In the drawing $z$ is the latent, scale included, and $x$ the same with noise.)
 
 # %% jupyter={"source_hidden": true}
 from course_lib.diagrams import latent_diffusion_diagram
@@ -598,9 +626,7 @@ Markdown(table)
 #
 # A prompt is a label, and the label that says nothing is the empty prompt, a start and eleven times padding. One caption in ten was replaced by it in training, and so chapter 11 holds word for word:
 #
-# $$D_w = D_\theta(x;\, \sigma, \varnothing) + w\, \big( D_\theta(x;\, \sigma, c) - D_\theta(x;\, \sigma, \varnothing) \big) .$$
-#
-# (Here $x$ is the noisy latent $\ell + \sigma \varepsilon$.)
+# $$D_w = D_\theta(\ell_\sigma;\, \sigma, \varnothing) + w\, \big( D_\theta(\ell_\sigma;\, \sigma, c) - D_\theta(\ell_\sigma;\, \sigma, \varnothing) \big) .$$
 
 # %%
 show_source([guide, Prompted.forward, LatentDiffusion.told])
@@ -632,7 +658,7 @@ Markdown(table)
 
 # %% [markdown]
 # It is chapter 11's picture again. At $w = 1$ three images in four are without a fault, and the digits are at fault in the others; at 3 all but one in fifty. That is *better than real scenes*, of which the classifier misreads one in fourteen: guided digits are written more clearly than people write. The distance says so as well: it is least at $w = 1$, where it is that of real scenes, and rises from there on.
-# Beyond 5 guidance does harm even to what is asked for. In pixels one could clip (chapter 11, section 7); a latent has no range, and the decoder is fed codes that it has never seen.
+# From 5 on guidance does harm even to what is asked for. In pixels one could clip (chapter 11, section 7); a latent has no range to cut at, and the decoder gets codes such as it has never seen.
 #
 # **Negative prompts.** What stands in the place of the empty prompt is up to you (chapter 11, again). Ask for nothing, $c = \varnothing$, and go away from *red*:
 
@@ -676,7 +702,7 @@ check("12.two_prompts", two_prompts)
 #
 # **Image to image.** The sampler goes from noise to a code. Why begin with noise alone? Encode an image, noise it as far as *some* level $\sigma$, and begin there (Meng et al. 2022):
 #
-# $$x = \ell + \sigma\, \varepsilon, \qquad \ell = s\, z, \quad z \sim q(z \mid \text{image}) .$$
+# $$\ell_\sigma = \ell + \sigma\, \varepsilon, \qquad \ell = s\, z, \quad z \sim q(z \mid x) .$$
 #
 # What the noise has covered is decided anew, by the prompt; what still shows stays. `strength` is the share of the steps that are taken.
 
@@ -724,8 +750,8 @@ Markdown(table)
 #
 # **Inpainting.** A part of the image is known, and stays; the rest is to fit to it. No new training is needed. At each step, before the network is asked, put the known part in, noised to the level $\sigma$ of this step; and after it, put the known part into the guess as well. With a mask $m$ of what is known, in the latent,
 #
-# $$x \;\leftarrow\; m \odot (\ell + \sigma\, \varepsilon) + (1 - m) \odot x, \qquad
-#   D \;\leftarrow\; m \odot \ell + (1 - m) \odot D .$$
+# $$\ell_\sigma \;\leftarrow\; m \odot (\ell + \sigma\, \varepsilon) + (1 - m) \odot \ell_\sigma, \qquad
+#   D_w \;\leftarrow\; m \odot \ell + (1 - m) \odot D_w .$$
 
 # %%
 show_source([keep_known, Inpainting])
@@ -818,7 +844,7 @@ for words, row in (
 Markdown(table)
 
 # %% [markdown]
-# It swaps nothing, it counts to two, and a *green 5*, which no training image shows, comes out as well as a *green 6*. Does that make it the better model? It makes its *world* the easier one: 31 words in two patterns, captions that are true in every word, each combination but the six shown about as often as any other. Captions from the web say little of who has which colour, and pairs of things are not drawn by lot.
+# It swaps nothing, it counts to two, and a *green 5*, which no training image shows, comes out nearly as well as a *green 6*. Does that make it the better model? It makes its *world* the easier one: 31 words in two patterns, captions that are true in every word, each combination but the six shown about as often as any other. Captions from the web say little of who has which colour, and pairs of things are not drawn by lot.
 # A network that learned by heart which colour goes with which digit could not draw a green 5; this one has learned colours apart from digits, since its training data left it no other way.
 #
 # **Leave the world**, then, by one step. A sentence that any child understands:
@@ -878,11 +904,14 @@ if curve:
     for own, other in zip(by_model["latent"], by_model["pixels"]):
         table += f"| {own['share'] * seconds:.0f} s | {own['steps']:,} | {own['all']:.0%} "
         table += f"| {other['steps']:,} | {other['all']:.0%} |\n"
+    own, other = by_model["latent"][-1], by_model["pixels"][-1]
     share = curve["processor time of the autoencoder, share of that"]
-    table += f"\nThe autoencoder's own training took {share:.0%} of the whole time, on top of the latent model's."
+    table += f"\nIn the same time the latent model takes {own['steps'] / other['steps']:.1f} times as many "
+    table += f"steps. At the end {own['all']:.0%} of its images are without a fault, and {other['all']:.0%} "
+    table += f"of the pixel model's. The autoencoder's own training took {share:.0%} of that time on top."
 Markdown(table)
 
-# %% jupyter={"source_hidden": true}
+# %%
 figure = Figure(figsize=(5.6, 2.9))
 axes = figure.subplots()
 for kind, role in (("latent", "latent"), ("pixels", "data")) if curve else ():
@@ -900,11 +929,11 @@ figure.tight_layout()
 show_figure(
     figure,
     alt="Two curves over the time of training: the latent model's share of faultless images, and the "
-    "pixel model's below it.",
-)
+    "pixel model's.",
+) if curve else None
 
 # %% [markdown]
-# (The table's last line counts what the pixel model need not do: train an autoencoder. It is trained once, for all models that are to come.)
+# The curve asks who is ahead after equal work, not who is better in the end: neither model is trained to its end here. And an autoencoder is trained once, for all models that are to come.
 #
 # Published:
 #
@@ -932,7 +961,7 @@ show_figure(
 # - The weight of the KL is small, since nobody draws from $\mathcal N(0, I)$. Then measure one number, $s = 1 / \sqrt{\operatorname{Var} z}$, or the noise levels don't fit.
 # - Text comes in as a list of vectors. Cross-attention is a lookup: queries from places, keys and values from words; padding is masked, or must always be the same.
 # - The empty prompt is the null class, and another prompt in its place is a negative one. Guidance is chapter 11's.
-# - A denoiser can begin with an image, or be told a part of it. The first is exact about what it does; the second, by mixing, is biased.
+# - Begin with a noised image, and the prompt decides what the noise has covered. Mix a known part into every step, and the rest is filled in: without any training, and with a bias.
 # - What a model gets wrong of a text depends on what its captions said. In a closed world it binds colours to things; outside of it, it knows nothing.
 #
 # **What does not work well.** The autoencoder's errors are final: small text and faces in Stable Diffusion 1.5 fail in the decoder, whatever the U-Net does. Guidance leaves the latents that the decoder knows. A frozen text encoder knows what CLIP's captions said, and these say little of who has which colour.
