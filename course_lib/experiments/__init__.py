@@ -36,6 +36,7 @@ from course_lib.experiments.simplest_ddp import sum_of_draws, train_share
 from course_lib.experiments.split_loss import split_gradient
 from course_lib.experiments.strong_decoder import fit_strength, noisy_copies
 from course_lib.experiments.two_clusters import perfect_network, run_clock, run_times
+from course_lib.experiments.zero_convolution import pointwise_gradients
 
 __all__ = [
     "NestedGaussians",
@@ -68,6 +69,7 @@ __all__ = [
     "peak",
     "peak_height",
     "perfect_network",
+    "pointwise_gradients",
     "reverse_density",
     "run_clock",
     "run_stack",

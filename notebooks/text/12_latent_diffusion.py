@@ -13,7 +13,7 @@
 # ---
 
 # %% [markdown]
-# [← 11 · Guidance](11_guidance.ipynb) | [Contents](../README.md#chapters) | [15 · FlashAttention →](15_flash_attention.ipynb)
+# [← 11 · Guidance](11_guidance.ipynb) | [Contents](../README.md#chapters) | [12b · ControlNet →](12b_controlnet.ipynb)
 
 # %% [markdown]
 # # 12 · Latent diffusion
@@ -977,4 +977,4 @@ show_figure(
 # **Next:** words say little about *where* and *in which shape*. ControlNet adds a drawing, to a model that is trained already and stays as it is.
 
 # %% [markdown]
-# [← 11 · Guidance](11_guidance.ipynb) | [Contents](../README.md#chapters) | [15 · FlashAttention →](15_flash_attention.ipynb)
+# [← 11 · Guidance](11_guidance.ipynb) | [Contents](../README.md#chapters) | [12b · ControlNet →](12b_controlnet.ipynb)

@@ -21,7 +21,7 @@ def chapter(text: Path) -> NotebookNode:
 
 def title(text: Path) -> str:
     """The title of a chapter, with its number."""
-    return re.search(r"^# # (\d\d · .+)$", text.read_text(encoding="utf-8"), re.MULTILINE)[1]
+    return re.search(r"^# # (\d\d[a-z]? · .+)$", text.read_text(encoding="utf-8"), re.MULTILINE)[1]
 
 
 def navigation(texts: list[Path], k: int) -> str:
