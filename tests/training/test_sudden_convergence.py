@@ -91,6 +91,36 @@ def test_a_run_trains_on_the_loss_of_the_control(diffusion, monkeypatch):
     assert max(p.abs().max().item() for p in second) == pytest.approx(0.02, rel=1e-3)
 
 
+def test_a_step_is_adamws_on_a_gradient_of_norm_1_at_most(diffusion, monkeypatch):
+    # In double precision: Adam makes a step even of a gradient that is 0 but for rounding.
+    images, tokens, contours = data(diffusion.double())
+    examples, trained = (images.double(), tokens, contours.double()), []
+    monkeypatch.setattr(
+        "course_lib.training.sudden_convergence.followed",
+        lambda control, contours: trained.append(control) or {},
+    )
+    options = {"steps": 3, "every": 3, "batch_size": 4, "lr": 0.1}
+    list(sudden_convergence(diffusion, examples, examples[2], seed=5, **options))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(5)
+        model = control(diffusion)
+    parameters, generator = list(model.parameters()), seeded(5)
+    optimizer = torch.optim.AdamW(parameters, lr=0.1, weight_decay=0.0)
+    norms = []
+    for _ in range(3):
+        batch = torch.randint(6, (4,), generator=generator)
+        loss = model.loss(*(part[batch] for part in examples), generator=generator)
+        gradients = torch.autograd.grad(loss, parameters)
+        norms.append(torch.cat([g.flatten() for g in gradients]).norm())
+        for p, g in zip(parameters, gradients, strict=True):
+            p.grad = g / norms[-1].clamp(min=1.0)
+        optimizer.step()
+    assert max(norms) > 1.5
+    assert trained[0] is trained[1]
+    for p, got in zip(parameters, trained[0].parameters(), strict=True):
+        torch.testing.assert_close(got, p, rtol=1e-3, atol=1e-4)
+
+
 def test_samples_follow_a_contour_without_a_prompt(diffusion):
     model, contours = control(diffusion), data(diffusion)[2][:4]
     made = follow(model, contours)
