@@ -1,5 +1,7 @@
 """A ControlNet on its way: what is measured, and when; and the stored one."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -179,6 +181,25 @@ def test_the_card_says_what_control_is_worth():
         controlled = row["strength"] >= 1
         assert row["agreement"] > 0.97 if controlled else row["agreement"] < 0.98
         assert 0.3 < row["chance"] < 0.5
+
+
+def test_the_card_shows_four_sudden_convergences():
+    """More than half of all that is learned is learned within 40 steps, after 80 of nothing."""
+    rows = load_card("controlnet_scenes")["metrics"]["sudden convergence"]
+    options = inspect.signature(sudden_convergence).parameters
+    steps, every = options["steps"].default, options["every"].default
+    assert rows[-1]["step"] == steps
+    assert options["batch_size"].default == 16
+    assert options["lr"].default == 1e-3
+    for seed in range(4):
+        curve = [row["agreement"] for row in rows if row["seed"] == seed]
+        measured = [row["step"] for row in rows if row["seed"] == seed]
+        assert measured == list(range(0, steps + 1, every))
+        assert max(curve[: 1 + 80 // every]) < 0.51
+        assert min(curve[160 // every :]) > 0.8
+        rise = max(late - early for early, late in zip(curve, curve[40 // every :], strict=False))
+        assert rise > (curve[-1] - curve[0]) / 2
+    assert all(0.35 < row["chance"] < 0.5 for row in rows)
 
 
 def test_each_seed_has_its_rows(diffusion, monkeypatch):
