@@ -140,7 +140,7 @@ def _check_scene(name: str, scene: Scene) -> None:
     """Require a scene that has a caption."""
     things = scene.things if isinstance(scene, Scene) else None
     fair = isinstance(things, tuple) and len(things) in (1, 2)
-    fair = fair and scene.where in (PLACES, RELATIONS)[len(things) - 1]
+    fair = fair and scene.where in tuple((PLACES, RELATIONS)[len(things) - 1])
     if not fair or not all(isinstance(thing, Thing) and _is_drawn(thing) for thing in things):
         raise ValueError(
             f"{name} must be a Scene of one Thing and a place of {', '.join(PLACES)}, or of two "
@@ -150,7 +150,7 @@ def _check_scene(name: str, scene: Scene) -> None:
 
 def _is_drawn(thing: Thing) -> bool:
     digit = isinstance(thing.digit, int) and not isinstance(thing.digit, bool)
-    known = thing.weight in WEIGHTS and thing.colour in COLOURS
+    known = thing.weight in WEIGHTS and thing.colour in tuple(COLOURS)
     return digit and known and 0 <= thing.digit <= 9
 
 

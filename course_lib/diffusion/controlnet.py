@@ -145,6 +145,13 @@ class ControlledUNet(Placed):
     """
 
     def __init__(self, unet: UNet, controls: Sequence[tuple[ControlNet, Tensor, float]]):
+        if not isinstance(controls, list | tuple) or not all(
+            isinstance(control, list | tuple) and len(control) == 3 for control in controls
+        ):
+            raise ValueError(
+                "controls must be a list of (control_net, condition, strength), got "
+                f"{type(controls).__name__}"
+            )
         for net, condition, strength in controls:
             _check_control(unet, net, condition, strength)
         super().__init__()
@@ -198,5 +205,9 @@ def _check_control(unet: UNet, net: ControlNet, condition: Tensor, strength: flo
             f"{aside_widths(net.copy)}"
         )
     dtype = unet.first.weight.dtype
+    if net.dtype != dtype:
+        raise ValueError(
+            f"control_net must be {dtype} like the network to control, got {net.dtype}"
+        )
     check_floats("condition", condition, (None, *net.condition_shape), dtype=dtype)
     check_number("strength", strength, minimum=0)

@@ -189,7 +189,13 @@ class LatentDiffusion(Placed):
         """The guided model and the tokens ``[B, L]`` that a sampler takes, as of ``states``."""
         y = self.text_encoder.tokenizer(prompts).to(self.device)
         away = self.text_encoder.tokenizer([negative]).to(self.device)
-        return ClassifierFreeGuidance(self.controlled(controls), scale, negative=away), y
+        model = self.controlled(controls)
+        for _, condition, _ in controls:
+            if len(condition) not in (1, len(y)):  # guidance asks twice: 2 B would pass, mixed up
+                raise ValueError(
+                    f"condition must be one image for all prompts or {len(y)}, got {len(condition)}"
+                )
+        return ClassifierFreeGuidance(model, scale, negative=away), y
 
     def controlled(self, controls: Sequence[tuple]) -> Denoiser:
         """The model with controls, ``(control_net, condition, strength)`` each; without, itself."""
@@ -385,6 +391,10 @@ class ControlledDiffusion(Placed):
     """
 
     def __init__(self, diffusion: LatentDiffusion, control_net: ControlNet, *, drop: float = 0.5):
+        if not isinstance(diffusion, LatentDiffusion):
+            raise ValueError(f"diffusion must be a LatentDiffusion, got {type(diffusion).__name__}")
+        if not isinstance(control_net, ControlNet):
+            raise ValueError(f"control_net must be a ControlNet, got {type(control_net).__name__}")
         check_share("drop", drop)
         super().__init__()
         # Not a part of this module: what is stored of it, and moved and averaged, is the control.

@@ -141,6 +141,8 @@ class KLAutoencoder(Placed):
         """Set ``latent_scale`` so that the latents of images ``x [B, C, H, W]`` have variance 1."""
         mu, log_var = self.encode(x)
         z = reparameterize(mu, log_var, generator=generator)
+        if z.numel() < 2:
+            raise ValueError("x must have latents of two numbers at least, to have a variance")
         self.latent_scale.copy_(1 / z.std())
 
     def to_latent(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:

@@ -120,6 +120,7 @@ class SceneJudge(nn.Module):
     @torch.no_grad()
     def answers(self, x: Tensor) -> Tensor:
         """What is likeliest, ``[B, 7]`` as of ``scene_targets``."""
+        check_floats("x", x, (None, 3, 32, 32), dtype=self.head.weight.dtype)
         logits = torch.cat([self(part) for part in x.split(500)])
         best = torch.stack([part.argmax(1) for part in logits.split(self.sizes, dim=1)], dim=1)
         best[best[:, 0] < len(PLACES), 4:] = -1

@@ -361,3 +361,15 @@ def test_bad_arguments(arguments, message):
 def test_no_list_of_scenes(what):
     with pytest.raises(ValueError, match=r"^scenes must be a list of Scene, got"):
         render(what)
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [
+        Scene((RED,), ["at the top"]),  # a list has no hash
+        Scene((RED._replace(colour=["red"]),), "at the top"),
+    ],
+)
+def test_what_is_no_word_is_no_scene(scene):
+    with pytest.raises(ValueError, match=r"^scene must be a Scene of one Thing and a place"):
+        caption_of(scene)

@@ -376,6 +376,10 @@ def test_bad_controls_are_refused():
         control(condition=contour(dtype=torch.float64))
     with refuses("condition must be finite, got NaN or infinite values"):
         control(condition=contour() / 0)
+    with refuses(
+        "control_net must be torch.float32 like the network to control, got torch.float64"
+    ):
+        control(ControlNet(network(), 1).double())
     with refuses("control_net must be a ControlNet, got ZeroConv"):
         control(ZeroConv(1, 1))
     for options, shown in (

@@ -621,6 +621,27 @@ def test_bad_options_are_named_at_the_call():
             model.states(PROMPTS, **options)
 
 
+def test_controls_of_other_prompts_are_refused():
+    model = system()
+    net = ControlNet(model.model, 1, factor=2).double()
+    for n in (2, 6):  # 6 is as many as guidance asks for: the halves would see other conditions
+        with refuses(f"condition must be one image for all prompts or 3, got {n}"):
+            model.states(PROMPTS, controls=[(net, randn(n, 1, 8, 8), 1.0)])
+    assert model.sample(PROMPTS, steps=2, controls=[(net, randn(1, 1, 8, 8), 1.0)]).shape[0] == 3
+    for bad, got in ((3, "int"), ([net], "list"), ([(net, randn(3, 1, 8, 8))], "list")):
+        with refuses(f"controls must be a list of (control_net, condition, strength), got {got}"):
+            model.states(PROMPTS, controls=bad)
+
+
+def test_what_trains_a_control_names_bad_parts():
+    model = system()
+    net = ControlNet(model.model, 1, factor=2)
+    with refuses("diffusion must be a LatentDiffusion, got UNet"):
+        ControlledDiffusion(model.model, net)
+    with refuses("control_net must be a ControlNet, got UNet"):
+        ControlledDiffusion(model, model.model)
+
+
 def test_bad_tokens_are_named():
     model, x = system(), randn(3, 2, 4, 4)
     y = model.text_encoder.tokenizer(PROMPTS)

@@ -292,3 +292,10 @@ def test_bad_codes_are_named():
         model.from_latent(bad)
     with refuses("generator must be a torch.Generator or None, got 0"):
         model.to_latent(images(1, 1, 8, 8), generator=0)
+
+
+def test_one_number_has_no_variance():
+    model = KLAutoencoder((3, 8, 8), channels=1, factor=8)
+    with pytest.raises(ValueError, match=r"^x must have latents of two numbers at least"):
+        model.measure_scale(torch.zeros(1, 3, 8, 8))
+    assert model.latent_scale == 1

@@ -153,6 +153,8 @@ def test_bad_input():
         lambda: SceneJudge(width=0),
         lambda: judge(torch.zeros(2, 1, 32, 32)),
         lambda: judge.answers(x / 0),
+        lambda: judge.answers(None),
+        lambda: judge.read(x.tolist()),
         lambda: judge.features(x.double()),
         lambda: judge.fidelity(x, captions(3)),
         lambda: judge.loss(x, said[:1]),
