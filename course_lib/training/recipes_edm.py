@@ -61,8 +61,7 @@ SAMPLERS: dict[str, tuple[int, States]] = {
     "Heun with churn": (2, partial(heun_sample, churn=10.0)),
     "DPM-Solver++(2M)": (1, dpm_solver_sample),
 }
-MNIST_CALLS = {name: (5, 10, 20) for name in SAMPLERS}
-DIGITS_CALLS = {name: (5, 10, 20, 36, 100) for name in SAMPLERS}
+CALLS = {name: (5, 10, 20, 36, 100) for name in SAMPLERS}
 
 
 # --- the ladder from DDPM to EDM -----------------------------------------------------------------
@@ -174,7 +173,7 @@ register(
         load=lambda: load_digits("train")[0],
         transform=digits_batch("signed"),
         options=DIGITS_OPTIONS,
-        evaluate=lambda model: calls_metrics(model, "digits", DIGITS_CALLS, samplers=SAMPLERS),
+        evaluate=lambda model: calls_metrics(model, "digits", CALLS, samplers=SAMPLERS),
     )
 )
 register(
@@ -205,7 +204,7 @@ register(
         transform=mnist_batch("signed"),
         options={"steps": 4000, "batch_size": 64, "lr": 2e-3, "ema": 0.999},
         evaluate=lambda model: (
-            calls_metrics(model, "mnist", MNIST_CALLS, samplers=SAMPLERS)
+            calls_metrics(model, "mnist", CALLS, samplers=SAMPLERS)
             | guidance_metrics(model, "mnist")
         ),
     )

@@ -10,11 +10,10 @@ from course_lib.training.batches import digits_batch
 from course_lib.training.quality import DATA, conditional_quality
 from course_lib.training.recipes_classifiers import FLOOR
 from course_lib.training.recipes_edm import (
-    DIGITS_CALLS,
+    CALLS,
     DIGITS_SIGMA,
     LADDER,
     LADDER_STEPS,
-    MNIST_CALLS,
     MNIST_SIGMA,
     SAMPLERS,
     SCALES,
@@ -75,7 +74,7 @@ def test_the_ladders_loss_is_that_of_eps():
 
 
 def test_the_card_of_the_digits_says_what_the_model_does():
-    wanted = [(s, n) for s, numbers in DIGITS_CALLS.items() for n in numbers]
+    wanted = [(s, n) for s, numbers in CALLS.items() for n in numbers]
     assert list(distances("edm_digits")) == wanted
     model = load_pretrained("edm_digits")
     for sampler in ("DDIM", "Heun, Karras times", "DPM-Solver++(2M)"):
@@ -89,7 +88,7 @@ def test_sigma_data_of_mnist(mnist):
 
 
 def test_the_card_of_mnist_holds_every_sampler():
-    wanted = [(s, n) for s, numbers in MNIST_CALLS.items() for n in numbers]
+    wanted = [(s, n) for s, numbers in CALLS.items() for n in numbers]
     assert list(distances("edm_mnist")) == wanted
 
 
