@@ -104,7 +104,7 @@ Markdown(table)
 # Three things to notice:
 #
 # - **At strength 0 it is chapter 12's model.** The contour is not seen.
-# - **At 1 the strokes lie where you drew them**, and the colour still comes from the prompt.
+# - **With more of it the strokes move to the contour**, and the colour still comes from the prompt. A 3 in the contour of a 3 fits to the pixel; a square, which no digit is, is followed less well. (Two digits of one size in one place agree by more than half in any case: look at the column of strength 0.)
 # - **Contour and prompt may disagree**, as a 0 in the contour of a 3. Then it is a matter of strength who wins. Section 7 measures it.
 
 # %% [markdown]
@@ -244,8 +244,8 @@ show_figure(
 Markdown(table)
 
 # %% [markdown]
-# Not one weight of the model has changed, and it draws worse, the louder its new neighbour is: its way up gets noise added to what it knows. (A small network on digits stands a good deal of it.) Training would repair that, in time. But its first and largest gradients would come from a disturbed network, and run through the copy, which holds the knowledge that we wanted to use. The paper's
-# ablation says so: with Gaussian layers in the place of zeros the results fall about to those of a small network trained from scratch, since "the pretrained backbone of the trainable copy is destroyed during finetuning" (section 4.2 and figure 8).
+# Not one weight of the model has changed. Half as loud does no harm that our classifier sees; a small network on digits stands a good deal. But as loud as layers usually are, more than a third of the images have a fault, and twice as loud most of them: the way up gets noise added to what it knows. Training would repair that, in time. But its first and largest gradients would come from a disturbed network, and run through the copy, which holds the knowledge that we wanted to use. The paper's
+# ablation says so: with Gaussian layers in the place of zeros the results fall about to those of *ControlNet-lite*, a single convolution in the place of each copied block, "indicating that the pretrained backbone of the trainable copy is destroyed during finetuning" (section 4.2 and figure 8).
 
 # %% [markdown]
 # ## 3. Locked copy, trained copy, zeros
@@ -254,16 +254,17 @@ Markdown(table)
 #
 # $$\boxed{\; y = \mathcal F(x; \theta) + \lambda\, \mathcal Z \big( \mathcal F( x + \mathcal Z(c_f; \theta_1);\ \theta_c );\ \theta_2 \big) \;}$$
 #
-# In a U-Net not every block gets such a neighbour. The copy is of the **way down and the middle**, once. The contour comes in once, through a few convolutions that make it as small as the latent, the last of which is $\mathcal Z(\cdot\,; \theta_1)$. Out go as many zero convolutions as there are things put aside for the way up, and one for the middle. The way up is not copied.
+# In a U-Net not every block gets such a neighbour. The copy is of the **way down and the middle**, once. The contour comes in once, through a few convolutions that make it as small as the latent, the last of which is $\mathcal Z(\cdot\,; \theta_1)$. (The paper writes $c_f$ for what the others make of the contour.) Out go as many zero convolutions as there are things put aside for the way up, and one for the middle. The way up is not copied.
 
 # %%
 show_source([ZeroConv, ControlNet.forward, ControlledUNet.forward])
 
-# %%
+# %% jupyter={"source_hidden": true}
 from course_lib.diagrams import controlnet_diagram
+from course_lib.widgets import show_diagram
 
 diffusion.requires_grad_(False)
-controlnet_diagram(new_control(), diffusion.model)
+show_diagram(controlnet_diagram(new_control(), diffusion.model))
 
 # %%
 count = lambda net: sum(p.numel() for p in net.parameters())
@@ -477,7 +478,7 @@ curve = metrics.get("sudden convergence", [])
 seeds = sorted({row["seed"] for row in curve})
 figure = Figure(figsize=(5.6, 2.9))
 axes = figure.subplots()
-table = "| seed | before | after | steps from a quarter of the rise to three quarters | most of it within 20 steps |\n"
+table = "| seed | before | after | steps from a quarter of the rise to three quarters | largest share of it within 20 steps |\n"
 table += "| ---: | ---: | ---: | ---: | ---: |\n"
 for seed, role in zip(seeds, ("data", "model", "latent", "error")):
     mine = [row for row in curve if row["seed"] == seed]
@@ -511,9 +512,9 @@ show_figure(
 Markdown(table)
 
 # %% [markdown]
-# Whether that is sudden depends on the scale. Over a training of 10,000 steps each of these curves would be a jump.
+# It does. For a hundred steps the four learn nothing that one could see. Then most of the rise comes within 20 to 60 steps, of 480, at nearly the same time for all four; after that the contours are followed a little better with every look. (All begin at one and the same value: with zeros, the seed of the copy's new layers doesn't matter yet.) It is no step from nothing to all; between two looks comes up to two thirds of it.
 #
-# Two things make it look so. The first is the product of section 5: what the contour does to the image goes through *two* layers that begin at zero, and while both are small, each makes the other's gradient small. Such a product stays near 0 for a while, and then grows fast. The second is how one looks. The loss changes little by little, but a sampler calls the network step after step, each time with what the last call has made: once the
+# Two things may make it so. The first is the product of section 5: what the contour does to the image goes through *two* layers that begin at zero, and while both are small, each makes the other's gradient small. Such a product stays near 0 for a while, and then grows fast. The second is how one looks. The loss changes little by little, but a sampler calls the network step after step, each time with what the last call has made: once the
 # network follows a little, the state that it sees fits the contour, and it follows more. (Both are our reading; the paper gives no cause.)
 
 # %% [markdown]
@@ -562,6 +563,8 @@ show_figure(
 Markdown(table)
 
 # %% [markdown]
+# Two halves are not the whole: 0.91 against 0.99, with full strength or half of it. What is added are the copies' *answers*, and an answer to half a contour says of the other half that nothing is there. Controls of different kinds, a pose and a depth, contradict each other less. (Each call now runs the copy twice.)
+#
 # **Who wins?** Give the contour of one digit, and ask for another.
 
 # %%
@@ -598,7 +601,9 @@ show_figure(
 Markdown(table)
 
 # %% [markdown]
-# At strength 1 there is a truce. The strokes are followed, and still most images are read as the prompt's digit: a contour of 3 pixels' width leaves room to fill and to leave out. At 2 the prompt has lost, and many images are no digit at all: the contour says *3*, the prompt *6*, and neither gives way. The colour is the prompt's at every strength, since contours say nothing of it.
+# At strength 1 there is a truce: the contour is followed, 0.94, and still 77 % are read as the prompt's digit. Within a pixel there is room enough to leave a bow open, or to close it. At 2 the prompt has lost, and who has won is not clear: 43 % are read as the contour's digit, 7 % as the prompt's, and half as neither. The colour is the prompt's at every strength; contours say nothing of it.
+#
+# **Exercise 4: draw.** Back to the pad. Wipe it, and draw a contour that turns the prompt's 3 into an 8 at strength 1. Then a single straight line: what does the model do with strokes that no digit has, at strength 1 and at 2? Why has training never told it?
 #
 # ## 8. What it costs
 #
@@ -630,38 +635,71 @@ def a_step(net, trained):
     return run
 
 
-def cost(run):
-    """Multiplications, and the bytes held at once."""
+def cost(net, trained):
+    """Multiplications of a step; the bytes held at once, with all weights and AdamW's moments."""
+    run = a_step(net, trained)
     with FlopCounterMode(display=False) as counter:
         run()
-    return counter.get_total_flops() // 2, peak_bytes(run)
+    kept = sum(p.nbytes for p in net.parameters()) + 2 * sum(p.nbytes for p in trained.parameters())
+    return counter.get_total_flops() // 2, peak_bytes(run) + kept
+
+
+@torch.no_grad()
+def one_way():
+    """Multiplications of a pass down, with the middle, and of a pass up."""
+    unet, counts = diffusion.model, []
+    x, context = torch.ones(16, 4, 8, 8), torch.ones(16, 12, 64)
+    with FlopCounterMode(display=False) as counter:
+        embedded = unet.embed(x, torch.ones(16), context=context)
+        h, aside = unet.encode(x, embedded, context, None)
+    counts.append(counter.get_total_flops() // 2)
+    with FlopCounterMode(display=False) as counter:
+        unet.decode(h, aside, embedded, context, None)
+    return [*counts, counter.get_total_flops() // 2]
 
 
 free = load_pretrained("latent_scenes").model.requires_grad_(True)
 net = new_control()
-whole = cost(a_step(free, free))
-both = cost(a_step(ControlledUNet(diffusion.model, [(net, torch.ones(16, 1, 32, 32), 1.0)]), net))
-table = "| a training step | multiplications | bytes at once |\n| --- | ---: | ---: |\n"
-table += f"| the whole U-Net | {whole[0] / 1e6:,.0f} million | {whole[1] / 2**20:.1f} MiB |\n"
-table += f"| ControlNet | {both[0] / 1e6:,.0f} million | {both[1] / 2**20:.1f} MiB |\n"
-table += f"| more | {both[0] / whole[0] - 1:+.0%} | {both[1] / whole[1] - 1:+.0%} |\n"
-table += "| the paper, Stable Diffusion on an A100 | +34 % of the time | +23 % |\n"
+whole = cost(free, free)
+both = cost(ControlledUNet(diffusion.model, [(net, torch.ones(16, 1, 32, 32), 1.0)]), net)
+C_E, C_D = one_way()
+print(f"down {C_E / 1e6:,.0f} million, up {C_D / 1e6:,.0f} million")
+table = "| a training step | by the formula | counted, multiplications | bytes at once |\n"
+table += "| --- | ---: | ---: | ---: |\n"
+formula = [3 * C_E + 3 * C_D, 4 * C_E + 2 * C_D]
+for words, guess, (found, held) in zip(("the whole U-Net", "ControlNet"), formula, (whole, both)):
+    table += f"| {words} | {guess / 1e6:,.0f} million | {found / 1e6:,.0f} million "
+    table += f"| {held / 2**20:.1f} MiB |\n"
+table += f"| more | {formula[1] / formula[0] - 1:+.0%} | {both[0] / whole[0] - 1:+.0%} "
+table += f"| {both[1] / whole[1] - 1:+.0%} |\n"
+table += "| the paper, Stable Diffusion on an A100 | | +34 % of the time | +23 % |\n"
 Markdown(table)
 
 # %% [markdown]
 # Ours costs less than training the whole network, since our way up is the dearer one. So is Stable Diffusion's: the same count, of its 1.5 as diffusers builds it, gives 261 billion operations for a pass down and 542 for a pass up, and so 12 % *less* for a ControlNet than for a training of all weights. The paper measures 34 % more time and 23 % more memory "compared to optimizing
-# Stable Diffusion without ControlNet", and does not say which weights that optimizes. What a count cannot see are caches, optimizers and waiting. In *drawing* each call needs the way down twice: counted, 35 % more for Stable Diffusion 1.5 (283 billion operations beside 803).
+# Stable Diffusion without ControlNet", on one A100 (section 3.2), and does not say which weights that optimizes. Nor does a count see caches and waiting. In *drawing* each call needs the way down twice: counted, 35 % more for Stable Diffusion 1.5 (283 billion operations beside 803).
 #
 # ## How good is it?
-#
-# | | | source |
-# | --- | ---: | --- |
-# | following a contour, no prompt: ours, strength 1 | 0.98 (0.42 without, 0.37 by chance) | card of `controlnet_scenes`, F-score within a pixel |
-# | Stable Diffusion by segmentation maps, FID | 15.27 | Zhang et al. 2023, table 3 |
-# | the same by ControlNet-lite, small and from scratch | 17.92 | the same |
-# | segmentation found in the result, IoU with what was given | 0.35 (0.58 for real images) | Zhang et al. 2023, table 2 |
-# | the same by ControlNet-lite | 0.32 | the same |
-#
+
+# %%
+without, ours = (
+    next(r for r in metrics["by strength"] if r["prompt"] == "none" and r["strength"] == strength)
+    for strength in (0.0, 1.0)
+)
+table = "| | | source |\n| --- | ---: | --- |\n"
+table += f"| ours, contours without a prompt, F-score within a pixel | {ours['agreement']:.2f} "
+table += "| card of `controlnet_scenes` |\n"
+table += f"| the same at strength 0; by chance | {without['agreement']:.2f}; {ours['chance']:.2f} | the same |\n"
+paper = "Zhang et al. 2023, table"
+table += (
+    f"| ADE20K segments, found again in the result: IoU | 0.35 (real images 0.58) | {paper} 2 |\n"
+)
+table += f"| the same by ControlNet-lite | 0.32 | {paper} 2 |\n"
+table += f"| images by segments, FID | 15.27 | {paper} 3 |\n"
+table += f"| the same by ControlNet-lite | 17.92 | {paper} 3 |\n"
+Markdown(table)
+
+# %% [markdown]
 # How to read it:
 #
 # - **Following is measured by looking again.** Both take the finished image, find the condition in it, and compare. The finder's own errors are the ceiling: 0.58 for photographs.
@@ -674,7 +712,7 @@ Markdown(table)
 # - Lock what is good. Train a copy of its way down, which sees well already.
 # - Zero convolutions make the start exact, bit for bit. Their own gradients are not zero; only what goes back through them is, for one step each.
 # - Following comes late and then fast. Images are good all the while.
-# - Strength is free to choose afterwards, and controls add. Where contour and prompt disagree, one of the two loses; the table says which.
+# - Strength is free to choose afterwards, and controls add. Where contour and prompt disagree, strength decides; at too much of it, both lose.
 #
 # **What does not work well.** For every kind of condition one more third of a network must be trained, stored and run. A control that is too strong draws what the prompt forbids. And it follows a bad contour as faithfully as a good one.
 #
