@@ -497,7 +497,7 @@ if curve:
     steps = sorted({row["step"] for row in curve})
     means = [sum(r["chance"] for r in curve if r["step"] == s) / len(seeds) for s in steps]
     axes.plot(steps, means, ":", color=PALETTE["noise"], label="another's contour")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower right", ncols=2)
 axes.set(
     title="When contours are followed", xlabel="steps of training", ylabel="agreement", ylim=(0, 1)
 )
@@ -512,7 +512,7 @@ show_figure(
 Markdown(table)
 
 # %% [markdown]
-# It does. For a hundred steps the four learn nothing that one could see. Then most of the rise comes within 20 to 60 steps, of 480, at nearly the same time for all four; after that the contours are followed a little better with every look. (All begin at one and the same value: with zeros, the seed of the copy's new layers doesn't matter yet.) It is no step from nothing to all; between two looks comes up to two thirds of it.
+# It does. For 80 to 120 steps the four learn nothing that one could see. Then most of the rise comes within 20 to 60 steps, of 480, at nearly the same time for all four; after that the contours are followed a little better with every look. (All begin at one and the same value: with zeros, the seed of the copy's new layers doesn't matter yet.) It is no step from nothing to all; between two looks comes up to two thirds of it.
 #
 # Two things may make it so. The first is the product of section 5: what the contour does to the image goes through *two* layers that begin at zero, and while both are small, each makes the other's gradient small. Such a product stays near 0 for a while, and then grows fast. The second is how one looks. The loss changes little by little, but a sampler calls the network step after step, each time with what the last call has made: once the
 # network follows a little, the state that it sees fits the contour, and it follows more. (Both are our reading; the paper gives no cause.)
@@ -714,7 +714,7 @@ Markdown(table)
 # - Following comes late and then fast. Images are good all the while.
 # - Strength is free to choose afterwards, and controls add. Where contour and prompt disagree, strength decides; at too much of it, both lose.
 #
-# **What does not work well.** For every kind of condition one more third of a network must be trained, stored and run. A control that is too strong draws what the prompt forbids. And it follows a bad contour as faithfully as a good one.
+# **What does not work well.** For every kind of condition another network, of almost half the size, must be trained, stored and run. A control that is too strong draws what the prompt forbids. And it follows a bad contour as faithfully as a good one.
 #
 # **What came after.**
 #
