@@ -203,7 +203,7 @@ show_figure(
 )
 
 # %% [markdown]
-# Read the table from both ends. The caption, all that we shall ever ask for, has 13 bits. The bytes have 24,576. In between lies an autoencoder's code, which the classifier still reads as well as the image itself, or nearly. What it threw away is
+# Read the table from both ends. The caption, all that we shall ever ask for, has 13 bits. The bytes have 24,576. In between lie the codes: at $f = 2$ and 4 the classifier reads what comes back nearly as well as the image itself; at $f = 8$ the error is five times as large as at 4, and it shows. What the codes up to 4 threw away is
 # **perceptual**: no reader misses it. What is left to a diffusion model, to make 13 bits into a code, is **semantic**.
 #
 # (The bits of a code are its *rate*, chapter 02: what it costs to send a draw of $z$ to somebody who knows only $\mathcal N(0, I)$. The table's errors are those of draws, from the cards, which say them for 2,000 scenes.)
@@ -485,7 +485,7 @@ for prompt, one, other in zip(four, told, bare):
     )
 
 # %% [markdown]
-# The more padding, the more it matters; of the empty prompt, which is nearly all padding, little is left. And the empty prompt is half of every guided step.
+# With two to four tokens of padding, a tenth or a fifth of the answer is moved (how much depends on the words, too); of the answer to the empty prompt, which is nearly all padding, little is left. And the empty prompt is half of every guided step.
 #
 # **Exercise 4: the mask.** Write attention with a padding mask, for all heads at once. Who may look at nothing at all gets 0.
 
@@ -578,7 +578,7 @@ Markdown(table)
 
 # %% [markdown]
 # In the first sentence *red* is looked at from above, where the red thing will be, and more so from step to step; *blue* from below. In the second it is the other way round, and this is not in the vector of *red*: the word *above* or *below* comes after it, and tokens look back only. That vector says "colour of the first thing", no more. It is the
-# *places* that find out, from the relation, which thing is theirs, and then ask for its colour. The digits' words and the relation are looked at from both halves nearly alike.
+# *places* that find out, from the relation, which thing is theirs, and then ask for its colour. The relation is looked at from both halves alike, and so are the digits' words in the end; in the first step these lean a little to their own half.
 #
 # (A caution: weights say what was mixed in, not what came of it. A value may be small, and other layers follow.)
 
@@ -694,7 +694,7 @@ for words, options in (
 Markdown(table)
 
 # %% [markdown]
-# No red is left. But the others do not share its part evenly: green has tripled, and purple, which is half red, is nearly gone as well. "Away from red" is a direction, in the space of guesses, and not the set of all images without red.
+# No red is left. But the others do not share its part evenly: green has tripled, purple, which is close to red, is nearly gone as well, and of white half is left. "Away from red" is a direction, in the space of guesses, and not the set of all images without red.
 #
 # **Exercise 6: two prompts at once.** Guide towards two prompts, each with a scale of its own, from the empty one. One call of the network, please.
 
@@ -796,7 +796,7 @@ show_figure(
 )
 
 # %% [markdown]
-# (A place of the latent counts as known where all of its 4 × 4 pixels are, and the pixels themselves are put back at the end: the decoder would have changed them a little.)
+# (The noise $\varepsilon$ of the known part is drawn once, and stays the same at all levels. A place of the latent counts as known where all of its 4 × 4 pixels are, and the pixels themselves are put back at the end: the decoder would have changed them a little.)
 #
 # **Where it is biased.** This looks like sampling from the conditional distribution, and is not. At large $\sigma$ the known part, noised, says next to nothing; the network decides the rest as if nothing were known, and later there is no way back. Take data of two clouds in the plane, around $(-1, -1)$ and $(1, 1)$, with exact scores, and tell the sampler that the first number is 1. Then
 # the second must be near 1, always:
@@ -892,8 +892,8 @@ for prompt in strange:
 Markdown(table)
 
 # %% [markdown]
-# Exchange two words, *red bold* for *bold red*, and the colour is lost. Leave out the colour, and the digit and the place are lost with it. What the model has learned is not what *red* means, but what the word at the third place of a sentence means, which was a colour in every sentence that it has read: a token's vector is its word's plus its
-# place's, and nothing ever asked for the two apart. CLIP has read every order. A system of this kind knows what its captions showed, and varied; data decide, more than the architecture.
+# Exchange two words, *red bold* for *bold red*, and the colour is lost. Leave out the colour, and the digit and the place are lost with it. Say the place first, and red stays red, but the digit and the place are lost. The model has not learned what *3* means wherever it stands, but what it means at the places where it stood in
+# every sentence that it has read: a token's vector is its word's plus its place's, and nothing ever asked for the two apart. CLIP has read every order. A system of this kind knows what its captions showed, and varied; data decide, more than the architecture.
 #
 # ## How good is it?
 #
@@ -945,9 +945,9 @@ show_figure(
 
 # %% [markdown]
 # Two things come together. A call of the network is cheaper on latents, 51 million multiplications in place of 117 million, which makes twice as many steps in the same time. And fewer steps are needed: after 372 steps on pixels one image in a hundred is without a fault; on latents it was 6 % after 307 and 28 % after 537. The places are
-# learned first in both, then the colours, then the digits.
+# learned first in both; on latents then the colours and the digits, on pixels these have hardly begun.
 #
-# Honest accounts: the autoencoder had to be trained as well, and that took as long again as either curve. It is trained once, for every model that is to come. And even twice the time would not have saved the pixel model: `pixel_scenes`, which had 600 steps, draws no image in 256 without a fault. Both curves break off early; they say who is ahead, not who wins in the end.
+# Honest accounts: the autoencoder had to be trained as well, and that took as long again as either curve. It is trained once, for every model that is to come. And somewhat more time would not have saved the pixel model: `pixel_scenes`, another run with 600 steps and a slower mean of weights, draws no image in 256 without a fault. Both curves break off early; they say who is ahead, not who wins in the end.
 #
 # Published:
 #
@@ -960,12 +960,12 @@ show_figure(
 # | inpainting, training an epoch | LDM-1, pixels | 20.66 hours, FID 24.74 | Rombach et al. 2022, table 6 |
 # | | LDM-4, KL, as many weights | 7.66 hours, FID 15.21 | the same |
 # | | LDM-4, VQ without attention | 6.66 hours, FID 15.95 | the same |
-# | MS-COCO, text | LDM-KL-8, 1.45 billion | FID 23.35 | Rombach et al. 2022, table 2 |
-# | | the same, guided at 1.5 | FID **12.61** | the same |
+# | MS-COCO, text | LDM-KL-8, 1.45 billion | FID 23.31 | Rombach et al. 2022, table 2 |
+# | | the same, guided at 1.5 | FID **12.63** | the same |
 #
 # How to read it:
 #
-# - **A speed-up of 2.7**, says the paper of its table 6, "while improving FID scores by a factor of at least 1.6". The first is 20.66 / 7.66. The second holds for two of their three rows; without attention it is 24.74 / 15.95, or 1.55.
+# - **A speed-up of at least 2.7**, says the paper of its table 6, "while improving FID scores by a factor of at least 1.6". The first is 20.66 / 7.66. The second holds for two of their three rows; without attention it is 24.74 / 15.95, or 1.55.
 # - **3.60 against 4.59** is a latent model against a pixel model, but also a guidance without a classifier against one with it. Without any guidance they are 10.56 and 10.94: at 256² the latent space costs no quality, and buys speed.
 # - **Not to be compared with ours** are the values: 31 words and digits on black here, photographs there. Compare the directions. What guidance does to fidelity and distance, and what a latent does to time, is the same.
 #
