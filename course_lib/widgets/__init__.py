@@ -29,6 +29,7 @@ from course_lib.widgets.particle_player import ParticlePlayer
 from course_lib.widgets.pixel_by_pixel import PixelByPixel
 from course_lib.widgets.point_cloud import PointCloud
 from course_lib.widgets.preconditioning import Preconditioning
+from course_lib.widgets.prompt_box import PromptBox
 from course_lib.widgets.receptive_field import ReceptiveField
 from course_lib.widgets.reparameterization import Reparameterization
 from course_lib.widgets.ring import Ring
@@ -46,6 +47,7 @@ from course_lib.widgets.tiles import Tiles
 from course_lib.widgets.timeline import Timeline
 from course_lib.widgets.vector_field import VectorField
 from course_lib.widgets.voronoi import Voronoi
+from course_lib.widgets.word_attention import WordAttention
 
 __all__ = [
     "CLASS_COLOURS",
@@ -76,6 +78,7 @@ __all__ = [
     "PlayerWidget",
     "PointCloud",
     "Preconditioning",
+    "PromptBox",
     "ReceptiveField",
     "Reparameterization",
     "Ring",
@@ -88,6 +91,7 @@ __all__ = [
     "Timeline",
     "VectorField",
     "Voronoi",
+    "WordAttention",
     "attainable_speed",
     "attention_costs",
     "colour_map",

@@ -388,6 +388,39 @@ contour = widgets.ContourPad(
 )
 contour
 """,
+    "box": """
+import time
+asked, slow, broken = [], 0.0, ""
+def paint(prompts, scale):
+    asked.append((prompts, scale))
+    if broken:
+        raise RuntimeError(broken)
+    for share in (0.5, 1.0):
+        time.sleep(slow)
+        images = np.zeros((len(prompts), 3, 8, 8))
+        for i, prompt in enumerate(prompts):
+            colour = ["red", "green", "blue"].index(prompt.split()[0])
+            images[i, colour, 1:7, 2 + i % 2 : 5] = share * (0.4 + 0.1 * scale)
+        yield images
+box = widgets.PromptBox(
+    {"colour": ["red", "green", "blue"], "digit": ["3", "7"], "where": ["on the left", "above"],
+     "below it": ["a white 0", "a white 1"]},
+    paint, stored={"colour": ["red", "green"], "digit": ["3", "7"]}, ends=["on the left"],
+    scales=[1, 3, 6], n=2, title="A prompt box",
+)
+box
+""",
+    "looks": """
+draw_from = np.random.default_rng(5)
+frames = np.zeros((5, 3, 12, 12))
+frames[:, 0, 2:10, 4:7] = np.linspace(0.1, 1, 5).reshape(5, 1, 1)
+shares = draw_from.dirichlet(np.ones(4), (5, 3, 3)).transpose(0, 3, 1, 2)
+looks = widgets.WordAttention(
+    frames, ["a", "thin", "red", "1"], shares, labels=[f"squeeze {k}" for k in range(5)],
+    word=2, title="Who looks at which word",
+)
+looks
+""",
 }
 
 GALLERY = PLAYERS | OTHERS
