@@ -32,7 +32,7 @@
 #
 # ## See it
 #
-# Run the two cells below (Shift+Enter), then move over the table. The model is `latent_scenes`. It has read 16,384 captions of one or two coloured
+# Run the two cells below (Shift+Enter), then build a sentence. The model is `latent_scenes`. It has read 16,384 captions of one or two coloured
 # digits on black, beside their images. Nobody told it what a *7* is, or *blue*, or *above*.
 
 # %%
@@ -67,12 +67,13 @@ from course_lib.latent import KLAutoencoder
 from course_lib.nn import CrossAttention, TextEncoder, UNet, WordTokenizer
 from course_lib.notebook import one_thread, seeded
 from course_lib.training import checkpoint_folder, fit, load_card, load_pretrained
-from course_lib.widgets import PALETTE, SampleTable, image_grid, show_figure
+from course_lib.widgets import PALETTE, PromptBox, WordAttention, image_grid, show_figure
 
 one_thread()  # models this small are slower on two
 
 # %%
 diffusion = load_pretrained("latent_scenes")
+things = {"stroke": ["a bold", "a thin"], "colour": list(COLOURS), "digit": [*map(str, range(10))]}
 first = diffusion.denoiser.path.t_max * torch.randn(1, 4, 8, 8, generator=seeded(0))
 
 
@@ -81,14 +82,19 @@ def draw(prompts, scale):
     return diffusion.sample(prompts, scale=scale, z=first.repeat(len(prompts), 1, 1, 1))
 
 
-one_thing = [f"a bold {colour} {digit} in the middle" for digit in range(10) for colour in COLOURS]
-SampleTable(
-    draw(one_thing, 3.0).reshape(10, 6, 1, 3, 32, 32),
-    rows=("a digit", list(range(10))),
-    columns=("its colour", list(COLOURS)),
-    title='"A bold ... in the middle"',
-    alt="A table of ten digits by six colours, and the image for the chosen cell: the digit, in its "
-    "colour, on black.",
+PromptBox(
+    {
+        **things,
+        "where": [*list(PLACES)[::-1], *RELATIONS],
+        **{f"second {name}": words for name, words in things.items()},
+    },
+    draw,
+    stored={"colour": ["red", "blue", "yellow"], "digit": things["digit"]},
+    ends=list(PLACES),
+    start={"digit": "3"},
+    scales=[1.0, 3.0, 8.0],
+    title="Say what you want to see",
+    alt="A sentence of words to choose from, a bold red 3 in the middle, and the image of it.",
 )
 
 # %%
@@ -545,19 +551,14 @@ def look(prompt, z, steps=12):
 with torch.no_grad():
     z = 80 * torch.randn(1, 4, 8, 8, generator=seeded(12))
     pictures, words, maps, labels = look(sentences[0], z)
-shown, at = [word for word in words if word not in ("<start>", "a")], range(0, 12, 2)
-lit = [maps[t, words.index(word)] for word in shown for t in at]
-lit = torch.stack([one / one.max() for one in lit]).repeat_interleave(4, 1).repeat_interleave(4, 2)
-pairs = torch.stack(
-    [pictures[list(at)].repeat(len(shown), 1, 1, 1), lit[:, None].expand(-1, 3, -1, -1)], 1
-)
-SampleTable(
-    pairs.unflatten(0, (len(shown), len(at))),
-    rows=("a word", shown),
-    columns=("noise", [labels[t] for t in at]),
-    title="The guess, and where the word is looked at",
-    alt="A table of the words of a sentence by six noise levels, and for the chosen cell the model's guess "
-    "and a map: red is looked at where the red 3 is, blue where the blue 7 is.",
+WordAttention(
+    pictures,
+    words,
+    maps,
+    labels=labels,
+    word=words.index("red"),
+    title="Who looks at which word",
+    alt="A red 3 above a blue 7, and which places look at the word red: those where the 3 is.",
 )
 
 # %%
