@@ -948,7 +948,7 @@ show_figure(
 # Two things come together. A call of the network is cheaper on latents, 51 million multiplications in place of 117 million, which makes twice as many steps in the same time. And fewer steps are needed: after 372 steps on pixels one image in a hundred is without a fault; on latents it was 6 % after 307 and 28 % after 537. The places are
 # learned first in both; on latents then the colours and the digits, on pixels these have hardly begun.
 #
-# Honest accounts: the autoencoder had to be trained as well, and that took as long again as either curve. It is trained once, for every model that is to come. And somewhat more time would not have saved the pixel model: `pixel_scenes`, another run with 600 steps and a slower mean of weights, draws no image in 256 without a fault. Both curves break off early; they say who is ahead, not who wins in the end.
+# Honest accounts: the autoencoder had to be trained as well, and that took as long again as either curve. It is trained once, for every model that is to come. Both curves break off early; they say who is ahead, not who wins in the end.
 #
 # Published:
 #

@@ -110,8 +110,8 @@ Markdown(table)
 # %% [markdown]
 # ## The idea
 #
-# A prompt can say *a 3, bold, red, in the middle*. It can't say where the upper bow ends. To say that, one would have to train the model again, with a drawing beside each image. For Stable Diffusion that means a network of 860 million weights, which has seen billions of images, and a few ten thousand
-# drawings. It would forget much of what it knows, or learn the few by heart.
+# A prompt can say *a 3, bold, red, in the middle*. It can't say where the upper bow ends. To say that, one would have to train the model again, with a drawing beside each image. For Stable Diffusion that means a network of 860 million weights, which has seen billions of images, and, for most conditions, at most some 100,000
+# drawings (section 1 of the paper). It would forget much of what it knows, or learn the few by heart.
 #
 # Zhang, Rao and Agrawala (2023) leave the model alone. **Lock** it. Make a **copy** of its way down, which already sees images well, and train the copy to see the drawing as well. Whatever the copy has to say is *added* to what the locked network puts aside for its way up. And
 # connect the two by layers that start at **zero**, so that at the first step nothing has changed. What then moves the weights away from zero, when all that they send is zero? That is the question of this chapter.
@@ -244,7 +244,7 @@ show_figure(
 Markdown(table)
 
 # %% [markdown]
-# Not one weight of the model has changed. One image in five has a fault even without a control, since eight steps are fewer than chapter 12's twelve. Half as loud does no harm that our classifier sees; a small network on digits stands a good deal. But as loud as layers usually are, two in five have a fault, and twice as loud most of them: the way up gets noise added to what it knows. Training would repair that, in time. But its first and largest gradients would come from a disturbed network, and run through the copy, which holds the knowledge that we wanted to use. The paper's
+# Not one weight of the model has changed. One image in five has a fault even without a control, at eight steps; chapter 12 draws in twelve. Half as loud does no harm that our classifier sees; a small network on digits stands a good deal. But as loud as layers usually are, two in five have a fault, and twice as loud most of them: the way up gets noise added to what it knows. Training would repair that, in time. But its first and largest gradients would come from a disturbed network, and run through the copy, which holds the knowledge that we wanted to use. The paper's
 # ablation says so: with Gaussian layers in the place of zeros the results fall about to those of *ControlNet-lite*, a single convolution in the place of each copied block, "indicating that the pretrained backbone of the trainable copy is destroyed during finetuning" (section 4.2 and figure 8).
 
 # %% [markdown]
@@ -514,7 +514,7 @@ Markdown(table)
 # %% [markdown]
 # It does. For 80 to 120 steps the four learn nothing that one could see. Then most of the rise comes within 20 to 60 steps, of 480, at nearly the same time for all four; after that the contours are followed a little better, little by little. (All begin at one and the same value: with zeros, the seed of the copy's new layers doesn't matter yet.) It is no step from nothing to all; between two looks comes up to two thirds of it.
 #
-# Two things may make it so. The first is the product of section 5: what the contour does to the image goes through *two* layers that begin at zero, and while both are small, each makes the other's gradient small. Such a product stays near 0 for a while, and then grows fast. The second is how one looks. The loss changes little by little, but a sampler calls the network step after step, each time with what the last call has made: once the
+# Two things may make it so. The first is the product of section 5: what the contour does to the image goes through *two* layers that begin at zero, and while both are small, each makes the other's gradient small. In one number each: where the loss falls by $g$ for each unit of the product $q r$, gradient descent moves $q$ by $\eta g r$ and $r$ by $\eta g q$, so that $q + r$ is multiplied by $1 + \eta g$ in each step: it stays near 0 for a while, and then grows fast. The second is how one looks. The loss changes little by little, but a sampler calls the network step after step, each time with what the last call has made: once the
 # network follows a little, the state that it sees fits the contour, and it follows more. (Both are our reading; the paper gives no cause.)
 
 # %% [markdown]
@@ -533,7 +533,7 @@ for row in metrics["by strength"]:
 Markdown(table)
 
 # %% [markdown]
-# With the caption, the digit and its place are known already, so that even without control the contours agree at 0.86: the rest is handwriting, and control brings it to 0.99. Without a prompt there is only the contour: 0.42 without it, hardly more than chance; 0.98 with it. (Every word is right in 76 % at strength 0, less than chapter 12's 98 %, which took twelve steps.) Above 1 the contour is followed no better, and the digit is read less well, 90 % at strength 2 in place of 96 %: too much of it.
+# With the caption, the digit and its place are known already, so that even without control the contours agree at 0.86: the rest is handwriting, and control brings it to 0.99. Without a prompt there is only the contour: 0.42 without it, hardly more than chance; 0.98 with it. (Every word is right in 76 % at strength 0, in eight steps; chapter 12's 98 % took twelve, and other scenes.) Above 1 the contour is followed no better, and the digit is read less well, 90 % at strength 2 in place of 96 %: too much of it.
 #
 # **Several controls** are added, each with its strength; "no extra weighting or linear interpolation is necessary", says section 3.4 of the paper. Give our network the left half of a contour and the right half as two controls, beside the whole as one:
 

@@ -1,7 +1,7 @@
 """What holds for every widget of the gallery: how it is stored, and that it keeps still."""
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from course_lib import widgets
 from tests.browser.gallery import GALLERY, in_python
@@ -36,7 +36,8 @@ def test_without_trust_the_picture_stays(untrusted: Page, name: str) -> None:
     picture = output.locator("img")
     picture.scroll_into_view_if_needed()
     assert output.locator("iframe").count() == 0
-    assert "Trust Notebook" in output.inner_text()  # what is missing, and how to get it
+    # What is missing, and how to get it: shown once the page has come there.
+    expect(output).to_contain_text("Trust Notebook", use_inner_text=True)
     assert picture.evaluate("img => img.complete && img.naturalWidth") > 300
     alt = picture.get_attribute("alt")
     assert alt == in_python(name).alt
