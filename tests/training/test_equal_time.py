@@ -16,13 +16,14 @@ class Line(nn.Module):
         super().__init__()
         self.w = nn.Parameter(torch.tensor([1.0, -2.0, 0.5]))
         self.locked = nn.Parameter(torch.ones(2), requires_grad=False)
-        self.noise, self.left = noise, dies_at
+        self.noise, self.left, self.taken = noise, dies_at, 0
 
     def loss(self, x, *, generator=None):
         if self.left is not None:
             self.left -= 1
             if self.left < 0:
                 raise KeyboardInterrupt
+        self.taken += 1
         noise = self.noise * torch.randn(3, generator=generator)
         return ((x + noise) @ self.w).mean() + self.noise * self.w.square().sum()
 
@@ -108,8 +109,10 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(clock, tmp_path, steps
     assert [m.steps for m in seen] == [m.steps for m in whole] == [4, 8, 12]
     assert all(same(a.model, b.model) for a, b in zip(seen, whole, strict=True))
     assert same(model, whole_model)
-    (late,) = run(Line(noise=0.3), [6.0], state=file)  # a moment that has passed is not trained to
-    assert late.steps == 12
+    assert model.taken == 8  # it goes on: the first 4 are not taken again
+    again = Line(noise=0.3)
+    (late,) = run(again, [6.0], state=file)  # a moment that has passed is not trained to
+    assert (late.steps, again.taken) == (12, 0)
     assert same(late.model, whole[-1].model)
 
 

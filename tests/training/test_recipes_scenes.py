@@ -110,6 +110,11 @@ def test_latents_have_variance_1_and_their_autoencoder_is_the_stored_one(trainin
     for x in (training[-400:], test_scenes()[0][:400]):
         latents = autoencoder.to_latent(to_signed(x), generator=seeded(1))
         assert latents.var().item() == pytest.approx(1, abs=0.03)
+    made = recipe("latent_scenes")
+    untrained, x = made.new_model(), to_signed(training[:200])
+    made.prepare(untrained, (x,))
+    latents = untrained.autoencoder.to_latent(x, generator=seeded(1))
+    assert latents.var().item() == pytest.approx(1, abs=0.03)
 
 
 def test_the_card_of_the_judge_says_what_it_does():
