@@ -167,16 +167,31 @@ def check_bool(name: str, value: bool) -> None:
 
 
 def check_number(
-    name: str, value: float, *, above: float | None = None, minimum: float | None = None
+    name: str,
+    value: float,
+    *,
+    above: float | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
 ) -> None:
-    """Require a finite real number strictly greater than ``above``, or of at least ``minimum``."""
-    wanted = f"above {above}" if above is not None else f"of at least {minimum}"
+    """Require a finite real number above ``above``, of at least ``minimum``, at most ``maximum``.
+
+    Each of the three where it is given.
+    """
+    bounds = (("above", above), ("of at least", minimum), ("of at most", maximum))
+    wanted = " and ".join(f"{words} {bound}" for words, bound in bounds if bound is not None)
     real = isinstance(value, int | float) and not isinstance(value, bool)
     real = (
         real and -sys.float_info.max <= value <= sys.float_info.max
     )  # math.isfinite(10**400) fails
-    if not real or not (value > above if above is not None else value >= minimum):
-        raise ValueError(f"{name} must be a finite number {wanted}, got {value!r}")
+    inside = (
+        real
+        and (above is None or value > above)
+        and (minimum is None or value >= minimum)
+        and (maximum is None or value <= maximum)
+    )
+    if not inside:
+        raise ValueError(f"{name} must be a finite number {wanted}".rstrip() + f", got {value!r}")
 
 
 def check_share(name: str, value: float) -> None:

@@ -60,6 +60,14 @@ from course_lib.diffusion.ode import (
 )
 from course_lib.diffusion.on_path import OnPath, on_path, settings
 from course_lib.diffusion.paths import PREDICTIONS, GaussianPath, combine, convert, per_example
+from course_lib.diffusion.rectified_flow import (
+    RectifiedFlow,
+    distill,
+    interpolate,
+    reflow,
+    straightness,
+    transport_cost,
+)
 from course_lib.diffusion.sampling import last, sampler
 from course_lib.diffusion.schedule import DiscreteSchedule, ddim_times
 from course_lib.diffusion.score_matching import (
@@ -81,6 +89,15 @@ from course_lib.diffusion.sde import (
     sde_forward,
     sde_step,
     sde_times,
+)
+from course_lib.diffusion.times import (
+    cosmap_density,
+    cosmap_times,
+    logit_normal_density,
+    logit_normal_times,
+    mode_density,
+    mode_times,
+    shift_times,
 )
 
 __all__ = [
@@ -107,6 +124,7 @@ __all__ = [
     "PredictionError",
     "ProbabilityFlow",
     "Prompted",
+    "RectifiedFlow",
     "ScaledInput",
     "SolverError",
     "StraightPath",
@@ -121,12 +139,15 @@ __all__ = [
     "conditional_velocity",
     "convert",
     "corrector_step_size",
+    "cosmap_density",
+    "cosmap_times",
     "ddim_invert",
     "ddim_sample",
     "ddim_step",
     "ddim_times",
     "ddpm_sample",
     "denoising_score_matching",
+    "distill",
     "divergence",
     "dpm_solver_sample",
     "dpm_solver_step",
@@ -140,12 +161,17 @@ __all__ = [
     "heun_sample",
     "heun_step",
     "implicit_score_matching",
+    "interpolate",
     "karras_times",
     "keep_known",
     "langevin",
     "langevin_step",
     "last",
+    "logit_normal_density",
+    "logit_normal_times",
     "marginal_velocity",
+    "mode_density",
+    "mode_times",
     "ode_encode",
     "ode_log_prob",
     "ode_sample",
@@ -154,6 +180,7 @@ __all__ = [
     "per_example",
     "predict_score",
     "predictor_corrector",
+    "reflow",
     "reverse_sde_step",
     "rk4_step",
     "sampler",
@@ -161,7 +188,10 @@ __all__ = [
     "sde_step",
     "sde_times",
     "settings",
+    "shift_times",
     "slerp",
     "sliced_score_matching",
+    "straightness",
+    "transport_cost",
     "weighted_score_matching",
 ]

@@ -1,6 +1,7 @@
 """Paths in continuous time: those of the score SDEs, the straight line, and EDM's."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -147,10 +148,28 @@ class StraightPath(GaussianPath):
         Lipman et al. 2023, https://arxiv.org/abs/2210.02747, example II with σ_min = 0 and time
         turned around; Liu et al. 2023, https://arxiv.org/abs/2209.03003.
 
+    Args:
+        draw_times: ``draw_times(n, generator=, device=)``, the times ``[n]`` to train at, such as
+            ``logit_normal_times``; by default they are uniform.
+
     """
 
+    def __init__(self, draw_times: Callable[..., Tensor] | None = None):
+        if draw_times is not None and not callable(draw_times):
+            raise ValueError(f"draw_times must be a function or None, got {draw_times!r}")
+        self.times_drawn_by = draw_times
+
     def __repr__(self) -> str:
-        return "StraightPath()"
+        function = getattr(self.times_drawn_by, "func", self.times_drawn_by)  # of a partial
+        return f"StraightPath({getattr(function, '__name__', '')})"
+
+    def draw_times(
+        self, n: int, *, generator: torch.Generator | None = None, device: torch.device = "cpu"
+    ) -> Tensor:
+        """``n`` times to train at."""
+        if self.times_drawn_by is None:
+            return super().draw_times(n, generator=generator, device=device)
+        return self.times_drawn_by(n, generator=generator, device=device)
 
     def a(self, t: Tensor) -> Tensor:
         """1 − t."""

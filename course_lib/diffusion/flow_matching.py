@@ -32,6 +32,7 @@ class FlowMatching(Denoiser):
         path: From data to noise.
         coupling: Which noise goes with which example of a batch: ``"independent"`` of it, or as
             ``optimal_coupling`` pairs the two, ``"ot"``, where no two ways cross in the middle.
+        drop: Share of the labels that training hides, as in ``Denoiser``.
 
     Example:
         >>> from course_lib.nn import TimeMLP
@@ -47,9 +48,11 @@ class FlowMatching(Denoiser):
         *,
         path: GaussianPath | None = None,
         coupling: str = "independent",
+        drop: float = 0.0,
     ):
         check_one_of("coupling", coupling, COUPLINGS)
-        super().__init__(net, StraightPath() if path is None else path, predicts="velocity")
+        path = StraightPath() if path is None else path
+        super().__init__(net, path, predicts="velocity", drop=drop)
         self.coupling = coupling
 
     def extra_repr(self) -> str:

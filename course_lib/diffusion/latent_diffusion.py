@@ -8,16 +8,18 @@ from torch.nn import functional as F
 
 from course_lib.checks import check_floats, check_int, check_share, check_tensor, check_tokens
 from course_lib.data import to_signed, to_unit
-from course_lib.diffusion.continuous import EDMPath
+from course_lib.diffusion.continuous import EDMPath, StraightPath
 from course_lib.diffusion.controlnet import ControlledUNet, ControlNet
 from course_lib.diffusion.denoiser import Denoiser
 from course_lib.diffusion.edm import EDM, karras_times
 from course_lib.diffusion.edm_samplers import dpm_solver_sample
+from course_lib.diffusion.flow_matching import FlowMatching
 from course_lib.diffusion.guidance import ClassifierFreeGuidance
+from course_lib.diffusion.ode import ode_sample
 from course_lib.diffusion.on_path import on_path
 from course_lib.diffusion.sampling import last
 from course_lib.latent import KLAutoencoder
-from course_lib.nn import Placed, TextEncoder, UNet
+from course_lib.nn import MMDiT, Placed, TextEncoder, UNet
 
 __all__ = ["ControlledDiffusion", "Inpainting", "LatentDiffusion", "Prompted", "keep_known"]
 
@@ -67,7 +69,7 @@ class Prompted(Placed):
 
 
 class LatentDiffusion(Placed):
-    """Text to image: EDM on the latents of an autoencoder, told a text that an encoder reads.
+    """Text to image: diffusion of an autoencoder's latents, told a text that an encoder reads.
 
     The autoencoder is trained before and stays as it is, in eval mode and without gradients. U-Net
     and text encoder are trained together, with one caption in ten hidden: the model knows the empty
@@ -81,6 +83,8 @@ class LatentDiffusion(Placed):
         model: The network on latents, with a ``context_dim``.
         text_encoder: Reads the prompts.
         drop: Share of the captions that training hides.
+        path: None for EDM; a straight path, with its times to train at, makes it a rectified flow,
+            as Stable Diffusion 3 is.
 
     Example:
         >>> from course_lib.nn import WordTokenizer
@@ -95,10 +99,11 @@ class LatentDiffusion(Placed):
     def __init__(
         self,
         autoencoder: KLAutoencoder,
-        model: UNet,
+        model: UNet | MMDiT,
         text_encoder: TextEncoder,
         *,
         drop: float = 0.1,
+        path: StraightPath | None = None,
     ):
         if not isinstance(autoencoder, KLAutoencoder):
             raise ValueError(
@@ -113,7 +118,12 @@ class LatentDiffusion(Placed):
         super().__init__()
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         net = Prompted(model, text_encoder)
-        self.denoiser = EDM(net, sigma_data=1.0, p_mean=-0.4, drop=drop)
+        if path is None:
+            self.denoiser = EDM(net, sigma_data=1.0, p_mean=-0.4, drop=drop)
+        elif isinstance(path, StraightPath):
+            self.denoiser = FlowMatching(net, path=path, drop=drop)
+        else:
+            raise ValueError(f"path must be a StraightPath or None, got {path!r}")
 
     def train(self, mode: bool = True) -> "LatentDiffusion":
         """Train mode for all but the autoencoder, which is not trained."""
@@ -122,17 +132,23 @@ class LatentDiffusion(Placed):
         return self
 
     @property
-    def model(self) -> UNet:
+    def prompted(self) -> Prompted:
+        """The network with its reader of prompts; EDM has it inside its preconditioning."""
+        net = self.denoiser.net
+        return net if isinstance(net, Prompted) else net.net
+
+    @property
+    def model(self) -> UNet | MMDiT:
         """The network on latents."""
-        return self.denoiser.net.net.unet
+        return self.prompted.unet
 
     @property
     def text_encoder(self) -> TextEncoder:
         """The reader of prompts."""
-        return self.denoiser.net.net.text_encoder
+        return self.prompted.text_encoder
 
     def loss(self, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """EDM's loss of the latents of images.
+        """The loss of the latents of images: EDM's, or flow matching's.
 
         Args:
             x: Images ``[B, C, H, W]`` in [−1, 1].
@@ -157,7 +173,7 @@ class LatentDiffusion(Placed):
         negative: str = "",
         steps: int = 12,
         controls: Sequence[tuple] = (),
-        sampler: Callable[..., Iterator[Tensor]] = dpm_solver_sample,
+        sampler: Callable[..., Iterator[Tensor]] | None = None,
         z: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Iterator[Tensor]:
@@ -169,13 +185,16 @@ class LatentDiffusion(Placed):
             negative: What to go away from: by default the empty prompt.
             steps: Of the sampler.
             controls: ``(control_net, condition, strength)`` of each control.
-            sampler: Any sampler on an ``EDMPath``.
-            z: The state to start from, of size σ_max; by default noise is drawn.
+            sampler: Any sampler on the path; by default ``dpm_solver_sample`` for EDM, and
+                ``ode_sample`` for a rectified flow.
+            z: The state to start from, as at the path's end; by default noise is drawn.
             generator: Source of the noise.
 
         """
         model, y = self.told(prompts, scale=scale, negative=negative, controls=controls)
         shape = (len(y), *self.autoencoder.latent_shape)
+        if sampler is None:
+            sampler = dpm_solver_sample if isinstance(self.denoiser, EDM) else ode_sample
         return sampler(model, shape, steps=steps, y=y, z=z, generator=generator)
 
     def told(

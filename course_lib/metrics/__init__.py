@@ -11,6 +11,7 @@ from course_lib.metrics.scenes import (
     scene_targets,
     swapped_shares,
 )
+from course_lib.metrics.two_sample import energy_distance, permutation_test
 
 __all__ = [
     "LAYOUTS",
@@ -21,7 +22,9 @@ __all__ = [
     "all_pairs",
     "bits_per_dim",
     "contour_agreement",
+    "energy_distance",
     "frechet_distance",
+    "permutation_test",
     "scene_shares",
     "scene_targets",
     "swapped_shares",

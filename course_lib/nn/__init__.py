@@ -8,6 +8,15 @@ from course_lib.nn.likelihood import (
 )
 from course_lib.nn.masked import MaskedConv2d, MaskedLinear, raster_mask
 from course_lib.nn.mlp import MLP
+from course_lib.nn.mmdit import (
+    JointAttention,
+    MMDiT,
+    MMDiTBlock,
+    modulate,
+    patchify,
+    sincos_positions,
+    unpatchify,
+)
 from course_lib.nn.placed import Placed
 from course_lib.nn.text import TextEncoder, WordTokenizer
 from course_lib.nn.time import TimeEmbedding, TimeMLP
@@ -20,7 +29,10 @@ __all__ = [
     "ConvNet",
     "CrossAttention",
     "DoublingConv",
+    "JointAttention",
     "KeyValueCache",
+    "MMDiT",
+    "MMDiTBlock",
     "MaskedConv2d",
     "MaskedLinear",
     "Placed",
@@ -33,5 +45,9 @@ __all__ = [
     "bernoulli_log_prob",
     "discretized_gaussian_log_prob",
     "gaussian_log_prob",
+    "modulate",
+    "patchify",
     "raster_mask",
+    "sincos_positions",
+    "unpatchify",
 ]

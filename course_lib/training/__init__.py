@@ -11,7 +11,9 @@ from course_lib.training import (  # noqa: F401
     recipes_guidance,
     recipes_latent,
     recipes_ode,
+    recipes_rectified,
     recipes_scenes,
+    recipes_sd3,
     recipes_sde,
 )
 from course_lib.training.checkpoints import (

@@ -1,0 +1,62 @@
+"""The recipes of chapter 14: transformers of digits by class, and of scenes by their captions."""
+
+from functools import partial
+
+from course_lib.data import load_digits
+from course_lib.diffusion import FlowMatching, LatentDiffusion, StraightPath, logit_normal_times
+from course_lib.latent import KLAutoencoder
+from course_lib.nn import MMDiT
+from course_lib.training.batches import digits_batch
+from course_lib.training.recipes import Recipe, register
+from course_lib.training.recipes_scenes import (
+    SCENES,
+    captioned_scenes,
+    text_encoder,
+    text_metrics,
+    with_autoencoder,
+)
+from course_lib.training.recipes_sde import calls_metrics
+
+LOGIT_NORMAL = partial(logit_normal_times, m=0.0, s=1.0)
+
+
+def scene_transformer() -> LatentDiffusion:
+    """Untrained, on the latents of the stored autoencoder: Stable Diffusion 3 at our size."""
+    net = MMDiT((4, 8, 8), patch=2, dim=96, depth=4, heads=4, context_dim=64)
+    autoencoder = KLAutoencoder((3, 32, 32), channels=4, factor=4)
+    path = StraightPath(LOGIT_NORMAL)
+    return LatentDiffusion(autoencoder, net, text_encoder(), path=path)
+
+
+register(
+    Recipe(
+        name="sd3_scenes",
+        summary="A rectified flow of scenes' latents by an MM-DiT, told their captions",
+        data=SCENES.replace(", of", " and their captions, of", 1),
+        build=scene_transformer,
+        load=captioned_scenes,
+        prepare=with_autoencoder,
+        options={"steps": 5000, "batch_size": 64, "lr": 1.5e-3, "ema": 0.998},
+        evaluate=lambda model: text_metrics(model),
+    )
+)
+
+register(
+    Recipe(
+        name="dit_digits",
+        summary="A rectified flow of the digits by a transformer, told the class",
+        data='load_digits("train"), 1,438 images and labels, jittered, dequantized, in [-1, 1); '
+        "tested on the other 359",
+        build=lambda: FlowMatching(
+            MMDiT((1, 8, 8), patch=2, dim=64, depth=4, heads=4, n_classes=10, null_class=True),
+            path=StraightPath(LOGIT_NORMAL),
+            drop=0.1,
+        ),
+        load=lambda: load_digits("train"),
+        transform=digits_batch("signed dequantized"),
+        options={"steps": 4000, "batch_size": 128, "lr": 1.5e-3, "ema": 0.998},
+        evaluate=lambda model: calls_metrics(
+            model, "digits", {name: (4, 8, 16, 32) for name in ("Euler", "Heun")}
+        ),
+    )
+)
