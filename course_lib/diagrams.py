@@ -345,7 +345,9 @@ def unet_diagram(net: nn.Module) -> Diagram:
     x = torch.zeros(BATCH, *net.event_shape, dtype=net.first.weight.dtype)
     t = torch.zeros(BATCH, dtype=torch.int64)
     y = labels(net.time.n_classes)
-    calls = observe(net, lambda: net(x, t, y))
+    text = {} if net.context_dim is None else {"context": torch.zeros(BATCH, 1, net.context_dim)}
+    text = {name: tensor.to(x) for name, tensor in text.items()}
+    calls = observe(net, lambda: net(x, t, y, **text))
     down = levels(calls, "down", len(net.down), opens="Conv2d")
     up = levels(calls, "up", len(net.up), closes="DoublingConv")[::-1]
     time = calls["time"]
@@ -411,7 +413,8 @@ def lines_of(calls: list[Call]) -> list[str]:
         name = type(call.module).__name__
         if isinstance(call.module, nn.Conv2d):
             name = f"stride {call.module.stride[0]},"
-        lines.append(f"{name} {call.inputs[0][1]} → {call.outputs[0][1]}")
+        looks = ", looks at the text" if getattr(call.module, "look", None) is not None else ""
+        lines.append(f"{name} {call.inputs[0][1]} → {call.outputs[0][1]}{looks}")
     return lines
 
 

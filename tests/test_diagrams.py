@@ -304,6 +304,13 @@ def test_what_is_put_aside_is_what_the_way_up_needs():
     }
 
 
+def test_a_unet_that_is_told_a_text_looks_at_it_where_it_does():
+    net = UNet((1, 8, 8), widths=(16, 32), context_dim=6, context_levels=(1,))
+    boxes = {box.name: box for row in diagrams.unet_diagram(net).rows for box in row if box}
+    looking = {name for name, box in boxes.items() if any("text" in line for line in box.lines)}
+    assert looking == {"down 2", "up 2"}
+
+
 def test_a_pixelcnn_adds_only_where_its_layers_do():
     diagram = diagrams.pixelcnn_diagram(PixelCNN(4, 2))
     assert [a.end for a in diagram.arrows if a.words == "+"] == ["h, layer 2"]

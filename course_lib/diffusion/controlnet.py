@@ -106,7 +106,7 @@ class ControlNet(Placed):
 
         """
         check_tensor("condition", condition, (len(x), *self.condition_shape), dtype=x.dtype)
-        embedded = self.copy.embed(x, t, context=context)
+        embedded = self.copy.embed(x, t, context=context, mask=mask)
         h, aside = self.copy.encode(x, embedded, context, mask, hint=self.hint(condition))
         return [zero(part) for zero, part in zip(self.zeros, [*aside, h], strict=True)]
 
@@ -176,7 +176,7 @@ class ControlledUNet(Placed):
         mask: Tensor | None = None,
     ) -> Tensor:
         """As the U-Net's. In a batch twice as large, as of guidance, conditions come twice."""
-        embedded = self.unet.embed(x, t, context=context)
+        embedded = self.unet.embed(x, t, context=context, mask=mask)
         h, aside = self.unet.encode(x, embedded, context, mask)
         parts = [*aside, h]
         for net, condition, strength in zip(

@@ -111,11 +111,11 @@ class SceneJudge(nn.Module):
             raise ValueError(f"y must be an int64 tensor [{len(x)}, 7], got {y!r}")
         if ((y < -1) | (y >= y.new_tensor(self.sizes))).any():
             raise ValueError(f"y must be from −1 to below {self.sizes}, by column, got {y}")
-        return sum(
-            F.cross_entropy(logits, target, ignore_index=-1)
-            for logits, target in zip(parts, y.T, strict=True)
-            if (target >= 0).any()
-        )
+        loss = parts[0].new_zeros(())
+        for logits, target in zip(parts, y.T, strict=True):
+            if (target >= 0).any():
+                loss = loss + F.cross_entropy(logits, target, ignore_index=-1)
+        return loss
 
     @torch.no_grad()
     def answers(self, x: Tensor) -> Tensor:

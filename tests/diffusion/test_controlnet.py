@@ -264,6 +264,21 @@ def test_strength_0_is_no_control():
     )
 
 
+@pytest.mark.parametrize("part", ["control", "both"])
+def test_a_text_of_which_nothing_may_be_looked_at_is_refused(part):
+    x, t, text = given()
+    text["mask"] = text["mask"] & torch.tensor([[False], [True], [True]])
+    unet = network()
+    net = ControlNet(unet, 1)
+    controlled = ControlledUNet(unet, [(net, contour(), 1.0)])
+    ask = {
+        "control": lambda: net(x, t, contour(), **text),
+        "both": lambda: controlled(x, t, **text),
+    }
+    with pytest.raises(ValueError, match="mask must be True somewhere"):
+        ask[part]()
+
+
 def test_the_control_reads_the_text_and_its_mask():
     unet, (x, t, text) = network(), given()
     net = alive(ControlNet(unet, 1))
