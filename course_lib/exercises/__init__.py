@@ -16,6 +16,7 @@ from course_lib.exercises import (
     ch10_edm,
     ch11_guidance,
     ch12_latent_diffusion,
+    ch13_rectified_flow,
     ch15_flash_attention,
     ch16_scaling_out,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "ch10_edm",
     "ch11_guidance",
     "ch12_latent_diffusion",
+    "ch13_rectified_flow",
     "ch15_flash_attention",
     "ch16_scaling_out",
     "check",
