@@ -45,6 +45,7 @@ from course_lib.widgets.scale_mixer import ScaleMixer
 from course_lib.widgets.solver_race import SolverRace
 from course_lib.widgets.tiles import Tiles
 from course_lib.widgets.timeline import Timeline
+from course_lib.widgets.uncross import Uncross
 from course_lib.widgets.vector_field import VectorField
 from course_lib.widgets.voronoi import Voronoi
 from course_lib.widgets.word_attention import WordAttention
@@ -89,6 +90,7 @@ __all__ = [
     "SolverRace",
     "Tiles",
     "Timeline",
+    "Uncross",
     "VectorField",
     "Voronoi",
     "WordAttention",

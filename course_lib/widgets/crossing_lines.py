@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from course_lib.checks import check_number, check_one_of
 from course_lib.widgets.base import LINE, PlayerWidget, pale_frame, png, to_array
+from course_lib.widgets.pairs import mean_velocity, way_through
 from course_lib.widgets.palette import PALETTE
 from course_lib.widgets.particle_player import square_around
 
@@ -142,11 +143,7 @@ class CrossingLines(PlayerWidget):
     def velocity(self, x: Array, t: float) -> np.ndarray:
         """v(x, t) under the chosen coupling, float64 ``[..., 2]``, or ``[..., 1]`` of numbers."""
         noise, data = self._pairs(self.coupling)
-        away = np.asarray(x, dtype=np.float64)[..., None, :] - (data + t * (noise - data))
-        logits = -(away**2).sum(-1) / (2 * self.width**2)
-        shares = np.exp(logits - logits.max(-1, keepdims=True))
-        shares /= shares.sum(-1, keepdims=True)
-        return shares @ (noise - data)
+        return mean_velocity(x, t, data, noise, self.width)
 
     def _pairs(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Noise and data of the pairs of a coupling, ``[N, D]`` each, as the browser has them."""
@@ -155,20 +152,13 @@ class CrossingLines(PlayerWidget):
 
     def _way(self) -> np.ndarray:
         """The flow through the place that is shown, from t = 1 to 0: t and x, ``[101, 1 + D]``."""
-        moments = 100
-        rows = {}
-        for end in (0.0, 1.0):
-            x, t = np.array(self.place), self.t
-            h = (end - t) / (moments / 2)
-            for _ in range(moments // 2):
-                rows[t] = x
-                k1 = self.velocity(x, t)
-                k2 = self.velocity(x + h / 2 * k1, t + h / 2)
-                k3 = self.velocity(x + h / 2 * k2, t + h / 2)
-                k4 = self.velocity(x + h * k3, t + h)
-                x, t = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4), t + h
-            rows[end] = x
-        return np.array([[t, *rows[t]] for t in sorted(rows, reverse=True)])
+        noise, data = self._pairs(self.coupling)
+        place, half = np.array(self.place), 50
+        parts = []
+        for end in (1.0, 0.0):
+            way = way_through(place, self.t, end, data, noise, self.width, half)
+            parts.append(np.c_[np.linspace(self.t, end, half + 1), way])
+        return np.concatenate([parts[0][::-1], parts[1][1:]])
 
     # ---------------------------------------------------------------------------------------- shown
 

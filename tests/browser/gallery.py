@@ -296,6 +296,12 @@ in_time = widgets.CrossingLines(
 )
 in_time
 """,
+    "uncross": """
+fence = np.linspace(-2, 2, 6)
+left, right = (np.stack([np.full(6, x), fence], 1) for x in (-2.0, 2.0))
+uncross = widgets.Uncross(left[[4, 2, 5, 0, 3, 1]], right, title="Pairs to uncross")
+uncross
+""",
     "between": """
 blends = np.random.default_rng(7).random((2, 3, 5, 8, 8))
 share = np.linspace(0, 1, 5)
