@@ -1,6 +1,6 @@
 """One training loop, recipes, and stored models."""
 
-# Importing these registers their recipes.
+# Importing these registers their recipes and studies.
 from course_lib.training import (  # noqa: F401
     recipes_attention,
     recipes_autoregressive,
@@ -15,6 +15,7 @@ from course_lib.training import (  # noqa: F401
     recipes_scenes,
     recipes_sd3,
     recipes_sde,
+    studies_scenes,
 )
 from course_lib.training.checkpoints import (
     checkpoint_folder,
@@ -26,21 +27,37 @@ from course_lib.training.checkpoints import (
 from course_lib.training.fit import DivergedError, History, LostProcessError, fit, learning_rate
 from course_lib.training.recipes import RECIPES, Recipe, recipe, register
 from course_lib.training.run import run_recipe
+from course_lib.training.studies import (
+    STUDIES,
+    Study,
+    load_study,
+    register_study,
+    run_study,
+    study,
+    study_folder,
+)
 
 __all__ = [
     "RECIPES",
+    "STUDIES",
     "DivergedError",
     "History",
     "LostProcessError",
     "Recipe",
+    "Study",
     "checkpoint_folder",
     "fit",
     "learning_rate",
     "load_card",
     "load_pretrained",
+    "load_study",
     "recipe",
     "register",
+    "register_study",
     "round_weights",
     "run_recipe",
+    "run_study",
     "save_pretrained",
+    "study",
+    "study_folder",
 ]

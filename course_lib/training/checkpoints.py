@@ -197,7 +197,12 @@ def _check_card(card: Mapping[str, Any]) -> None:
     check_int("card['steps']", card["steps"], minimum=1)
     if not isinstance(card["metrics"], Mapping):
         raise ValueError(f"card['metrics'] must be a mapping, got {card['metrics']!r}")
-    for metric, value in card["metrics"].items():
+    check_metrics(card["metrics"])
+
+
+def check_metrics(metrics: Mapping[str, float | list[dict]]) -> None:
+    """Require finite numbers, and tables of numbers and words (``ValueError``)."""
+    for metric, value in metrics.items():
         if isinstance(value, list):
             _check_table(metric, value)
         else:

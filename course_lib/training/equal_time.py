@@ -1,8 +1,9 @@
 """Two models of the same data, trained for equally long: who is how good after how much work?"""
 
 import copy
+import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.checks import check_int, check_number
+from course_lib.training.files import write_atomically
 from course_lib.training.resume import TrainingState, describe_model
 
-__all__ = ["Moment", "average_weight", "train_by_the_clock"]
+__all__ = ["Moment", "average_weight", "looks_by_the_clock", "train_by_the_clock"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,41 @@ def train_by_the_clock(
         if state is not None:
             kept.save(state, options)
         yield Moment(moment, len(clock), _averaged(model, average))
+
+
+def looks_by_the_clock(
+    model: nn.Module,
+    data: tuple[Tensor, ...],
+    look: Callable[[nn.Module], dict],
+    *,
+    moments: Sequence[float],
+    file: Path,
+    **options,
+) -> list[dict]:
+    """What ``look`` finds of the model at each of the moments; an ended run goes on from there.
+
+    Args:
+        model: As of ``train_by_the_clock``.
+        data: As of ``train_by_the_clock``.
+        look: Gets the model of a moment and returns what JSON can hold.
+        moments: When to look: rising processor times, in seconds.
+        file: ``NAME.json``, where the looks are written down; the state of training lies beside it.
+        options: The other ones of ``train_by_the_clock``.
+
+    Returns:
+        ``{"seconds": ..., "steps": ..., **look(model)}`` for each moment.
+
+    """
+    seen = json.loads(file.read_text()) if file.exists() else []
+    if [one["seconds"] for one in seen] != list(moments[: len(seen)]):
+        raise ValueError(f"moments must be those of {file}, or begin with them, got {moments!r}")
+    state = file.with_suffix(".safetensors")
+    for moment in train_by_the_clock(
+        model, data, moments=moments[len(seen) :], state=state, **options
+    ):
+        seen.append({"seconds": moment.seconds, "steps": moment.steps, **look(moment.model)})
+        write_atomically(file, json.dumps(seen).encode())
+    return seen
 
 
 def _averaged(model: nn.Module, average: dict[str, Tensor]) -> nn.Module:

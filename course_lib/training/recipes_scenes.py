@@ -1,16 +1,14 @@
 """The recipes of chapter 12: scenes as codes and as pixels, told a text, and who reads a scene."""
 
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from course_lib.data import PLACES, RELATIONS, SCENE_WORDS, scenes, to_signed, to_unit
-from course_lib.diffusion import EDM, LatentDiffusion, Prompted
+from course_lib.diffusion import Denoiser, LatentDiffusion, Prompted
 from course_lib.diffusion.controlnet import ControlNet
 from course_lib.diffusion.edges import edges
 from course_lib.diffusion.latent_diffusion import ControlledDiffusion
@@ -25,9 +23,7 @@ from course_lib.metrics import (
 )
 from course_lib.nn import TextEncoder, UNet, WordTokenizer
 from course_lib.training.checkpoints import load_pretrained
-from course_lib.training.equal_time import train_by_the_clock
-from course_lib.training.files import write_atomically
-from course_lib.training.recipes import Recipe, recipe, register
+from course_lib.training.recipes import Recipe, register
 from course_lib.training.scene_quality import (
     N_TEST,
     draw_scenes,
@@ -128,16 +124,21 @@ def numbers(part: nn.Module) -> int:
     return sum(p.numel() for p in part.parameters())
 
 
-def multiply_adds(model: EDM) -> int:
+def prompted(model: Denoiser) -> Prompted:
+    """The network with its reader of prompts; EDM has it inside its preconditioning."""
+    return model.net if isinstance(model.net, Prompted) else model.net.net
+
+
+def multiply_adds(model: Denoiser) -> int:
     """Multiplications, each with an addition, of one call of the network for one image."""
-    prompt = model.net.net.text_encoder.tokenizer(new_captions(1))
+    prompt = prompted(model).text_encoder.tokenizer(new_captions(1))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.predict(torch.zeros(1, *model.event_shape), 1.0, y=prompt)
     return counter.get_total_flops() // 2
 
 
 def text_metrics(
-    model: LatentDiffusion | EDM, *, scales: Sequence[float] = SCALES, n: int = N_PROMPTS
+    model: LatentDiffusion | Denoiser, *, scales: Sequence[float] = SCALES, n: int = N_PROMPTS
 ) -> dict[str, float | list[dict]]:
     """What a model shows of what it is told, by scale; where it fails, and what chance would do."""
     said = new_captions(n)
@@ -146,8 +147,9 @@ def text_metrics(
     others = all_pairs(scene_targets(said), scene_judge().answers(drawn[SCALE]))
     new = new_captions(n, unseen=True)
     denoiser = model.denoiser if isinstance(model, LatentDiffusion) else model
-    net = denoiser.net.net
-    sizes = {"U-Net": numbers(net.unet), "text encoder": numbers(net.text_encoder)}
+    net = prompted(denoiser)
+    kind = "U-Net" if isinstance(net.unet, UNet) else "transformer"
+    sizes = {kind: numbers(net.unet), "text encoder": numbers(net.text_encoder)}
     if isinstance(model, LatentDiffusion):
         sizes["autoencoder"] = numbers(model.autoencoder)
     return {
@@ -187,7 +189,7 @@ def count_rows(said: Sequence[str], images: Tensor) -> list[dict]:
     return rows
 
 
-def binding_metrics(model: LatentDiffusion | EDM, n: int) -> dict[str, list[dict]]:
+def binding_metrics(model: LatentDiffusion | Denoiser, n: int) -> dict[str, list[dict]]:
     """Of two things that differ in all: who got whose digit, colour, weight, and whose place.
 
     Chance is that of the same images beside the prompts of others. A model that knows what words
@@ -261,106 +263,6 @@ register(
     )
 )
 
-
-# --- the same in pixels --------------------------------------------------------------------------
-
-# The root of the mean square of the training images' numbers, in [−1, 1].
-PIXELS_SIGMA = 0.96
-BUDGET = 300.0  # seconds of processor time for each of two models
-SHARES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of it, at which they are looked at
-N_CURVE = 256
-
-
-def pixel_model() -> EDM:
-    """Untrained: the denoiser of ``latent_model``, on pixels.
-
-    It looks at the text where the latent model does, at 8×8 and 4×4, and has as many parameters;
-    on top of it there are two levels, narrow as they must be to end in time.
-    """
-    unet = UNet(
-        (3, 32, 32),
-        widths=(16, 32, 64, 96),
-        context_dim=64,
-        context_levels=(2, 3),
-        scale=1000.0,
-    )
-    return EDM(Prompted(unet, text_encoder()), sigma_data=PIXELS_SIGMA, p_mean=-0.4, drop=0.1)
-
-
-def equal_time_rows(
-    *,
-    budget: float = BUDGET,
-    shares: Sequence[float] = SHARES,
-    n: int = N_CURVE,
-    folder: Path = Path("runs", "equal_time"),
-) -> list[dict]:
-    """Latent model and pixel model from scratch, for the same processor time, as two curves.
-
-    Text encoder, batches, optimiser and its learning rate, training noise, guidance and sampler are
-    the same. The latent model encodes every batch anew within its time; the training of its
-    autoencoder, ``autoencoder_time``, comes on top.
-
-    Args:
-        budget: Seconds of processor time for each model.
-        shares: At which shares of it to look at them, rising to 1.
-        n: Prompts of each look.
-        folder: Where the state is kept; a run that was ended goes on from there.
-
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    data, said, rows = captioned_scenes(), new_captions(n), []
-    for name, kind in (("latent", "latent_scenes"), ("pixels", "pixel_scenes")):
-        model = recipe(kind).new_model()
-        if recipe(kind).prepare is not None:
-            recipe(kind).prepare(model, data)
-        file = folder / f"{name}.json"
-        known = json.loads(file.read_text()) if file.exists() else []
-        moments = train_by_the_clock(
-            model,
-            data,
-            moments=[budget * share for share in shares[len(known) :]],
-            batch_size=64,
-            lr=1e-3,
-            state=folder / f"{name}.safetensors",
-        )
-        for share, moment in zip(shares[len(known) :], moments, strict=True):
-            row = {"model": name, "share": share, "steps": moment.steps}
-            known.append(row | scene_quality(draw_scenes(moment.model, said, scale=SCALE), said))
-            write_atomically(file, json.dumps(known).encode())
-        rows += known
-    return rows
-
-
-def autoencoder_time(seconds: float = 5.0) -> float:
-    """Processor time in seconds that the training of the autoencoder takes, from a few steps."""
-    made = recipe("autoencoder_scenes")
-    x, options = made.load()[: 32 * 50], made.options
-    sizes = {"batch_size": options["batch_size"], "lr": options["lr"]}
-    few = next(train_by_the_clock(made.new_model(), (x,), moments=[seconds], **sizes))
-    return seconds / few.steps * options["steps"]
-
-
-def pixel_metrics(model: EDM) -> dict[str, float | list[dict]]:
-    """What the pixel model shows of what it is told, and how it compares at equal time."""
-    return {
-        **text_metrics(model, scales=(SCALE,), n=256),
-        "equal processor time": equal_time_rows(),
-        "processor time of each, s": BUDGET,
-        "processor time of the autoencoder, share of that": autoencoder_time() / BUDGET,
-    }
-
-
-register(
-    Recipe(
-        name="pixel_scenes",
-        summary="The diffusion model of latent_scenes, on pixels",
-        data=SCENES.replace(", of", " and their captions, of", 1),
-        build=pixel_model,
-        load=captioned_scenes,
-        options={"steps": 600, "batch_size": 64, "lr": 1.5e-3, "ema": 0.995},
-        evaluate=pixel_metrics,
-    )
-)
 
 # --- control -------------------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ from course_lib.exercises import check, hint, show_source, solution
 from course_lib.latent import KLAutoencoder
 from course_lib.nn import CrossAttention, TextEncoder, UNet, WordTokenizer
 from course_lib.notebook import one_thread, seeded
-from course_lib.training import checkpoint_folder, fit, load_card, load_pretrained
+from course_lib.training import checkpoint_folder, fit, load_card, load_pretrained, load_study
 from course_lib.widgets import PALETTE, PromptBox, WordAttention, image_grid, show_figure
 
 one_thread()  # models this small are slower on two
@@ -901,32 +901,25 @@ Markdown(table)
 # **Latent against pixels, at equal processor time.** The same text encoder, optimizer, batches, noise levels and sampler; once on latents, once on pixels. The pixel model's U-Net looks at the text at the same two sizes and has about as many weights; above these stand two narrow levels of 32 × 32 and 16 × 16 pixels. From scratch, for five minutes of processor time each, looked at on the way:
 
 # %% jupyter={"source_hidden": true}
-pixel_card = checkpoint_folder() / "pixel_scenes.json"
-curve = load_card("pixel_scenes")["metrics"] if pixel_card.exists() else {}
-table = ""
-if curve:
-    rows, seconds = curve["equal processor time"], curve["processor time of each, s"]
-    table = (
-        "| processor time | latent: steps | without a fault | pixels: steps | without a fault |\n"
-    )
-    table += "| ---: | ---: | ---: | ---: | ---: |\n"
-    by_model = {
-        kind: [row for row in rows if row["model"] == kind] for kind in ("latent", "pixels")
-    }
-    for own, other in zip(by_model["latent"], by_model["pixels"]):
-        table += f"| {own['share'] * seconds:.0f} s | {own['steps']:,} | {own['all']:.0%} "
-        table += f"| {other['steps']:,} | {other['all']:.0%} |\n"
-    own, other = by_model["latent"][-1], by_model["pixels"][-1]
-    share = curve["processor time of the autoencoder, share of that"]
-    table += f"\nIn the same time the latent model takes {own['steps'] / other['steps']:.1f} times as many "
-    table += f"steps. At the end {own['all']:.0%} of its images are without a fault, and {other['all']:.0%} "
-    table += f"of the pixel model's. The autoencoder's own training took {share:.0%} of that time on top."
+curve = load_study("equal_time_scenes")["metrics"]
+rows, seconds = curve["equal processor time"], curve["processor time of each, s"]
+table = "| processor time | latent: steps | without a fault | pixels: steps | without a fault |\n"
+table += "| ---: | ---: | ---: | ---: | ---: |\n"
+by_model = {kind: [row for row in rows if row["model"] == kind] for kind in ("latent", "pixels")}
+for own, other in zip(by_model["latent"], by_model["pixels"]):
+    table += f"| {own['share'] * seconds:.0f} s | {own['steps']:,} | {own['all']:.0%} "
+    table += f"| {other['steps']:,} | {other['all']:.0%} |\n"
+own, other = by_model["latent"][-1], by_model["pixels"][-1]
+share = curve["processor time of the autoencoder, share of that"]
+table += f"\nIn the same time the latent model takes {own['steps'] / other['steps']:.1f} times as many "
+table += f"steps. At the end {own['all']:.0%} of its images are without a fault, and {other['all']:.0%} "
+table += f"of the pixel model's. The autoencoder's own training took {share:.0%} of that time on top."
 Markdown(table)
 
 # %%
 figure = Figure(figsize=(5.6, 2.9))
 axes = figure.subplots()
-for kind, role in (("latent", "latent"), ("pixels", "data")) if curve else ():
+for kind, role in (("latent", "latent"), ("pixels", "data")):
     times = [row["share"] * seconds for row in by_model[kind]]
     axes.plot(times, [row["all"] for row in by_model[kind]], "o-", color=PALETTE[role], label=kind)
     axes.plot(times, [row["colour"] for row in by_model[kind]], "o:", ms=3, color=PALETTE[role])
@@ -936,13 +929,13 @@ axes.set(
     ylabel="share of 256 images",
     ylim=(0, 1.03),
 )
-axes.legend(frameon=False) if curve else None
+axes.legend(frameon=False)
 figure.tight_layout()
 show_figure(
     figure,
     alt="Two curves over the time of training: the latent model's share of faultless images, and the "
     "pixel model's.",
-) if curve else None
+)
 
 # %% [markdown]
 # Two things come together. A call of the network is cheaper on latents, 51 million multiplications in place of 117 million, which makes twice as many steps in the same time. And fewer steps are needed: after 372 steps on pixels one image in a hundred is without a fault; on latents it was 6 % after 307 and 28 % after 537. The places are

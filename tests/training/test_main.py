@@ -16,6 +16,7 @@ from course_lib.experiments import train_or_die
 from course_lib.parallel import run_processes
 from course_lib.training import (
     RECIPES,
+    STUDIES,
     LostProcessError,
     Recipe,
     load_card,
@@ -26,13 +27,15 @@ from tests.training.tiny import TINY, jitter
 
 ROOT = Path(__file__).parents[2]
 FIELDS = vars(TINY)
-ALL = dict(RECIPES)
+ALL, ALL_STUDIES = dict(RECIPES), dict(STUDIES)
 
 
 @pytest.fixture(autouse=True)
 def place(monkeypatch, tmp_path):
     for name in list(RECIPES):
         monkeypatch.delitem(RECIPES, name)
+    for name in list(STUDIES):
+        monkeypatch.delitem(STUDIES, name)
     monkeypatch.setitem(RECIPES, "tiny", TINY)
     monkeypatch.setenv("COURSE_CHECKPOINTS", str(tmp_path / "stored"))
     monkeypatch.setenv("COURSE_WIDGETS", "static")  # no progress bar among the lines
@@ -75,10 +78,12 @@ def test_a_table_is_a_line_for_each_row(monkeypatch, capsys):
 def test_no_line_of_the_course_s_own_list_is_longer_than_a_screen(monkeypatch, capsys):
     for name, known in ALL.items():
         monkeypatch.setitem(RECIPES, name, known)
+    for name, known in ALL_STUDIES.items():
+        monkeypatch.setitem(STUDIES, name, known)
     monkeypatch.delenv("COURSE_CHECKPOINTS")
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(RECIPES)
+    assert len(lines) == len(RECIPES) + len(STUDIES)
     assert max(map(len, lines)) <= 120
     assert main(["list", "ddpm_digits"]) == 0
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 120

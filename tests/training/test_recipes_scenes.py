@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from course_lib.data import RELATIONS, Scene, render, scene_of, to_signed
-from course_lib.diffusion import EDM, ControlledDiffusion, LatentDiffusion
+from course_lib.diffusion import ControlledDiffusion, LatentDiffusion
 from course_lib.latent import KLAutoencoder
 from course_lib.metrics import SceneJudge, scene_targets
 from course_lib.training import (
@@ -19,16 +19,11 @@ from course_lib.training import (
 )
 from course_lib.training.recipes_scenes import (
     N_SCENES,
-    PIXELS_SIGMA,
-    SHARES,
     autoencoder_metrics,
     binding_metrics,
     control_metrics,
     count_rows,
-    equal_time_rows,
     exchanged,
-    multiply_adds,
-    numbers,
     text_metrics,
     training_scenes,
 )
@@ -45,7 +40,6 @@ KINDS = {
     "judge_scenes": SceneJudge,
     **dict.fromkeys(AUTOENCODERS, KLAutoencoder),
     "latent_scenes": LatentDiffusion,
-    "pixel_scenes": EDM,
     "controlnet_scenes": ControlledDiffusion,
 }
 SHARES_OF = ("layout", "digit", "colour", "weight", "all")
@@ -91,12 +85,6 @@ def test_every_recipe_has_its_checkpoint(name):
     assert card["seed"] == recipe(name).seed
     assert not model.training
     assert (checkpoint_folder() / f"{name}.safetensors").stat().st_size <= 6_000_000
-
-
-def test_sigma_data_is_the_size_of_the_data(training):
-    size = to_signed(training).square().mean().sqrt().item()
-    assert size == pytest.approx(PIXELS_SIGMA, abs=0.006)
-    assert load_pretrained("pixel_scenes").sigma_data == PIXELS_SIGMA
 
 
 def test_latents_have_variance_1_and_their_autoencoder_is_the_stored_one(training):
@@ -157,12 +145,9 @@ def made(model, captions, **_):
     return render([scene_of(caption) for caption in captions], split="test", generator=seeded())
 
 
-@pytest.mark.parametrize("name", ["latent_scenes", "pixel_scenes"])
-def test_the_card_of_a_model_has_the_rows_of_its_recipe(name, monkeypatch):
-    curve = metrics("pixel_scenes")["equal processor time"]
+def test_the_card_of_a_model_has_the_rows_of_its_recipe(monkeypatch):
+    name = "latent_scenes"
     monkeypatch.setattr(recipes_scenes, "draw_scenes", made)
-    monkeypatch.setattr(recipes_scenes, "equal_time_rows", lambda: curve)
-    monkeypatch.setattr(recipes_scenes, "autoencoder_time", lambda: 1.0)
     shares = {**dict.fromkeys(SHARES_OF, 1.0), "distance": 0.0}
     monkeypatch.setattr(recipes_scenes, "scene_quality", lambda *_: shares)
     model = load_pretrained(name)
@@ -177,19 +162,12 @@ def test_the_card_of_a_model_has_the_rows_of_its_recipe(name, monkeypatch):
         assert card == pytest.approx(ours, abs=0.03), key
 
 
-def test_the_two_models_are_as_large_and_one_is_cheaper():
-    latent, pixels = (recipe(f"{kind}_scenes").new_model() for kind in ("latent", "pixel"))
-    ours, theirs = numbers(latent.model), numbers(pixels)
-    assert ours == pytest.approx(theirs, rel=0.15)
-    assert 2 * multiply_adds(latent.denoiser) < multiply_adds(pixels)
-
-
-@pytest.mark.parametrize(("name", "n"), [("latent_scenes", 24), ("pixel_scenes", 8)])
-def test_the_card_of_a_model_says_what_it_does(name, n):
+def test_the_card_of_a_model_says_what_it_does():
     """A few prompts: within 4 standard errors, things of a scene counted as one draw."""
+    n = 24
     said = new_captions(n)
-    measured = scene_judge().fidelity(draw_scenes(load_pretrained(name), said), said)
-    (row,) = [row for row in metrics(name)["fidelity"] if row["scale"] == 3.0]
+    measured = scene_judge().fidelity(draw_scenes(load_pretrained("latent_scenes"), said), said)
+    (row,) = [row for row in metrics("latent_scenes")["fidelity"] if row["scale"] == 3.0]
     for key in SHARES_OF:
         assert measured[key] == pytest.approx(row[key], abs=chance(row[key], n)), key
 
@@ -290,65 +268,3 @@ def test_how_many_things_there_are():
         {"asked": 1, **wanted, "one": 0.75, "two": 0.25},
         {"asked": 2, **wanted, "one": 0.25, "two": 0.75},
     ]
-
-
-# --- at equal time -------------------------------------------------------------------------------
-
-
-def test_the_card_holds_both_curves():
-    rows = metrics("pixel_scenes")["equal processor time"]
-    wanted = list(product(("latent", "pixels"), SHARES))
-    assert [(row["model"], row["share"]) for row in rows] == wanted
-    for name in ("latent", "pixels"):  # at one pace, within a third: the rate doesn't fall
-        pace = [row["steps"] / row["share"] for row in rows if row["model"] == name]
-        assert max(pace) < 4 / 3 * min(pace)
-    assert all(list(row)[3:] == [*SHARES_OF, "distance"] for row in rows)
-
-
-@pytest.mark.parametrize("dies_at", [0, 1, 3])
-def test_curves_of_a_run_that_was_killed(dies_at, monkeypatch, tmp_path):
-    """At whichever look it was killed: the curves are those of a run that was not."""
-    now = [0.0]
-
-    def process_time():
-        now[0] += 0.5
-        return now[0]
-
-    monkeypatch.setattr("course_lib.training.equal_time.time.process_time", process_time)
-
-    class Tiny(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.w = torch.nn.Parameter(torch.zeros(3))
-
-        def loss(self, x, *, generator=None):
-            return (x - self.w + torch.randn(3, generator=generator)).square().mean()
-
-    class TinyRecipe:
-        prepare = None
-        new_model = staticmethod(Tiny)
-
-    looks = []
-
-    def draw(model, captions, **_):
-        looks.append(model)
-        if len(looks) == 1 + dies_at and not survives:
-            raise KeyboardInterrupt
-        return model.w.detach()
-
-    monkeypatch.setattr(recipes_scenes, "recipe", lambda name: TinyRecipe)
-    monkeypatch.setattr(
-        recipes_scenes, "captioned_scenes", lambda: (torch.randn(70, 3, generator=seeded()),)
-    )
-    monkeypatch.setattr(recipes_scenes, "draw_scenes", draw)
-    monkeypatch.setattr(recipes_scenes, "scene_quality", lambda w, said: {"w": w.tolist()})
-    options = {"budget": 10.0, "shares": (0.2, 0.5, 1.0), "n": 2}
-    survives = True
-    whole = equal_time_rows(**options, folder=tmp_path / "whole")
-    assert [row["steps"] for row in whole] == [4, 10, 20] * 2
-    survives = False
-    looks.clear()
-    with pytest.raises(KeyboardInterrupt):
-        equal_time_rows(**options, folder=tmp_path / "killed")
-    survives = True
-    assert equal_time_rows(**options, folder=tmp_path / "killed") == whole
