@@ -1,21 +1,38 @@
 """The recipes of chapter 14: transformers of digits by class, and of scenes by their captions."""
 
+from collections.abc import Sequence
 from functools import partial
 
-from course_lib.data import load_digits
-from course_lib.diffusion import FlowMatching, LatentDiffusion, StraightPath, logit_normal_times
+import torch
+
+from course_lib.data import load_digits, quantize
+from course_lib.diffusion import (
+    ClassifierFreeGuidance,
+    FlowMatching,
+    LatentDiffusion,
+    StraightPath,
+    logit_normal_times,
+    ode_sample,
+)
 from course_lib.latent import KLAutoencoder
 from course_lib.nn import MMDiT
 from course_lib.training.batches import digits_batch
+from course_lib.training.quality import N_SAMPLES, conditional_quality
 from course_lib.training.recipes import Recipe, register
 from course_lib.training.recipes_scenes import (
+    N_PROMPTS,
+    SCALE,
     SCENES,
     captioned_scenes,
     text_encoder,
     text_metrics,
     with_autoencoder,
 )
-from course_lib.training.recipes_sde import calls_metrics
+from course_lib.training.recipes_sde import LEVELS, samples
+from course_lib.training.scene_quality import draw_scenes, new_captions, scene_quality
+
+STEPS = (4, 8, 16, 32)  # of Euler's method
+SCALES = (1.0, 2.0, 4.0)  # of guidance by class
 
 LOGIT_NORMAL = partial(logit_normal_times, m=0.0, s=1.0)
 
@@ -28,6 +45,17 @@ def scene_transformer() -> LatentDiffusion:
     return LatentDiffusion(autoencoder, net, text_encoder(), path=path)
 
 
+def steps_rows(
+    model: LatentDiffusion, *, steps: Sequence[int] = STEPS, n: int = N_PROMPTS
+) -> list[dict]:
+    """``scene_quality`` of what is drawn of captions, by steps of Euler's method."""
+    said = new_captions(n)
+    return [
+        {"steps": k, **scene_quality(draw_scenes(model, said, scale=SCALE, steps=k), said)}
+        for k in steps
+    ]
+
+
 register(
     Recipe(
         name="sd3_scenes",
@@ -37,9 +65,23 @@ register(
         load=captioned_scenes,
         prepare=with_autoencoder,
         options={"steps": 5000, "batch_size": 64, "lr": 1.5e-3, "ema": 0.998},
-        evaluate=lambda model: text_metrics(model),
+        evaluate=lambda model: {**text_metrics(model), "by steps": steps_rows(model)},
     )
 )
+
+
+def class_rows(
+    model: FlowMatching, *, steps: Sequence[int] = STEPS, scales: Sequence[float] = SCALES
+) -> list[dict]:
+    """``conditional_quality`` of digits whose classes come in turn, by steps and by scale."""
+    rows, y = [], torch.arange(N_SAMPLES) % 10
+    for scale in scales:
+        guided = ClassifierFreeGuidance(model, scale)
+        for k in steps:
+            images = quantize(samples(guided, ode_sample, n_classes=10, steps=k), LEVELS["digits"])
+            rows.append({"scale": scale, "steps": k, **conditional_quality(images, y, "digits")})
+    return rows
+
 
 register(
     Recipe(
@@ -55,8 +97,6 @@ register(
         load=lambda: load_digits("train"),
         transform=digits_batch("signed dequantized"),
         options={"steps": 4000, "batch_size": 128, "lr": 1.5e-3, "ema": 0.998},
-        evaluate=lambda model: calls_metrics(
-            model, "digits", {name: (4, 8, 16, 32) for name in ("Euler", "Heun")}
-        ),
+        evaluate=lambda model: {"by steps and scale": class_rows(model)},
     )
 )
