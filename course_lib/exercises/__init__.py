@@ -17,6 +17,7 @@ from course_lib.exercises import (
     ch11_guidance,
     ch12_latent_diffusion,
     ch13_rectified_flow,
+    ch14_sd3,
     ch15_flash_attention,
     ch16_scaling_out,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "ch11_guidance",
     "ch12_latent_diffusion",
     "ch13_rectified_flow",
+    "ch14_sd3",
     "ch15_flash_attention",
     "ch16_scaling_out",
     "check",
