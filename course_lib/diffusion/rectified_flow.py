@@ -1,24 +1,53 @@
 """Rectified flow: carry one set of samples to another along ways that reflow makes straight."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from course_lib.checks import check_floats, check_int
+from course_lib.checks import at_the_door, check_floats, check_int, check_one_of
 from course_lib.diffusion.continuous import StraightPath
 from course_lib.diffusion.denoiser import Denoiser, PredictionError
 from course_lib.diffusion.ode import ode_encode, ode_sample
+from course_lib.diffusion.paths import per_example
 from course_lib.diffusion.sampling import last
 
 __all__ = ["RectifiedFlow", "distill", "interpolate", "reflow", "straightness", "transport_cost"]
 
 
-def interpolate(x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
-    """The points (1 − t) x_0 + t x_1 of the lines between pairs ``[B, *event]``, at ``t [B]``."""
-    t = t.reshape(-1, *[1] * (x0.ndim - 1))
+LINE = StraightPath()
+
+
+def _check_line(x0: Tensor, x1: Tensor, t: Tensor | float) -> None:
+    _check_pairs(x0, x1)
+    LINE.check_time(t, len(x0))
+
+
+def _check_pairs(x0: Tensor, x1: Tensor) -> None:
+    check_floats("x0", x0, None)
+    check_floats("x1", x1, x0.shape, dtype=x0.dtype)
+
+
+def _check_flow(model: Denoiser) -> None:
+    if not isinstance(model, Denoiser) or not isinstance(model.path, StraightPath):
+        raise ValueError(f"model must be a flow on a StraightPath, got {model!r}")
+
+
+@at_the_door(_check_line)
+def interpolate(x0: Tensor, x1: Tensor, t: Tensor | float) -> Tensor:
+    """The points (1 − t) x_0 + t x_1 of the lines between pairs ``[B, *event]``, at ``t``.
+
+    Times are ``[B]``, or one for all: x_0 at 0, x_1 at 1.
+
+    Example:
+        >>> interpolate(torch.zeros(2, 1), torch.ones(2, 1), torch.tensor([0.25, 1.0]))
+        tensor([[0.2500],
+                [1.0000]])
+
+    """
+    t = per_example(t, x0)
     return (1 - t) * x0 + t * x1
 
 
@@ -85,7 +114,7 @@ class RectifiedFlow(Denoiser):
         check_floats("x1", x1, x0.shape, dtype=self.dtype)
         t = self.path.draw_times(len(x0), generator=generator, device=x0.device)
         y = self.hide(y, generator=generator)
-        v = self._call(interpolate(x0, x1, t), t, y)
+        v = self._call(interpolate.inside(x0, x1, t), t, y)
         if v.shape != x0.shape:
             what = f"{list(x0.shape)}, got {list(v.shape)}"
             raise PredictionError(f"net's output must have shape {what}")
@@ -160,8 +189,7 @@ def reflow(
         x_0 and x_1, each ``[n, *event]``; ``x1[i]`` is carried to ``x0[i]``.
 
     """
-    if not isinstance(model, Denoiser) or not isinstance(model.path, StraightPath):
-        raise ValueError(f"model must be a flow on a StraightPath, got {model!r}")
+    _check_flow(model)
     check_int("n", n, minimum=1)
     check_int("batch_size", batch_size, minimum=1)
     if x1 is None:
@@ -184,8 +212,8 @@ def distill(model: Denoiser, steps: int = 1) -> RectifiedFlow:
         Liu, Gong, Liu 2023, https://arxiv.org/abs/2209.03003, section 3.2, "distillation".
 
     """
-    if not isinstance(model, Denoiser) or not isinstance(model.path, StraightPath):
-        raise ValueError(f"model must be a flow on a StraightPath, got {model!r}")
+    _check_flow(model)
+    check_one_of("model.predicts", model.predicts, ["velocity"])
     check_int("steps", steps, minimum=1)
     path = StraightPath(partial(jump_times, steps))
     return RectifiedFlow(copy.deepcopy(model.net), path=path, drop=model.drop)
@@ -198,7 +226,7 @@ def jump_times(
     return 1 - torch.randint(steps, (n,), generator=generator, device=device) / steps
 
 
-def straightness(states: Tensor | Sequence[Tensor]) -> Tensor:
+def straightness(states: Tensor | Iterable[Tensor]) -> Tensor:
     """How far ways are from straight ones: ∫ ‖(x_1 − x_0) − dx/dt‖² dt of each, ``[B]``.
 
     0 for a straight way at constant speed. The velocity of each step is the state's change in it.
@@ -207,16 +235,17 @@ def straightness(states: Tensor | Sequence[Tensor]) -> Tensor:
         Liu, Gong, Liu 2023, https://arxiv.org/abs/2209.03003, section 2.2, S(Z).
 
     Args:
-        states: ``[T, B, *event]``, or a list of ``[B, *event]``, at least two, at times of equal
-            distance.
+        states: ``[T, B, *event]``, or ``[B, *event]`` after each other, as ``states`` of a flow
+            yields them: at least two, at times of equal distance, from either end.
 
     """
-    states = torch.stack(list(states)) if not isinstance(states, Tensor) else states
-    check_floats("states", states, None)
-    if states.ndim < 3 or len(states) < 2:
-        raise ValueError(
-            f"states must be [T, B, *event] with at least two times, got {list(states.shape)}"
-        )
+    states = list(states)
+    for i, x in enumerate(states):
+        check_floats(f"states[{i}]", x, None if i == 0 else states[0].shape)
+    if len(states) < 2 or states[0].ndim < 2:
+        what = f"{len(states)} of {list(states[0].shape)}" if states else "none"
+        raise ValueError(f"states must be at least two of [B, *event], got {what}")
+    states = torch.stack(states)
     velocity = states.diff(dim=0) * (len(states) - 1)  # in one unit of time, the whole way
     return (velocity - (states[-1] - states[0])).flatten(2).square().sum(2).mean(0)
 
@@ -239,6 +268,7 @@ def transport_cost(
     Reference:
         Liu, Gong, Liu 2023, https://arxiv.org/abs/2209.03003, section 3.1, theorem 3.5.
     """
-    check_floats("x0", x0, None)
-    check_floats("x1", x1, x0.shape, dtype=x0.dtype)
-    return cost(x1 - x0).mean()
+    _check_pairs(x0, x1)
+    costs = cost(x1 - x0)
+    check_floats("cost's values", costs, (len(x0),))
+    return costs.mean()
