@@ -10,17 +10,22 @@ import { pixelSheet } from "./parts/pixels.js";
 import { playerBar } from "./parts/player.js";
 
 const COLOURS = 64; // particles are stamped with one of at most this many ready-made dots
-const STACKED = 460; // pixels: where there is less room, one panel stands below the other
+const STACKED = 460; // pixels: where there is less room, the second of two panels stands below the first
+const NARROWEST = 110; // pixels: of more than two panels, so many stand in a row as are no narrower
 
 function render({ model, el }) {
-  const { points, beside, grid, field, color, trails, beside_trails } = unpack(model);
+  const arrays = unpack(model);
+  const { points, beside, grid, field, color } = arrays;
   const extent = model.get("extent");
   const titles = model.get("titles");
   const [colourLow, colourHigh] = model.get("color_range");
   const barLabel = model.get("color_label");
   const count = points.shape[1];
-  const panels = [{ points, trails, grid }];
-  if (beside) panels.push({ points: beside, trails: beside_trails });
+  const captions = model.get("captions");
+  const panels = [{ points, trails: arrays.trails, grid }];
+  for (const name of ["beside", "beside_2", "beside_3"]) {
+    if (arrays[name]) panels.push({ points: arrays[name], trails: arrays[`${name}_trails`] });
+  }
   const place = new Float32Array(2 * count);
   const shade = color && new Float32Array(count);
   const mesh = grid && new Float32Array(grid.values.length / grid.shape[0]);
@@ -49,14 +54,17 @@ function render({ model, el }) {
 
   const boxesFor = (width) => {
     const right = color ? 82 : 10;
-    const top = titles.length ? 24 : 4;
-    const across = width < STACKED ? 1 : panels.length;
-    const inner = Math.floor((width - 36 - right - (across - 1) * 46) / across);
+    const top = (titles.length ? 24 : 4) + (captions.length ? 15 : 0);
+    const innerOf = (columns) => Math.floor((width - 36 - right - (columns - 1) * 46) / columns);
+    let across = panels.length;
+    if (across === 2 && width < STACKED) across = 1;
+    while (across > 2 && innerOf(across) < NARROWEST) across--;
+    const inner = innerOf(across);
     const shape = (extent[3] - extent[2]) / (extent[1] - extent[0]);
     const height = Math.round(inner * clamp(shape, 0.3, 1.4));
     return panels.map((_, i) => ({
-      x: 36 + (across === 1 ? 0 : i * (inner + 46)),
-      y: top + (across === 1 ? i * (height + 24 + top) : 0),
+      x: 36 + (i % across) * (inner + 46),
+      y: top + Math.floor(i / across) * (height + 24 + top),
       width: inner,
       height
     }));
@@ -67,18 +75,18 @@ function render({ model, el }) {
     panel(ctx, extent, box, theme, (map) => {
       heat?.draw(ctx, map, model.get("field_extent"), step);
       if (one.grid) drawMesh(ctx, map, atStep(one.grid, step, mesh), one.grid.shape, theme);
-      const followed = one.trails ? one.trails.shape[1] : 0;
+      const followed = one.trails ? one.trails.shape.at(-2) : 0;
       one.dots.clear(box.width, box.height);
       for (let i = followed; i < count; i++) {
         one.dots.stamp(map.x(place[2 * i]) - box.x, map.y(place[2 * i + 1]) - box.y, bucket(i));
       }
       one.dots.draw(ctx, box);
       if (!followed) return;
-      // The trails have steps of their own, spread evenly over those of the points.
+      const trails = trailsAt(one.trails, step);
       const last = clock.last();
-      const at = (last ? step / last : 1) * (one.trails.shape[0] - 1);
+      const at = (one.trails.shape.length === 4 || !last ? 1 : step / last) * (trails.shape[0] - 1);
       const rims = heat ? ["rgba(0, 0, 0, 0.6)", "#000000"] : [theme.plot, theme.ink];
-      drawTrails(ctx, map, one.trails, at, (k) => one.colours[bucket(k)], rims);
+      drawTrails(ctx, map, trails, at, (k) => one.colours[bucket(k)], rims);
     });
   };
 
@@ -90,14 +98,16 @@ function render({ model, el }) {
     panels.forEach((one, i) => {
       const box = boxes[i];
       drawPanel(ctx, one, box, step, theme);
-      if (!titles.length) return;
-      const [middle, font] = [box.x + box.width / 2, `600 12px ${theme.font}`];
-      words(ctx, titles[i], middle, box.y - 12, theme.ink, font, "center", "middle", box.width);
+      const [middle, most] = [box.x + box.width / 2, box.width + 20];
+      const over = captions.length ? 15 : 0;
+      if (titles.length) words(ctx, titles[i], middle, box.y - 12 - over, theme.ink, `600 12px ${theme.font}`, "center", "middle", most);
+      if (!over) return;
+      words(ctx, captions[i][Math.round(step)], middle, box.y - 11, theme.muted, `11px ${theme.font}`, "center", "middle", most);
     });
     if (color) {
       const [first, last] = [boxes[0], boxes.at(-1)];
       const height = last.y + last.height - first.y;
-      const bar = { x: last.x + last.width + 14, y: first.y, width: 12, height };
+      const bar = { x: Math.max(...boxes.map((box) => box.x + box.width)) + 14, y: first.y, width: 12, height };
       const map = model.get("color_map");
       drawColourBar(ctx, map, colourLow, colourHigh, barLabel, bar, theme, anchorsOf(map, theme));
     }
@@ -110,6 +120,15 @@ function render({ model, el }) {
   const view = outline({ model, el, layout, draw, maxWidth: beside ? 760 : 560 });
   const clock = playerBar(view, model);
   return view.stop;
+}
+
+// The trails that belong to a step: these have steps of their own, spread evenly over those of the
+// points, [S, K, 2], or there are some for each step, [T, S, K, 2].
+function trailsAt(trails, step) {
+  if (trails.shape.length === 3) return trails;
+  trails.now ||= { values: new Float32Array(trails.values.length / trails.shape[0]), shape: trails.shape.slice(1) };
+  atStep(trails, step, trails.now.values);
+  return trails.now;
 }
 
 // Paths [S, K, 2] as lines: strong up to a dot at the fractional step `at`, and faint from there on.

@@ -28,6 +28,9 @@ __all__ = ["ParticlePlayer"]
 
 Array = np.ndarray | torch.Tensor
 
+FURTHER = ("beside", "beside_2", "beside_3")  # the arrays of the panels after the first
+PANELS = ("points", *FURTHER)
+
 
 class ParticlePlayer(PlayerWidget):
     """Points, and what they carry, moving through the steps of a trajectory.
@@ -37,14 +40,21 @@ class ParticlePlayer(PlayerWidget):
             steps the points move evenly, so that few steps are enough for a smooth picture.
         beside: ``[T, B, 2]`` for a second panel, which plays in step with the first: another view
             of the same points, such as a model's guess of where they end, or another way for them.
-        titles: names of the two panels, left and right.
+            A list of up to three such arrays makes as many further panels.
+        titles: names of the panels, from left to right.
+        captions: for each panel T short texts, one for each step, shown under its title.
         trails: ``[S, K, 2]``, the paths of the first K points in S steps of their own, drawn as
             lines: strong as far as they are travelled, the rest faint. S may be larger than T,
             since a path of many turns needs more steps than a cloud; the first step and the last
             are those of the points, the others lie evenly between. These K points are shown on
             their trails, as larger dots, and all others pale. ``trails=points[:, :8]`` follows
             eight of them.
-        beside_trails: ``[S, K, 2]``, the same for the second panel; S and K may be others.
+
+            Where a step is no moment but a setting, such as the number of steps of a solver, the
+            paths differ from step to step: then they are a list of T arrays ``[S_t, K, 2]``, drawn
+            whole, with the K points at their ends.
+        beside_trails: the same for the second panel; S and K may be others. With a list of panels
+            it is a list, too, with one entry for each of them.
         grid: ``[T, R, C, 2]``, the nodes of a mesh that deforms with the points; its R rows and C
             columns are drawn as lines, in the first panel.
         field: ``[T, H, W]`` or ``[1, H, W]``, a scalar field such as a density, drawn under the
@@ -70,6 +80,24 @@ class ParticlePlayer(PlayerWidget):
 
     ``widget.step`` (a float), ``widget.playing`` and ``widget.n_steps`` can be read and, but for
     the last, set.
+
+    Example:
+        Where one, two and four steps of Euler lead, with the ways of the first three points:
+
+        >>> x, turn = np.eye(2)[[0, 1, 0, 1]], np.array([[0, 1.0], [-1, 0]])
+        >>> ways = []
+        >>> for steps in (1, 2, 4):
+        ...     states = [x]
+        ...     for _ in range(steps):
+        ...         states.append(states[-1] + states[-1] @ turn / steps)
+        ...     ways.append(np.stack(states))
+        >>> player = ParticlePlayer(
+        ...     np.stack([way[-1] for way in ways]),
+        ...     trails=[way[:, :3] for way in ways],
+        ...     labels=["1 step", "2 steps", "4 steps"],
+        ... )
+        >>> player.arrays["trails"]["shape"]
+        [3, 5, 3, 2]
     """
 
     module = "particle_player.js"
@@ -83,15 +111,17 @@ class ParticlePlayer(PlayerWidget):
     role = traitlets.Unicode("data").tag(sync=True)
     beside_role = traitlets.Unicode("data").tag(sync=True)
     titles = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    captions = traitlets.List(traitlets.List(traitlets.Unicode())).tag(sync=True)
 
     def __init__(
         self,
         points: Array,
         *,
-        beside: Array | None = None,
+        beside: Array | Sequence[Array] | None = None,
         titles: Sequence[str] | None = None,
-        trails: Array | None = None,
-        beside_trails: Array | None = None,
+        captions: Sequence[Sequence[str]] | None = None,
+        trails: Array | Sequence[Array] | None = None,
+        beside_trails: Array | Sequence[Array | Sequence[Array]] | None = None,
         grid: Array | None = None,
         field: Array | None = None,
         field_extent: Sequence[float] | None = None,
@@ -107,18 +137,26 @@ class ParticlePlayer(PlayerWidget):
     ) -> None:
         arrays = {"points": _points(points)}
         steps, count = arrays["points"].shape[:2]
-        if beside is not None:
-            arrays["beside"] = _beside(beside, steps, count)
+        others = beside if _are_several(beside) else [] if beside is None else [beside]
+        if len(others) > len(FURTHER):
+            raise ValueError(f"beside must hold at most {len(FURTHER)} panels, got {len(others)}")
+        for name, one in zip(FURTHER, others, strict=False):
+            arrays[name] = _beside(one, steps, count)
         needs_beside = {
             "titles": titles, "beside_trails": beside_trails, "beside_role": beside_role,
         }  # fmt: skip
         for name, value in needs_beside.items():
             if beside is None and value is not None:
                 raise ValueError(f"{name} must be None where there is no beside, got one")
-        for name, value in (("trails", trails), ("beside_trails", beside_trails)):
-            if value is not None:
-                arrays[name] = _trails(name, value, count)
-        names = check_labels("titles", titles, 2)
+        if trails is not None:
+            arrays["trails"] = _trails("trails", trails, steps, count)
+        if beside_trails is not None:
+            paths = beside_trails if _are_several(beside) else [beside_trails]
+            if not isinstance(paths, list | tuple) or len(paths) != len(others):
+                raise ValueError(f"beside_trails must be a list of {len(others)}, like beside")
+            for name, one in zip(FURTHER, paths, strict=False):
+                arrays[f"{name}_trails"] = _trails("beside_trails", one, steps, count)
+        names = check_labels("titles", titles, 1 + len(others))
         if grid is not None:
             arrays["grid"] = _grid(grid, steps)
         if field is not None:
@@ -131,7 +169,7 @@ class ParticlePlayer(PlayerWidget):
         check_one_of("beside_role", beside_role, PALETTE)
         if not isinstance(color_label, str):
             raise ValueError(f"color_label must be a string, got {color_label!r}")
-        clouds = [arrays[name].reshape(-1, 2) for name in ("points", "beside") if name in arrays]
+        clouds = [arrays[name].reshape(-1, 2) for name in PANELS if name in arrays]
         shown = square_around(*clouds) if extent is None else check_extent("extent", extent)
         covered = shown if field_extent is None else check_extent("field_extent", field_extent)
         ranges = {
@@ -146,7 +184,7 @@ class ParticlePlayer(PlayerWidget):
             labels=labels,
             hint="send fewer particles or steps, or a coarser grid or field",
             title=title,
-            alt=alt or _alt(steps, count, names, two=beside is not None),
+            alt=alt or _alt(steps, count, names, panels=1 + len(others)),
             extent=list(shown),
             field_extent=list(covered),
             color_label=color_label,
@@ -154,18 +192,23 @@ class ParticlePlayer(PlayerWidget):
             role=role,
             beside_role=beside_role,
             titles=names,
+            captions=_captions(captions, 1 + len(others), steps),
             **ranges,
         )
 
     def trail_step(self, name: str, step: float) -> float:
-        """The step of ``"trails"`` or ``"beside_trails"`` at the step ``step`` of the points."""
+        """The step of ``"trails"`` or ``"beside_trails"`` at the step ``step`` of the points: the
+        last one of trails that differ from step to step.
+        """
+        if len(self.arrays[name]["shape"]) == 4:
+            return self.arrays[name]["shape"][1] - 1
         share = step / (self.n_steps - 1) if self.n_steps > 1 else 1.0
         return share * (self.arrays[name]["shape"][0] - 1)
 
     def still(self) -> bytes:
         """The first, the middle and the last step, side by side; a second panel below the first."""
         steps = self.telling_steps()
-        panels = [name for name in ("points", "beside") if name in self.arrays]
+        panels = [name for name in PANELS if name in self.arrays]
         rows, bar_width = len(panels), 0.8 if "color" in self.arrays else 0
         name_width = 0.2 if self.titles else 0
         figure = Figure(
@@ -179,6 +222,10 @@ class ParticlePlayer(PlayerWidget):
             ax.set_title(self.step_name(step), fontsize=8)
         for ax, name in zip(axes[:, 0], self.titles, strict=False):
             ax.set_ylabel(name, fontsize=8)
+        for row, texts in zip(axes, self.captions, strict=False):
+            for ax, step in zip(row, steps, strict=True):
+                ax.text(0.5, 0.97, texts[step], fontsize=6, ha="center", va="top",
+                        transform=ax.transAxes)  # fmt: skip
         edge = 0.1 / rows
         space = {"bottom": edge, "top": 1 - edge, "wspace": 0.2, "hspace": 0.15}
         left = 0.05 + name_width / figure.get_figwidth()
@@ -219,9 +266,9 @@ class ParticlePlayer(PlayerWidget):
                 "vmin": self.color_range[0],
                 "vmax": self.color_range[1],
             }
-        trails = "trails" if panel == "points" else "beside_trails"
+        trails = "trails" if panel == "points" else f"{panel}_trails"
         if trails in self.arrays:
-            head = self.state_at(trails, self.trail_step(trails, step))
+            head = self._at(self._paths(trails, step), self.trail_step(trails, step))
             points[: len(head)] = head
         dots = ax.scatter(*points.T, s=size, linewidths=0, zorder=3, **look)
         if trails in self.arrays:
@@ -232,11 +279,22 @@ class ParticlePlayer(PlayerWidget):
         pale_frame(ax)
         return dots
 
+    def _paths(self, name: str, step: int) -> np.ndarray:
+        """The trails ``[S, K, 2]`` that belong to a step."""
+        paths = self.array(name)
+        return paths[step] if paths.ndim == 4 else paths
+
+    @staticmethod
+    def _at(paths: np.ndarray, step: float) -> np.ndarray:
+        low = int(step)
+        high = min(low + 1, len(paths) - 1)
+        return paths[low] + (paths[high] - paths[low]) * (step - low)
+
     def _draw_trails(self, ax: object, step: int, name: str, dots: object) -> None:
         """The trails up to a step, and the points at their ends in the colours of ``dots``."""
-        paths = self.array(name)
+        paths = self._paths(name, step)
         at = self.trail_step(name, step)
-        head = self.state_at(name, at)
+        head = self._at(paths, at)
         dots.update_scalarmappable()  # gives each dot its colour
         colours = dots.get_facecolor()[:, :3]
         for k in range(len(head)):
@@ -263,7 +321,15 @@ def _beside(beside: Array, steps: int, count: int) -> np.ndarray:
     return array
 
 
-def _trails(name: str, trails: Array, count: int) -> np.ndarray:
+def _are_several(panels: object) -> bool:
+    """Whether these are arrays ``[T, B, 2]`` in a list, not the rows of one."""
+    return isinstance(panels, list | tuple) and bool(panels) and np.ndim(panels[0]) == 3
+
+
+def _trails(name: str, trails: Array | Sequence[Array], steps: int, count: int) -> np.ndarray:
+    """``[S, K, 2]``, or ``[T, S, K, 2]`` of a list, all with as many steps as the longest."""
+    if _are_several(trails):
+        return _trails_of_steps(name, trails, steps, count)
     wanted = f"[S, K, 2] with K from 1 to {count}"
     array = to_array(name, trails, wanted, 3)
     if array.shape[1] > count or array.shape[2] != 2:
@@ -271,11 +337,39 @@ def _trails(name: str, trails: Array, count: int) -> np.ndarray:
     return array
 
 
-def _alt(steps: int, count: int, titles: Sequence[str], *, two: bool) -> str:
-    if not two:
+def _trails_of_steps(name: str, trails: Sequence[Array], steps: int, count: int) -> np.ndarray:
+    if len(trails) != steps:
+        raise ValueError(f"{name} must be a list of {steps} arrays, got {len(trails)}")
+    paths = [_trails(f"{name}[{k}]", one, steps, count) for k, one in enumerate(trails)]
+    if len({path.shape[1] for path in paths}) > 1:
+        shapes = [list(path.shape) for path in paths]
+        raise ValueError(f"{name} must hold as many paths at each step, got {shapes}")
+    longest = max(len(path) for path in paths)
+    return np.stack([_refined(path, longest) for path in paths])
+
+
+def _refined(path: np.ndarray, steps: int) -> np.ndarray:
+    """A path ``[S, K, 2]`` at ``steps`` even places along it: on its straight pieces."""
+    at = np.linspace(0, len(path) - 1, steps)
+    low = at.astype(int)
+    high = np.minimum(low + 1, len(path) - 1)
+    return path[low] + (path[high] - path[low]) * (at - low).reshape(-1, 1, 1).astype(path.dtype)
+
+
+def _captions(captions: Sequence[Sequence[str]] | None, panels: int, steps: int) -> list[list[str]]:
+    if captions is None:
+        return []
+    if not isinstance(captions, list | tuple) or len(captions) != panels:
+        raise ValueError(f"captions must be a list for each of {panels} panels, got {captions!r}")
+    return [check_labels(f"captions[{i}]", one, steps) for i, one in enumerate(captions)]
+
+
+def _alt(steps: int, count: int, titles: Sequence[str], *, panels: int) -> str:
+    if panels == 1:
         return f"{count} points move through {steps} steps."
-    names = f": {' and '.join(titles)}" if titles else ""
-    return f"{count} points move through {steps} steps in two panels{names}."
+    names = f": {', '.join(titles[:-1])} and {titles[-1]}" if titles else ""
+    number = ("two", "three", "four")[panels - 2]
+    return f"{count} points move through {steps} steps in {number} panels{names}."
 
 
 def _grid(grid: Array, steps: int) -> np.ndarray:

@@ -33,6 +33,27 @@ panels = widgets.ParticlePlayer(
 )
 panels
 """,
+    "ways": """
+bent = []
+for bend in (1.5, 0.7, 0.2):
+    each = []
+    for count in (1, 2, 4, 8, 16):
+        states = [points[:200]]
+        for k in range(count):
+            u, v = states[-1].T
+            states.append(states[-1] + bend / count * np.stack([-v, u - bend], 1))
+        each.append(np.stack(states))
+    bent.append(each)
+ends = [np.stack([way[-1] for way in each]) for each in bent]
+followed = [[way[:, :8] for way in each] for each in bent]
+ways = widgets.ParticlePlayer(
+    ends[0], beside=ends[1:], trails=followed[0], beside_trails=followed[1:],
+    titles=["k = 1", "k = 2", "k = 3"], role="model", title="One step or many",
+    captions=[[f"bend {bend}, {2**k} steps" for k in range(5)] for bend in (1.5, 0.7, 0.2)],
+    labels=[f"squeeze {k}" for k in range(5)],
+)
+ways
+""",
     "images": """
 noise, digits = np.random.default_rng(1).random((2, 6, 8, 8))
 share = np.linspace(0, 1, 5).reshape(5, 1, 1, 1)

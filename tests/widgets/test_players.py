@@ -223,6 +223,93 @@ def test_bad_panels_are_refused(arguments: dict, reason: str) -> None:
         ParticlePlayer(**({"points": POINTS} | arguments))
 
 
+# ----------------------------------------------------------- further panels, and ways of each step
+
+
+def euler(x: np.ndarray, steps: int) -> np.ndarray:
+    """Steps of Euler around the origin: ``[steps + 1, B, 2]``."""
+    states = [x]
+    for _ in range(steps):
+        states.append(states[-1] + states[-1] @ np.array([[0, 1.0], [-1, 0]]) / steps)
+    return np.stack(states)
+
+
+def test_three_panels_with_the_ways_of_each_number_of_steps() -> None:
+    counts, x = (1, 2, 4, 8, 16, 32), RNG.normal(size=(500, 2))
+    ways = [[euler((1 + k) * x, steps) for steps in counts] for k in range(3)]
+    ends = [np.stack([way[-1] for way in one]) for one in ways]
+    followed = [[way[:, :24] for way in one] for one in ways]
+    player = ParticlePlayer(
+        ends[0],
+        beside=ends[1:],
+        trails=followed[0],
+        beside_trails=[[torch.tensor(way) for way in followed[1]], followed[2]],
+        titles=["k = 1", "k = 2", "k = 3"],
+        captions=[[f"error {k} {n}" for n in counts] for k in range(3)],
+        labels=[f"{n} steps" for n in counts],
+        role="model",
+    )
+    shapes = {name: part["shape"] for name, part in player.arrays.items()}
+    assert shapes == {
+        "points": [6, 500, 2],
+        "beside": [6, 500, 2],
+        "beside_2": [6, 500, 2],
+        "trails": [6, 33, 24, 2],
+        "beside_trails": [6, 33, 24, 2],
+        "beside_2_trails": [6, 33, 24, 2],
+    }
+    assert len(player.data) < 100_000
+    assert player.captions[2][1] == "error 2 2"
+    assert player.alt.endswith("6 steps in three panels: k = 1, k = 2 and k = 3.")
+    # A way of few steps lies on the same straight pieces, in as many places as the longest.
+    paths = player.array("beside_trails")
+    np.testing.assert_allclose(paths[2][::8], followed[1][2], atol=1e-3)
+    np.testing.assert_allclose(paths[0][8], followed[1][0].mean(0) / 2 + paths[0][0] / 2, atol=1e-3)
+    np.testing.assert_allclose(paths[:, -1], player.array("beside")[:, :24], atol=1e-3)
+    assert [player.trail_step("trails", k) for k in (0, 2.5, 5)] == [32, 32, 32]
+    picture(player)
+
+
+def test_a_list_of_one_panel_is_that_panel() -> None:
+    alone = ParticlePlayer(POINTS, beside=2 * POINTS, beside_trails=POINTS[:, :3])
+    listed = ParticlePlayer(POINTS, beside=[2 * POINTS], beside_trails=[POINTS[:, :3]])
+    assert listed.arrays == alone.arrays
+    assert listed.data == alone.data
+    assert ParticlePlayer(POINTS, beside=(2 * POINTS).tolist()).arrays["beside"]["shape"][0] == T
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"beside": [POINTS] * 4}, "beside must hold at most 3 panels, got 4"),
+        ({"beside": [POINTS, POINTS[:2]]}, r"beside must have shape \[4, 30, 2\] like points"),
+        (
+            {"beside": [POINTS] * 2, "titles": ["a", "b"]},
+            r"titles must be 3 strings, got \['a', 'b'\]",
+        ),
+        (
+            {"beside": [POINTS] * 2, "beside_trails": POINTS},
+            "beside_trails must be a list of 2, like beside",
+        ),
+        (
+            {"beside": [POINTS] * 2, "beside_trails": [POINTS]},
+            "beside_trails must be a list of 2, like beside",
+        ),
+        ({"trails": [POINTS] * 3}, "trails must be a list of 4 arrays, got 3"),
+        ({"trails": [POINTS, POINTS, POINTS, POINTS[:, :2]]}, "trails must hold as many paths"),
+        (
+            {"trails": [POINTS, POINTS, POINTS, POINTS * np.nan]},
+            r"trails\[3\] must be finite",
+        ),
+        ({"captions": ["a"] * 4}, "captions must be a list for each of 1 panels"),
+        ({"captions": [["a"]]}, r"captions\[0\] must be 4 strings, got \['a'\]"),
+    ],
+)
+def test_bad_further_panels_are_refused(arguments: dict, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        ParticlePlayer(**({"points": POINTS} | arguments))
+
+
 # ----------------------------------------------------------------------------------------- images
 
 
