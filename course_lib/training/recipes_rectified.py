@@ -123,7 +123,7 @@ for data in OPTIONS:
 
 # --- from one set of images to another -----------------------------------------------------------
 
-N_TRANSPORT = 20_000
+N_TRANSPORT, N_CARRIED = 20_000, 5_000
 
 
 def digit_images(split: str, digit: int, *, generator: torch.Generator) -> Tensor:
@@ -144,7 +144,7 @@ def transported_pairs() -> tuple[Tensor, Tensor]:
     """Pairs that the first flow makes of threes."""
     _, threes = threes_and_eights()
     teacher = load_pretrained("threes_to_eights_1")
-    n = N_PAIRS["mnist"]
+    n = N_CARRIED
     return reflow(teacher, n, steps=TEACHER_STEPS["mnist"], solver="heun", x1=threes[:n])
 
 
@@ -183,9 +183,9 @@ for k, load in ((1, threes_and_eights), (2, transported_pairs)):
             summary=f"the {k}-rectified flow from MNIST's threes to its eights",
             data=f"{N_TRANSPORT:,} independent pairs of training images of load_mnist"
             if k == 1
-            else f"{N_PAIRS['mnist']:,} pairs that threes_to_eights_1 makes with "
+            else f"{N_CARRIED:,} pairs that threes_to_eights_1 makes with "
             f"{TEACHER_STEPS['mnist']} steps of Heun",
-            build=lambda: RectifiedFlow(UNet((1, 28, 28), widths=(12, 24, 48), scale=1000.0)),
+            build=lambda: RectifiedFlow(UNet((1, 28, 28), widths=(16, 24, 48), scale=1000.0)),
             prepare=None if k == 1 else start_from("threes_to_eights_1"),
             load=load,
             options={"steps": 2500 if k == 1 else 1000, "batch_size": 64}
