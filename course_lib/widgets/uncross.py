@@ -28,7 +28,7 @@ __all__ = ["Uncross"]
 Array = np.ndarray | torch.Tensor | Sequence
 
 STEPS = 50  # of time, from t = 1 to t = 0, and of the solver
-MOST_PAIRS = 20
+MOST_PAIRS = 12  # so that a frame of six flows takes no longer than it may
 MOST_K = 5
 WIDTHS = (0.05, 1.0)
 
@@ -54,7 +54,7 @@ class Uncross(PlayerWidget):
         Liu, Gong, Liu 2023, https://arxiv.org/abs/2209.03003, figure 2 and sections 2 and 3.
 
     Args:
-        x0: the targets, ``[N, 2]``, at most 20.
+        x0: the targets, ``[N, 2]``, at most 12.
         x1: the sources, ``[N, 2]``: ``x1[i]`` belongs to ``x0[i]`` at first.
         width: of the Gaussian around a line, from 0.05 to 1.
         k: how often the pairs are rectified at first, 0 to 5.

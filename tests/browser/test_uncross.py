@@ -199,7 +199,7 @@ def test_python_hears_and_sets(live: Page) -> None:
 def test_frames_are_short_and_nothing_is_cut_off(show: Callable[..., Locator]) -> None:
     """As many pairs and flows as there may be."""
     rng = np.random.default_rng(0)
-    ends = rng.normal(size=(2, 20, 2)) + np.array([[[-3.0, 0]], [[3.0, 0]]])
+    ends = rng.normal(size=(2, 12, 2)) + np.array([[[-3.0, 0]], [[3.0, 0]]])
     widget = show(Uncross(*ends, k=5), width=760)
     assert computing_time(point(widget, "Source 3"), DRAG) < 20
     parts = "canvas, button, p:not(.cw-spoken), span, input"

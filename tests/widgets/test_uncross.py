@@ -100,7 +100,7 @@ def test_python_reads_and_sets() -> None:
         ({"x0": np.zeros(10)}, r"x0 must have shape \[N, 2\]"),
         ({"x1": np.zeros((9, 2))}, r"x1 must have shape \[10, 2\], got \[9, 2\]"),
         ({"x0": np.full((10, 2), np.nan)}, "x0 must be finite"),
-        ({"x0": np.zeros((21, 2)), "x1": np.zeros((21, 2))}, "at most 20 points, got 21"),
+        ({"x0": np.zeros((13, 2)), "x1": np.zeros((13, 2))}, "at most 12 points, got 13"),
         ({"width": 0.0}, "width must be a finite number of at least 0.05 and of at most 1"),
         ({"width": 2.0}, "width must be"),
         ({"k": 6}, "k must be an integer from 0 to 5, got 6"),
