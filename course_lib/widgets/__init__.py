@@ -20,6 +20,7 @@ from course_lib.widgets.guided_plane import GuidedPlane
 from course_lib.widgets.image_player import ImagePlayer
 from course_lib.widgets.inpaint import Inpaint
 from course_lib.widgets.interpolation import Interpolation
+from course_lib.widgets.joint_attention_map import JointAttentionMap
 from course_lib.widgets.langevin import Langevin
 from course_lib.widgets.latent_plane import LatentPlane, corner_shares
 from course_lib.widgets.mask_explorer import MaskExplorer
@@ -40,10 +41,12 @@ from course_lib.widgets.roofline import (
     least_seconds,
 )
 from course_lib.widgets.running_maximum import RunningMaximum
+from course_lib.widgets.same_noise import SameNoise
 from course_lib.widgets.sample_table import SampleTable
 from course_lib.widgets.scale_mixer import ScaleMixer
 from course_lib.widgets.solver_race import SolverRace
 from course_lib.widgets.tiles import Tiles
+from course_lib.widgets.time_sampling import TimeSampling
 from course_lib.widgets.timeline import Timeline
 from course_lib.widgets.uncross import Uncross
 from course_lib.widgets.vector_field import VectorField
@@ -70,6 +73,7 @@ __all__ = [
     "ImagePlayer",
     "Inpaint",
     "Interpolation",
+    "JointAttentionMap",
     "Langevin",
     "LatentPlane",
     "MaskExplorer",
@@ -85,10 +89,12 @@ __all__ = [
     "Ring",
     "Roofline",
     "RunningMaximum",
+    "SameNoise",
     "SampleTable",
     "ScaleMixer",
     "SolverRace",
     "Tiles",
+    "TimeSampling",
     "Timeline",
     "Uncross",
     "VectorField",

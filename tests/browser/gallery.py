@@ -448,6 +448,40 @@ looks = widgets.WordAttention(
 )
 looks
 """,
+    "where": """
+hard = np.linspace(0.05, 0.95, 19)
+rows = [
+    {"name": "uniform", "sampling": "uniform", "quality": 0.52, "error": 0.02},
+    {"name": "logit-normal (0, 1)", "sampling": "logit-normal", "m": 0.0, "s": 1.0,
+     "quality": 0.41, "error": 0.012},
+    {"name": "logit-normal (0.5, 0.6)", "sampling": "logit-normal", "m": 0.5, "s": 0.6,
+     "quality": 0.44, "error": 0.03},
+    {"name": "mode (1.29)", "sampling": "mode", "scale": 1.29, "quality": 0.43, "error": 0.01},
+    {"name": "cosmap", "sampling": "cosmap", "quality": 0.45, "error": 0.02},
+]
+where = widgets.TimeSampling(
+    hard, 0.3 + 2 * (hard - 0.45) ** 2, rows, quality="energy distance, lower is better", m=0.2,
+    title="Where to train",
+)
+where
+""",
+    "joint": """
+sheet = np.zeros((3, 12, 12))
+sheet[0, 2:10, 4:7] = 1
+joint_rng = np.random.default_rng(6)
+joint = widgets.JointAttentionMap(
+    sheet, ["a", "thin", "red", "1"], joint_rng.dirichlet(np.ones(13), (4, 13)), (3, 3),
+    labels=[f"block {k}" for k in range(1, 5)], title="Joint attention",
+)
+joint
+""",
+    "sizes": """
+disc = (np.hypot(*np.mgrid[-3.5:4.5, -3.5:4.5]) < 3).astype(float)
+sizes = widgets.SameNoise(
+    disc * np.array([0.9, 0.5, 0.1]).reshape(3, 1, 1), sizes=(8, 32), title="Same noise"
+)
+sizes
+""",
 }
 
 GALLERY = PLAYERS | OTHERS
