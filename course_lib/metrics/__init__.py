@@ -11,7 +11,11 @@ from course_lib.metrics.scenes import (
     scene_targets,
     swapped_shares,
 )
-from course_lib.metrics.two_sample import energy_distance, permutation_test
+from course_lib.metrics.two_sample import (
+    energy_distance,
+    permutation_power,
+    permutation_test,
+)
 
 __all__ = [
     "LAYOUTS",
@@ -24,6 +28,7 @@ __all__ = [
     "contour_agreement",
     "energy_distance",
     "frechet_distance",
+    "permutation_power",
     "permutation_test",
     "scene_shares",
     "scene_targets",

@@ -16,7 +16,7 @@ from course_lib.diffusion import (
     straightness,
     transport_cost,
 )
-from course_lib.metrics import energy_distance
+from course_lib.metrics import energy_distance, permutation_power, permutation_test
 from course_lib.nn import TimeMLP, UNet
 from course_lib.training.checkpoints import load_pretrained
 from course_lib.training.quality import feature_distance
@@ -29,6 +29,7 @@ FIRST = "flow_matching_{}"
 N_PAIRS = {"two_moons": 50_000, "digits": 10_000, "mnist": 10_000}
 TEACHER_STEPS = {"two_moons": 50, "digits": 20, "mnist": 10}  # of Heun: twice as many calls
 STEPS = (1, 2, 4, 8, 16, 32)
+N_TEST = 2000  # points that a test of two samples gets
 
 
 def rectified_name(k: int, data: str) -> str:
@@ -56,31 +57,73 @@ NETS = {
 }
 
 
-def flow_metrics(model: Denoiser, data: str) -> dict[str, list]:
-    """How straight 500 ways are, what they cost, and how good samples are, by steps of Euler."""
+def flow_metrics(
+    model: Denoiser, data: str, *, teacher: Denoiser | None = None
+) -> dict[str, float | list]:
+    """How straight 500 ways are, what they cost, and how good samples are, by steps of Euler.
+
+    "error" is the root of the mean squared distance of one number to where the exact flow ends from
+    the same noise: the model's own, or that of a student's ``teacher``.
+    """
     shape = (500, *model.event_shape)
     z = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    states = list(ode_sample(model, shape, steps=32, solver="heun", z=z))
-    metrics = {
-        "straightness": straightness(states).mean().item(),
-        "transport cost": transport_cost(states[-1], z).item(),
-    }
+    exactly = {"steps": 32, "solver": "heun", "z": z}
+    states = list(ode_sample(model, shape, **exactly))
+    end = states[-1] if teacher is None else last(ode_sample(teacher, shape, **exactly))
     rows = []
     for steps in STEPS:
         x = last(ode_sample(model, shape, steps=steps, z=z))
-        error = (x - states[-1]).square().mean().sqrt().item()
+        error = (x - end).square().mean().sqrt().item()
         rows.append({"steps": steps, "error": error, **quality(model, data, steps)})
-    return metrics | {"steps": rows}
+    return {
+        "straightness": straightness(states).mean().item(),
+        "transport cost": transport_cost(states[-1], z).item(),
+        "steps": rows,
+    }
+
+
+def rectified_metrics(model: Denoiser, data: str, k: int) -> dict[str, float | list]:
+    """What ``flow_metrics`` says of the k-rectified flow.
+
+    The card of k = 2 holds the same of the first flow, whose own card is chapter 09's.
+    """
+    metrics = flow_metrics(model, data)
+    if k == 2:
+        first = flow_metrics(load_pretrained(rectified_name(1, data)), data)
+        metrics |= {f"first flow: {name}": value for name, value in first.items()}
+        metrics |= power_of_the_test(data)
+    return metrics
 
 
 def quality(model: Denoiser, data: str, steps: int) -> dict[str, float]:
-    """How far samples of Euler's ``steps`` steps are from the data."""
+    """How far samples of Euler's ``steps`` steps are from the data.
+
+    In the plane also the p-value of ``permutation_test``, which asks whether they differ at all.
+    """
     if data == "two_moons":
-        z = torch.randn(2000, 2, generator=torch.Generator().manual_seed(1))
+        z = torch.randn(N_TEST, 2, generator=torch.Generator().manual_seed(1))
         x, points = last(ode_sample(model, z.shape, steps=steps, z=z)), toy_points(data, seed=1)
-        return {"energy distance": energy_distance(x, points[:2000])}
+        pair = x, points[:N_TEST]
+        p = permutation_test(*pair, generator=torch.Generator().manual_seed(2))
+        return {"energy distance": energy_distance(*pair), "p-value": p}
     images = samples(model, ode_sample, steps=steps)
     return {"distance": feature_distance(quantize(images, LEVELS[data]), data)}
+
+
+def power_of_the_test(data: str) -> dict[str, list]:
+    """How often the test of ``quality`` finds, at 5 %, points of a toy that are shifted a little.
+
+    Without a shift it is the share of false alarms.
+    """
+    if data != "two_moons":
+        return {}
+    points, others = toy_points(data, seed=1), toy_points(data, seed=2)
+    generator, rows = torch.Generator().manual_seed(3), []
+    for shift in (0.0, 0.1, 0.15):
+        options = {"size": N_TEST, "repeats": 20, "draws": 39, "generator": generator}
+        found = permutation_power(points, others + torch.tensor([shift, 0.0]), **options)
+        rows.append({"shift": shift, "found": found})
+    return {f"power of the test, {N_TEST:,} points": rows}
 
 
 OPTIONS = {
@@ -102,7 +145,7 @@ for data in OPTIONS:
                 prepare=start_from(before),
                 load=lambda before=before, data=data, k=k: pairs_of(before, data, seed=k),
                 options=OPTIONS[data],
-                evaluate=lambda model, data=data: flow_metrics(model, data),
+                evaluate=lambda model, data=data, k=k: rectified_metrics(model, data, k),
             )
         )
     if data == "mnist":
@@ -117,7 +160,9 @@ for data in OPTIONS:
             prepare=start_from(rectified_name(2, data)),
             load=lambda data=data: pairs_of(rectified_name(2, data), data, seed=3),
             options=OPTIONS[data],
-            evaluate=lambda model, data=data: flow_metrics(model, data),
+            evaluate=lambda model, data=data: flow_metrics(
+                model, data, teacher=load_pretrained(rectified_name(2, data))
+            ),
         )
     )
 
@@ -148,11 +193,28 @@ def transported_pairs() -> tuple[Tensor, Tensor]:
     return reflow(teacher, n, steps=TEACHER_STEPS["mnist"], solver="heun", x1=threes[:n])
 
 
-def transport_metrics(model: RectifiedFlow) -> dict[str, float | list]:
-    """What becomes of the test images' threes, by steps of Euler, and how straight their ways are.
+def weights_and_slants(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean ink ``[B]`` of images ``[B, 1, H, W]`` in [−1, 1], and slant, the shift to the right by
+    row upwards of the line that fits the ink best, ``[B]``.
+    """
+    ink = to_unit(images).clamp(0, 1)[:, 0]
+    share = ink / ink.sum((1, 2), keepdim=True)
+    right, up = torch.arange(ink.shape[2]), -torch.arange(ink.shape[1])[:, None]
+    right, up = (at - (share * at).sum((1, 2), keepdim=True) for at in (right, up))
+    return ink.mean((1, 2)), (share * right * up).sum((1, 2)) / (share * up**2).sum((1, 2))
 
-    "eight": the share of them that the course's classifier calls an eight. "kept": their distance
-    from the three they come from, divided by that to any three.
+
+def correlation(a: Tensor, b: Tensor) -> float:
+    """Pearson's, of numbers ``[B]``."""
+    return torch.corrcoef(torch.stack([a, b]))[0, 1].item()
+
+
+def transport_metrics(model: RectifiedFlow) -> dict[str, float | list]:
+    """What becomes of 500 threes of the test images, by steps of Euler, and how straight it goes.
+
+    "eight" and "still three": the shares of them that the course's classifier calls so. "distance
+    to its own": ‖x_1 − x_0‖² to the three that it comes from, beside that to any three. "weight
+    kept" and "slant kept": the correlation of a three's ink, and of its slant, with its eight's.
     """
     classifier = load_pretrained("classifier_mnist")
     x1 = digit_images("test", 3, generator=torch.Generator().manual_seed(1))[:500]
@@ -162,15 +224,17 @@ def transport_metrics(model: RectifiedFlow) -> dict[str, float | list]:
         x = model.transport(x1, steps)
         with torch.no_grad():
             said = classifier(to_unit(x).clamp(0, 1)).argmax(1)
-        all_pairs = torch.cdist(x.flatten(1), x1.flatten(1)).square()
+        squared = torch.cdist(x.flatten(1), x1.flatten(1)).square()
+        kept = map(correlation, weights_and_slants(x1), weights_and_slants(x))
         rows.append(
             {
                 "steps": steps,
                 "eight": (said == 8).double().mean().item(),
                 "still three": (said == 3).double().mean().item(),
-                "distance to its own": all_pairs.diagonal().mean().item(),
-                "distance to any": all_pairs.mean().item(),
+                "distance to its own": squared.diagonal().mean().item(),
+                "distance to any": squared.mean().item(),
                 "error": (x - states[-1]).square().mean().sqrt().item(),
+                **dict(zip(("weight kept", "slant kept"), kept, strict=True)),
             }
         )
     return {"straightness": straightness(states).mean().item(), "steps": rows}
