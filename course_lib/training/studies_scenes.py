@@ -23,10 +23,12 @@ from course_lib.latent import KLAutoencoder
 from course_lib.nn import MMDiT, UNet
 from course_lib.training.checkpoints import load_pretrained
 from course_lib.training.equal_time import looks_by_the_clock, train_by_the_clock
+from course_lib.training.fit import fit
 from course_lib.training.recipes import recipe
 from course_lib.training.recipes_scenes import (
     SCALE,
     SCENES,
+    autoencoder_metrics,
     captioned_scenes,
     multiply_adds,
     numbers,
@@ -349,3 +351,72 @@ register_study(
 )
 
 # --- chapter 14: how many channels a latent has --------------------------------------------------
+
+CHANNELS = (4, 8, 16)
+AUTOENCODER_STEPS, CHANNELS_TIME = 1500, 150.0
+THIRDS = (1 / 3, 2 / 3, 1.0)
+
+
+def trained_autoencoder(channels: int, images: Tensor, *, steps: int, file: Path) -> KLAutoencoder:
+    """An autoencoder of factor 4, trained as the stored one but for ``steps``, with its scale.
+
+    A training that was ended goes on from ``file``.
+    """
+    model = started(lambda: KLAutoencoder((3, 32, 32), channels=channels, factor=4))
+    options = dict(recipe("autoencoder_scenes").options) | {"steps": steps}
+    fit(model, images, **options, checkpoint=file, progress=False, device="cpu")
+    model.eval().requires_grad_(False)
+    model.measure_scale(images[:2048], generator=torch.Generator().manual_seed(0))
+    return model
+
+
+def autoencoder_row(model: KLAutoencoder) -> dict[str, float]:
+    """Rate, distortion, and what the judge reads of reconstructions of the test scenes."""
+    measured = autoencoder_metrics(model)
+    kept = ("numbers of the latent", "rate, bits an image", "peak signal to noise, dB")
+    return {**{key: measured[key] for key in kept}, **measured["reconstructions"][0]}
+
+
+def latent_channels(
+    folder: Path,
+    *,
+    budget: float = CHANNELS_TIME,
+    shares: Sequence[float] = THIRDS,
+    channels: Sequence[int] = CHANNELS,
+    steps: int = AUTOENCODER_STEPS,
+) -> dict[str, float | list[dict]]:
+    """The metrics of the study: reconstructions by channels, and a flow on each over the time."""
+    images, tokens = captioned_scenes()
+    reconstructions, models, rows = [], [], []
+    for c in channels:
+        file = folder / f"autoencoder-{c}.safetensors"
+        autoencoder = trained_autoencoder(c, images, steps=steps, file=file)
+        reconstructions.append({"channels": c, **autoencoder_row(autoencoder)})
+        flow = latent_flow(partial(scene_mmdit, c), autoencoder, LOGIT_NORMAL)
+        models.append({"channels": c, **model_row("MM-DiT", flow)})
+        seen = flow_looks(
+            flow,
+            (encoded(autoencoder, images), tokens),
+            drawn_quality,
+            moments=[budget * share for share in shares],
+            file=folder / f"flow-{c}.json",
+        )
+        rows += [{"channels": c, **one} for one in seen]
+    return {
+        "steps of an autoencoder": steps,
+        "reconstructions": reconstructions,
+        "models": models,
+        "by processor time": rows,
+    }
+
+
+register_study(
+    Study(
+        name="latent_channels",
+        summary="Latents of 4, 8, 16 channels: what is lost, and what a flow learns at equal time",
+        data=CAPTIONED,
+        budget=CHANNELS_TIME,
+        seeds=(0,),
+        run=latent_channels,
+    )
+)

@@ -16,6 +16,7 @@ from course_lib.training.studies_scenes import (
     SHARES,
     encoded,
     equal_time_rows,
+    latent_channels,
     latent_flow,
     losses_by_time,
     mean_rows,
@@ -187,7 +188,7 @@ def test_the_loss_by_time_of_a_model_that_says_nothing(autoencoder):
     assert len({row["loss"] for row in rows}) == 1  # the same noise
 
 
-@pytest.mark.parametrize("kind", ["unet_or_mmdit", "time_samplings"])
+@pytest.mark.parametrize("kind", ["unet_or_mmdit", "time_samplings", "latent_channels"])
 def test_a_study_that_was_killed_ends_as_if_it_had_not_been(kind, monkeypatch, tmp_path, clock):
     monkeypatch.setattr(recipes_scenes, "N_SCENES", 128)
     monkeypatch.setattr(studies, "N_PROMPTS", 2)
@@ -202,9 +203,13 @@ def test_a_study_that_was_killed_ends_as_if_it_had_not_been(kind, monkeypatch, t
         return {"all": images.mean().item(), "distance": images.std().item()}
 
     monkeypatch.setattr(studies, "scene_quality", quality)
+    monkeypatch.setattr(studies, "autoencoder_row", lambda model: {"c": model.latent_shape[0]})
 
     def run(folder):
         folder.mkdir(exist_ok=True)
+        if kind == "latent_channels":
+            options = {"shares": (0.5, 1.0), "channels": (4, 16), "steps": 2}
+            return latent_channels(folder, budget=1.0, **options)
         if kind == "unet_or_mmdit":
             return unet_or_mmdit(folder, budget=1.0, shares=(0.5, 1.0))
         two = {name: studies.TIME_SAMPLINGS[name] for name in ("uniform", "cosmap")}
@@ -222,6 +227,14 @@ def test_a_study_that_was_killed_ends_as_if_it_had_not_been(kind, monkeypatch, t
         who = [(row["model"], row["seconds"], row["steps"]) for row in rows]
         assert who == [(m, s, k) for m in ("U-Net", "MM-DiT") for s, k in ((0.5, 1), (1.0, 2))]
         assert [row["model"] for row in whole["models"]] == ["U-Net", "MM-DiT"]
+        return
+    if kind == "latent_channels":
+        rows = whole["by processor time"]
+        who = [(row["channels"], row["seconds"], row["steps"]) for row in rows]
+        assert who == [(c, s, k) for c in (4, 16) for s, k in ((0.5, 1), (1.0, 2))]
+        assert [row["c"] for row in whole["reconstructions"]] == [4, 16]
+        assert [row["channels"] for row in whole["models"]] == [4, 16]
+        assert whole["steps of an autoencoder"] == 2
         return
     rows = whole["quality by steps"]
     who = [(row["seed"], row["sampling"], row["steps"]) for row in rows]
