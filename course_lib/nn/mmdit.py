@@ -1,12 +1,14 @@
 """Stable Diffusion 3's transformer: tokens of an image and of a text that look at each other."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_lib.checks import check_bool, check_floats, check_int, check_ints, check_tensor
 from course_lib.nn.time import TimeEmbedding, check_time
-from course_lib.nn.transformer import check_mask
+from course_lib.nn.transformer import check_heads, check_mask
 
 __all__ = [
     "JointAttention",
@@ -121,23 +123,16 @@ class JointAttention(nn.Module):
     """
 
     def __init__(self, dim: int, heads: int, *, qk_norm: bool = True, streams: int = 2):
-        check_int("dim", dim, minimum=1)
-        check_int("heads", heads, minimum=1)
+        check_heads(dim, heads)
         check_int("streams", streams, minimum=1)
-        if dim % heads != 0:
-            raise ValueError(f"heads must divide dim = {dim}, got {heads}")
         check_bool("qk_norm", qk_norm)
         super().__init__()
         self.dim, self.heads, self.qk_norm = dim, heads, qk_norm
         self.qkv = nn.ModuleList(nn.Linear(dim, 3 * dim) for _ in range(streams))
         self.out = nn.ModuleList(nn.Linear(dim, dim) for _ in range(streams))
-
-        def norms() -> nn.ModuleList:
-            size = dim // heads
-            normed = (nn.RMSNorm(size, eps=1e-6) if qk_norm else nn.Identity() for _ in self.qkv)
-            return nn.ModuleList(normed)
-
-        self.norm_q, self.norm_k = norms(), norms()
+        norm = partial(nn.RMSNorm, dim // heads, eps=1e-6) if qk_norm else nn.Identity
+        self.norm_q = nn.ModuleList(norm() for _ in range(streams))
+        self.norm_k = nn.ModuleList(norm() for _ in range(streams))
 
     def forward(self, *streams: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """Tokens ``[B, N_i, dim]`` of each stream, changed: as many of the same shapes.
@@ -145,7 +140,7 @@ class JointAttention(nn.Module):
         ``mask [B, N_1 + N_2 + ...]`` is True where a token may be looked at.
         """
         q, k, v = self.heads_of(streams)
-        seen = None if mask is None else mask[:, None, None]
+        seen = seen_by_all(mask, q)
         o = F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(2)
         parts = o.split([x.shape[1] for x in streams], dim=1)
         return tuple(out(part) for out, part in zip(self.out, parts, strict=True))
@@ -158,21 +153,37 @@ class JointAttention(nn.Module):
     def weights(self, *streams: Tensor, mask: Tensor | None = None) -> Tensor:
         """How much each token takes of each, softmax of the ``logits``: ``[B, heads, N, N]``."""
         logits = self.logits(*streams)
-        if mask is not None:
-            logits = logits.masked_fill(~mask[:, None, None], -torch.inf)
-        return logits.softmax(dim=-1)
+        seen = seen_by_all(mask, logits)
+        if seen is None:
+            return logits.softmax(dim=-1)
+        # Where nothing may be looked at nothing is taken, as in ``forward``: 0, not NaN.
+        return logits.masked_fill(~seen, -torch.inf).softmax(dim=-1).masked_fill(~seen, 0)
 
     def heads_of(self, streams: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """Q, K, V of all streams' tokens behind each other, ``[B, heads, N, d]`` each."""
-        if len(streams) != len(self.qkv):
-            raise ValueError(f"streams must be {len(self.qkv)}, got {len(streams)}")
+        check_streams(streams, len(self.qkv))
         each = []
         for i, x in enumerate(streams):
-            check_tensor(f"streams[{i}]", x, (len(streams[0]), None, self.dim))
+            shape = (len(streams[0]), None, self.dim)
+            check_tensor(f"streams[{i}]", x, shape, dtype=self.qkv[i].weight.dtype)
             q, k, v = self.qkv[i](x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
             each.append((self.norm_q[i](q), self.norm_k[i](k), v))
         q, k, v = (torch.cat(parts, dim=2) for parts in zip(*each, strict=True))
         return q, k, v
+
+
+def check_streams(streams: tuple[Tensor, ...], number: int) -> None:
+    """Require as many streams as there are weights for (``ValueError``)."""
+    if len(streams) != number:
+        raise ValueError(f"streams must be {number}, got {len(streams)}")
+
+
+def seen_by_all(mask: Tensor | None, x: Tensor) -> Tensor | None:
+    """A mask ``[B, N]`` of the tokens of ``x [B, heads, N, d]``, for all heads and queries."""
+    if mask is None:
+        return None
+    check_mask(mask, x[:, 0])
+    return mask[:, None, None]
 
 
 class MMDiTBlock(nn.Module):
@@ -229,21 +240,17 @@ class MMDiTBlock(nn.Module):
 
         ``mask [B, N_1 + N_2 + ...]`` is True where a token may be looked at.
         """
+        check_streams(streams, len(self.mlp))
         check_tensor("c", c, (len(streams[0]), self.attention.dim))
         said = [layer(F.silu(c)).chunk(6, dim=1) for layer in self.modulation]
-        attended = self.attention(
-            *(
-                modulate(self.norm(x), shift, scale)
-                for x, (shift, scale, *_) in zip(streams, said, strict=True)
-            ),
-            mask=mask,
-        )
+        normed = [modulate(self.norm(x), *s[:2]) for x, s in zip(streams, said, strict=True)]
+        attended = self.attention(*normed, mask=mask)
         changed = []
-        for x, o, mlp, (_, _, gate, shift, scale, gate_2) in zip(
-            streams, attended, self.mlp, said, strict=True
-        ):
-            x = x + gate[:, None] * o
-            changed.append(x + gate_2[:, None] * mlp(modulate(self.norm(x), shift, scale)))
+        for x, o, mlp, s in zip(streams, attended, self.mlp, said, strict=True):
+            _, _, gate_1, shift, scale, gate_2 = s
+            x = x + gate_1[:, None] * o
+            x = x + gate_2[:, None] * mlp(modulate(self.norm(x), shift, scale))
+            changed.append(x)
         return tuple(changed)
 
 
@@ -259,8 +266,7 @@ class MMDiT(nn.Module):
         https://arxiv.org/abs/2212.09748.
 
     Args:
-        event_shape: ``(C, H, W)`` of an image. Other sizes work, too, if ``patch`` divides them:
-            their positions are stretched over the grid of this one.
+        event_shape: ``(C, H, W)`` of an image. Other sizes work, too, if ``patch`` divides them.
         patch: Side of a patch.
         dim: Width of a token, a multiple of 4.
         depth: Number of blocks.
@@ -270,6 +276,9 @@ class MMDiT(nn.Module):
         null_class: Learn a label that says nothing, too, as in ``TimeEmbedding``.
         qk_norm: As of ``JointAttention``.
         scale: What a unit of time is worth, as in ``TimeEmbedding``.
+        stretch: Whether an image of another size has its positions stretched over the grid of
+            ``event_shape``; else they count on beyond it, where the network was never trained. An
+            attribute, too.
 
     Example:
         >>> net = MMDiT((1, 8, 8), patch=2, dim=32, depth=1, context_dim=16)
@@ -291,6 +300,7 @@ class MMDiT(nn.Module):
         null_class: bool = False,
         qk_norm: bool = True,
         scale: float = 1000.0,
+        stretch: bool = True,
     ):
         check_ints("event_shape", event_shape, minimum=1)
         if len(event_shape) != 3:
@@ -301,8 +311,10 @@ class MMDiT(nn.Module):
         check_int("dim", dim, minimum=4)
         if dim % 4:
             raise ValueError(f"dim must be a multiple of 4, got {dim}")
+        check_bool("stretch", stretch)
         super().__init__()
         self.event_shape, self.patch, self.context_dim = tuple(event_shape), patch, context_dim
+        self.stretch = stretch
         numbers = event_shape[0] * patch**2
         self.time = TimeEmbedding(64, dim, n_classes=n_classes, null_class=null_class, scale=scale)
         self.null_class = self.time.null_class
@@ -375,7 +387,8 @@ class MMDiT(nn.Module):
             mask = torch.ones(context.shape[:2], dtype=torch.bool, device=x.device)
         check_mask(mask, context)
         words = mask[:, :, None].to(x)
-        c = c + self.pooled((context * words).sum(1) / words.sum(1))
+        mean = (context * words).sum(1) / words.sum(1).clamp(min=1)  # 0 of a text without words
+        c = c + self.pooled(mean)
         image = mask.new_ones(tokens.shape[:2])
         return (tokens, self.words(context)), c, torch.cat([image, mask], dim=1)
 
@@ -384,5 +397,6 @@ class MMDiT(nn.Module):
         grid = tuple(side // self.patch for side in x.shape[2:])
         if grid == self.grid:
             return self.positions
+        trained = self.grid if self.stretch else None
         dim = self.positions.shape[1]
-        return sincos_positions(*grid, dim, trained=self.grid).to(self.positions)
+        return sincos_positions(*grid, dim, trained=trained).to(self.positions)

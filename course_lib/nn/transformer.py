@@ -50,10 +50,7 @@ class Attention(nn.Module):
     def __init__(
         self, dim: int, heads: int, *, causal: bool = False, attend: Callable = flash_attention
     ):
-        check_int("dim", dim, minimum=1)
-        check_int("heads", heads, minimum=1)
-        if dim % heads != 0:
-            raise ValueError(f"heads must divide dim = {dim}, got {heads}")
+        check_heads(dim, heads)
         check_bool("causal", causal)
         super().__init__()
         self.dim, self.heads, self.causal = dim, heads, causal
@@ -91,11 +88,8 @@ class CrossAttention(nn.Module):
     """
 
     def __init__(self, dim: int, context_dim: int, heads: int):
-        check_int("dim", dim, minimum=1)
+        check_heads(dim, heads)
         check_int("context_dim", context_dim, minimum=1)
-        check_int("heads", heads, minimum=1)
-        if dim % heads != 0:
-            raise ValueError(f"heads must divide dim = {dim}, got {heads}")
         super().__init__()
         self.dim, self.context_dim, self.heads = dim, context_dim, heads
         self.q, self.kv = nn.Linear(dim, dim), nn.Linear(context_dim, 2 * dim)
@@ -135,6 +129,14 @@ class CrossAttention(nn.Module):
         q = self.q(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
         k, v = self.kv(context).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return q, k, v, mask
+
+
+def check_heads(dim: int, heads: int) -> None:
+    """Require a width that ``heads`` heads share evenly (``ValueError``)."""
+    check_int("dim", dim, minimum=1)
+    check_int("heads", heads, minimum=1)
+    if dim % heads:
+        raise ValueError(f"heads must divide dim = {dim}, got {heads}")
 
 
 def check_mask(mask: Tensor, context: Tensor) -> None:
