@@ -42,9 +42,16 @@ def logit_normal_times(
 
 
 def logit_normal_density(t: Tensor, m: float = 0.0, s: float = 1.0) -> Tensor:
-    """The density of ``logit_normal_times`` at times ``t`` between 0 and 1, the same shape."""
+    """The density of ``logit_normal_times`` at times ``t`` in [0, 1]; it is 0 at both ends.
+
+    The normal's density of the logit z, times the slope dz / dt = 1 / (t (1 − t)).
+    """
+    check_times(t)
+    check_number("m", m)
+    check_number("s", s, above=0)
     z = (torch.logit(t) - m) / s
-    return torch.exp(-0.5 * z**2) / (s * math.sqrt(2 * math.pi) * t * (1 - t))
+    density = torch.exp(-0.5 * z**2) / (s * math.sqrt(2 * math.pi) * t * (1 - t))
+    return torch.where((t > 0) & (t < 1), density, 0)  # at the ends the formula says 0 / 0
 
 
 def mode_times(
@@ -90,7 +97,7 @@ def mode_density(t: Tensor, s: float = 1.29) -> Tensor:
 
     The map has no inverse in closed form; u is found by halving an interval, 60 times.
     """
-    check_floats("t", t, None)
+    check_times(t)
     check_mode_scale(s)
     low, high = torch.zeros_like(t), torch.ones_like(t)
     for _ in range(60):
@@ -119,6 +126,7 @@ def cosmap_times(
 
 def cosmap_density(t: Tensor) -> Tensor:
     """The density of ``cosmap_times`` at times ``t``: 2 / (π (1 − 2 t + 2 t²))."""
+    check_times(t)
     return 2 / (math.pi * (1 - 2 * t + 2 * t**2))
 
 
@@ -137,9 +145,14 @@ def shift_times(t: Tensor, ratio: float) -> Tensor:
         ratio: Number of pixels divided by that of the images for which ``t`` is meant, above 0.
 
     """
-    check_floats("t", t, None)
+    check_times(t)
     check_number("ratio", ratio, above=0)
-    if t.numel() and (t.min() < 0 or t.max() > 1):
-        raise ValueError(f"t must lie in [0, 1], got {t.min():.4g} to {t.max():.4g}")
     root = math.sqrt(ratio)
     return root * t / (1 + (root - 1) * t)
+
+
+def check_times(t: Tensor) -> None:
+    """Require times in [0, 1], in any shape (``ValueError``)."""
+    check_floats("t", t, None)
+    if t.min() < 0 or t.max() > 1:
+        raise ValueError(f"t must lie in [0, 1], got {t.min():.4g} to {t.max():.4g}")
