@@ -574,7 +574,7 @@ def _check_adaln_zero_start(answer: Any, generator: torch.Generator) -> str:
 # --- Logits without a norm -----------------------------------------------------------------------
 
 _HALF = torch.finfo(torch.float16).max  # 65,504
-_DEAD = 0.01  # of log N
+_DEAD = 0.05  # of log N
 _GROW = (
     "Logits are products: with c on both sides they grow by c². Float16 ends at 65,504. The "
     "largest |Q Kᵀ| (before the division by √d) says where."
@@ -588,13 +588,19 @@ def mean_entropy(q: Tensor, k: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(-1).mean() / math.log(k.shape[-2])
 
 
+def _let_through(q: Tensor, k: Tensor) -> float:
+    """The mean over all logits of d p / d logit = p (1 − p)."""
+    p = (q @ k.mT / q.shape[-1] ** 0.5).double().softmax(-1)
+    return (p * (1 - p)).mean().item()
+
+
 @exercise(
     "14.break_qk_norm",
     task="Break it: without QK-norm a high learning rate lets the weights of queries and keys "
     "grow. Write `two_factors`: from q and k [B, heads, N, d], of any size, two numbers c. If both "
     "are multiplied by `dead`, every product q·k (before it is divided by √d) is still inside of "
-    "float16, but the mean entropy of the attention is below 1 % of log N: each query takes one "
-    "key alone, and hardly a gradient comes back. If both are multiplied by `overflow`, some "
+    "float16, but the mean entropy of the attention is below 5 % of log N: nearly each query takes "
+    "one key alone. If both are multiplied by `overflow`, some "
     "product is too large for float16, though all of q and k is not.",
     signature="two_factors(q, k) -> dead, overflow",
     solution=[mean_entropy, JointAttention],
@@ -606,10 +612,10 @@ def mean_entropy(q: Tensor, k: Tensor) -> Tensor:
     ],
 )
 def _check_break_qk_norm(attempt: Attempt, generator: torch.Generator) -> str:
-    for log_q, log_k in ((0.0, 0.0), (-1.0, 0.5), (1.0, 0.5)):
+    for log_q, log_k in ((-2.0, -0.5), (0.0, 0.0), (1.0, 1.0)):
         q, k = (
             math.exp(log_size + _between(-0.3, 0.3, generator))
-            * _randn(2, 2, 16, 64, generator=generator)
+            * _randn(4, 4, 16, 64, generator=generator)
             for log_size in (log_q, log_k)
         )
         answer = take_results(("dead", "overflow"), attempt(q, k))
@@ -648,17 +654,16 @@ def _check_break_qk_norm(attempt: Attempt, generator: torch.Generator) -> str:
                 f"{overflow**2 * largest:,.0f}, and float16 holds it.",
                 _GROW,
             )
-    products = (overflow * q) @ (overflow * k).mT
-    lost = products.half().isinf().double().mean().item()
-    plain = mean_entropy(q, k).item()
-    normed = mean_entropy(
-        F.rms_norm(dead * q, q.shape[-1:]), F.rms_norm(dead * k, k.shape[-1:])
-    ).item()
+    lost = ((overflow * q) @ (overflow * k).mT).half().isinf().double().mean().item()
+    normed = [mean_entropy(*(F.rms_norm(c * x, x.shape[-1:]) for x in (q, k))) for c in (1, dead)]
     return (
-        f"Broken twice. With {dead:.3g} on both sides nothing overflows, and the entropy falls "
-        f"from {plain:.0%} to {left:.1%} of log N: a training that looks healthy and hardly "
-        f"moves. With {overflow:.3g} {lost:.0%} of the products are infinite in float16, and a "
-        f"softmax of ∞ is NaN. With QK-norm both factors do nothing: {normed:.0%}, whatever c is."
+        f"Broken twice. With {dead:.3g} on both sides nothing overflows, the entropy falls from "
+        f"{mean_entropy(q, k):.0%} to {left:.2%} of log N, and of a change of the logits the "
+        f"softmax lets {_let_through(dead * q, dead * k):.1e} through, where it was "
+        f"{_let_through(q, k):.1e}: a training that looks healthy and hardly moves. With "
+        f"{overflow:.3g} {lost:.1%} of the products are infinite in float16, and a softmax with ∞ "
+        f"is NaN. With QK-norm the entropy is {normed[0]:.0%} before and {normed[1]:.0%} behind "
+        "`dead`: a factor does nothing."
     )
 
 

@@ -411,7 +411,7 @@ def test_shifts_form_a_group_and_move_logit_normal_densities():
     ("name", "answer", "words"),
     [
         ("adaln_zero_start", "ABCDFGH; BCGH", "B, C, G, H at the second, and at the third none"),
-        ("break_qk_norm", by_the_largest, "of log N: a training that looks healthy"),
+        ("break_qk_norm", by_the_largest, "a training that looks healthy and hardly moves"),
     ],
 )
 def test_what_was_measured_is_told(name, answer, words):
