@@ -8,7 +8,10 @@ from torch import Tensor
 
 from course_lib.diffusion import (
     RectifiedFlow,
+    gaussian_velocity,
     interpolate,
+    kernel_velocity,
+    monotone_map,
     per_example,
     reflow,
     straightness,
@@ -23,7 +26,6 @@ __all__ = [
     "curved_way",
     "even_error",
     "flow_at",
-    "mean_velocity",
     "pair_costs",
     "straightness_at",
 ]
@@ -281,7 +283,7 @@ formula(
     "N(m, s_0²), with m [D], of x_1 N(0, s_1²), and in a pair the two are correlated: "
     "Cov(x_0, x_1) = ρ s_0 s_1. s0, s1 and rho are numbers.",
     signature="gaussian_flow(x, t, m, s0, s1, rho) -> v",
-    solution=[correlated_velocity, RectifiedFlow],
+    solution=[correlated_velocity, gaussian_velocity],
     hints=[
         "x_1 − x_0 and x_t are jointly Gaussian: the mean of one given the other is a line.",
         _REGRESSION,
@@ -393,7 +395,7 @@ formula(
     "points blurred by next to nothing). Where is the particle that starts at x1[i], t = 1, when "
     "it is t? Give the places [N] in the order of x1. At t = 0 that is where it lands.",
     signature="flow_at(x0, x1, t) -> z",
-    solution=[flow_at, interpolate],
+    solution=[flow_at, monotone_map],
     hints=[
         "No network, no integration: ways of a flow never meet. What does that mean on a line?",
         _RANKS,
@@ -452,7 +454,7 @@ def _judge_cost(name: str, got: float, right: float, before: float) -> None:
     "cost of a pair is 1201 for c(d) = d², 25 for |d| and 4 for √|d|. A rectified flow is made of "
     "them. What are the three mean costs between where its particles start and land? Three "
     "numbers, in this order.",
-    solution=[pair_costs, flow_at, transport_cost],
+    solution=[pair_costs, monotone_map, transport_cost],
     hints=[
         "On a line you know who lands where, without computing a flow.",
         _BY_HAND,
@@ -461,7 +463,7 @@ def _judge_cost(name: str, got: float, right: float, before: float) -> None:
 )
 def _check_convex_costs(answer: Any, generator: torch.Generator) -> str:
     x0, x1 = torch.tensor(_ENDPOINTS), torch.tensor(_STARTS)
-    before, right = pair_costs(x0, x1), pair_costs(flow_at(x0, x1, 0.0), x1)
+    before, right = pair_costs(x0, x1), pair_costs(monotone_map(x0, x1), x1)
     question = "Three numbers: the mean of d², of |d| and of √|d|."
     if isinstance(answer, Tensor) and answer.ndim == 1 and answer.device.type != "meta":
         answer = answer.tolist()
@@ -685,17 +687,11 @@ formula(
 # --- Pairs that are lost -------------------------------------------------------------------------
 
 
-def mean_velocity(x: Tensor, t: float, x0: Tensor, x1: Tensor, width: float) -> Tensor:
-    """The mean of x_1 − x_0 over pairs, each weighed by a Gaussian around its line's point."""
-    logits = -torch.cdist(x, (1 - t) * x0 + t * x1).square() / (2 * width**2)
-    return logits.softmax(1) @ (x1 - x0)
-
-
 def _straightness_of(x0: Tensor, x1: Tensor) -> float:
     """Of the flow that pairs make: the median over the ways of its first particles."""
     z, states, steps = x1[:100], [x1[:100]], 20
     for i in range(steps, 0, -1):
-        z = z - mean_velocity(z, i / steps, x0, x1, width=0.3) / steps
+        z = z - kernel_velocity(z, i / steps, x0, x1, width=0.3) / steps
         states.append(z)
     return straightness(torch.stack(states)).median().item()
 

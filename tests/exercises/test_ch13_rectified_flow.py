@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from course_lib.diffusion import RectifiedFlow, interpolate, straightness, transport_cost
+from course_lib.diffusion import (
+    RectifiedFlow,
+    gaussian_velocity,
+    interpolate,
+    kernel_velocity,
+    monotone_map,
+    straightness,
+    transport_cost,
+)
 from course_lib.exercises import ch13_rectified_flow as ch13
 from course_lib.exercises import check
 from course_lib.exercises.formula import declared
@@ -289,6 +297,13 @@ def test_the_correlated_velocity_is_what_least_squares_finds(rho):
     torch.testing.assert_close(v, points * line[0] + line[1], atol=0.03, rtol=0)
 
 
+def test_without_correlation_the_velocity_is_the_library_s():
+    x, t, m = randn(6, 2), rand(6), torch.tensor([1.0, -2.0]).double()
+    eye = torch.eye(2).double()
+    wanted = gaussian_velocity(x, t, m, 0.49 * eye, 0 * m, 2.25 * eye)
+    torch.testing.assert_close(right("gaussian_flow")(x, t, m, 0.7, 1.5, 0.0), wanted)
+
+
 def test_pairs_with_correlation_1_make_a_straight_flow():
     m = torch.tensor([1.0, -2.0]).double()
 
@@ -312,7 +327,7 @@ def test_particles_on_a_line_are_where_the_blurred_pairs_carry_them():
     z, steps = x1[:, None], 1200
     at = {1.0: z}
     for i in range(steps, 0, -1):
-        v = ch13.mean_velocity(z, i / steps, x0[:, None], x1[:, None], width=0.02)
+        v = kernel_velocity(z, i / steps, x0[:, None], x1[:, None], width=0.02)
         z = z - v / steps
         at[(i - 1) / steps] = z
     for t in (0.75, 0.5, 0.25, 0.0):
@@ -324,6 +339,7 @@ def test_nobody_overtakes_and_the_laws_are_kept():
     x0, x1 = randn(30), randn(30, seed=1)
     z = right("monotone_map")(x0, x1, 0.4)
     assert torch.equal(z.argsort(), x1.argsort())
+    assert torch.equal(right("monotone_map")(x0, x1, 0.0), monotone_map(x0, x1))
     assert torch.equal(z.sort().values, (0.6 * x0 + 0.4 * x1).sort().values)
 
 
