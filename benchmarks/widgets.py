@@ -41,6 +41,16 @@ def swirl(points: np.ndarray, steps: int) -> np.ndarray:
     return np.stack(path)
 
 
+def ways_of_each_step(points: np.ndarray) -> widgets.ParticlePlayer:
+    """Three panels, with ways of one, two, ... and 32 steps."""
+    ways = [[swirl(points, 2**k + 1) / n for k in range(6)] for n in (1, 2, 3)]
+    ends = [np.stack([way[-1] for way in one]) for one in ways]
+    trails = [[way[:, :24] for way in one] for one in ways]
+    return widgets.ParticlePlayer(
+        ends[0], beside=ends[1:], trails=trails[0], beside_trails=trails[1:], extent=(-3, 3, -3, 3)
+    )
+
+
 def examples() -> dict[str, widgets.CourseWidget]:
     """The widgets to measure, each at the size that the course uses at most."""
     rng = np.random.default_rng(0)
@@ -55,6 +65,8 @@ def examples() -> dict[str, widgets.CourseWidget]:
         "ParticlePlayer, 2,000 points on a moving field": widgets.ParticlePlayer(
             swirl(points, 12), field=rng.random((12, 64, 64)), extent=extent
         ),
+        "ParticlePlayer, three panels of 500 points and 24 ways": ways_of_each_step(points[:500]),
+        "Uncross, 12 pairs": widgets.Uncross(*points[:24].reshape(2, 12, 2), k=2),
         "ImagePlayer, 64 images of 8 x 8": widgets.ImagePlayer(rng.random((12, 64, 8, 8))),
         "ImagePlayer, 16 images of 28 x 28": widgets.ImagePlayer(rng.random((11, 16, 28, 28))),
     }

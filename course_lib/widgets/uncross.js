@@ -99,12 +99,17 @@ function stateOf(model) {
     remember("");
     become({ k: model.get("k") + 1 });
   };
+  const differs = (values) => JSON.stringify({ ...now(), ...values }) !== JSON.stringify(now());
   state.undo = () => {
-    if (memory.past.length) become(memory.past.pop());
+    let before = memory.past.pop();
+    while (before && !differs(before)) before = memory.past.pop(); // a point that was put back
+    if (before) become(before);
   };
   state.reset = () => {
+    const first = { ...model.get("first"), k: 0 };
+    if (!differs(first)) return;
     remember("");
-    become({ ...model.get("first"), k: 0 });
+    become(first);
   };
   state.move = (which, i, [x, y]) => {
     const to = [clamp(x, extent[0], extent[1]), clamp(y, extent[2], extent[3])].map((value) => Number(value.toFixed(4)));
@@ -315,9 +320,11 @@ function render({ model, el }) {
     table.write(levels);
     view.root.classList.toggle("rectified", k > 0);
     say(go, k === 0 ? "Rectify" : "Reflow");
-    go.disabled = k >= state.mostK;
+    for (const [node, off] of [[go, k >= state.mostK], [back, !memory.past.length]]) {
+      if (off && node.matches(":focus")) view.root.focus(); // what is off hears no keys
+      node.disabled = off;
+    }
     go.title = k === 0 ? "New pairs: where the flow takes each source" : "Once more, with the new pairs";
-    back.disabled = !memory.past.length;
     if (k !== before) speak(inWords(levels[k].counts, k));
     before = k;
     view.redraw();
