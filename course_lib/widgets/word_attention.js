@@ -4,12 +4,12 @@ import { throttledChanges } from "./parts/changes.js";
 import { MAPS, colourWords } from "./parts/colours.js";
 import { row, toggle } from "./parts/controls.js";
 import { atStep, unpack } from "./parts/data.js";
-import { onKeys } from "./parts/keys.js";
 import { hint, mapStrip, say, spoken } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
 import { clamp, segment, words } from "./parts/panel.js";
 import { drawTile, imageStack, pixelSheet } from "./parts/pixels.js";
 import { playerBar } from "./parts/player.js";
+import { wordRow } from "./parts/word_row.js";
 import STYLE from "./word_attention.css" with { type: "css" };
 
 const GAP = 12;
@@ -122,35 +122,6 @@ function pictureOf(state) {
   return { layout, draw };
 }
 
-// -------------------------------------------------------------------------------------- the words
-
-// The sentence, a word to point at or to go to by keys; one of them is chosen.
-function sentenceRow(view, state) {
-  const { model, names, go } = state;
-  const nodes = names.map((name, k) => {
-    const node = element("button", { type: "button", role: "radio", class: "attention-word" }, name);
-    for (const event of ["pointerenter", "click", "focus"]) node.addEventListener(event, () => go(k));
-    return node;
-  });
-  const node = element("div", { class: "attention-words", role: "radiogroup", "aria-label": "Word" }, ...nodes);
-  const show = () => nodes.forEach((one, k) => {
-    const chosen = k === model.get("word");
-    one.setAttribute("aria-checked", String(chosen));
-    one.tabIndex = chosen ? 0 : -1;
-  });
-  view.follow(["word"], show, { now: true });
-  const walk = (to) => ({ target }) => {
-    go(to(model.get("word")));
-    if (node.contains(target)) nodes[model.get("word")].focus();
-  };
-  const [back, on] = [walk((k) => k - 1), walk((k) => k + 1)];
-  onKeys(view, { ArrowUp: back, ArrowDown: on });
-  onKeys(view, {
-    ArrowLeft: back, ArrowUp: back, ArrowRight: on, ArrowDown: on, Home: walk(() => 0), End: walk(() => names.length)
-  }, node);
-  return node;
-}
-
 // -------------------------------------------------------------------------------------- the widget
 
 function render({ model, el }) {
@@ -164,7 +135,9 @@ function render({ model, el }) {
   };
   const nameOf = () => `\u201c${state.names[model.get("word")]}\u201d`;
   const view = outline({ model, el, layout: picture.layout, draw, maxWidth: 640, style: STYLE, name: "word-attention" });
-  view.header.after(sentenceRow(view, state));
+  const sentence = wordRow(view, { names: state.names, label: "Word", chosen: () => model.get("word"), go: state.go });
+  view.header.after(sentence.node);
+  view.follow(["word"], sentence.show, { now: true });
   const clock = playerBar(view, model);
   const scale = element("span", { class: "attention-scale" });
   view.root.append(
