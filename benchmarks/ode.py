@@ -118,7 +118,7 @@ def torchcfm(name: str, *, transport: bool) -> types.ModuleType:
         raise ModuleNotFoundError("torchcfm")
     folder = Path(package.submodule_search_locations[0])
     parent = types.ModuleType("torchcfm")
-    parent.__path__ = [str(folder)]
+    parent.__path__, parent.__spec__ = [str(folder)], package  # so that it is found again
     sys.modules["torchcfm"] = parent  # its __init__ imports POT, Lightning and more
     if not transport:
         stub = types.ModuleType("torchcfm.optimal_transport")
