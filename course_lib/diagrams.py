@@ -17,6 +17,7 @@ __all__ = [
     "controlnet_diagram",
     "coupling_diagram",
     "latent_diffusion_diagram",
+    "mmdit_diagram",
     "multi_scale_diagram",
     "pixelcnn_diagram",
     "transformer_diagram",
@@ -685,6 +686,78 @@ def transformer_diagram(block: nn.Module, *, tokens: int = 12) -> Diagram:
         Arrow("tokens + what they saw", "sum", "+", around="right"),
     ]
     return Diagram("A transformer's block: tokens meet in one place only", rows, arrows)
+
+
+# ------------------------------------------------------------------- 14: two streams, one softmax
+
+
+def mmdit_diagram(net: nn.Module) -> Diagram:
+    """An ``MMDiT`` with a text: its two streams through one block, and what modulates them."""
+    x = torch.zeros(BATCH, *net.event_shape, dtype=net.out.weight.dtype)
+    context = torch.zeros(BATCH, 12, net.context_dim, dtype=x.dtype)
+    calls = observe(net, lambda: net(x, torch.zeros(BATCH), context=context))
+    block = net.blocks[0]
+    normed = ("normalized",) if block.attention.qk_norm else ()
+    qkv, (image, words) = "queries, keys, values", calls["blocks.0.attention"].outputs
+    rows: list[list[Box | None]] = [
+        [
+            Box("noised latent", (shape(x),), "data"),
+            Box("t", (shape((BATCH,)),), "noise"),
+            Box("text", (shape(context),), "latent"),
+        ],
+        [
+            Box(f"patches {net.patch}×{net.patch}", (channels(net.patches), "+ positions")),
+            Box("c", (f"time + mean of the text, {shape(calls['time'].outputs[0])}",)),
+            Box("words", (channels(net.words),)),
+        ],
+        [
+            Box("norm, α, β: image", (shape(image),)),
+            Box("modulations", (f"{channels(block.modulation[0])} each, at first 0",)),
+            Box("norm, α, β: text", (shape(words),)),
+        ],
+        [Box(f"{qkv}: image", normed), None, Box(f"{qkv}: text", normed)],
+        [
+            None,
+            Box("one softmax", (f"{image[1]} + {words[1]} tokens", heads_in_words(block)), "error"),
+            None,
+        ],
+        [Box("γ, add: image", ()), None, Box("γ, add: text", ())],
+        [
+            Box("perceptron: image", (channels(block.mlp[0]), "α, β before, γ after")),
+            None,
+            Box("perceptron: text", (channels(block.mlp[1]), "α, β before, γ after")),
+        ],
+        [
+            Box("velocity", (channels(net.out), shape(calls[""].outputs[0])), "data"),
+            Box(f"{len(net.blocks)} such blocks", (parameters(net.blocks),)),
+            None,
+        ],
+    ]
+    arrows = [
+        Arrow("noised latent", rows[1][0].name),
+        Arrow("t", "c"),
+        Arrow("text", "c"),
+        Arrow("text", "words"),
+        Arrow(rows[1][0].name, "norm, α, β: image"),
+        Arrow("words", "norm, α, β: text"),
+        Arrow("c", "modulations"),
+    ]
+    for stream in ("image", "text"):
+        arrows += [
+            Arrow("modulations", f"norm, α, β: {stream}"),
+            Arrow(f"norm, α, β: {stream}", f"{qkv}: {stream}"),
+            Arrow(f"{qkv}: {stream}", "one softmax"),
+            Arrow("one softmax", f"γ, add: {stream}"),
+            Arrow(f"γ, add: {stream}", f"perceptron: {stream}"),
+        ]
+    arrows.append(Arrow("perceptron: image", "velocity"))
+    return Diagram(f"MM-DiT, {parameters(net)}", rows, arrows)
+
+
+def heads_in_words(block: nn.Module) -> str:
+    """How many heads a block's attention has, and of which size."""
+    attention = block.attention
+    return f"{attention.heads} heads of {attention.dim // attention.heads}"
 
 
 # ---------------------------------------------------------------------------------- what all share

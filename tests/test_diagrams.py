@@ -11,7 +11,7 @@ from course_lib.autoregressive import PixelCNN
 from course_lib.diffusion import ControlNet, LatentDiffusion
 from course_lib.flows import NICE, Glow, RealNVP
 from course_lib.latent import VAE, VQVAE, KLAutoencoder, quantizer
-from course_lib.nn import TextEncoder, TransformerBlock, UNet, WordTokenizer
+from course_lib.nn import MMDiT, TextEncoder, TransformerBlock, UNet, WordTokenizer
 from tests.widgets.test_diagram import faults_of_layout
 
 
@@ -226,6 +226,30 @@ CASES = [
         diagrams.transformer_diagram,
         lambda: TransformerBlock(64, 4),
         {"softmax(q kᵀ / √d) v": ["[B, 4, 12, 16]", "each sees all tokens"]},
+    ),
+    (
+        diagrams.mmdit_diagram,
+        lambda: MMDiT((2, 4, 8), patch=2, dim=16, depth=3, heads=2, context_dim=6),
+        {
+            "noised latent": ["[B, 2, 4, 8]"],
+            "text": ["[B, 12, 6]"],
+            "patches 2×2": ["8 → 16", "+ positions"],
+            "c": ["time + mean of the text, [B, 16]"],
+            "words": ["6 → 16"],
+            "norm, α, β: image": ["[B, 8, 16]"],
+            "modulations": ["16 → 96 each, at first 0"],
+            "norm, α, β: text": ["[B, 12, 16]"],
+            "queries, keys, values: text": ["normalized"],
+            "one softmax": ["8 + 12 tokens", "2 heads of 8"],
+            "perceptron: text": ["16 → 64 → 16", "α, β before, γ after"],
+            "velocity": ["16 → 8", "[B, 2, 4, 8]"],
+            "3 such blocks": ["29,184 parameters"],
+        },
+    ),
+    (
+        diagrams.mmdit_diagram,
+        lambda: MMDiT((4, 8, 8), dim=32, depth=1, context_dim=6, qk_norm=False),
+        {"queries, keys, values: image": [], "one softmax": ["16 + 12 tokens", "4 heads of 8"]},
     ),
 ]
 

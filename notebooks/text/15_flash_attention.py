@@ -13,7 +13,7 @@
 # ---
 
 # %% [markdown]
-# [← 12b · ControlNet](12b_controlnet.ipynb) | [Contents](../README.md#chapters) | [16 · Scaling out →](16_scaling_out.ipynb)
+# [← 14 · Stable Diffusion 3](14_sd3.ipynb) | [Contents](../README.md#chapters) | [16 · Scaling out →](16_scaling_out.ipynb)
 
 # %% [markdown]
 # # 15 · FlashAttention
@@ -878,4 +878,4 @@ Markdown(table)
 # **Next, chapter 16:** when one machine is not enough. (What lets images look at words is attention, too: [chapter 12](12_latent_diffusion.ipynb).)
 
 # %% [markdown]
-# [← 12b · ControlNet](12b_controlnet.ipynb) | [Contents](../README.md#chapters) | [16 · Scaling out →](16_scaling_out.ipynb)
+# [← 14 · Stable Diffusion 3](14_sd3.ipynb) | [Contents](../README.md#chapters) | [16 · Scaling out →](16_scaling_out.ipynb)
