@@ -13,7 +13,7 @@
 # ---
 
 # %% [markdown]
-# [← 12 · Latent diffusion](12_latent_diffusion.ipynb) | [Contents](../README.md#chapters) | [15 · FlashAttention →](15_flash_attention.ipynb)
+# [← 12 · Latent diffusion](12_latent_diffusion.ipynb) | [Contents](../README.md#chapters) | [13 · Rectified flow →](13_rectified_flow.ipynb)
 
 # %% [markdown]
 # # 12b · ControlNet
@@ -728,7 +728,7 @@ Markdown(table)
 # - *An image as a prompt*, by attention of its own beside the text's: IP-Adapter (Ye et al. 2023, [arXiv:2308.06721](https://arxiv.org/abs/2308.06721)).
 # - *Look again while training*: the condition found in the result becomes a loss, ControlNet++ (Li et al. 2024, [arXiv:2404.07987](https://arxiv.org/abs/2404.07987)).
 #
-# **Next:** chapters 13 and 14, straight paths and Stable Diffusion 3, come later. What all of these networks are built on is there already: [attention, in chapter 15](15_flash_attention.ipynb).
+# **Next, chapter 13:** all these models need many calls for an image. Ways that are straight need one: [rectified flow](13_rectified_flow.ipynb).
 
 # %% [markdown]
-# [← 12 · Latent diffusion](12_latent_diffusion.ipynb) | [Contents](../README.md#chapters) | [15 · FlashAttention →](15_flash_attention.ipynb)
+# [← 12 · Latent diffusion](12_latent_diffusion.ipynb) | [Contents](../README.md#chapters) | [13 · Rectified flow →](13_rectified_flow.ipynb)
