@@ -26,10 +26,8 @@ from course_lib.training.recipes_sde import LEVELS, samples
 
 # The first rectified flow from noise, with independent pairs, is chapter 09's flow matching.
 FIRST = "flow_matching_{}"
-# For k = 2 and for k = 3.
-N_PAIRS = {"two_moons": (50_000, 50_000), "digits": (10_000, 10_000), "mnist": (10_000, 5_000)}
-# Of Heun, twice as many calls, for k = 2 and for k = 3, whose teacher's ways are straighter.
-TEACHER_STEPS = {"two_moons": (50, 50), "digits": (20, 20), "mnist": (10, 5)}
+N_PAIRS = {"two_moons": 50_000, "digits": 10_000, "mnist": 10_000}
+TEACHER_STEPS = {"two_moons": 50, "digits": 20, "mnist": 10}  # of Heun: twice as many calls
 STEPS = (1, 2, 4, 8, 16, 32)
 MNIST_STEPS = STEPS[:4]  # a call of its network takes long
 N_TEST = 2000  # points that a test of two samples gets
@@ -44,8 +42,8 @@ def pairs_of(name: str, data: str, *, k: int) -> tuple[Tensor, Tensor]:
     """The pairs that a stored flow makes: what the k-rectified flow is trained on."""
     teacher = load_pretrained(name)
     generator = torch.Generator().manual_seed(k)
-    options = {"steps": TEACHER_STEPS[data][k - 2], "solver": "heun"}
-    return reflow(teacher, N_PAIRS[data][k - 2], generator=generator, **options)
+    options = {"steps": TEACHER_STEPS[data], "solver": "heun"}
+    return reflow(teacher, N_PAIRS[data], generator=generator, **options)
 
 
 def start_from(name: str) -> Callable[[RectifiedFlow, object], None]:
@@ -136,18 +134,18 @@ OPTIONS = {
 }
 
 for data in OPTIONS:
-    for k in (2, 3):
+    for k in (2,) if data == "mnist" else (2, 3):
         before = rectified_name(k - 1, data)
         register(
             Recipe(
                 name=rectified_name(k, data),
                 summary=f"the {k}-rectified flow of {data}",
-                data=f"{N_PAIRS[data][k - 2]:,} pairs that {before} makes with "
-                f"{TEACHER_STEPS[data][k - 2]} steps of Heun",
+                data=f"{N_PAIRS[data]:,} pairs that {before} makes with "
+                f"{TEACHER_STEPS[data]} steps of Heun",
                 build=lambda data=data: RectifiedFlow(NETS[data]()),
                 prepare=start_from(before),
                 load=lambda before=before, data=data, k=k: pairs_of(before, data, k=k),
-                options=OPTIONS[data] | ({"steps": 750} if (data, k) == ("mnist", 3) else {}),
+                options=OPTIONS[data],
                 evaluate=lambda model, data=data, k=k: rectified_metrics(model, data, k),
             )
         )
@@ -157,8 +155,8 @@ for data in OPTIONS:
         Recipe(
             name=f"distilled_{data}",
             summary=f"the 2-rectified flow of {data}, distilled into one step",
-            data=f"{N_PAIRS[data][1]:,} pairs that {rectified_name(2, data)} makes with "
-            f"{TEACHER_STEPS[data][1]} steps of Heun",
+            data=f"{N_PAIRS[data]:,} pairs that {rectified_name(2, data)} makes with "
+            f"{TEACHER_STEPS[data]} steps of Heun",
             build=lambda data=data: distill(RectifiedFlow(NETS[data]())),
             prepare=start_from(rectified_name(2, data)),
             load=lambda data=data: pairs_of(rectified_name(2, data), data, k=3),
@@ -193,7 +191,7 @@ def transported_pairs() -> tuple[Tensor, Tensor]:
     _, threes = threes_and_eights()
     teacher = load_pretrained("threes_to_eights_1")
     n = N_CARRIED
-    return reflow(teacher, n, steps=TEACHER_STEPS["mnist"][0], solver="heun", x1=threes[:n])
+    return reflow(teacher, n, steps=TEACHER_STEPS["mnist"], solver="heun", x1=threes[:n])
 
 
 def weights_and_slants(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -251,7 +249,7 @@ for k, load in ((1, threes_and_eights), (2, transported_pairs)):
             data=f"{N_TRANSPORT:,} independent pairs of training images of load_mnist"
             if k == 1
             else f"{N_CARRIED:,} pairs that threes_to_eights_1 makes with "
-            f"{TEACHER_STEPS['mnist'][0]} steps of Heun",
+            f"{TEACHER_STEPS['mnist']} steps of Heun",
             build=lambda: RectifiedFlow(UNet((1, 28, 28), widths=(16, 24, 48), scale=1000.0)),
             prepare=None if k == 1 else start_from("threes_to_eights_1"),
             load=load,

@@ -262,7 +262,7 @@ TIME_SAMPLINGS: dict[str, Callable[..., Tensor] | None] = {
     "mode (1.29)": partial(mode_times, s=1.29),
     "cosmap": cosmap_times,
 }
-SAMPLINGS_TIME, SEEDS = 60.0, (0, 1, 2)
+SAMPLINGS_TIME, SEEDS = 75.0, (0, 1, 2)
 LOSS_TIMES = tuple(i / 10 for i in range(1, 10))
 STEPS = (4, 8, 16)
 
