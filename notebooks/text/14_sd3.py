@@ -310,7 +310,7 @@ for name, module in sizes.items():
 
 # %% [markdown]
 # The last lines are the product rule. For $H + \gamma F$ the gradient that comes to $F$ is $\gamma$ times what comes from behind, and that is 0. The gradient that comes to $\gamma$ is $F$ times it, and that is not. So the gate learns first, and opens; then there is something for the branch to learn from. (It is chapter 12b's zero convolution, in each block.)
-# Peebles and Xie compare: of four ways to tell a transformer the time and the class, AdaLN-zero had the best FID at every time of training (their figure 5).
+# Peebles and Xie compare four ways to tell a transformer the time and the class: AdaLN-zero has the lowest FID (their figure 5).
 #
 # **Exercise 2: predict.** A whole network has a last layer that starts at 0 as well. Which groups of its parameters have gradients that are exactly zero at the first step? And at the second? The letters are explained by `hint("14.adaln_zero_start")` and below.
 #
@@ -786,7 +786,8 @@ def wide(prompts, stretch, seed):
         for k in range(12, 0, -1):  # twelve steps of Euler's method, from t = 1 to 0
             z = z - guided.predict(z, k / 12, target="velocity", y=y) / 12
     flow.model.stretch = True
-    return to_unit(flow.autoencoder.from_latent(z)).clamp(0, 1)
+        decoded = flow.autoencoder.decoder(z / flow.autoencoder.latent_scale)
+    return to_unit(decoded).clamp(0, 1)
 
 
 asked = [
@@ -856,31 +857,39 @@ Markdown(table)
 # The logit of a query and a key is a product of two things that are learned. Nothing bounds it: if both matrices grow by a factor, logits grow by its square. Two things happen then, and both are bad. The softmax gives everything to one token, and no gradient comes back: its entropy collapses. And half precision, in which large models are trained, ends: `float16` at 65,504.
 
 # %%
+from copy import deepcopy
+
 torch.manual_seed(2)
-bare, normed = (JointAttention(64, 2, qk_norm=norm, streams=1) for norm in (False, True))
-normed.load_state_dict(bare.state_dict(), strict=False)
+layers = [JointAttention(64, 2, qk_norm=norm, streams=1) for norm in (False, True)]
+layers[1].qkv.load_state_dict(layers[0].qkv.state_dict())  # the same weights
 H = torch.randn(1, 16, 64, generator=seeded(27))
-table = "| $W^Q$, $W^K$ times | largest logit | entropy | largest product in `float16` | with the norm: logit | entropy |\n"
-table += "| ---: | ---: | ---: | ---: | ---: | ---: |\n"
+
+
+@torch.no_grad()
+def measured_at(layer, factor):
+    """Queries' and keys' matrices times a factor: largest logit, entropy, largest q · k as float16."""
+    layer = deepcopy(layer)
+    layer.qkv[0].weight[:128] *= factor
+    layer.qkv[0].bias[:128] *= factor
+    weights, (q, k, _) = layer.weights(H), layer.heads_of((H,))
+    entropy = -(weights * weights.clamp_min(1e-30).log()).sum(-1).mean() / math.log(16)
+    return layer.logits(H).abs().max(), entropy, (q @ k.mT).half().abs().max().item()
+
+
+table = "| $W^Q$, $W^K$ times | largest logit | entropy | largest $q \\cdot k$ as `float16` "
+table += "| with the norm: logit | entropy | $q \\cdot k$ |\n"
+table += "| ---: |" + " ---: |" * 6 + "\n"
 for factor in (1, 4, 16, 64, 256):
-    row = f"| {factor} "
-    for layer in (bare, normed):
-        layer.load_state_dict(bare.state_dict() if layer is bare else layer.state_dict())
-        saved = {k: v.clone() for k, v in layer.state_dict().items()}
-        with torch.no_grad():
-            layer.qkv[0].weight[:128] *= factor
-            layer.qkv[0].bias[:128] *= factor
-            weights = layer.weights(H)
-            entropy = -(weights * weights.clamp_min(1e-30).log()).sum(-1).mean() / math.log(16)
-            row += f"| {layer.logits(H).abs().max():,.1f} | {entropy:.0%} "
-            if layer is bare:
-                q, k, _ = layer.heads_of((H,))
-                row += f"| {(q @ k.mT).half().abs().max().item():,.0f} "
-            layer.load_state_dict(saved)
-    table += row + "|\n"
+    table += f"| {factor} "
+    for layer in layers:
+        logit, entropy, product = measured_at(layer, factor)
+        table += f"| {logit:,.1f} | {entropy:.0%} | {product:,.0f} "
+    table += "|\n"
 Markdown(table)
 
 # %% [markdown]
+# (The entropy is the mean over queries, as a share of that of looking at all tokens alike, $\log 16$.) A factor of 16 makes logits 256 times as large; nearly nothing is left of the entropy. With 256 the largest product is infinite in half precision, and a softmax of that is not a number. With the norm all rows are the same.
+#
 # **The cure**: divide each query and each key by its root mean square, and multiply by learned factors $g$, $g'$, one for each of the $d$ numbers (RMSNorm). A vector of root mean square 1 has the length $\sqrt d$. So, by Cauchy and Schwarz,
 #
 # $$\left| \frac{q \cdot k}{\sqrt d} \right| \;\le\; \frac{1}{\sqrt d}\, \max_i | g_i\, g'_i |\; \sqrt d\, \sqrt d \;=\; \sqrt d\; \max_i | g_i\, g'_i | ,$$
@@ -1018,7 +1027,7 @@ print(
 )
 
 # %% [markdown]
-# In training the times are shifted, and in sampling as well, so that more of the steps lie where there is noise. No image is of one grey, and a network knows more than its mean. So Esser et al. took the formula for its *shape* only, and asked people which shift $\sqrt{N_2 / N_1}$ they liked best: of anything above 1.5, little difference; they took 3.0 for 1024 × 1024 pixels (their figure 6).
+# In training the times are shifted, and in sampling as well, so that more of the steps lie where there is noise. No image is of one grey, and a network knows more than its mean. So Esser et al. took the formula for its *shape* only, and asked people which shift $\sqrt{N_2 / N_1}$ they liked best: clearly those above 1.5, with less difference among these. They took 3.0 for 1024 × 1024 pixels (their figure 6).
 #
 # **Exercise 7: from one size to another.** Your times are shifted already, for $r$ times as many pixels. Now you need them for $q$ times.
 
@@ -1034,7 +1043,7 @@ check("14.shift_times", reshift)
 # %% [markdown]
 # ## 10. Three readers, each of which may be missing
 #
-# SD3 has three text encoders: two of CLIP, and T5, a language model whose encoder has 4.7 billion weights and needs 19 GB (their table 7) for nothing but reading a prompt. In training each of the three was replaced by zeros in 46.4 % of the steps, *independently*. So the model met each subset. All three were missing in $0.464^3$ of them:
+# SD3 has three text encoders: two of CLIP, and T5, a language model whose encoder has 4.7 billion weights and needs 19 GB (their table 7) for nothing but reading a prompt. In training each of the three was replaced by zeros in 46.4 % of the steps (their appendix B.3; section 5.3.3 says 46.3), *independently*. So the model met each subset. All three were missing in $0.464^3$ of them:
 
 # %%
 print(f"no text at all: {0.464**3:.1%} of the steps, which guidance needs")
