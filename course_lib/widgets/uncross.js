@@ -85,7 +85,7 @@ function stateOf(model) {
   const now = () => Object.fromEntries(["x0", "x1", "k", "width"].map((name) => [name, model.get(name)]));
   // Before something changes; `what` goes on where it is the same as before.
   const remember = (what) => {
-    if (what !== memory.last) memory.past.push(now());
+    if (!what || what !== memory.last) memory.past.push(now());
     memory.last = what;
   };
   const become = (values) => {
