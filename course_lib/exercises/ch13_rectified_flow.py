@@ -607,51 +607,51 @@ formula(
 # --- One step of Euler ---------------------------------------------------------------------------
 
 
-def even_error(S: Tensor, k: int) -> Tensor:
-    """How far k steps of Euler miss the end of ways whose velocity changes evenly: ``[N]``.
+def even_error(S: Tensor, N: int) -> Tensor:
+    """How far N steps of Euler miss the end of ways whose velocity changes evenly: ``[B]``.
 
     With dz/dt = (x_1 − x_0) + (t − ½) a the straightness is ‖a‖² / 12. A step is off by half of
-    what the velocity changes in it: ‖a‖ / (2 k) in all.
+    what the velocity changes in it: ‖a‖ / (2 N) in all.
 
     Args:
-        S: The straightness of each way, ``[N]``.
-        k: The number of steps, of one length.
+        S: The straightness of each way, ``[B]``.
+        N: The number of steps, of one length.
 
     """
-    return (3 * S).sqrt() / k
+    return (3 * S).sqrt() / N
 
 
 _EVENLY = (
     "dz/dt = (x_1 − x_0) + (t − ½) a: then S = ‖a‖² ∫ (t − ½)² dt = ‖a‖² / 12, and the first step "
     "of Euler, at t = 1, has a velocity that is off by a / 2."
 )
-_K_STEPS = "In a step of length 1/k the velocity changes by a / k, and half of that is the error."
+_N_STEPS = "In a step of length 1/N the velocity changes by a / N, and half of that is the error."
 
 
 # fmt: off
 _EULER_WRONG = [
-    Wrong(lambda S, k: S.sqrt() / k, "√S is how far the velocity is off on the average of the way; "
+    Wrong(lambda S, N: S.sqrt() / N, "√S is how far the velocity is off on the average of the way; "
           "Euler takes it where it is off most.", _EVENLY),
-    Wrong(lambda S, k: (12 * S).sqrt() / k, "√(12 S) is the whole change of the velocity: at the "
+    Wrong(lambda S, N: (12 * S).sqrt() / N, "√(12 S) is the whole change of the velocity: at the "
           "start it is off by half of that.", _EVENLY),
-    Wrong(lambda S, k: 3 * S / k, "S is a square: a length is its root.", _EVENLY),
-    Wrong(lambda S, k: (3 * S).sqrt() / k**2, "The error of one step falls like 1/k², but there "
-          "are k of them.", _K_STEPS),
-    Wrong(lambda S, k: (3 * S / k).sqrt(), "The error falls like 1/k, not like its root.",
-          _K_STEPS),
-    Wrong(lambda S, k: (3 * S).sqrt(), "You don't use k: with more steps the velocity is asked for "
-          "more often.", _K_STEPS),
-    Wrong(lambda S, k: (12 * S).sqrt(), "You give ‖a‖, the change of the velocity on the whole "
+    Wrong(lambda S, N: 3 * S / N, "S is a square: a length is its root.", _EVENLY),
+    Wrong(lambda S, N: (3 * S).sqrt() / N**2, "The error of one step falls like 1/N², but there "
+          "are N of them.", _N_STEPS),
+    Wrong(lambda S, N: (3 * S / N).sqrt(), "The error falls like 1/N, not like its root.",
+          _N_STEPS),
+    Wrong(lambda S, N: (3 * S).sqrt(), "You don't use N: with more steps the velocity is asked for "
+          "more often.", _N_STEPS),
+    Wrong(lambda S, N: (12 * S).sqrt(), "You give ‖a‖, the change of the velocity on the whole "
           "way.", _EVENLY),
-    Wrong(lambda S, k: (S / 3).sqrt() / k, "∫ (t − ½)² dt is 1/12: ‖a‖² is 12 S, and half of its "
+    Wrong(lambda S, N: (S / 3).sqrt() / N, "∫ (t − ½)² dt is 1/12: ‖a‖² is 12 S, and half of its "
           "root √(3 S).", _EVENLY),
-    Wrong(lambda S, k: (6 * S).sqrt() / k, "∫ (t − ½)² dt is 1/12, not 1/24.", _EVENLY),
-    Wrong(lambda S, k: (0.75 * S).sqrt() / k, "∫ (t − ½)² dt is 1/12, not 1/3.", _EVENLY),
-    Wrong(lambda S, k: (3 * S).sqrt() * k, "More steps are better: divide by k.", _K_STEPS),
-    Wrong(lambda S, k: (3 * S).sqrt() / (k + 1), "k steps have the length 1/k.", _K_STEPS),
-    Wrong(lambda S, k: 12 * S / k, "S is a square: a length is its root, and √(12 S) is the whole "
+    Wrong(lambda S, N: (6 * S).sqrt() / N, "∫ (t − ½)² dt is 1/12, not 1/24.", _EVENLY),
+    Wrong(lambda S, N: (0.75 * S).sqrt() / N, "∫ (t − ½)² dt is 1/12, not 1/3.", _EVENLY),
+    Wrong(lambda S, N: (3 * S).sqrt() * N, "More steps are better: divide by N.", _N_STEPS),
+    Wrong(lambda S, N: (3 * S).sqrt() / (N + 1), "N steps have the length 1/N.", _N_STEPS),
+    Wrong(lambda S, N: 12 * S / N, "S is a square: a length is its root, and √(12 S) is the whole "
           "change of the velocity.", _EVENLY),
-    Wrong(lambda S, k: S / k, "S is the mean of a square: take its root, and ask how far Euler's "
+    Wrong(lambda S, N: S / N, "S is the mean of a square: take its root, and ask how far Euler's "
           "velocity is off.", _EVENLY),
     usual("batch mean", "Every way gets the mean error of all.", "Each S is a way's own."),
 ]
@@ -659,27 +659,27 @@ _EULER_WRONG = [
 
 formula(
     "13.euler_error",
-    task="Derive, and write `euler_error`: on each of N ways the velocity changes evenly with "
-    "time, dz/dt = (x_1 − x_0) + (t − ½) a. You don't know a, but the straightness S [N] of the "
-    "ways. How far from their ends do k steps of Euler of one length land, from t = 1 down to 0, "
-    "if the velocity depends on time alone? k is a whole number.",
-    signature="euler_error(S, k) -> [N]",
+    task="Derive, and write `euler_error`: on each of B ways the velocity changes evenly with "
+    "time, dz/dt = (x_1 − x_0) + (t − ½) a. You don't know a, but the straightness S [B] of the "
+    "ways. How far from their ends do N steps of Euler of one length land, from t = 1 down to 0, "
+    "if the velocity depends on time alone? N is a whole number.",
+    signature="euler_error(S, N) -> [B]",
     solution=[even_error, straightness, RectifiedFlow.states],
     hints=[
         "What is S of such a way? And the velocity at t = 1?",
         _EVENLY,
-        _K_STEPS,
+        _N_STEPS,
     ],
     right=even_error,
-    inputs=lambda generator: [(_rand(0.2, 4.0, 7, generator=generator), k) for k in (1, 2, 3, 8)],
+    inputs=lambda generator: [(_rand(0.2, 4.0, 7, generator=generator), N) for N in (1, 2, 3, 8)],
     result="error",
-    axes="[N], _ -> [N]",
+    axes="[B], _ -> [B]",
     wrong=_EULER_WRONG,
     hint=_EVENLY,
     otherwise=("Your error is not how far Euler misses.", _EVENLY),
-    passes="√(3 S) with one step, and a k-th of it with k: half as crooked in ‖a‖ means a quarter "
+    passes="√(3 S) with one step, and an N-th of it with N: half as crooked in ‖a‖ means a quarter "
     "of S, and half the error. If the velocity changes unevenly, but by no more than A in a unit "
-    "of time, A / (2 k) still bounds the error. S alone bounds nothing: a way that bends in its "
+    "of time, A / (2 N) still bounds the error. S alone bounds nothing: a way that bends in its "
     "first hundredth only has a small S, and its one step can miss by any distance.",
 )
 

@@ -100,7 +100,7 @@ Markdown(table)
 #
 # What is new comes after. The flow that took the mean gives **new pairs**: each start, and where it was carried. Draw straight lines between *those* and train once more. That is **reflow**. This chapter proves what reflow keeps, what it makes smaller, and what it doesn't; then it drives one step.
 #
-# As everywhere in this course, **$t = 0$ is where we go, the data, and $t = 1$ where we come from**. Liu et al. count the other way round: their $X_0$ is our $x_1$.
+# As everywhere in this course, **$t = 0$ is where we go, the data, and $t = 1$ where we come from**. Liu et al. count the other way round: their $X_0$ is our $x_1$, and their velocity $X_1 - X_0$ is minus ours.
 #
 # | symbol | meaning |
 # | --- | --- |
@@ -115,6 +115,9 @@ Markdown(table)
 # | $c$ | a convex cost of a displacement |
 # | $S$ | the straightness of a flow |
 # | $D$; $m$; $I$ | number of coordinates; the mean of a Gaussian; the unit matrix |
+# | $T$; $p$ | a growing function (section 7); a power (exercise 1) |
+# | $w$ | the velocity of a whirl (section 8) |
+# | $s_0$, $s_1$, $\rho$ | standard deviations of the two ends, their correlation (exercise 4) |
 # | $R$, $\alpha$; $M_t$ | a rotation and its angle; the matrix $(1 - t) R + t I$ |
 # | $A$, $\Lambda$ | bounds on how fast the velocity changes along a way, and from place to place |
 # | $N$; $n$; $\delta_n$ | number of Euler's steps; how many are done; the error after them |
@@ -133,7 +136,7 @@ Markdown(table)
 #
 # $$\boxed{\; v(x, t) = \mathbb E \big[\, x_1 - x_0 \;\big|\; x_t = x \,\big], \qquad \frac{\mathrm d z_t}{\mathrm d t} = v(z_t, t) \;}$$
 #
-# This is the **rectified flow** of the coupling. And it is learned as chapter 09 learned it. Split the error of any $v_\theta$ at $v$; the mixed term is 0, since given $x_t$ the difference $x_1 - x_0 - v$ has mean 0 and the rest is fixed:
+# This is the **rectified flow** of the coupling: begin at $z_1 = x_1$, and follow it from $t = 1$ down to 0. And it is learned as chapter 09 learned it. Split the error of any $v_\theta$ at $v$; the mixed term is 0, since given $x_t$ the difference $x_1 - x_0 - v$ has mean 0 and the rest is fixed:
 #
 # $$L = \mathbb E \big\| (x_1 - x_0) - v_\theta(x_t, t) \big\|^2
 #   = \mathbb E \big\| v_\theta(x_t, t) - v(x_t, t) \big\|^2 + V, \qquad V = \mathbb E \big\| (x_1 - x_0) - v(x_t, t) \big\|^2 .$$
@@ -266,7 +269,7 @@ show_figure(
 #
 # ## 3. Reflow
 #
-# The flow has made pairs: each start $x_1$, and where it was carried, $z_0$. Unlike random pairs they belong to each other: close starts have close ends, and ways between them exist that don't meet. **Train a new flow on these pairs**, by the same loss:
+# The flow has made pairs: each start $x_1$, and where it was carried, $z_0$. Unlike random pairs they belong to each other: each start has one end (a *deterministic* coupling), and ways between them exist that don't meet. **Train a new flow on these pairs**, by the same loss:
 
 # %%
 show_source(reflow)
@@ -379,7 +382,7 @@ check("13.break_the_pairs", bad_pairs)
 # %% [markdown]
 # ## 4. The laws are kept
 #
-# Why does the flow land on the moons at all, if it leaves the lines? **Theorem 1: $z_t$ has the law $\pi_t$ of $x_t$, at every time.** Take a smooth test function $\varphi$, 0 far away, and follow its mean along the *lines*. First the chain rule; then the mean in two stages, first over all lines that pass one place, where $\nabla \varphi(x_t)$ is fixed:
+# Why does the flow land on the moons at all, if it leaves the lines? **Theorem 1: $z_t$ has the law $\pi_t$ of $x_t$, at every time.** (The papers: the flow *preserves the marginals*.) Take a smooth test function $\varphi$, 0 far away, and follow its mean along the *lines*. First the chain rule; then the mean in two stages, first over all lines that pass one place, where $\nabla \varphi(x_t)$ is fixed:
 #
 # $$\frac{\mathrm d}{\mathrm d t}\, \mathbb E\, \varphi(x_t)
 #   = \mathbb E \big[ \nabla \varphi(x_t) \cdot (x_1 - x_0) \big]
@@ -460,7 +463,7 @@ for shift in (0.0, 0.3):
 #
 # *Every* convex $c$ at once: the length, its square, the largest coordinate. Usual optimal transport makes *one* cost as small as it can be; a rectified flow makes none as small as it can be, but all of them no larger.
 #
-# The first Jensen is an equality if a way has one velocity; the second if all lines through a place have one. So the cost stays only if nothing meets.
+# The first Jensen is an equality if a way has one velocity; the second if all lines through a place have one. For a *strictly* convex cost, such as the squared length, these are the only equalities: so it stays only if nothing meets. A cost that is convex but not strictly, such as the length on a line, may stay although lines meet.
 
 # %%
 show_source(transport_cost)
@@ -469,7 +472,7 @@ show_source(transport_cost)
 costs = {
     "squared length": lambda d: d.square().sum(1),
     "length": lambda d: d.norm(dim=1),
-    "sum of coordinates": lambda d: d.abs().sum(1),
+    "sum of absolute coordinates": lambda d: d.abs().sum(1),
     "largest coordinate": lambda d: d.abs().amax(1),
     "power 4 of the length": lambda d: d.norm(dim=1) ** 4,
 }
@@ -510,7 +513,7 @@ check("13.convex_costs", prediction)
 #
 # $$\sum_{k = 1}^{K} (S_k + V_k) = C_0 - C_K \le C_0, \qquad \text{and so} \qquad \min_{k \le K}\, (S_k + V_k) \le \frac{C_0}{K} .$$
 #
-# **Theorem 3: after $K$ rounds one of the flows is straight up to $C_0 / K$.** (Liu et al. state it so: for the best of the rounds, and for a $v$ that is learned exactly. In practice the second round does nearly all, as below.) A sum of infinitely many terms that is finite: they must fall. And it ends exactly where $S = V = 0$: no two of the lines meet, each particle of the flow runs along its own line, and reflow gives the same pairs again.
+# **Theorem 3: after $K$ rounds one of the flows is straight up to $C_0 / K$.** (Liu et al. state it so: for the best of the rounds, and for a $v$ that is learned exactly. In practice the second round does nearly all, as below.) (A sum of infinitely many terms, none negative, that is finite: they must tend to 0, though not each below the one before.) And it ends exactly where $S = V = 0$: no two of the lines meet, each particle of the flow runs along its own line, and reflow gives the same pairs again.
 
 # %%
 show_source(straightness)
@@ -606,9 +609,9 @@ Markdown(table)
 # %% [markdown]
 # ## 7. On a line: everybody keeps their rank
 #
-# **Theorem 4: in one dimension the rectified flow maps quantile to quantile, whatever the pairs were.** Two ways of a flow can't meet; on a line this means that nobody overtakes. So who starts as the $r$-th part of the crowd from the left arrives as the $r$-th part from the left; and as the law that arrives is $\pi_0$, that place is $\pi_0$'s quantile. This is the **monotone map**. ∎
+# **Theorem 4: in one dimension the rectified flow maps quantile to quantile, whatever the pairs were.** Two ways of a flow can't meet; on a line this means that nobody overtakes. So who starts with some share of the crowd to the left, say a third, arrives with the same share to the left; and as the law that arrives is $\pi_0$, that place is $\pi_0$'s quantile. This is the **monotone map**. ∎
 #
-# It is also the cheapest there is for every convex cost of $x_1 - x_0$: take two pairs in the wrong order and exchange their ends; no convex cost grows (that is exercise 3's example). And it is straight after one reflow: with $x_0 = T(x_1)$ for a growing $T$, the point $(1 - t)\, T(x_1) + t\, x_1$ grows with $x_1$ at each time $t > 0$, so no two lines meet. **In one dimension straight, monotone and optimal are the same.**
+# It is also the cheapest there is for every convex cost of $x_1 - x_0$: take two pairs in the wrong order and exchange their ends; no convex cost grows (that is exercise 3's example). And it is straight after one reflow: with $x_0 = T(x_1)$ for a growing function $T$, the point $(1 - t)\, T(x_1) + t\, x_1$ grows with $x_1$ at each time $t > 0$, so no two lines meet. **In one dimension straight, monotone and optimal (for a strictly convex cost) are the same.**
 #
 # **Check** with numbers: a flow of blurred pairs in one dimension, integrated by small steps, against sorting.
 
@@ -683,7 +686,7 @@ print(
 )
 
 # %% [markdown]
-# The flow is a whirl. Any whirl that leaves the law alone can be added to a flow, and no convex cost's theorem removes it. Does it happen on its own, from *independent* pairs? With two Gaussians whose long axes point in different directions, yes, a little; both maps are known in closed form:
+# The flow is a whirl. Any whirl that leaves the law alone ($\nabla \cdot (\pi_t w) = 0$ for its velocity $w$) can be added to a flow: the laws stay. And theorem 2 does not remove it: the costs do not rise, but they need not fall. Does it happen on its own, from *independent* pairs? With two Gaussians whose long axes point in different directions, yes, a little; both maps are known in closed form:
 
 # %%
 from course_lib.diffusion import gaussian_map, optimal_gaussian_map
@@ -715,7 +718,7 @@ Markdown(table)
 #
 # **Where a flow is straight, one step is exact.** Straight at constant speed means that $v(z_t, t)$ stays what it is along the way, so it is $z_1 - z_0$ from the first moment, and $z_1 - v(z_1, 1) = z_0$.
 #
-# **Where it is nearly straight.** Let the velocity along a way change by at most $A$ in a unit of time, $\| \mathrm d v(z_t, t) / \mathrm d t \| \le A$. Taylor's formula says that a step of length $1 / N$ from a point *on* the way misses by at most $A / (2 N^2)$; with $N = 1$ that is all: **one step errs by $A / 2$ at most**. With more steps each begins a little off, at a distance $\delta_n$ from the way. There the velocity is another one, by at most $\Lambda \delta_n$, if it changes by at most $\Lambda$ in a unit of place. So
+# **Where it is nearly straight.** Let the velocity along a way change by at most $A$ in a unit of time, $\| \mathrm d v(z_t, t) / \mathrm d t \| \le A$. Taylor's formula says that a step of length $1 / N$ from a point *on* the way misses by at most $A / (2 N^2)$ (its *truncation error*); with $N = 1$ that is all: **one step errs by $A / 2$ at most**. With more steps each begins a little off, at a distance $\delta_n$ from the way. There the velocity is another one, by at most $\Lambda \delta_n$, if it changes by at most $\Lambda$ in a unit of place. So
 #
 # $$\delta_{n + 1} \le \Big( 1 + \frac{\Lambda}{N} \Big)\, \delta_n + \frac{A}{2 N^2}, \qquad \delta_0 = 0 .$$
 #
@@ -767,12 +770,12 @@ show_figure(
 )
 
 # %% [markdown]
-# **Exercise 7: from straightness to error.** Let the velocity change *evenly* along each way, and depend on time alone. You are told $S$ of each way, and nothing else. How far off do $k$ steps of Euler end? (Then: why does $S$ alone, without "evenly", bound nothing?)
+# **Exercise 7: from straightness to error.** Let the velocity change *evenly* along each way, and depend on time alone. You are told $S$ of each way, and nothing else. How far off do $N$ steps of Euler end? (Then: why does $S$ alone, without "evenly", bound nothing?)
 
 
 # %%
-def euler_error(S, k):
-    """The straightness S [N] of ways whose velocity changes evenly, k steps: the errors [N]."""
+def euler_error(S, N):
+    """The straightness S [B] of ways whose velocity changes evenly, N steps: the errors [B]."""
     ...
 
 
@@ -791,7 +794,7 @@ check("13.euler_error", euler_error)
 show_source(distill)
 
 # %% [markdown]
-# **Why after reflow?** Both flows that you have trained make nearly the same map from start to end. But the second says it already at $t = 1$, and the first says there "go to the mean". So a student that begins as the second has little left to learn. Measure it: two students, the same pairs, the same 300 steps.
+# **Why after reflow?** The second flow was trained on the first one's map from start to end. But it says already at $t = 1$ where to go, and the first says there "go to the mean". So a student that begins as the second has little left to learn. Measure it: two students, the same pairs, the same 300 steps.
 
 # %%
 students = []
@@ -840,7 +843,7 @@ for t in (1.0, 0.5):
 # %% [markdown]
 # ## 11. Threes become eights
 #
-# Two sets of images, no noise: MNIST's threes and its eights, 28 × 28 pixels, in random pairs; nobody has said which eight belongs to which three. The two models are stored. MNIST itself isn't needed here: **the threes below are drawn by chapter 06's DDPM**, which knows classes.
+# Two sets of images, no noise (*domain transfer*, image-to-image translation without pairs): MNIST's threes and its eights, 28 × 28 pixels, in random pairs; nobody has said which eight belongs to which three. The two models are stored. MNIST itself isn't needed here: **the threes below are drawn by chapter 06's DDPM**, which knows classes.
 
 # %%
 from course_lib.data import to_unit
@@ -902,11 +905,11 @@ Markdown(table)
 # %% [markdown]
 # (500 threes of the test images, from the models' cards; our classifier calls what it sees.)
 #
-# **What a three hands on.** At every number of steps its image stays nearer to it than to another three. Nobody asked for that: it is theorem 2; cheap pairs are alike pairs. **And it is not easy**, for a small network that was trained for minutes: a part of the threes arrive as threes, also in 32 steps. In one step the first flow shows not an eight but something near the mean of eights, which the classifier calls an eight often enough: it was never asked about blurred images. So read the picture beside the table.
+# **What a three hands on.** At every number of steps its image stays nearer to it than to another three. Nobody asked for that: it is theorem 2 at work; the cost is this squared distance, and it can only fall from that of random pairs. **And it is not easy**, for a small network that was trained for minutes: a part of the threes arrive as threes, also in 32 steps. In one step the first flow shows not an eight but something near the mean of eights, which the classifier calls an eight often enough: it was never asked about blurred images. So read the picture beside the table.
 #
 # ## 12. What of this is new?
 #
-# *Flow matching* (chapter 09) with independent pairs **is** the 1-rectified flow from noise: the two were published within a month of each other. New here: two arbitrary sides, reflow, and the theorems on pairs. *Optimal transport in a batch* (chapter 09) changes the pairs *before* the first training; reflow changes them after it, with the flow itself, and needs no batch.
+# *Flow matching* (chapter 09) with independent pairs **is** the 1-rectified flow from noise; that and *stochastic interpolants* (Albergo, Vanden-Eijnden 2023, [arXiv:2209.15571](https://arxiv.org/abs/2209.15571)) were published within a month of each other. New here: two arbitrary sides, reflow, and the theorems on pairs. *Optimal transport in a batch* (chapter 09) changes the pairs *before* the first training; reflow changes them after it, with the flow itself, and needs no batch.
 #
 # *Other paths.* Take any $a x_0 + b \varepsilon$ with independent noise, VP's (DDPM, DDIM) or EDM's $a = 1$. Divide by $a + b$:
 #
@@ -963,7 +966,7 @@ Markdown(table)
 #
 # How to read both:
 #
-# - **The same shape.** One step of the first flow is a blurred mean. One reflow mends that, and the second changes little.
+# - **The same shape.** One step of the first flow is a blurred mean. One reflow mends most of that, and the second adds much less.
 # - **Each reflow costs quality at many steps.** In the paper 2.58, 3.36, 3.96; it learns from samples of a flow with errors, and its own are added. With calls to spare, take $k = 1$.
 # - **What can't be compared**: FID is not our feature distance, and CIFAR-10's colour photographs are not digits. The paper's reflow used four million pairs and 300,000 steps (appendix A); ours ten thousand pairs and a few thousand steps.
 
