@@ -9,6 +9,7 @@ from course_lib.experiments.dead_codes import dead_codebook, train_codebook
 from course_lib.experiments.dependency import coupling_dependencies, dependencies
 from course_lib.experiments.discrete_spikes import spiky_log_prob
 from course_lib.experiments.forgotten_rescaling import forget_to_rescale
+from course_lib.experiments.growing_logits import Growth, growing_logits
 from course_lib.experiments.guided_pixels import PixelReport, guided_pixels
 from course_lib.experiments.guided_step import guided_mean, tilted_moments
 from course_lib.experiments.killed_rank import train_or_die
@@ -39,6 +40,7 @@ from course_lib.experiments.two_clusters import perfect_network, run_clock, run_
 from course_lib.experiments.zero_convolution import pointwise_gradients
 
 __all__ = [
+    "Growth",
     "NestedGaussians",
     "PixelReport",
     "ReverseDensity",
@@ -57,6 +59,7 @@ __all__ = [
     "forget_to_rescale",
     "forgotten_branch",
     "gradient_gap",
+    "growing_logits",
     "guided_mean",
     "guided_pixels",
     "guided_precision",
