@@ -425,6 +425,11 @@ def lines_of(calls: list[Call]) -> list[str]:
 def latent_diffusion_diagram(model: nn.Module) -> Diagram:
     """A ``LatentDiffusion``, whole: from an image and a prompt to noise, and back to an image."""
     autoencoder, denoiser, text = model.autoencoder, model.denoiser, model.text_encoder
+    if not hasattr(denoiser, "sigma_data"):
+        raise ValueError(
+            "model must be a LatentDiffusion of EDM, got one of "
+            f"{type(denoiser).__name__}; mmdit_diagram draws its model"
+        )
     x = torch.zeros(BATCH, *autoencoder.event_shape, dtype=autoencoder.dtype)
     noisy = torch.zeros(BATCH, *autoencoder.latent_shape, dtype=model.dtype)
     guided, y = model.told([""] * BATCH)

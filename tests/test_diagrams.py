@@ -8,7 +8,7 @@ import torch
 
 from course_lib import diagrams
 from course_lib.autoregressive import PixelCNN
-from course_lib.diffusion import ControlNet, LatentDiffusion
+from course_lib.diffusion import ControlNet, LatentDiffusion, StraightPath
 from course_lib.flows import NICE, Glow, RealNVP
 from course_lib.latent import VAE, VQVAE, KLAutoencoder, quantizer
 from course_lib.nn import MMDiT, TextEncoder, TransformerBlock, UNet, WordTokenizer
@@ -394,3 +394,8 @@ def test_a_latent_diffusion_diagram_counts_what_looks_at_the_text():
     assert ("latent z", "x = z + σ ε") in {(a.start, a.end) for a in diagram.arrows}
     loop = [a for a in diagram.arrows if a.around]
     assert [(a.start, a.end) for a in loop] == [("step of a sampler", "x = z + σ ε")]
+
+
+def test_the_diagram_of_edm_refuses_a_rectified_flow():
+    with pytest.raises(ValueError, match="model must be a LatentDiffusion of EDM, got one of Flow"):
+        diagrams.latent_diffusion_diagram(small_latent_diffusion(path=StraightPath()))

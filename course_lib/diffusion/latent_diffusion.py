@@ -220,15 +220,24 @@ class LatentDiffusion(Placed):
         """The model with controls, ``(control_net, condition, strength)`` each; without, itself."""
         if not controls:
             return self.denoiser
+        if not isinstance(self.model, UNet):
+            raise ValueError(
+                "controls must be () unless the model is a UNet, got some for a "
+                f"{type(self.model).__name__}"
+            )
         alone = self.denoiser
-        model = EDM(
-            Prompted(ControlledUNet(self.model, controls), self.text_encoder),
-            sigma_data=alone.sigma_data,
-            p_mean=alone.p_mean,
-            p_std=alone.p_std,
-            path=alone.path,
-            drop=alone.drop,
-        )
+        net = Prompted(ControlledUNet(self.model, controls), self.text_encoder)
+        options = {"path": alone.path, "drop": alone.drop}
+        if isinstance(alone, FlowMatching):
+            model = FlowMatching(net, **options)
+        else:
+            model = EDM(
+                net,
+                sigma_data=alone.sigma_data,
+                p_mean=alone.p_mean,
+                p_std=alone.p_std,
+                **options,
+            )
         return model.to(device=self.device, dtype=self.dtype)
 
     @torch.no_grad()
@@ -265,11 +274,17 @@ class LatentDiffusion(Placed):
         model, y = self.told(prompts, **guidance)
         self.check_images(x, len(y))
         path = self.denoiser.path
-        sigmas = karras_times(steps, sigma_min=path.t_min, sigma_max=path.t_max)
         left = max(round(strength * steps), 2)
-        sigma = sigmas[-left]  # from here the last steps of the whole way are left
         latent = self.autoencoder.to_latent(to_signed(x), generator=generator)
-        z = latent + sigma * self.denoiser.noise(latent.shape, generator)
+        eps = self.denoiser.noise(latent.shape, generator)
+        # From t, or sigma, the last steps of the whole way are left.
+        if isinstance(self.denoiser, FlowMatching):
+            t = left / steps
+            z = (1 - t) * latent + t * eps
+            walk = ode_sample(model, z.shape, steps=left, y=y, z=z, warp=lambda even: t * even)
+            return self.to_images(last(walk))
+        sigma = karras_times(steps, sigma_min=path.t_min, sigma_max=path.t_max)[-left]
+        z = latent + sigma * eps
         shorter = on_path(model, EDMPath(path.t_min, sigma))
         return self.to_images(last(dpm_solver_sample(shorter, z.shape, steps=left, y=y, z=z)))
 
@@ -300,6 +315,10 @@ class LatentDiffusion(Placed):
             ``[B, C, H, W]`` in [0, 1].
 
         """
+        if not isinstance(self.denoiser, EDM):  # a known x_0 gives no velocity at t = 0
+            raise ValueError(
+                f"inpaint must be asked of a model of EDM, got a {type(self.denoiser).__name__}"
+            )
         model, y = self.told(prompts, **guidance)
         self.check_images(x, len(y))
         check_keep(keep, (len(y), 1, *x.shape[2:]))

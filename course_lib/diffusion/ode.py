@@ -9,7 +9,7 @@ from torch import Tensor
 
 from course_lib.checks import check_floats, check_generator, check_one_of
 from course_lib.diffusion.denoiser import Denoiser
-from course_lib.diffusion.paths import conversions
+from course_lib.diffusion.paths import GaussianPath, conversions
 from course_lib.diffusion.sampling import check_sampling, first_state, sampler
 from course_lib.diffusion.sde import sde_times
 from course_lib.flows.cnf import SolverError, integrate
@@ -107,6 +107,26 @@ class ProbabilityFlow:
         return p * x + q * prediction if p else q * prediction
 
 
+def times_taken(
+    path: GaussianPath, steps: int, warp: Callable[[Tensor], Tensor] | None
+) -> list[float]:
+    """The ``steps`` + 1 times of a way to the data: even ones, or what ``warp`` makes of them."""
+    times = sde_times(path, steps)
+    if warp is None:
+        return times
+    if not callable(warp):
+        raise ValueError(f"warp must be a function or None, got {warp!r}")
+    t = warp(torch.tensor(times, dtype=torch.float64))
+    check_floats("warp(t)", t, (steps + 1,))
+    inside = t.clamp(path.t_min, path.t_max)
+    if (t.diff() >= 0).any() or (t - inside).abs().max() > 1e-9:  # beyond it may be by rounding
+        raise ValueError(
+            f"warp(t) must fall at each step, from at most {path.t_max:g} to at least "
+            f"{path.t_min:g}, got {[round(time, 4) for time in t.tolist()]}"
+        )
+    return inside.tolist()
+
+
 def stages(times: Sequence[float]) -> list[float]:
     """The times at which the solvers' steps ask for the velocity."""
     return [t + part * (then - t) for t, then in pairwise(times) for part in (0, 0.5, 1)]
@@ -122,8 +142,9 @@ def ode_sample(
     y: Tensor | None = None,
     z: Tensor | None = None,
     generator: torch.Generator | None = None,
+    warp: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[Tensor]:
-    """Follow the probability-flow ODE from noise to data, in ``steps`` steps of one length.
+    """Follow the probability-flow ODE from noise to data, in ``steps`` steps, even ones or not.
 
     The end is a draw of the law at ``t_min``: of the data themselves where b is 0 there, else with
     the little noise that is left. Nothing is drawn on the way, so that the noise is a latent.
@@ -140,6 +161,9 @@ def ode_sample(
         y: Labels ``[n]``, for a network with classes.
         z: The state to start from, as ``ode_encode`` ends in; by default noise is drawn.
         generator: Source of the first noise.
+        warp: What the even times ``[steps + 1]``, from noise to data, become: falling ones, such as
+            ``partial(shift_times, ratio=16)``. Where they begin behind the path's ``t_max``, ``z``
+            is the state there.
 
     Yields:
         ``steps`` + 1 states ``[n, *event]``: noise first, the samples last.
@@ -152,7 +176,11 @@ def ode_sample(
     """
     check_sampling(model, shape, generator=generator)
     check_one_of("solver", solver, SOLVERS)
-    times = sde_times(model.path, steps)
+    times = times_taken(model.path, steps, warp)
+    if z is None and times[0] < model.path.t_max:
+        raise ValueError(
+            f"z must be given where warp(t) begins at {times[0]:g} instead of {model.path.t_max:g}"
+        )
     velocity = ProbabilityFlow(model, y=y, times=stages(times))
     x = first_state(model, shape, z, generator)
     yield x

@@ -32,7 +32,7 @@ from course_lib.diffusion import (
     on_path,
 )
 from course_lib.latent import KLAutoencoder
-from course_lib.nn import TextEncoder, UNet, WordTokenizer
+from course_lib.nn import MMDiT, TextEncoder, UNet, WordTokenizer
 from tests.diffusion.conftest import randn, refuses, seeded
 
 WORDS = ["a", "red", "blue", "3", "7", "above"]
@@ -341,6 +341,48 @@ def test_little_strength_keeps_the_image_and_the_most_forgets_it():
     assert (forgotten - drawn).abs().max() < 0.05 * far
     begun = model.sample(PROMPTS, z=80 * eps + 1.75 * mu)
     assert (forgotten - begun).abs().max() < 1e-5
+
+
+# --- a rectified flow -----------------------------------------------------------------------------
+
+
+def test_on_a_straight_path_an_image_begins_as_far_on_as_strength_says():
+    model, x = system(path=StraightPath()), images()
+    seen, given = levels_of(model), []
+    model.denoiser.net.register_forward_hook(lambda _, args, __: given.append(args[0][:3]))
+    options = {"steps": 10, "scale": 1.0}
+    got = model.image_to_image(x, PROMPTS, strength=0.4, generator=seeded(2), **options)
+    close(torch.tensor(seen), torch.tensor([0.4, 0.3, 0.2, 0.1]), rtol=1e-5, atol=0)
+    generator = seeded(2)
+    latent = model.autoencoder.to_latent(to_signed(x), generator=generator)
+    eps = model.denoiser.noise(latent.shape, generator)
+    close(given[0], 0.6 * latent + 0.4 * eps)
+    assert got.shape == x.shape
+    # At full strength nothing is left of the image: it is a sample, from the same noise.
+    forgotten = model.image_to_image(x, PROMPTS, strength=1.0, generator=seeded(2), **options)
+    close(forgotten, model.sample(PROMPTS, z=eps, **options), rtol=1e-6, atol=1e-6)
+
+
+def test_a_straight_path_is_controlled_and_does_not_fill_in():
+    model = system(path=StraightPath())
+    with refuses("inpaint must be asked of a model of EDM, got a FlowMatching"):
+        model.inpaint(images(), half(), PROMPTS)
+    control = (ControlNet(model.model, 1, factor=2).double(), torch.ones(3, 1, 8, 8).double(), 1.0)
+    controlled = model.controlled([control])
+    assert controlled.predicts == "velocity"
+    assert controlled.path is model.denoiser.path
+    z, y = randn(3, 2, 4, 4), model.text_encoder.tokenizer(PROMPTS)
+    wanted = model.denoiser.predict_x0(z, 0.5, y=y)  # zero convolutions: nothing changes at first
+    close(controlled.predict_x0(z, 0.5, y=y), wanted)
+
+
+def test_a_transformer_takes_no_controls():
+    net = MMDiT((2, 4, 4), dim=8, depth=1, heads=2, context_dim=8)
+    autoencoder = KLAutoencoder((3, 8, 8), channels=2, factor=2, width=8)
+    model = LatentDiffusion(autoencoder, net.double(), text_encoder(), path=StraightPath()).double()
+    control = ControlNet(system().model, 1, factor=2), torch.ones(3, 1, 8, 8), 1.0
+    with refuses("controls must be () unless the model is a UNet, got some for a MMDiT"):
+        model.sample(PROMPTS, controls=[control])
 
 
 def test_image_to_image_is_guided_and_follows_its_generator():

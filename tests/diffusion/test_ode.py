@@ -1,6 +1,7 @@
 """The probability-flow ODE: solvers, marginals, density, and the ways there and back."""
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -27,6 +28,7 @@ from course_lib.diffusion import (
     ode_log_prob,
     ode_sample,
     rk4_step,
+    shift_times,
 )
 from course_lib.diffusion.ode import ProbabilityFlow
 from course_lib.nn import TimeMLP
@@ -535,3 +537,57 @@ def test_a_network_that_fails_is_named_with_its_time():
     ):
         with pytest.raises(PredictionError, match=r"net's output must have shape \[3, 2\], got"):
             call()
+
+
+# --- times of one's own ------------------------------------------------------------------------
+
+
+def asked_at(**options):
+    """The times at which a model of a rectified flow is asked by Euler's method."""
+    seen = []
+
+    def net(x, t, y=None):
+        seen.append(t[0].item())
+        return x
+
+    list(ode_sample(FlowMatching(net).double(), (2, 1), steps=4, **options))
+    return torch.tensor(seen, dtype=torch.float64)
+
+
+def test_times_are_what_becomes_of_the_even_ones():
+    even = torch.tensor([1.0, 0.75, 0.5, 0.25], dtype=torch.float64)
+    torch.testing.assert_close(asked_at(), even)
+    for ratio in (1.0, 3.0, 16.0):
+        got = asked_at(warp=partial(shift_times, ratio=ratio))
+        torch.testing.assert_close(got, shift_times(even, ratio), rtol=1e-6, atol=0)
+    z = torch.ones(2, 1, dtype=torch.float64)
+    torch.testing.assert_close(asked_at(warp=lambda t: 0.5 * t, z=z), 0.5 * even)
+
+
+def test_a_shift_of_one_changes_nothing_and_unequal_steps_are_taken_whole():
+    model = FlowMatching(lambda x, t, y=None: torch.sin(x)).double()
+    options = {"steps": 5, "z": randn(3, 2), "solver": "heun"}
+    same = last(ode_sample(model, (3, 2), warp=partial(shift_times, ratio=1), **options))
+    assert torch.equal(same, last(ode_sample(model, (3, 2), **options)))
+    # A constant velocity carries z as far at whatever times.
+    constant = FlowMatching(lambda x, t, y=None: torch.ones_like(x)).double()
+    z = randn(3, 2)
+    way = list(ode_sample(constant, (3, 2), steps=4, z=z, warp=partial(shift_times, ratio=9)))
+    t = shift_times(torch.linspace(1, 0, 5, dtype=torch.float64), 9)
+    for state, time in zip(way, t, strict=True):
+        torch.testing.assert_close(state, z - (1 - time))
+
+
+def test_times_that_do_not_fall_are_named():
+    model, z = FlowMatching(lambda x, t, y=None: x).double(), randn(3, 2)
+    for warp in (lambda t: 1 - t, lambda t: 2 * t, lambda t: t - 0.5, lambda t: 0 * t):
+        with pytest.raises(
+            ValueError, match=r"warp\(t\) must fall at each step, from at most 1 to"
+        ):
+            ode_sample(model, (3, 2), steps=2, z=z, warp=warp)
+    with refuses("warp(t) must have shape [3], got [2]"):
+        ode_sample(model, (3, 2), steps=2, z=z, warp=lambda t: t[1:])
+    with refuses("warp must be a function or None, got 3"):
+        ode_sample(model, (3, 2), steps=2, warp=3)
+    with refuses("z must be given where warp(t) begins at 0.5 instead of 1"):
+        ode_sample(model, (3, 2), steps=2, warp=lambda t: 0.5 * t)
