@@ -159,7 +159,7 @@ Markdown(table)
 # %% [markdown]
 # Two things to notice:
 #
-# - **One step gives a blur, four give a scene.** One step from noise is a mean of all images that fit the sentence. Chapter 13 told why: the ways are straight in pairs, and curved in the flow.
+# - **One step gives a blur, more give a scene.** At scale 1 one step from noise is the mean of all images that fit the sentence; a larger scale (chapter 11) moves it away from the mean of all images. Chapter 13 told why: the ways are straight in pairs, and curved in the flow.
 # - **There is no U-Net.** The network cuts the latent into 16 squares, and from then on knows images and words as what they are to it: two lists of vectors.
 #
 # ## The idea
@@ -190,7 +190,7 @@ Markdown(table)
 # | $Q$, $K$, $V$; $W$; $d$ | queries, keys, values, of the stream in the index; the matrices that make them; size of a head |
 # | $q$, $k$; $g$, $g'$ | one query, one key; the learned factors of their norms |
 # | $i$, $j$ | running indices |
-# | $\pi(t)$; $u$; $\ell(t)$; $w(t)$ | density of the times of training; what a time is made of; the loss at one time; a weight |
+# | $\pi(t)$; $u$; $\ell(t)$; $w(t)$ | density of the times of training (without a time, $\pi$ is the number 3.14…); what a time is made of; the loss at one time; a weight |
 # | $m$, $s$; $\mathcal N$ | mean and standard deviation of the logit of logit-normal times; in "mode", $s$ is how high; a normal density |
 # | $\lambda$ | the log signal-to-noise ratio, $2 \log \big((1 - t) / t\big)$ |
 # | $N_1$, $N_2$; $t_1$, $t_2$; $\mu$ | numbers of pixels; times with the same uncertainty; the grey of a constant image |
@@ -365,14 +365,14 @@ show_figure(
 )
 
 # %% [markdown]
-# In seconds, and without a single convolution. Nothing told the network that neighbouring squares belong together; it has learned that from the positions.
+# In seconds, and without a single convolution. No layer is built on neighbours: which squares lie beside each other the network can take from the vectors of their positions alone.
 #
 # The rest of the chapter is about what makes such a model obey words, train faster, and grow.
 
 # %% [markdown]
 # ## 4. Two streams: joint attention
 #
-# **What is wrong with cross-attention?** In chapter 12 places look at words, and words look at nobody: the text is read once, before the first step, and its vectors are the same whatever is being drawn. And it has no layers of its own inside the network that could make something better of them.
+# **What is wrong with cross-attention?** In chapter 12 places look at words, and words look at no place: the text is read once, before the first step, and its vectors are the same whatever is being drawn. And it has no layers of its own inside the network that could make something better of them.
 #
 # One could put the words behind the patches, and let one transformer work on both. Then the same matrices must serve two kinds of things that have nothing in common. SD3 gives each stream **weights of its own**, for everything, and joins them in one place only, the softmax:
 #
@@ -450,7 +450,7 @@ for time in (0.9, 0.5, 0.1):
 Markdown(table)
 
 # %% [markdown]
-# They do. And whom do they look at? Point at a patch or at a word:
+# They do. (Behind the last block nobody reads them any more.) And whom do they look at? Point at a patch or at a word:
 
 # %%
 steps = 12
@@ -608,7 +608,7 @@ Markdown(table)
 #
 # At the ends $\sin \pi u = 0$ and the density is $1 / (1 + s)$, not 0. In the middle the slope must not change its sign: $1 + s (1 - \pi / 2) \ge 0$, or $s \le 2 / (\pi - 2) = 1.75$.
 #
-# **CosMap**: which $t$ has the log signal-to-noise ratio of the cosine schedule at $u$ (chapter 06)? There the noise's share is $\sin \frac{\pi u}{2}$ and the data's $\cos \frac{\pi u}{2}$, so $t / (1 - t) = \tan \frac{\pi u}{2}$, and $u = \frac 2 \pi \arctan \frac{t}{1 - t}$. The slope of $t / (1 - t)$ is $1 / (1 - t)^2$, and that of the arctangent of $a$ is $1 / (1 + a^2)$:
+# **CosMap**: which $t$ has the log signal-to-noise ratio of the cosine schedule at $u$ (chapter 06)? There the noise's share is $\sin \frac{\pi u}{2}$ and the data's $\cos \frac{\pi u}{2}$, so $t / (1 - t) = \tan \frac{\pi u}{2}$, and $u = \frac 2 \pi \arctan \frac{t}{1 - t}$. The slope of $t / (1 - t)$ is $1 / (1 - t)^2$, and that of the arctangent at $t / (1 - t)$ is 1 over one plus the square of it:
 #
 # $$\pi(t) = \frac 2 \pi\, \frac{1}{1 + \frac{t^2}{(1 - t)^2}}\, \frac{1}{(1 - t)^2} = \frac{2}{\pi \big( 1 - 2t + 2t^2 \big)} .$$
 #
@@ -836,7 +836,7 @@ for name, stretch in (("counted on", False), ("stretched", True)):
 Markdown(table)
 
 # %% [markdown]
-# (0 is the left edge, 1 the right one.) The cure is one line: divide the new grid's places by how much larger it is, so that they lie between those that are known, and embed *these* in sines and cosines. In `sincos_positions` it is `trained`.
+# (0 is the left edge, 1 the right one.) The cure is one line: divide the new grid's places by how much larger it is, and embed *these* in sines and cosines. Eight columns then stand at 0, 0.5, … 3.5, between those that are known, and only the last by half a place beyond. In `sincos_positions` it is `trained`.
 
 # %%
 long = sincos_positions(4, 8, 96)
@@ -869,7 +869,7 @@ table += f"The best model, in this time, has {best} channels."
 Markdown(table)
 
 # %% [markdown]
-# Read both halves. In SD3's table 3 (below) the decoder's part gets better with each doubling. The model's part is to learn a distribution of more numbers, with the same network in the same time. "Predicting latents with higher $d$ is a more difficult task", say Esser et al. of the number of channels, "and thus models with increased capacity should be able to perform better"; in their figure 10 the
+# Read both halves. In SD3's table 3 (below) the decoder's part gets better with each doubling. The model's part is to learn a distribution of more numbers, with the same network in the same time. (One start each: small differences say nothing.) "Predicting latents with higher $d$ is a more difficult task", say Esser et al. of the number of channels, "and thus models with increased capacity should be able to perform better"; in their figure 10 the
 # 16 channels need a depth of 22 to draw level with 8. They took 16, for the sake of models that were to be larger. The channels are a ceiling, and the model decides how near one comes to it.
 #
 # ## 8. Logits that grow: QK-normalization
@@ -932,7 +932,7 @@ print("no logit above the bound, with matrices × 1000:", (logits.abs().max() <=
 print("the bound is reached to more than a third:", (logits.abs().max() > bound / 3).item())
 
 # %% [markdown]
-# **Does it happen in training?** Esser et al. saw it in their last blocks, at high resolution, in mixed precision (their figure 5): the loss diverges. Small networks need a high learning rate for it:
+# **Does it happen in training?** Esser et al. saw it in their last blocks, at high resolution, in mixed precision (their section 5.3.2 and figure 5): the loss diverges. They train in `bfloat16`, which reaches as far as `float32`, so that nothing overflows there; but it keeps 8 binary digits, and the logits next to 1,000 are 4 apart. Small networks need a high learning rate for it:
 
 
 # %%
@@ -983,7 +983,7 @@ show_figure(
 )
 
 # %% [markdown]
-# **Exercise 6: break it on purpose.** Find two factors for queries and keys: one with which nothing overflows and yet nearly nothing is learned, and one with which `float16` overflows.
+# **Exercise 6: break it on purpose.** Find two factors for queries and keys. With `dead` each product $q \cdot k$ still fits in `float16`, and yet the mean entropy is below 5 % of $\log N$, so that nearly nothing is learned. With `overflow` some product does not fit, though all numbers of $q$ and $k$ do.
 
 
 # %%
@@ -1120,7 +1120,7 @@ Markdown(table)
 #
 # ## How good is it?
 #
-# **U-Net against MM-DiT**, with as many weights, the same loss, latents, captions, batches and sampler, and the same processor time:
+# **U-Net against MM-DiT**, with as many weights, the same loss, latents, captions, batches, learning rate and sampler, and the same processor time. One start each; the shares are of 256 captions:
 
 # %% jupyter={"source_hidden": true}
 stored = load_study("unet_or_mmdit")
@@ -1150,7 +1150,14 @@ table += (
     f"the U-Net's {first['steps']:,}, with {first['all']:.0%}, namely {like['steps']:,}, it has "
 )
 table += f"{like['all']:.0%}."
+cost = {row["model"]: row["multiply-adds of a call"] / 1e6 for row in study["models"]}
+table += " A call costs " + ", ".join(f"{n:.0f} million ({name})" for name, n in cost.items())
+table += " multiply-adds."
 Markdown(table)
+
+# %% [markdown]
+# So two things are mixed in a comparison by time: how much a network learns in a step, and how many steps it can take. At equal numbers of steps the two are much closer than at equal time; the greater part of the lead is that the MM-DiT's step is cheaper. (A convolution uses each weight at every place of the latent, a linear layer once for each token, and $p = 2$ makes a quarter as many tokens as places.) That is at this size, on this
+# processor, and with the learning rate of the MM-DiT's own recipe.
 
 # %% [markdown]
 # Published:
@@ -1188,7 +1195,7 @@ Markdown(table)
 # - Joint attention is attention over patches and words together, with weights for each. Words may learn what is being drawn.
 # - At both ends of the straight way the best answer is nearly a copy. Draw the times in the middle; that is a weight $\pi(t)$, without its noise.
 # - Stretch positions for another size. Normalize queries and keys, and no logit is above $\sqrt d \max |g g'|$.
-# - Twice the sides need half the uncertainty back: shift times by $\sqrt{N_2 / N_1}$ in the odds $t / (1 - t)$.
+# - At the same $t$ an image of twice the sides is half as uncertain: multiply the odds $t / (1 - t)$ by $\sqrt{N_2 / N_1}$.
 # - More channels raise the ceiling, and make the task harder. What may be missing in use must be missing in training.
 #
 # **What does not work well.** All of it is measured on scenes of 32 pixels, where a latent has 16 tokens: a transformer's strength, that anything looks at anything, has little to do there. Its cost grows with the square of the tokens, and the next chapter is about that square.
