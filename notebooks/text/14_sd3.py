@@ -1158,13 +1158,12 @@ Markdown(table)
 # %% [markdown]
 # So two things are mixed in a comparison by time: how much a network learns in a step, and how many steps it can take. At equal numbers of steps the two are much closer than at equal time; the greater part of the lead is that the MM-DiT's step is cheaper. (A convolution uses each weight at every place of the latent, a linear layer once for each token, and $p = 2$ makes a quarter as many tokens as places.) That is at this size, on this
 # processor, and with the learning rate of the MM-DiT's own recipe.
-
-# %% [markdown]
+#
 # Published:
 #
 # | | | | source |
 # | --- | --- | ---: | --- |
-# | times, mean rank of 61 formulations in 24 settings | rf/lognorm(0.00, 1.00), first | **1.54** (5 steps: 1.25; 50 steps: 1.50) | Esser et al. 2024, table 1 |
+# | times, mean rank of 61 formulations in 24 settings (six of the rows) | rf/lognorm(0.00, 1.00), first | **1.54** (5 steps: 1.25; 50 steps: 1.50) | Esser et al. 2024, table 1 |
 # | | rf/lognorm(0.50, 0.60) | 2.71 (8.50; 1.00) | the same |
 # | | rf/mode(1.29) | 2.75 (3.25; 3.00) | the same |
 # | | eps/linear, as in Stable Diffusion 1.5 | 2.88 (4.25; 2.75) | the same |
