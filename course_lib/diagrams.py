@@ -703,7 +703,7 @@ def mmdit_diagram(net: nn.Module) -> Diagram:
     calls = observe(net, lambda: net(x, torch.zeros(BATCH), context=context))
     block = net.blocks[0]
     normed = ("normalized",) if block.attention.qk_norm else ()
-    qkv, (image, words) = "queries, keys, values", calls["blocks.0.attention"].outputs
+    qkv, (image, words) = "Q, K, V", calls["blocks.0.attention"].outputs
     rows: list[list[Box | None]] = [
         [
             Box("noised latent", (shape(x),), "data"),

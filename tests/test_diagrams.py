@@ -239,7 +239,7 @@ CASES = [
             "norm, α, β: image": ["[B, 8, 16]"],
             "modulations": ["16 → 96 each, at first 0"],
             "norm, α, β: text": ["[B, 12, 16]"],
-            "queries, keys, values: text": ["normalized"],
+            "Q, K, V: text": ["normalized"],
             "one softmax": ["8 + 12 tokens", "2 heads of 8"],
             "perceptron: text": ["16 → 64 → 16", "α, β before, γ after"],
             "velocity": ["16 → 8", "[B, 2, 4, 8]"],
@@ -249,7 +249,7 @@ CASES = [
     (
         diagrams.mmdit_diagram,
         lambda: MMDiT((4, 8, 8), dim=32, depth=1, context_dim=6, qk_norm=False),
-        {"queries, keys, values: image": [], "one softmax": ["16 + 12 tokens", "4 heads of 8"]},
+        {"Q, K, V: image": [], "one softmax": ["16 + 12 tokens", "4 heads of 8"]},
     ),
 ]
 

@@ -900,7 +900,7 @@ Markdown(table)
 #
 # **Latent against pixels, at equal processor time.** The same text encoder, optimizer, batches, noise levels and sampler; once on latents, once on pixels. The pixel model's U-Net looks at the text at the same two sizes and has about as many weights; above these stand two narrow levels of 32 × 32 and 16 × 16 pixels. From scratch, for five minutes of processor time each, looked at on the way:
 
-# %% jupyter={"source_hidden": true}
+# %%
 curve = load_study("equal_time_scenes")["metrics"]
 rows, seconds = curve["equal processor time"], curve["processor time of each, s"]
 table = "| processor time | latent: steps | without a fault | pixels: steps | without a fault |\n"
@@ -916,7 +916,7 @@ table += f"steps. At the end {own['all']:.0%} of its images are without a fault,
 table += f"of the pixel model's. The autoencoder's own training took {share:.0%} of that time on top."
 Markdown(table)
 
-# %%
+# %% jupyter={"source_hidden": true}
 figure = Figure(figsize=(5.6, 2.9))
 axes = figure.subplots()
 for kind, role in (("latent", "latent"), ("pixels", "data")):

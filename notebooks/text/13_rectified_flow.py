@@ -856,9 +856,9 @@ from course_lib.data import to_unit
 from course_lib.diffusion import ddim_sample, last
 
 ddpm = load_pretrained("ddpm_mnist")
-threes = torch.full((12,), 3)
+threes = torch.full((10,), 3)
 threes = last(
-    ddim_sample(ddpm, (12, 1, 28, 28), steps=50, eta=1.0, y=threes, clip=1.0, generator=seeded(6))
+    ddim_sample(ddpm, (10, 1, 28, 28), steps=50, eta=1.0, y=threes, clip=1.0, generator=seeded(6))
 )
 changers = [load_pretrained(f"threes_to_eights_{k}") for k in (1, 2)]
 with torch.no_grad():
@@ -869,10 +869,10 @@ ImagePlayer(
     to_unit(ways[0]).clamp(0, 1),
     beside=to_unit(ways[1]).clamp(0, 1),
     titles=["k = 1", "k = 2"],
-    columns=12,
+    columns=10,
     labels=[f"t = {1 - n / 8:.2f}" for n in range(9)],
     title="Threes become eights",
-    alt="Twelve handwritten threes change into eights, in one row by the 1-rectified flow and in one "
+    alt="Ten handwritten threes change into eights, in one row by the 1-rectified flow and in one "
     "by the 2-rectified.",
 )
 
@@ -882,7 +882,7 @@ with torch.no_grad():
 show_figure(
     image_grid(
         to_unit(torch.cat([threes, *rows])).clamp(0, 1),
-        columns=12,
+        columns=10,
         titles=[
             "threes",
             "k = 1, one step",
@@ -892,7 +892,7 @@ show_figure(
         ],
         size=0.6,
     ),
-    alt="Twelve threes, and below them what the two flows make of each in one step and in 32.",
+    alt="Ten threes, and below them what the two flows make of each in one step and in 32.",
 )
 
 # %% jupyter={"source_hidden": true}

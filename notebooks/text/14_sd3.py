@@ -555,7 +555,7 @@ losses["stored model"] = loss_at(flow.denoiser, latents[:128], tokens[:128], gri
 hidden = loss_at(flow.denoiser, latents[:128], None, grid)  # as if all prompts were empty
 copying = [latents.var().item() / ((1 - t) ** 2 * latents.var().item() + t**2) for t in grid]
 
-# %%
+# %% jupyter={"source_hidden": true}
 figure = Figure(figsize=(6.4, 3.0))
 axes = figure.subplots()
 axes.plot(grid, copying, color=PALETTE["noise"], lw=2, label="copying")
@@ -1128,7 +1128,7 @@ Markdown(table)
 #
 # **U-Net against MM-DiT**, with as many weights, the same loss, latents, captions, batches, learning rate and sampler, and the same processor time. One start each; the shares are of 256 captions:
 
-# %% jupyter={"source_hidden": true}
+# %%
 stored = load_study("unet_or_mmdit")
 study, seconds = stored["metrics"], stored["budget"]
 rows = {
