@@ -590,7 +590,7 @@ Markdown(table)
 
 # %% [markdown]
 # At the left end nothing is gained over copying, by however good a network: the loss there is high and stays high, for it is the variance of the noise, which cannot be seen. At the right end all depends on the prompt. A caption of ours says nearly everything of its scene, so that the mean of what fits it is worth a lot, and most of the gain there is gone when the prompt is hidden (the last row). In the middle most is gained
-# either way, and it takes the longest. A uniform draw spends as much on the ends as on the middle.
+# either way, and first. A uniform draw spends as much on the left end as on the middle.
 #
 # **Where the loss is high is not where there is most to learn.** So draw $t$ from a density $\pi(t)$ that is high in the middle. Esser et al. try three families, each by a map of a number $u$ that is easy to draw. The density of $t$ is that of $u$, times how much the map squeezes (change of variables, chapter 04):
 #
@@ -841,7 +841,7 @@ for name, stretch in (("counted on", False), ("stretched", True)):
 Markdown(table)
 
 # %% [markdown]
-# (0 is the left edge, 1 the right one.) The cure is one line: divide the new grid's places by how much larger it is, and embed *these* in sines and cosines. Eight columns then stand at 0, 0.5, … 3.5, between those that are known, and only the last by half a place beyond. In `sincos_positions` it is `trained`.
+# (0 is the left edge, 1 the right one.) The cure is one line: divide the new grid's places by how much larger it is, and embed *these* in sines and cosines. Eight columns then stand at 0, 0.5, … 3.5, between those that are known, and only the last by half a place beyond. In `sincos_positions` it is `trained`. It mends the *place*, which is where the prompt says again, and not the *shape*: look at the lower row, where strokes are doubled. Neighbours half a step apart are new to this model, too, and SD3 is trained further at each size.
 
 # %%
 long = sincos_positions(4, 8, 96)
