@@ -7,6 +7,7 @@ import pytest
 import torch
 from playwright.sync_api import Locator, Page, expect
 
+from course_lib.diffusion.exact_flows import kernel_velocity
 from course_lib.widgets import Uncross
 from tests.browser.gallery import GALLERY, in_python
 from tests.browser.harness import (
@@ -230,12 +231,10 @@ def test_the_browser_computes_what_python_and_the_library_do(
         [widget.x0, widget.x1, spots],
     )
     np.testing.assert_allclose(velocities, widget.velocity(spots, 0.6), atol=1e-9)
-    rectified_flow = pytest.importorskip("course_lib.diffusion.rectified_flow")
-    if hasattr(rectified_flow, "kernel_velocity"):
-        x, x0, x1 = (torch.tensor(v, dtype=torch.float64) for v in (spots, widget.x0, widget.x1))
-        t = torch.full((5,), 0.6, dtype=torch.float64)
-        found = rectified_flow.kernel_velocity(x, t, x0, x1, width=0.3)
-        np.testing.assert_allclose(velocities, found.numpy(), atol=1e-6)
+    x, x0, x1 = (torch.tensor(v, dtype=torch.float64) for v in (spots, widget.x0, widget.x1))
+    t = torch.full((5,), 0.6, dtype=torch.float64)
+    found = kernel_velocity(x, t, x0, x1, width=0.3)
+    np.testing.assert_allclose(velocities, found.numpy(), atol=1e-9)
     widget.k = 3
     for level, row in zip(levels, widget.rows, strict=True):
         counts = level["counts"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from course_lib.diffusion.exact_flows import kernel_velocity
 from course_lib.diffusion.rectified_flow import straightness, transport_cost
 from course_lib.widgets import PALETTE, CrossingLines, Uncross
 
@@ -77,6 +78,13 @@ def test_the_velocity_is_that_of_crossing_lines() -> None:
     lines = CrossingLines(SOURCES, TARGETS, {"one": np.arange(10)}, width=0.3)
     x = RNG.normal(size=(7, 2))
     np.testing.assert_allclose(widget.velocity(x, 0.4), lines.velocity(x, 0.4), atol=2e-3)
+
+
+def test_the_velocity_is_that_of_the_library() -> None:
+    widget = Uncross(TARGETS, SOURCES, width=0.3)
+    x, x0, x1 = (torch.tensor(v, dtype=torch.float64) for v in (SOURCES / 3, widget.x0, widget.x1))
+    found = kernel_velocity(x, 0.4, x0, x1, width=0.3)
+    np.testing.assert_allclose(widget.velocity(x.numpy(), 0.4), found.numpy(), atol=1e-9)
 
 
 def test_python_reads_and_sets() -> None:
