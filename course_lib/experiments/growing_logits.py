@@ -19,7 +19,7 @@ WIDTH, BLOCKS, HEADS, BATCH = 32, 2, 2, 64
 class Growth:
     """What was seen at each step of a training, before the step: ``[steps]`` each.
 
-    Attributes:
+    Args:
         loss: That of the batch, in single precision.
         logit: The largest |q · k| / √d of all blocks.
         entropy: Of attention, in the block where it is least, as a share of log N: 1 where all
