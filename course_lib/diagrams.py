@@ -702,7 +702,7 @@ def mmdit_diagram(net: nn.Module) -> Diagram:
     context = torch.zeros(BATCH, 12, net.context_dim, dtype=x.dtype)
     calls = observe(net, lambda: net(x, torch.zeros(BATCH), context=context))
     block = net.blocks[0]
-    normed = ("normalized",) if block.attention.qk_norm else ()
+    normed = ("Q and K normalized",) if block.attention.qk_norm else ()
     qkv, (image, words) = "Q, K, V", calls["blocks.0.attention"].outputs
     rows: list[list[Box | None]] = [
         [

@@ -239,7 +239,7 @@ CASES = [
             "norm, α, β: image": ["[B, 8, 16]"],
             "modulations": ["16 → 96 each, at first 0"],
             "norm, α, β: text": ["[B, 12, 16]"],
-            "Q, K, V: text": ["normalized"],
+            "Q, K, V: text": ["Q and K normalized"],
             "one softmax": ["8 + 12 tokens", "2 heads of 8"],
             "perceptron: text": ["16 → 64 → 16", "α, β before, γ after"],
             "velocity": ["16 → 8", "[B, 2, 4, 8]"],

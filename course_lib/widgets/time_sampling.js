@@ -218,8 +218,7 @@ function render({ model, el }) {
     const [min, max] = ranges[name];
     return slider(view, name, { m: "mean m", s: "spread s", scale: "scale s" }[name], { min, max, step: 0.01, text: two, change });
   });
-  view.controls.append(...sliders);
-  view.controls.classList.add("cw-row");
+  view.controls.append(row(...sliders));
   const tools = [
     row(choice(view, "sampling", "Times", Object.keys(PARAMETERS).map((name) => [name, name]), { change })),
     row(choice(view, "target", "Weight of the loss of", Object.entries(TARGETS).map(([name, [letter]]) => [name, letter]), { change }), legend(KEY))

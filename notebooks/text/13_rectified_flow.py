@@ -897,7 +897,7 @@ show_figure(
 
 # %% jupyter={"source_hidden": true}
 cards = [load_card(f"threes_to_eights_{k}")["metrics"] for k in (1, 2)]
-table = "| | " + " | ".join(f"{row['steps']} steps" for row in cards[0]["steps"]) + " |\n"
+table = "| | " + " | ".join(f"{row['steps']} step{'s' * (row['steps'] > 1)}" for row in cards[0]["steps"]) + " |\n"
 table += "| --- |" + " ---: |" * len(cards[0]["steps"]) + "\n"
 for k, card in enumerate(cards, 1):
     table += f"| k = {k}: called an eight | "

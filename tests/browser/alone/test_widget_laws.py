@@ -18,7 +18,7 @@ NARROWEST = 320
 LOW = {"width": 1000, "height": 514}
 PAINTED = {"contour", "inpaint", "swap"}  # a finger on their canvas draws
 # Below a certain width their parts stand one below the other: higher.
-LAYERS = {"beta", "masks", "reparam", "where"}
+LAYERS = {"beta", "masks", "reparam"}
 LIGHT, DARK = "rgb(31, 35, 40)", "rgb(232, 234, 237)"
 
 
