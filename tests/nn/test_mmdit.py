@@ -95,7 +95,7 @@ def test_bad_patches_are_named(call, message):
 
 
 @pytest.mark.parametrize("trained", [None, (2, 3), (8, 4)])
-@pytest.mark.parametrize(("height", "width", "dim"), [(3, 5, 8), (1, 1, 4), (4, 2, 12)])
+@pytest.mark.parametrize(("height", "width", "dim"), [(3, 5, 8), (1, 1, 4), (4, 2, 12), (1, 200, 8)])
 def test_positions_are_sines_and_cosines_of_row_and_column(height, width, dim, trained):
     got = sincos_positions(height, width, dim, trained=trained)
     high, wide = trained or (height, width)
@@ -487,7 +487,8 @@ def test_what_is_stored_is_named_as_before():
         ({"patch": 4}, r"patch must divide height and width, \(4, 6\), got 4"),
         ({"patch": 0}, "patch must"),
         ({"dim": 6}, "dim must be a multiple of 4, got 6"),
-        ({"dim": 2}, "dim must"),
+        ({"dim": 2}, "dim must be .* at least 4"),
+        ({"dim": 0}, "dim must be .* at least 4"),
         ({"depth": 0}, "depth must"),
         ({"heads": 3}, "heads must divide dim = 8, got 3"),
         ({"context_dim": 0}, "context_dim must"),
@@ -497,6 +498,12 @@ def test_what_is_stored_is_named_as_before():
 def test_bad_networks_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         net_of(**options)
+
+
+def test_the_smallest_networks_are_allowed():
+    net = net_of(dim=4, heads=1, depth=1, context_dim=1)
+    assert net.words.in_features == 1
+    assert MMDiTBlock(4, 1, expand=1).mlp[0][0].out_features == 4
 
 
 def test_bad_shapes_are_named():
