@@ -16,19 +16,12 @@ from course_lib.diffusion import (
     sde_step,
 )
 from course_lib.exercises.attempt import Attempt, Given, Mistake, take_tensor
+from course_lib.exercises.draws import between, randn
 from course_lib.exercises.formula import Wrong, formula, usual
 from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
 
 __all__: list[str] = []
-
-
-def _randn(*shape: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator)
-
-
-def _between(low: float, high: float, generator: torch.Generator) -> float:
-    return low + (high - low) * torch.rand((), generator=generator).item()
 
 
 # --- The SDE of a path ---------------------------------------------------------------------------
@@ -133,11 +126,11 @@ def _root(g: float, dt: float, lam: float) -> float:
 def _draw_family(generator: torch.Generator) -> list[tuple]:
     cases = []
     for shape, lam in (((7, 2), None), ((3, 1, 4, 4), None), ((5, 3), None)):
-        x, score, noise = (_randn(*shape, generator=generator) for _ in range(3))
-        f, g = -_between(0.4, 2.0, generator), _between(0.7, 3.0, generator)
-        dt = _between(0.05, 0.3, generator)
+        x, score, noise = (randn(*shape, generator=generator) for _ in range(3))
+        f, g = -between(0.4, 2.0, generator), between(0.7, 3.0, generator)
+        dt = between(0.05, 0.3, generator)
         cases.append(
-            (x, score, f, g, dt, noise, _between(0.3, 1.8, generator) if lam is None else lam)
+            (x, score, f, g, dt, noise, between(0.3, 1.8, generator) if lam is None else lam)
         )
     return cases
 
@@ -257,9 +250,9 @@ def _draw_noised(generator: torch.Generator) -> list[tuple]:
     return [
         (
             _SCORE,
-            _randn(n, d, generator=generator),
+            randn(n, d, generator=generator),
             0.3 + 1.2 * torch.rand(d, generator=generator),
-            _randn(n, d, generator=generator),
+            randn(n, d, generator=generator),
         )
         for n, d in ((7, 3), (4, 4), (5, 2))
     ]
@@ -334,8 +327,8 @@ def _linear_score(x: Tensor) -> Tensor:
 def _draw_data(generator: torch.Generator) -> list[tuple]:
     cases = []
     for n, d in ((40, 2), (60, 3), (50, 4)):
-        mix = torch.eye(d) + 0.4 * _randn(d, d, generator=generator)
-        cases.append((_randn(n, d, generator=generator) @ mix + 0.7,))
+        mix = torch.eye(d) + 0.4 * randn(d, d, generator=generator)
+        cases.append((randn(n, d, generator=generator) @ mix + 0.7,))
     return cases
 
 

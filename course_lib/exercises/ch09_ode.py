@@ -15,20 +15,13 @@ from course_lib.diffusion import (
     ode_sample,
 )
 from course_lib.exercises.attempt import Attempt, Given, Mistake, take_tensor
+from course_lib.exercises.draws import between, randn
 from course_lib.exercises.formula import Wrong, formula, usual
 from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
 from course_lib.flows.divergence import hutchinson_trace
 
 __all__: list[str] = []
-
-
-def _randn(*shape: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator)
-
-
-def _between(low: float, high: float, generator: torch.Generator) -> float:
-    return low + (high - low) * torch.rand((), generator=generator).item()
 
 
 # --- Squeezed in many dimensions -----------------------------------------------------------------
@@ -87,7 +80,7 @@ def _field_divergence(x: Tensor, A: Tensor, B: Tensor) -> Tensor:
 
 def _draw_fields(generator: torch.Generator) -> list[tuple]:
     return [
-        tuple(_randn(*shape, generator=generator) for shape in ((n, d), (d, h), (h, d)))
+        tuple(randn(*shape, generator=generator) for shape in ((n, d), (d, h), (h, d)))
         for n, d, h in ((7, 2, 5), (4, 3, 3), (5, 4, 4))
     ]
 
@@ -192,7 +185,7 @@ formula(
         "E[(D J_ii)²] − (tr J)² = D Σ_i J_ii² − (tr J)².",
     ],
     right=_of_diagonal(lambda d, D: D * d.square().sum() - d.sum() ** 2),
-    inputs=lambda generator: [(_randn(d, d, generator=generator),) for d in (4, 3, 5)],
+    inputs=lambda generator: [(randn(d, d, generator=generator),) for d in (4, 3, 5)],
     result="variance",
     axes="[D, D] -> []",
     wrong=_COORDINATES_WRONG,
@@ -277,7 +270,7 @@ formula(
     ],
     right=lambda f, x, t, dt: x + dt * _half_way(f, x, t, dt),
     inputs=lambda generator: [
-        (_FIELD, _randn(*shape, generator=generator), _between(0.1, 0.9, generator), dt)
+        (_FIELD, randn(*shape, generator=generator), between(0.1, 0.9, generator), dt)
         for shape, dt in (((7, 2), 0.7), ((4, 4), -0.6))
     ],
     result="x",
@@ -302,7 +295,7 @@ def _two_points(mean: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tenso
 
 def _draw_points(generator: torch.Generator) -> list[tuple]:
     return [
-        (_randn(n, generator=generator), 0.25 + 0.6 * torch.rand(n, generator=generator))
+        (randn(n, generator=generator), 0.25 + 0.6 * torch.rand(n, generator=generator))
         for n in (7, 5)
     ]
 
@@ -428,7 +421,7 @@ formula(
     inputs=lambda generator: [
         (
             _NET,
-            *(_randn(n, d, generator=generator) for _ in range(2)),
+            *(randn(n, d, generator=generator) for _ in range(2)),
             torch.rand(n, generator=generator),
         )
         for n, d in ((7, 2), (4, 4))
@@ -470,7 +463,7 @@ def _flow_of_gaussian(x: Tensor, t: float) -> Tensor:
 )
 def _check_break_the_sign(attempt: Attempt, generator: torch.Generator) -> str:
     times = torch.linspace(1, 0, 101).tolist()
-    z = _randn(4000, 1, generator=generator)
+    z = randn(4000, 1, generator=generator)
     given = Given("velocity", ["x", "t"], _flow_of_gaussian)
     x = take_tensor("x", attempt(given, z, times), z.shape)
     width = (x.std() / z.std()).item()

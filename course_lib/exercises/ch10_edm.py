@@ -24,20 +24,13 @@ from course_lib.diffusion import (
     on_path,
 )
 from course_lib.exercises.attempt import Attempt, Given, Mistake, take_number
+from course_lib.exercises.draws import between, randn
 from course_lib.exercises.formula import Wrong, formula, usual
 from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
 from course_lib.experiments import width_with_churn
 
 __all__: list[str] = []
-
-
-def _randn(*shape: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator)
-
-
-def _between(low: float, high: float, generator: torch.Generator) -> float:
-    return low + (high - low) * torch.rand((), generator=generator).item()
 
 
 # --- Where a point stands on another path --------------------------------------------------------
@@ -176,7 +169,7 @@ formula(
     ],
     right=lambda t, s: (_c_skip(t, s), _c_out(t, s)),
     inputs=lambda generator: [
-        (0.1 + 0.8 * torch.rand(n, generator=generator), _between(low, high, generator))
+        (0.1 + 0.8 * torch.rand(n, generator=generator), between(low, high, generator))
         for n, low, high in ((7, 0.4, 0.8), (4, 1.3, 2.0))
     ],
     result=["c_skip", "c_out"],
@@ -271,7 +264,7 @@ formula(
     ],
     right=lambda steps, low, high: _geometric(steps, low, high).float(),
     inputs=lambda generator: [
-        (steps, _between(0.1, 0.4, generator), _between(5, 20, generator)) for steps in (4, 7)
+        (steps, between(0.1, 0.4, generator), between(5, 20, generator)) for steps in (4, 7)
     ],
     result="levels",
     axes="_, _, _ -> [steps]",
@@ -400,8 +393,8 @@ formula(
     inputs=lambda generator: [
         (
             _DENOISE,
-            _randn(*shape, generator=generator),
-            *((sigma := _between(1.4, 2.5, generator)), sigma * _between(0.3, 0.7, generator)),
+            randn(*shape, generator=generator),
+            *((sigma := between(1.4, 2.5, generator)), sigma * between(0.3, 0.7, generator)),
         )
         for shape in ((7, 2), (4, 4), (3, 2, 3, 3))
     ],
@@ -446,9 +439,9 @@ def _bayes(a: float, b: float, a_next: float, b_next: float) -> tuple[float, flo
 def _draw_exponential(generator: torch.Generator) -> list[tuple]:
     cases = []
     for shape in ((7,), (4, 3), (3, 2, 4, 4)):
-        x, x0 = (_randn(*shape, generator=generator) for _ in range(2))
-        a, b = _between(0.3, 0.6, generator), _between(0.9, 1.4, generator)
-        a_next, b_next = a + _between(0.1, 0.3, generator), b * _between(0.4, 0.8, generator)
+        x, x0 = (randn(*shape, generator=generator) for _ in range(2))
+        a, b = between(0.3, 0.6, generator), between(0.9, 1.4, generator)
+        a_next, b_next = a + between(0.1, 0.3, generator), b * between(0.4, 0.8, generator)
         cases.append((x, x0, a, b, a_next, b_next))
     return cases
 

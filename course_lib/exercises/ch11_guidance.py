@@ -16,6 +16,7 @@ from course_lib.diffusion import (
     per_example,
 )
 from course_lib.exercises.attempt import Attempt, Mistake, same, take_tensor
+from course_lib.exercises.draws import between, randn
 from course_lib.exercises.formula import Wrong, formula
 from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
@@ -24,14 +25,6 @@ from course_lib.experiments import guided_pixels, tilted_variance
 __all__: list[str] = []
 
 _SHAPES = ((7,), (6, 6), (4, 3, 5), (3, 2, 4, 4))
-
-
-def _randn(*shape: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator)
-
-
-def _between(low: float, high: float, generator: torch.Generator) -> float:
-    return low + (high - low) * torch.rand((), generator=generator).item()
 
 
 # --- Two conventions -----------------------------------------------------------------------------
@@ -137,7 +130,7 @@ formula(
     right=_by_weights(lambda w: (-w, 1 + w)),
     inputs=lambda generator: [
         (
-            *(_randn(*shape, generator=generator) for _ in range(2)),
+            *(randn(*shape, generator=generator) for _ in range(2)),
             3 * torch.rand(shape[0], generator=generator) + 0.3,
         )
         for shape in _SHAPES
@@ -214,10 +207,10 @@ formula(
     right=_moved(lambda a, b, s: s * b**2 / a / _seen(a, b)),
     inputs=lambda generator: [
         (
-            *(_randn(*shape, generator=generator) for _ in range(2)),
-            _between(0.3, 0.9, generator),
-            _between(1.2, 2.0, generator),
-            _between(1.5, 4.0, generator),
+            *(randn(*shape, generator=generator) for _ in range(2)),
+            between(0.3, 0.9, generator),
+            between(1.2, 2.0, generator),
+            between(1.5, 4.0, generator),
         )
         for shape in _SHAPES[:3]
     ],
@@ -283,7 +276,7 @@ formula(
     right=_difference(lambda t: (1 - t) / t),
     inputs=lambda generator: [
         (
-            *(_randn(*shape, generator=generator) for _ in range(2)),
+            *(randn(*shape, generator=generator) for _ in range(2)),
             0.1 + 0.8 * torch.rand(shape[0], generator=generator),
         )
         for shape in _SHAPES
@@ -321,10 +314,10 @@ def _tilted(m: Tensor, v: Tensor, M: Tensor, V: Tensor, w: float) -> tuple[Tenso
 def _draw_tilted(generator: torch.Generator) -> list[tuple]:
     cases = []
     for n, low, high in ((7, 1.5, 3.0), (4, 0.3, 0.7), (5, 2.0, 4.0)):
-        m, M = (1.5 * _randn(n, generator=generator) for _ in range(2))
+        m, M = (1.5 * randn(n, generator=generator) for _ in range(2))
         V = 0.6 + 2 * torch.rand(n, generator=generator)
         v = V * (0.3 + 0.4 * torch.rand(n, generator=generator))
-        cases.append((m, v, M, V, _between(low, high, generator)))
+        cases.append((m, v, M, V, between(low, high, generator)))
     return cases
 
 
@@ -445,9 +438,9 @@ formula(
     right=_three(lambda s, p: (1 - s + p, s, -p)),
     inputs=lambda generator: [
         (
-            *(_randn(*shape, generator=generator) for _ in range(3)),
-            _between(1.5, 4.0, generator),
-            _between(0.4, 1.3, generator),
+            *(randn(*shape, generator=generator) for _ in range(3)),
+            between(1.5, 4.0, generator),
+            between(0.4, 1.3, generator),
         )
         for shape in _SHAPES[:3]
     ],
@@ -505,7 +498,7 @@ def _check_at_the_ends(attempt: Attempt, x_null: Tensor, x_label: Tensor) -> Non
     ],
 )
 def _check_break_the_clip(attempt: Attempt, generator: torch.Generator) -> str:
-    x_null, x_label = (1.5 * _randn(50, 3, generator=generator) for _ in range(2))
+    x_null, x_label = (1.5 * randn(50, 3, generator=generator) for _ in range(2))
     _check_at_the_ends(attempt, x_null, x_label)
     small, large = x_null / 100, x_label / 100
     if not same(take_tensor("x_0", attempt(small, large, 8.0), small.shape), _mix(small, large, 8)):

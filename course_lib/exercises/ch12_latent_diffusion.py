@@ -29,6 +29,7 @@ from course_lib.exercises.attempt import (
     take_number,
     take_results,
 )
+from course_lib.exercises.draws import between, randn
 from course_lib.exercises.formula import Case, Wrong, formula, usual
 from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
@@ -38,20 +39,12 @@ from course_lib.nn import CrossAttention, TextEncoder, UNet, WordTokenizer
 __all__ = ["inpainting_step", "latent_scale", "masked_attention", "second_step", "two_prompts"]
 
 
-def _randn(*shape: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator)
-
-
-def _between(low: float, high: float, generator: torch.Generator) -> float:
-    return low + (high - low) * torch.rand((), generator=generator).item()
-
-
 def _like_trained(net: nn.Module, generator: torch.Generator) -> nn.Module:
     """A network none of whose weights is zero, as after training."""
     with torch.no_grad():
         for parameter in net.parameters():
             size = 0.5 / math.sqrt(parameter[0].numel()) if parameter.ndim > 1 else 0.1
-            parameter += size * _randn(*parameter.shape, generator=generator)
+            parameter += size * randn(*parameter.shape, generator=generator)
     return net
 
 
@@ -125,13 +118,11 @@ def _draw_codes(generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
     cases = []
     for shape in ((40, 4, 5, 4), (60, 3, 4, 6), (150, 8, 2, 2)):
         n, c, h, w = shape
-        mu = 1.5 + 1.5 * _randn(1, c, 1, 1, generator=generator)
-        mu = mu + 0.8 * _randn(1, c, h, w, generator=generator)
-        mu = mu + 0.8 * _randn(n, 1, 1, 1, generator=generator)
-        mu = mu + 0.8 * _randn(*shape, generator=generator)
-        log_var = (
-            0.5 + _randn(1, c, 1, 1, generator=generator) + _randn(*shape, generator=generator)
-        )
+        mu = 1.5 + 1.5 * randn(1, c, 1, 1, generator=generator)
+        mu = mu + 0.8 * randn(1, c, h, w, generator=generator)
+        mu = mu + 0.8 * randn(n, 1, 1, 1, generator=generator)
+        mu = mu + 0.8 * randn(*shape, generator=generator)
+        log_var = 0.5 + randn(1, c, 1, 1, generator=generator) + randn(*shape, generator=generator)
         cases.append((mu, log_var))
     return cases
 
@@ -268,8 +259,8 @@ def _judge_scale(name: str, share: float, other: float, s: float) -> None:
     ],
 )
 def _check_break_the_scale(attempt: Attempt, generator: torch.Generator) -> str:
-    for log_size in (_between(-2, -1, generator), _between(1, 2, generator), 0.0):
-        z = math.exp(log_size) * _randn(64, 4, 8, 8, generator=generator)
+    for log_size in (between(-2, -1, generator), between(1, 2, generator), 0.0):
+        z = math.exp(log_size) * randn(64, 4, 8, 8, generator=generator)
         answer = take_results(("small", "large"), attempt(z))
         words = ("small is a number above 0.", "large is a number above 0.")
         small, large = (
@@ -356,8 +347,8 @@ def _attend(
 
 def _draw_attention(generator: torch.Generator) -> list[Case]:
     def draw(batch: int, heads: int, n: int, length: int) -> list[Tensor]:
-        q, k = (2 * _randn(batch, heads, m, 5, generator=generator) for m in (n, length))
-        v = _randn(batch, heads, length, 3, generator=generator)
+        q, k = (2 * randn(batch, heads, m, 5, generator=generator) for m in (n, length))
+        v = randn(batch, heads, length, 3, generator=generator)
         seen = torch.rand(batch, length, generator=generator) < 0.6
         seen[:, 0], seen[:, -1] = True, False  # padding is not always at the end of a batch
         return [q, k, v, seen]
@@ -482,7 +473,7 @@ class _Unmasked:
 
         # In float64: how a batch is split over the processor must not look like a difference.
         self.encoder, self.unet = _like_trained(_seeded(make, generator), generator).double()
-        self.x = _randn(1, 2, 4, 4, generator=generator).double()
+        self.x = randn(1, 2, 4, 4, generator=generator).double()
         self.t = torch.tensor([0.3], dtype=torch.float64)
 
     @torch.no_grad()
@@ -608,8 +599,8 @@ _STACKED = (
 
 def _network(generator: torch.Generator, event: tuple[int, ...], n_words: int) -> Callable:
     """A network of which x, t and tokens all matter, each example for itself."""
-    table = _randn(n_words, *event, generator=generator)
-    turn = _randn(*event, generator=generator)
+    table = randn(n_words, *event, generator=generator)
+    turn = randn(*event, generator=generator)
 
     def net(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         given = {"x": x, "t": t, "tokens": y}
@@ -641,12 +632,12 @@ def _draw_prompts(generator: torch.Generator) -> list[tuple]:
         t = 0.2 + torch.rand(n, generator=generator)
         w = torch.stack(
             [
-                _between(1.2, 2, generator) + 2 * torch.rand(n, generator=generator),
-                _between(3, 4, generator) + 2 * torch.rand(n, generator=generator),
+                between(1.2, 2, generator) + 2 * torch.rand(n, generator=generator),
+                between(3, 4, generator) + 2 * torch.rand(n, generator=generator),
             ]
         )
         given = Given("net", ("x", "t", "tokens"), net)
-        cases.append((given, _randn(*shape, generator=generator), t, tokens, w))
+        cases.append((given, randn(*shape, generator=generator), t, tokens, w))
     return cases
 
 
@@ -827,10 +818,10 @@ def _free(value: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def _draw_steps(generator: torch.Generator) -> list[tuple]:
     cases = []
     for shape, last in (((5, 3, 4, 4), False), ((3, 2, 5, 4), False), ((4, 4, 3, 3), True)):
-        sigma = _between(1.5, 3, generator)
-        sigma_next = 0.0 if last else sigma * _between(0.3, 0.6, generator)
-        D, z, e = (_randn(*shape, generator=generator) for _ in range(3))
-        x = D + sigma * _randn(*shape, generator=generator)
+        sigma = between(1.5, 3, generator)
+        sigma_next = 0.0 if last else sigma * between(0.3, 0.6, generator)
+        D, z, e = (randn(*shape, generator=generator) for _ in range(3))
+        x = D + sigma * randn(*shape, generator=generator)
         keep = torch.rand(shape[0], 1, *shape[2:], generator=generator) < 0.5
         cases.append((x, D, z, e, keep, sigma, sigma_next))
     return cases
@@ -945,8 +936,8 @@ def _zero_gradients(generator: torch.Generator, steps: int = 2) -> list[str]:
 
     unet = _like_trained(_seeded(make, generator), generator).requires_grad_(False)
     net = _seeded(lambda: ControlNet(unet, 1, factor=2), generator)
-    x, target = (_randn(2, 2, 4, 4, generator=generator) for _ in range(2))
-    condition = _randn(2, *net.condition_shape, generator=generator).requires_grad_()
+    x, target = (randn(2, 2, 4, 4, generator=generator) for _ in range(2))
+    condition = randn(2, *net.condition_shape, generator=generator).requires_grad_()
     parts = [
         [zero.weight for zero in net.zeros],
         [zero.bias for zero in net.zeros],
@@ -1159,10 +1150,10 @@ formula(
     right=second_step,
     inputs=lambda generator: [
         (
-            _randn(*shape, generator=generator),
-            _randn(shape[0], n_out, *shape[2:], generator=generator),
-            _between(0.05, 0.5, generator),
-            _randn(shape[0], n_out, *shape[2:], generator=generator),
+            randn(*shape, generator=generator),
+            randn(shape[0], n_out, *shape[2:], generator=generator),
+            between(0.05, 0.5, generator),
+            randn(shape[0], n_out, *shape[2:], generator=generator),
         )
         for shape, n_out in (((3, 4, 2, 5), 2), ((2, 3, 4, 3), 5), ((4, 3, 3, 2), 3))
     ],
@@ -1224,7 +1215,7 @@ def _check_break_the_lock(attempt: Attempt, generator: torch.Generator) -> str:
         return UNet((2, 4, 4), widths=(8,), groups=4)
 
     unet = _like_trained(_seeded(make, generator), generator)
-    x, t = _randn(6, 2, 4, 4, generator=generator), torch.full((6,), 0.5)
+    x, t = randn(6, 2, 4, 4, generator=generator), torch.full((6,), 0.5)
     channels = int(torch.randint(2, 5, (), generator=generator))
     before = unet(x, t).detach()
     net, parameters = _take_start(attempt(unet, channels))
@@ -1240,7 +1231,7 @@ def _check_break_the_lock(attempt: Attempt, generator: torch.Generator) -> str:
         )
     # Half of the images are to become brighter, half darker; only the condition says which.
     sign = torch.tensor([1.0, -1.0]).repeat(3).reshape(6, 1, 1, 1)
-    condition = sign + 0.1 * _randn(6, *net.condition_shape, generator=generator)
+    condition = sign + 0.1 * randn(6, *net.condition_shape, generator=generator)
     controlled = ControlledUNet(unet, [(net, condition, 1.0)])
     if not torch.equal(controlled(x, t), before):
         raise Mistake(

@@ -18,6 +18,7 @@ from course_lib.diffusion import (
     transport_cost,
 )
 from course_lib.exercises.attempt import Attempt, Mistake, take_number, take_results, take_tensor
+from course_lib.exercises.draws import between, rand, randn
 from course_lib.exercises.formula import SHAPES, Wrong, formula, usual
 from course_lib.exercises.registry import exercise
 
@@ -29,18 +30,6 @@ __all__ = [
     "pair_costs",
     "straightness_at",
 ]
-
-
-def _randn(*shape: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator)
-
-
-def _rand(low: float, high: float, *shape: int, generator: torch.Generator) -> Tensor:
-    return low + (high - low) * torch.rand(shape, generator=generator)
-
-
-def _between(low: float, high: float, generator: torch.Generator) -> float:
-    return _rand(low, high, generator=generator).item()
 
 
 # --- A way that is no line -----------------------------------------------------------------------
@@ -146,10 +135,10 @@ formula(
     right=curved_way,
     inputs=lambda generator: [
         (
-            _randn(*shape, generator=generator),
-            _randn(*shape, generator=generator),
-            _rand(0.05, 0.95, shape[0], generator=generator),
-            _between(1.6, 2.8, generator),
+            randn(*shape, generator=generator),
+            randn(*shape, generator=generator),
+            rand(0.05, 0.95, shape[0], generator=generator),
+            between(1.6, 2.8, generator),
         )
         for shape in SHAPES
     ],
@@ -223,11 +212,11 @@ def _by_moments(
 def _draw_gaussians(generator: torch.Generator) -> list[tuple]:
     cases = []
     for shape, sign in (((9, 3), 1), ((5, 5), 1), ((7, 2), -1)):
-        m = _rand(1.0, 2.0, shape[1], generator=generator)
-        t = _rand(0.08, 0.92, shape[0], generator=generator)
-        s0, s1 = _between(0.5, 0.9, generator), _between(1.2, 1.8, generator)
-        rho = sign * _between(0.3, 0.7, generator)
-        x = (1 - t)[:, None] * m + 1.5 * _randn(*shape, generator=generator)
+        m = rand(1.0, 2.0, shape[1], generator=generator)
+        t = rand(0.08, 0.92, shape[0], generator=generator)
+        s0, s1 = between(0.5, 0.9, generator), between(1.2, 1.8, generator)
+        rho = sign * between(0.3, 0.7, generator)
+        x = (1 - t)[:, None] * m + 1.5 * randn(*shape, generator=generator)
         cases.append((x, t, m, s0, s1, rho))
     return cases
 
@@ -343,14 +332,14 @@ def _rank(x: Tensor) -> Tensor:
 def _draw_pairs(generator: torch.Generator) -> list[tuple]:
     cases = []
     for n, t in (
-        (9, _between(0.25, 0.75, generator)),
-        (12, _between(0.25, 0.75, generator)),
+        (9, between(0.25, 0.75, generator)),
+        (12, between(0.25, 0.75, generator)),
         (15, 0.0),
-        (8, _between(0.85, 0.95, generator)),
+        (8, between(0.85, 0.95, generator)),
         (5, 1.0),
     ):
-        x1 = 1.5 * _randn(n, generator=generator)
-        cases.append((1 + 2 * _randn(n, generator=generator), x1, t))
+        x1 = 1.5 * randn(n, generator=generator)
+        cases.append((1 + 2 * randn(n, generator=generator), x1, t))
     return cases
 
 
@@ -529,16 +518,16 @@ def _squares(dz: Tensor, dt: Tensor, whole: Tensor) -> Tensor:
 def _draw_way(generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
     cases = []
     for n, dim in ((6, 2), (9, 3), (5, 5), (12, 4)):
-        gaps = _rand(0.3, 2.0, n - 1, generator=generator)
+        gaps = rand(0.3, 2.0, n - 1, generator=generator)
         times = 1 - torch.cat([torch.zeros(1), gaps.cumsum(0) / gaps.sum()])
         times[-1] = 0.0
-        ends = 2 * _randn(2, dim, generator=generator)
+        ends = 2 * randn(2, dim, generator=generator)
         way = times[:, None] * ends[0] + (1 - times[:, None]) * ends[1]
-        cases.append((way + 0.3 * _randn(n, dim, generator=generator), times))
+        cases.append((way + 0.3 * randn(n, dim, generator=generator), times))
     # One way begins nearly along its chord, so that its first step is not its worst.
     states, times = cases[-1]
     chord = states[0] + (times[1] - 1) * (states[0] - states[-1])
-    states[1] = chord + 0.02 * _randn(states.shape[1], generator=generator)
+    states[1] = chord + 0.02 * randn(states.shape[1], generator=generator)
     return cases
 
 
@@ -671,7 +660,7 @@ formula(
         _N_STEPS,
     ],
     right=even_error,
-    inputs=lambda generator: [(_rand(0.2, 4.0, 7, generator=generator), N) for N in (1, 2, 3, 8)],
+    inputs=lambda generator: [(rand(0.2, 4.0, 7, generator=generator), N) for N in (1, 2, 3, 8)],
     result="error",
     axes="[B], _ -> [B]",
     wrong=_EULER_WRONG,
@@ -722,7 +711,7 @@ _ALONE = (
     ],
 )
 def _check_break_the_pairs(attempt: Attempt, generator: torch.Generator) -> str:
-    x1 = _randn(500, 2, generator=generator)
+    x1 = randn(500, 2, generator=generator)
     turn = torch.tensor([[0.8, 0.6], [-0.6, 0.8]])
     ways = x1 @ turn  # as of a first flow from noise to four lumps, on the slant
     x0 = (0.3 * ways + 1.5 * torch.tanh(3 * ways)) @ turn.T + 0.5

@@ -15,6 +15,7 @@ from course_lib.diffusion import (
     shift_times,
 )
 from course_lib.exercises.attempt import Attempt, Mistake, fresh_seed, take_number, take_results
+from course_lib.exercises.draws import between, rand, randn
 from course_lib.exercises.formula import Wrong, formula, usual
 from course_lib.exercises.registry import exercise
 from course_lib.nn import JointAttention, MMDiT, MMDiTBlock, patchify, unpatchify
@@ -28,18 +29,6 @@ __all__ = [
     "reshift_times",
     "weight_of_x0",
 ]
-
-
-def _randn(*shape: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator)
-
-
-def _rand(low: float, high: float, *shape: int, generator: torch.Generator) -> Tensor:
-    return low + (high - low) * torch.rand(shape, generator=generator)
-
-
-def _between(low: float, high: float, generator: torch.Generator) -> float:
-    return _rand(low, high, generator=generator).item()
 
 
 # --- Rectangles, and back ------------------------------------------------------------------------
@@ -122,7 +111,7 @@ _CUT_WRONG = [
 
 def _draw_images(generator: torch.Generator) -> list[tuple[Tensor, int, int]]:
     sizes = (((2, 3, 6, 12), 2, 3), ((3, 2, 12, 6), 3, 2), ((2, 4, 8, 8), 2, 4))
-    return [(_randn(*shape, generator=generator), p, q) for shape, p, q in sizes]
+    return [(randn(*shape, generator=generator), p, q) for shape, p, q in sizes]
 
 
 formula(
@@ -377,8 +366,8 @@ _JOINT_WRONG = [
 def _draw_streams(generator: torch.Generator) -> list[tuple[Tensor, Tensor, Tensor]]:
     cases = []
     for batch, heads, n, length, d in ((3, 2, 4, 6, 5), (4, 4, 4, 5, 3), (2, 3, 6, 4, 4)):
-        image = 1.5 * _randn(3, batch, heads, n, d, generator=generator)
-        text = 1.5 * _randn(3, batch, heads, length, d, generator=generator)
+        image = 1.5 * randn(3, batch, heads, n, d, generator=generator)
+        text = 1.5 * randn(3, batch, heads, length, d, generator=generator)
         mask = torch.rand(batch, length, generator=generator) < 0.5
         mask[:, :2], mask[:, -1] = True, False
         mask[0, -1], mask[0, 1] = True, False  # padding is not always at the end
@@ -448,8 +437,8 @@ def _zero_groups(generator: torch.Generator, steps: int) -> list[str]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(fresh_seed(generator))
         net = MMDiT((2, 4, 4), patch=2, dim=16, depth=2, heads=2, context_dim=6)
-    x, target = (_randn(3, 2, 4, 4, generator=generator) for _ in range(2))
-    context, t = _randn(3, 5, 6, generator=generator), _rand(0.1, 0.9, 3, generator=generator)
+    x, target = (randn(3, 2, 4, 4, generator=generator) for _ in range(2))
+    context, t = randn(3, 5, 6, generator=generator), rand(0.1, 0.9, 3, generator=generator)
     found = []
     for _ in range(steps):
         net.zero_grad()
@@ -614,8 +603,8 @@ def _let_through(q: Tensor, k: Tensor) -> float:
 def _check_break_qk_norm(attempt: Attempt, generator: torch.Generator) -> str:
     for log_q, log_k in ((-2.0, -0.5), (0.0, 0.0), (1.0, 1.0)):
         q, k = (
-            math.exp(log_size + _between(-0.3, 0.3, generator))
-            * _randn(4, 4, 16, 64, generator=generator)
+            math.exp(log_size + between(-0.3, 0.3, generator))
+            * randn(4, 4, 16, 64, generator=generator)
             for log_size in (log_q, log_k)
         )
         answer = take_results(("dead", "overflow"), attempt(q, k))
@@ -759,9 +748,9 @@ formula(
     right=arctan_normal_density,
     inputs=lambda generator: [
         (
-            _rand(0.08, 0.92, 9, generator=generator),
-            sign * _between(0.4, 1.0, generator),
-            _between(low, high, generator),
+            rand(0.08, 0.92, 9, generator=generator),
+            sign * between(0.4, 1.0, generator),
+            between(low, high, generator),
         )
         for sign, low, high in ((1, 1.2, 1.8), (-1, 1.2, 1.8), (1, 0.6, 0.85))
     ],
@@ -848,7 +837,7 @@ formula(
     right=weight_of_x0,
     inputs=lambda generator: [
         tuple(
-            _rand(low, high, n, generator=generator) for low, high in ((0.1, 0.9), *2 * [(0.3, 2)])
+            rand(low, high, n, generator=generator) for low, high in ((0.1, 0.9), *2 * [(0.3, 2)])
         )
         for n in (7, 12)
     ],
@@ -927,9 +916,9 @@ formula(
     right=reshift_times,
     inputs=lambda generator: [
         (
-            torch.cat([_rand(0.15, 0.85, 7, generator=generator), torch.tensor([0.0, 1.0])]),
-            _between(2, 3, generator) ** power,
-            _between(5, 8, generator) ** power,
+            torch.cat([rand(0.15, 0.85, 7, generator=generator), torch.tensor([0.0, 1.0])]),
+            between(2, 3, generator) ** power,
+            between(5, 8, generator) ** power,
         )
         for power in (1, -1)
     ],

@@ -18,16 +18,13 @@ from course_lib.attention import (
     tiles,
 )
 from course_lib.exercises.attempt import Attempt, Mistake, same, take_results, take_tensor
+from course_lib.exercises.draws import randn
 from course_lib.exercises.formula import Case, Wrong, formula, usual
 from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
 from course_lib.experiments import forget_to_rescale
 
 __all__ = ["average_update", "causal_tiles", "merge_by_lse", "row_term", "safe_log_softmax"]
-
-
-def _randn(*shape: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator)
 
 
 def _some(share: float, like: Tensor, generator: torch.Generator) -> Tensor:
@@ -140,15 +137,15 @@ _LOG_OF = "log (exp(x_j − m) / Σ exp(x_k − m)) = x_j − m − log Σ exp(x
 def _draw_logits(generator: torch.Generator) -> list[Case]:
     cases = []
     for shape in ((7,), (6, 6), (4, 3, 5)):
-        x = 2 * _randn(*shape, generator=generator)
+        x = 2 * randn(*shape, generator=generator)
         cases.append(Case((x,)))
-    x = 2 * _randn(5, 6, generator=generator)
+    x = 2 * randn(5, 6, generator=generator)
     hidden = _some(0.3, x, generator)
     hidden[:, 0] = False
     hidden[0, 1] = True
     cases.append(Case((x.masked_fill(hidden, -math.inf),), _HIDDEN_LOGITS, gradients=False))
     # Rows that are large, small, and both; in float32 numbers of 10,000 are rounded to 0.001.
-    large = torch.tensor([[1e4], [-1e4], [0.0]]) + 3 * _randn(3, 6, generator=generator).double()
+    large = torch.tensor([[1e4], [-1e4], [0.0]]) + 3 * randn(3, 6, generator=generator).double()
     large[2] += 1e4 * torch.tensor([0.0, 1.0, 0.0, -1.0, 0.0, 1.0])
     cases.append(Case((large,), _about_large))
     nothing = x.clone()
@@ -181,10 +178,10 @@ _NOTHING = (
 
 def _check_hidden_gradients(attempt: Attempt, generator: torch.Generator) -> str:
     """What −∞ hides must not spoil the gradients of the rest."""
-    x = 2 * _randn(5, 6, generator=generator)
+    x = 2 * randn(5, 6, generator=generator)
     hidden = _some(0.3, x, generator)
     hidden[:, 0], hidden[0, 1], hidden[1] = False, True, True
-    weights = _randn(5, 6, generator=generator)
+    weights = randn(5, 6, generator=generator)
 
     def gradient(function: Callable[[Tensor], Tensor]) -> Tensor:
         logits = x.masked_fill(hidden, -math.inf).requires_grad_()
@@ -392,9 +389,9 @@ _UPDATE_WRONG = [
 
 def _draw_updates(generator: torch.Generator) -> list[Case]:
     def case(n: int, d: int, **words: Any) -> Case:
-        m, s = (1.5 * _randn(n, 1, generator=generator) for _ in range(2))
+        m, s = (1.5 * randn(n, 1, generator=generator) for _ in range(2))
         l = 1 + 3 * torch.rand(n, 1, generator=generator)  # noqa: E741
-        average, v = _randn(n, d, generator=generator), _randn(d, generator=generator)
+        average, v = randn(n, d, generator=generator), randn(d, generator=generator)
         return Case((m, l, average, s, v), **words)
 
     def changed(case: Case, fails: Any, **new: Tensor) -> Case:
@@ -562,8 +559,8 @@ _MERGE_WRONG = [
 
 def _draw_merges(generator: torch.Generator) -> list[Case]:
     def case(*shape: int, size: float = 1.5, **words: Any) -> Case:
-        o_1, o_2 = (_randn(*shape, generator=generator) for _ in range(2))
-        L_1, L_2 = (size * _randn(*shape[:-1], generator=generator) for _ in range(2))
+        o_1, o_2 = (randn(*shape, generator=generator) for _ in range(2))
+        L_1, L_2 = (size * randn(*shape[:-1], generator=generator) for _ in range(2))
         return Case((o_1, L_1, o_2, L_2), **words)
 
     large, one, none = case(6, 3), case(6, 3), case(6, 3)
@@ -856,12 +853,12 @@ _ROW_WRONG = [
 def _draw_rows(generator: torch.Generator) -> list[Case]:
     cases = []
     for shape in ((5, 5), (7, 4), (2, 3, 4, 4)):
-        o, do = (_randn(*shape, generator=generator) for _ in range(2))
-        cases.append(Case((o, do, _randn(*shape[:-1], generator=generator))))
+        o, do = (randn(*shape, generator=generator) for _ in range(2))
+        cases.append(Case((o, do, randn(*shape[:-1], generator=generator))))
     # Many rows: that rounding before and behind the sum are alike in all of them is no chance.
-    o, do = (_randn(60, 8, generator=generator).half() for _ in range(2))
+    o, do = (randn(60, 8, generator=generator).half() for _ in range(2))
     o[0, 0], do[0, 0] = 300, 300  # a product that float16 does not hold
-    cases.append(Case((o, do, _randn(60, generator=generator)), _HALF))
+    cases.append(Case((o, do, randn(60, generator=generator)), _HALF))
     return cases
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from course_lib.exercises.attempt import Attempt, Mistake, same, take_tensor
+from course_lib.exercises.draws import randn
 from course_lib.exercises.formula import Case, Wrong, formula, usual
 from course_lib.exercises.prediction import Slip, prediction
 from course_lib.exercises.registry import exercise
@@ -15,10 +16,6 @@ from course_lib.experiments import split_gradient
 from course_lib.parallel import accumulate, ring_all_reduce, ring_bytes, ring_steps
 
 __all__ = ["joined_variance", "loss_factors", "ring_step", "weighted_mean"]
-
-
-def _randn(*shape: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator)
 
 
 def _whole(low: int, high: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -195,15 +192,15 @@ def _draw_steps(generator: torch.Generator) -> list[tuple]:
     for n in (4, 5, 3):
         for step in {1, 2, n - 1, n, n + 1, 2 * n - 2}:
             rank = int(torch.randint(0, n, (), generator=generator))
-            chunks = _randn(n, 6, generator=generator)
-            cases.append((chunks, rank, step, _randn(6, generator=generator)))
+            chunks = randn(n, 6, generator=generator)
+            cases.append((chunks, rank, step, randn(6, generator=generator)))
     return cases
 
 
 def _run_the_ring(attempt: Attempt, generator: torch.Generator) -> str:
     """All processes together: the sum everywhere."""
     n = 6
-    held = [_randn(n, 2, generator=generator) for _ in range(n)]
+    held = [randn(n, 2, generator=generator) for _ in range(n)]
     total = torch.stack(held).sum(0)
     for step in range(1, 2 * n - 1):
         nothing = torch.zeros(2)
@@ -305,7 +302,7 @@ _MEAN_WRONG = [
 def _draw_shares(generator: torch.Generator) -> list[tuple]:
     cases = []
     for shape in ((6, 6), (4,), (5, 3, 2), (3, 4, 4, 3)):
-        gradients, shares = _randn(*shape, generator=generator), _whole(1, 40, shape[:1], generator)
+        gradients, shares = randn(*shape, generator=generator), _whole(1, 40, shape[:1], generator)
         if len(shape) == 3:
             gradients[2], shares[2] = 0, 0
         cases.append((gradients, shares))
@@ -422,7 +419,7 @@ _VARIANCE_WRONG = [
 
 def _draw_variances(generator: torch.Generator) -> list[Case]:
     def case(n: int, c: int, at: float = 0.0, **words: Any) -> Case:
-        means = at + _randn(n, c, generator=generator)
+        means = at + randn(n, c, generator=generator)
         variances = 0.3 + torch.rand(n, c, generator=generator)
         return Case((means, variances, _whole(2, 12, (n,), generator)), **words)
 
