@@ -95,7 +95,9 @@ def test_bad_patches_are_named(call, message):
 
 
 @pytest.mark.parametrize("trained", [None, (2, 3), (8, 4)])
-@pytest.mark.parametrize(("height", "width", "dim"), [(3, 5, 8), (1, 1, 4), (4, 2, 12), (1, 200, 8)])
+@pytest.mark.parametrize(
+    ("height", "width", "dim"), [(3, 5, 8), (1, 1, 4), (4, 2, 12), (1, 200, 8)]
+)
 def test_positions_are_sines_and_cosines_of_row_and_column(height, width, dim, trained):
     got = sincos_positions(height, width, dim, trained=trained)
     high, wide = trained or (height, width)
