@@ -139,6 +139,8 @@ from tests.parallel import jobs
 
 print("main")  # a process that imported this would say it again, and start processes itself
 folder = Path(sys.argv[1])
+# A shell without job control, as in CI, starts what runs in its background deaf to Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def while_it_comes_up():
