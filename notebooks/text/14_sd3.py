@@ -186,7 +186,7 @@ Markdown(table)
 # | $G$; $p$ | how many numbers wide a latent is; how many a patch |
 # | $H$, $C$; $N$, $M$ | tokens of the image and of the text, a row each; how many of each |
 # | $c$ | the vector that modulates, made of the time and the whole text |
-# | $\alpha$, $\beta$, $\gamma$; $F$ | shift, scale and gate, made of $c$; a branch: attention, or a perceptron |
+# | $\alpha$, $\beta$, $\gamma$; $F$ | scale, shift and gate, made of $c$; a branch: attention, or a perceptron |
 # | $Q$, $K$, $V$; $W$; $d$ | queries, keys, values, of the stream in the index; the matrices that make them; size of a head |
 # | $q$, $k$; $g$, $g'$ | one query, one key; the learned factors of their norms |
 # | $i$, $j$ | running indices |
@@ -286,9 +286,9 @@ print("shuffled together with its positions:", torch.allclose(carried, answer[:,
 # %% [markdown]
 # **AdaLN-zero: how the network hears the time.** In chapter 06 the time was added to the channels. DiT makes a vector $c$ of time (and class), and lets it decide, in each block, how tokens are stretched and moved before a branch $F$, and how much of the branch is added after it:
 #
-# $$H \;\leftarrow\; H + \gamma(c) \odot F\big( (1 + \beta(c)) \odot \mathrm{LN}(H) + \alpha(c) \big) .$$
+# $$H \;\leftarrow\; H + \gamma(c) \odot F\big( (1 + \alpha(c)) \odot \mathrm{LN}(H) + \beta(c) \big) .$$
 #
-# $\mathrm{LN}$ is layer normalization without weights of its own. $\alpha$, $\beta$ and $\gamma$ are one linear layer of $c$, and it **starts at 0**. So at first $\gamma = 0$, and every block is the identity, however many there are:
+# $\mathrm{LN}$ is layer normalization without weights of its own. $\alpha$, $\beta$ and $\gamma$ are one linear layer of $c$, and it **starts at 0**. (The letters are those of SD3's figure 2b, whose $\alpha$ is our $1 + \alpha$. DiT calls scale, shift and gate $\gamma$, $\beta$ and $\alpha$.) So at first $\gamma = 0$, and every block is the identity, however many there are:
 
 # %%
 show_source([modulate, MMDiTBlock.forward])
@@ -938,7 +938,7 @@ print("no logit above the bound, with matrices × 1000:", (logits.abs().max() <=
 print("the bound is reached to more than a third:", (logits.abs().max() > bound / 3).item())
 
 # %% [markdown]
-# **Does it happen in training?** Esser et al. saw it in their last blocks, at high resolution, in mixed precision (their section 5.3.2 and figure 5): the loss diverges. They train in `bfloat16`, which reaches as far as `float32`, so that nothing overflows there; but it keeps 8 binary digits, and the logits next to 1,000 are 4 apart. Small networks need a high learning rate for it:
+# **Does it happen in training?** Esser et al. saw it in their last blocks, at high resolution, in mixed precision (their section 5.3.2 and figure 5): the loss diverges. Their mixed precision is that of `bfloat16`, which reaches as far as `float32`, so that nothing overflows there; but it keeps 8 binary digits, and the logits next to 1,000 are 4 apart. Small networks need a high learning rate for it:
 
 
 # %%
