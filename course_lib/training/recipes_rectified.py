@@ -134,7 +134,7 @@ OPTIONS = {
 }
 
 for data in OPTIONS:
-    for k in (2,) if data == "mnist" else (2, 3):
+    for k in (2, 3):
         before = rectified_name(k - 1, data)
         register(
             Recipe(

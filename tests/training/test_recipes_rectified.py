@@ -6,8 +6,7 @@ import torch
 from course_lib.diffusion import RectifiedFlow
 from course_lib.training import RECIPES, recipes_rectified
 
-NAMES = [f"rectified_{data}_{k}" for data in ("two_moons", "digits") for k in (2, 3)]
-NAMES += ["rectified_mnist_2"]
+NAMES = [f"rectified_{data}_{k}" for data in ("two_moons", "digits", "mnist") for k in (2, 3)]
 NAMES += ["distilled_two_moons", "distilled_digits", "threes_to_eights_1", "threes_to_eights_2"]
 
 
