@@ -981,10 +981,10 @@ table = (
     "| --- | ---: | ---: | ---: | ---: |\n"
 )
 for kind, title, paper in [
-    ("fvsbn", "FVSBN", "97.45 ᵃ"),
+    ("fvsbn", "FVSBN", ""),
     ("nade", "NADE", "88.86 ᵃ, 88.33 ᵇ"),
-    ("made", "MADE", "88.40 ᵇ, two layers, 32 mask sets 86.64 ᵇ"),
-    ("pixelcnn", "PixelCNN", "81.30 ᶜ"),
+    ("made", "MADE", "86.64 ᶜ, two layers, 32 mask sets"),
+    ("pixelcnn", "PixelCNN", "81.30 ᵈ"),
 ]:
     digits_card, mnist_card = load_card(f"{kind}_digits"), load_card(f"{kind}_mnist")
     table += (
@@ -999,7 +999,9 @@ table += f"| PixelCNN, naive | {naive_nats:.1f} | | | |\n\nOf MADE's parameters 
 Markdown(table + f"A mean over test images has a standard error of about {error:.1f} nats.")
 
 # %% [markdown]
-# ᵃ Larochelle, Murray 2011, the table of MNIST. ᵇ Germain et al. 2015, Table 6, whose number for NADE is not that of 2011. ᶜ [PixelRNN](https://arxiv.org/abs/1601.06759), van den Oord et al. 2016, Table 4.
+# ᵃ Larochelle, Murray 2011, as an earlier [README of pytorch-generative](https://github.com/EugenHotaj/pytorch-generative/blob/0aa83a88482678e11172ecc42904daad12bc7705/README.md) cites it. ᵇ A later NADE with one order, as the
+# [code](https://github.com/MarcCote/NADE/blob/master/deepnade/analyse_orderless_NADE.py) of Uria et al. 2016 ([arXiv:1605.02226](https://arxiv.org/abs/1605.02226)) plots it. ᶜ Germain et al. 2015, their best, as [a list of results](https://www.wizwand.com/paper/68fa61e91e209131ce9f6a8f) cites it.
+# ᵈ [PixelRNN](https://arxiv.org/abs/1601.06759), van den Oord et al. 2016, table 4. The tables of 2011 and of MADE we have not seen ourselves, and so leave out what they say of FVSBN and of a MADE with one mask set.
 #
 # How to read it:
 #
@@ -1011,8 +1013,8 @@ Markdown(table + f"A mean over test images has a standard error of about {error:
 # - **Our MNIST is not quite the papers' MNIST.** They binarized the images once, at random, and trained on those; we
 #   draw anew in each step, which works against overfitting. Our test images are drawn once, and are another draw than
 #   theirs. Read nothing into some tenths of a nat.
-# - **Our networks are smaller.** The best MADE of the paper (86.64) has two
-#   layers of [8,000 units](https://github.com/mgermain/MADE) and 32 mask sets; ours has one layer of 1,200 and one set.
+# - **Our networks are smaller.** The best MADE of the paper has two layers of 8,000 units and 32 mask sets, as the command in
+#   [its code](https://github.com/mgermain/MADE) says; ours has one layer of 1,200 and one set.
 # - **Our PixelCNN was told the class** while it learned. The number in the table doesn't use it: it is
 #   $-\log p(x) = -\log \sum_y p(x \mid y)\,p(y)$. The paper's had no labels, and one stack.
 # - **Where zero is.** A fair coin for each pixel costs $64 \ln 2 = 44.4$ nats on the digits, $784 \ln 2 = 543.4$ on MNIST. Compare
