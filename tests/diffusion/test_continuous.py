@@ -190,6 +190,22 @@ class Told(nn.Module):
         return told[0]
 
 
+@pytest.mark.parametrize("path", [VPPath(), SubVPPath(), StraightPath()], ids=repr)
+def test_an_input_is_scaled_by_both_amounts(path):
+    """On a path whose a is not 1 at all times, written out: x / sqrt(a² + b²)."""
+    t, x = torch.tensor([0.2, 0.6, 0.9]), randn(3, 2).float()
+    net = ScaledInput(Told(), path)
+    a, b = path.a(t), path.b(t)
+    size = torch.hypot(a, b)
+    assert (a < 0.99).all()
+    torch.testing.assert_close(net(x, t), x / size[:, None])
+    c_skip, c_out, c_in, c_noise = net.factors(t)
+    assert torch.equal(c_skip, torch.zeros(3))
+    assert torch.equal(c_out, torch.ones(3))
+    torch.testing.assert_close(c_in, 1 / size)
+    assert torch.equal(c_noise, t)
+
+
 def test_a_scaled_input_has_one_size():
     path, net = VEPath(0.01, 50.0), Told()
     t = torch.tensor([0.0, 0.3, 1.0])

@@ -94,6 +94,21 @@ def test_the_states_are_the_same_whatever_the_network_predicts(sample, predicts,
     torch.testing.assert_close(states(predicts), states("eps"), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("clip", [None, 0.4])
+def test_the_first_step_has_the_score_of_the_clipped_guess(clip):
+    """Euler–Maruyama's mean by hand, from the network's own guess: no noise is added at the end."""
+    path, z = SDES["VP"], 2 * randn(6, 2)
+    model = Denoiser(lambda x, t: x / 4, path, predicts="x0").double()
+    t = torch.tensor([path.t_max], dtype=torch.float64)
+    a, b, f, g = path.a(t), path.b(t), path.drift(t), path.diffusion(t)
+    x, got = euler_maruyama(model, (6, 2), steps=1, z=z, clip=clip)
+    guess = x / 4 if clip is None else (x / 4).clamp(-clip, clip)
+    assert clip is None or ((guess.abs() == clip).any() and (guess.abs() < clip).any())
+    score = (a * guess - x) / b**2
+    wanted = x - (f * x - g**2 * score) * (path.t_max - path.t_min)
+    torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-6)
+
+
 def test_the_reverse_step_by_hand():
     x, score, noise = (torch.tensor([[value]]) for value in (2.0, -3.0, 0.5))
     step = reverse_sde_step(x, score, f=-1.0, g=2.0, dt=0.25, noise=noise)

@@ -1,5 +1,6 @@
 """Continuous flows: the map, its volume, its density, its gradients, and where solvers fail."""
 
+import math
 import re
 
 import pytest
@@ -198,6 +199,17 @@ def test_samples_are_latents_led_back(generator):
     torch.testing.assert_close(x, flow.inverse(z)[0], rtol=1e-6, atol=1e-6)
 
 
+def test_sampling_and_trajectories_ask_for_no_divergence():
+    """A field that cannot be differentiated does for them."""
+    flow = CNF(2, lambda x, t: torch.from_numpy(-x.detach().numpy()))
+    x = torch.ones(3, 2)
+    torch.testing.assert_close(flow.trajectory(x)[-1], x / math.e, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(flow.trajectory_inverse(x)[-1], x * math.e, rtol=1e-4, atol=1e-4)
+    z = flow.base.sample(4, generator=torch.Generator().manual_seed(2))
+    samples = flow.sample(4, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(samples, z * math.e, rtol=1e-4, atol=1e-4)
+
+
 def test_it_says_what_it_is(generator):
     flow = CNF(2, net(generator), divergence="hutchinson", adjoint=True)
     assert "CNF(" in repr(flow)
@@ -264,6 +276,8 @@ def test_bad_arguments_are_named(generator):
         with refuses("x must be finite, got NaN or infinite values"):
             call(torch.full((3, 2), torch.nan))
     for call in (flow.inverse, flow.trajectory_inverse):
+        with refuses("z must be finite, got NaN or infinite values"):
+            call(torch.full((3, 2), torch.inf))
         with refuses("z must be torch.float32 like the model, got torch.float64"):
             call(torch.zeros(3, 2).double())
     for call in (flow.trajectory, flow.trajectory_inverse):
