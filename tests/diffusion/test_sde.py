@@ -109,6 +109,12 @@ def test_the_first_step_has_the_score_of_the_clipped_guess(clip):
     torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-6)
 
 
+def test_the_step_by_hand():
+    x, noise = torch.tensor([[2.0], [2.0]]), torch.tensor([[0.5], [-0.5]])
+    step = sde_step(x, f=-1.0, g=2.0, dt=0.25, noise=noise)
+    assert step.tolist() == [[2.0], [1.0]]  # 2 − 1 · 2 / 4 ± 2 · 0.5 · 0.5
+
+
 def test_the_reverse_step_by_hand():
     x, score, noise = (torch.tensor([[value]]) for value in (2.0, -3.0, 0.5))
     step = reverse_sde_step(x, score, f=-1.0, g=2.0, dt=0.25, noise=noise)
@@ -514,6 +520,21 @@ def test_without_corrector_it_is_euler_maruyama():
     corrected = predictor_corrector(model, (6, 1), steps=9, corrector_steps=0, generator=seeded())
     for x, y in zip(plain, corrected, strict=True):
         assert torch.equal(x, y)
+
+
+def test_what_a_corrector_does_unasked():
+    """One step of it with a signal-to-noise ratio of 0.16, as in the paper, and a noiseless end."""
+    model, z = ideal(VPPath()), randn(6, 1)
+    said = {"corrector_steps": 1, "snr": 0.16, "denoise": True}
+    unasked, asked = (
+        last(predictor_corrector(model, (6, 1), steps=4, z=z, generator=seeded(), **options))
+        for options in ({}, said)
+    )
+    assert torch.equal(unasked, asked)
+    for other in ({"corrector_steps": 2}, {"snr": 0.2}, {"denoise": False}):
+        options = {**said, **other}
+        x = last(predictor_corrector(model, (6, 1), steps=4, z=z, generator=seeded(), **options))
+        assert not torch.equal(unasked, x), other
 
 
 def test_a_corrector_mends_what_the_predictor_spoils():

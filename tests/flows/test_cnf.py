@@ -186,7 +186,7 @@ def test_trajectories_lead_from_end_to_end(x, generator):
     z = flow(x)[0]
     there, back = flow.trajectory(x, steps=4), flow.trajectory_inverse(z, steps=4)
     assert there.shape == back.shape == (5, 5, 2)
-    assert flow.trajectory(x).shape == (21, 5, 2)
+    assert flow.trajectory(x).shape == flow.trajectory_inverse(x).shape == (21, 5, 2)
     torch.testing.assert_close(there[0], x)
     torch.testing.assert_close(there[-1], z, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(there.flip(0), back, rtol=1e-5, atol=1e-5)
@@ -208,6 +208,22 @@ def test_sampling_and_trajectories_ask_for_no_divergence():
     z = flow.base.sample(4, generator=torch.Generator().manual_seed(2))
     samples = flow.sample(4, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(samples, z * math.e, rtol=1e-4, atol=1e-4)
+
+
+def test_what_an_integral_is_unasked(x):
+    """To four digits, with its divergence; each tolerance alone would spoil them."""
+
+    def field(x, t):
+        return torch.sin(5 * x) + 3 * t
+
+    exact, change = (part[-1] for part in integrate(field, x, (0.0, 1.0), **TIGHT))
+    states, integrals = integrate(field, x, (0.0, 1.0))
+    torch.testing.assert_close(states[-1], exact, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(integrals[-1], change, rtol=1e-4, atol=1e-4)
+    assert change.abs().min() > 0.01
+    for loose in ({"rtol": 1.0}, {"atol": 1.0}):
+        state = integrate(field, x, (0.0, 1.0), **loose)[0][-1]
+        assert (state - exact).abs().max() > 1e-3, loose
 
 
 def test_it_says_what_it_is(generator):

@@ -66,6 +66,14 @@ def test_hutchinsons_mean_and_variance_over_all_probes(x):
     torch.testing.assert_close(estimates.var(0, correction=0), expected)
 
 
+def test_any_probe_will_do(x, generator):
+    """probeᵀ J probe, also of Gaussian numbers, whose squares are not 1."""
+    J, leaf = jacobian_of(x), x.clone().requires_grad_()
+    probe = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    got = hutchinson_trace(curved(leaf), leaf, probe)
+    torch.testing.assert_close(got, torch.einsum("bi,bij,bj->b", probe, J, probe))
+
+
 def test_each_example_has_a_probe_of_its_own(x, generator):
     J = jacobian_of(x)
     state = generator.get_state()
