@@ -41,6 +41,11 @@ def test_it_is_the_same_again_and_leaves_the_global_generator_alone():
     first, again = (growing_logits(x, qk_norm=False, steps=2, lr=0.01, seed=3) for _ in range(2))
     assert torch.equal(first.logit, again.logit)
     assert torch.equal(state, torch.get_rng_state())
+    unasked, asked = (
+        growing_logits(x, qk_norm=True, lr=1e-3, **o) for o in ({}, {"steps": 40, "seed": 0})
+    )
+    assert torch.equal(unasked.loss, asked.loss)
+    assert growing_logits(x, qk_norm=True, steps=1).logit.shape == (1,)
 
 
 @pytest.mark.parametrize(

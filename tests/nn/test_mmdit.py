@@ -452,6 +452,17 @@ def test_the_network_is_its_parts(kind):
     torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-6)  # positions are single precision
 
 
+def test_what_is_said_of_a_text_is_the_mean_of_its_words():
+    """Of one word that word, of none 0."""
+    net, seen = net_of(context_dim=6), []
+    net.pooled.register_forward_pre_hook(lambda layer, given: seen.append(given[0]))
+    context = randn(4, 4, 6)
+    mask = torch.tensor([[1, 0, 0, 0], [0, 1, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]]).bool()
+    net(randn(4, 2, 4, 6), torch.rand(4), context=context, mask=mask)
+    means = [context[0, 0], context[1, 1:3].mean(0), context[2].mean(0), 0 * context[3, 0]]
+    torch.testing.assert_close(seen[0], torch.stack(means))
+
+
 def test_padding_says_nothing_and_by_default_all_words_count():
     net = net_of(context_dim=6)
     x, t, (context, mask) = randn(2, 2, 4, 6), torch.rand(2), a_text()

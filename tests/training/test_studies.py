@@ -144,6 +144,17 @@ def test_a_study_is_told_what_is_wrong_with_it(field, value):
         tiny(**{field: value})
 
 
+def test_less_than_a_second_is_a_budget():
+    assert tiny(budget=0.25).budget == 0.25
+
+
+def test_what_is_stored_can_be_read_by_people():
+    run_study(tiny(summary="Größe"))
+    text = (study_folder() / "tiny.json").read_text(encoding="utf-8")
+    assert '\n  "summary": "Größe",\n' in text
+    assert text.endswith("}\n")
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="study must be one of tiny, got 'tny'"):
         study("tny")
