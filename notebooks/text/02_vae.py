@@ -258,10 +258,7 @@ with torch.no_grad():
 print("draws from N(0, I) are closer to digits than the autoencoder's:", live_prior < of_prior)
 print("and less than 1.5 times as far as images at real codes:", live_prior < 1.5 * live_codes)
 print("at real codes the autoencoder is the better one:", of_codes < live_codes)
-print(
-    "its fitted Gaussian: at most 1.3 times as far as the VAE's draws:",
-    of_fitted < 1.3 * live_prior,
-)
+print("its fitted Gaussian: at most 1.3 times as far as the VAE's draws:", of_fitted < 1.3 * live_prior)
 
 # %% [markdown]
 # The same network, the same data, one more term in the loss: the codes fill the circle, and a draw from it is nearly as good as an image at a real code: no holes. It is paid for in
@@ -328,9 +325,7 @@ bits = test.flatten(1)  # [359, 64]
 with torch.no_grad():
     a = model.decoder(cells)  # logits, [10000, 64]
     log_prior = torch.distributions.Normal(0.0, 1.0).log_prob(cells).sum(dim=1, keepdim=True)
-    log_joint = (
-        a @ bits.T - torch.nn.functional.softplus(a).sum(dim=1, keepdim=True) + log_prior
-    )  # [10000, 359]
+    log_joint = a @ bits.T - torch.nn.functional.softplus(a).sum(dim=1, keepdim=True) + log_prior  # [10000, 359]
     exact = log_joint.logsumexp(dim=0) + log_area  # log p(x), [359]
 log_likelihood = log_joint - log_prior
 for nats in (1, 2, 3, 4):  # within so many nats of the best z
@@ -338,9 +333,7 @@ for nats in (1, 2, 3, 4):  # within so many nats of the best z
     share = (suits * (log_prior + log_area).exp()).sum(dim=0).mean().item()
     print(f"draws from the prior within {nats} nats of the best z, on average: {share:.1%}")
 rate = load_card("vae_mnist")["metrics"]["rate (nats)"]
-print(
-    f"rate of the VAE with 50 latents on MNIST: {rate:.0f} nats, e^-{rate:.0f} = {torch.tensor(-rate).exp():.0e}"
-)
+print(f"rate of the VAE with 50 latents on MNIST: {rate:.0f} nats, e^-{rate:.0f} = {torch.tensor(-rate).exp():.0e}")
 
 # %% [markdown]
 # With two latents that is a nuisance: a few draws in a hundred suit an image, more or fewer as you define it. The share falls as $e^{-R}$, roughly, for the rate says how

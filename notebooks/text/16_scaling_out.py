@@ -807,7 +807,7 @@ Cost(models, model="GPT-2 1558M", title="Does it fit, and how fast is it?")
 #
 # | published | | source |
 # | --- | --- | --- |
-# | PyTorch's DDP, ResNet-50, 256 GPUs, NCCL | an iteration takes twice as long as on one GPU: 256 GPUs do the work of 128 | Li et al. 2020, section 5.3 |
+# | PyTorch's DDP, ResNet-50, 256 GPUs, NCCL | an iteration takes twice as long as on one GPU: 256 GPUs do the work of 128 | Li et al. 2020, section 5.3, by others' notes on it |
 # | the same authors' summary | "near-linear scalability using 256 GPUs", "when configured appropriately" | their abstract |
 # | overlap, 32 GPUs, NCCL | an iteration 38.0 % faster for ResNet-50, 35.2 % for BERT | section 5.1 |
 # | bucket that is best, NCCL | 10 to 25 MB for ResNet-50, 50 MB for BERT | section 5.2 |
@@ -829,7 +829,7 @@ Cost(models, model="GPT-2 1558M", title="Does it fit, and how fast is it?")
 # How to read it:
 #
 # - **Ours loses**, for two reasons. It is strong scaling: a gradient of 2.4 MB in nine all-reduces costs 5 ms by section 4's formula with the numbers of the third row, and with a batch of 64 a whole step takes one process no more than 6.5 ms. And the two have little more than one core. Each all-reduce needs both at once, nine times a step; while one waits for a core, so does the other. That is the likely reason for the 28 ms which a step takes in two. *The slowest process sets the pace*, here as on 256 GPUs. (Under a load of 7 the same command gave 1.20 and 0.53. There two processes get two shares of a crowded machine. Don't believe a speed-up that was measured on one.)
-# - **"Near-linear" is a matter of words.** Half of the time of 256 GPUs goes into waiting, in the authors' own measurement. A curve that is *a line with half the slope* is near-linear; it isn't 256 times as fast. They say how more can be had: larger buckets, more accumulation (38 % faster with one synchronisation in eight steps).
+# - **"Near-linear" is a matter of words.** Half of the time of 256 GPUs goes into waiting, in the authors' own measurement. A curve that is *a line with half the slope* is near-linear; it isn't 256 times as fast. They say how more can be had: larger buckets, more accumulation (38 % faster with one synchronisation in eight steps, their section 5.4, by the same notes).
 # - **More processes are a larger batch**, if each keeps its own. Then there are fewer steps in an epoch, and the learning rate has to follow. Goyal et al. multiply it by $N$ (*linear scaling*), after a few epochs of warming up, and find no loss of accuracy up to 8,192 images; beyond that there is one. The alternative, the same batch for all together (*strong scaling*), leaves less and less work to each process, for the same bytes.
 # - **Sixteen bytes a parameter** is arithmetic, and agrees to the digit. What a table of ZeRO doesn't show is time: stage 3 sends half as much again.
 #
