@@ -143,7 +143,8 @@ class JointAttention(nn.Module):
         seen = seen_by_all(mask, q)
         o = F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(2)
         parts = o.split([x.shape[1] for x in streams], dim=1)
-        return tuple(out(part) for out, part in zip(self.out, parts, strict=True))
+        # A part in one piece is one call of ``addmm``, else a copy, a product and a sum.
+        return tuple(out(part.contiguous()) for out, part in zip(self.out, parts, strict=True))
 
     def logits(self, *streams: Tensor) -> Tensor:
         """Q Kᵀ / √d of all tokens, those of the first stream first: ``[B, heads, N, N]``."""
@@ -166,9 +167,13 @@ class JointAttention(nn.Module):
         for i, x in enumerate(streams):
             shape = (len(streams[0]), None, self.dim)
             check_tensor(f"streams[{i}]", x, shape, dtype=self.qkv[i].weight.dtype)
-            q, k, v = self.qkv[i](x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+            # [B, N_i, heads, d] each. To normalize what lies far apart takes four times as long.
+            q, k, v = (
+                part.contiguous().unflatten(2, (self.heads, -1))
+                for part in self.qkv[i](x).chunk(3, dim=2)
+            )
             each.append((self.norm_q[i](q), self.norm_k[i](k), v))
-        q, k, v = (torch.cat(parts, dim=2) for parts in zip(*each, strict=True))
+        q, k, v = (torch.cat(parts, dim=1).transpose(1, 2) for parts in zip(*each, strict=True))
         return q, k, v
 
 
@@ -242,7 +247,8 @@ class MMDiTBlock(nn.Module):
         """
         check_streams(streams, len(self.mlp))
         check_tensor("c", c, (len(streams[0]), self.attention.dim))
-        said = [layer(F.silu(c)).chunk(6, dim=1) for layer in self.modulation]
+        c = F.silu(c)
+        said = [layer(c).chunk(6, dim=1) for layer in self.modulation]
         normed = [modulate(self.norm(x), *s[:2]) for x, s in zip(streams, said, strict=True)]
         attended = self.attention(*normed, mask=mask)
         changed = []
