@@ -1,8 +1,10 @@
-"""What the benchmarks share: candidates take turns within one run, and their medians are compared.
+"""What the benchmarks share: candidates take turns within one run, and rounds are compared.
 
 What is measured is the processor time of one thread: what else runs on the machine matters less.
 """
 
+import contextlib
+import ctypes
 import statistics
 import time
 from collections.abc import Callable
@@ -26,16 +28,44 @@ def training_step(model: nn.Module, loss: Callable, x: Tensor) -> Callable[[], N
 def milliseconds(
     candidates: dict[str, Callable[[], object]], *, repetitions: int = 150, warm_up: int = 10
 ) -> dict[str, float]:
-    """Median processor time of each, called in turn, in one thread."""
+    """Processor time of each, in one thread: its median, and of the others by their ratios.
+
+    In every round each is called once, every other time in reverse. What disturbs a round, a slow
+    clock or a cold cache, disturbs all of them: so the ratio to the first candidate is the median
+    of its ratios in the same round, and each is told as the first's median times its ratio.
+    """
     torch.set_num_threads(1)
+    keep_memory()
     durations: dict[str, list[float]] = {name: [] for name in candidates}
+    order = list(candidates)
     for repetition in range(warm_up + repetitions):
-        for name, call in candidates.items():
+        for name in order:
+            call = candidates[name]
             started = time.process_time()
             call()
             if repetition >= warm_up:
                 durations[name].append(1000 * (time.process_time() - started))
-    return {name: statistics.median(values) for name, values in durations.items()}
+        order.reverse()
+    first = next(iter(durations.values()))
+    median = statistics.median(first)
+    return {
+        name: median * statistics.median(b / a for a, b in zip(first, values, strict=True))
+        for name, values in durations.items()
+    }
+
+
+def keep_memory() -> None:
+    """Let glibc keep what is freed: else some sizes are given back, and asked for anew each time.
+
+    Which ones is a matter of luck, of what else lies on the heap, and each new page costs more than
+    to fill it: a batch of 128 takes up to a quarter longer then. That would be measured, and not
+    the code. Other C libraries are left alone.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        trim_threshold, mmap_threshold = -1, -3
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(trim_threshold, 2**30)
+        mallopt(mmap_threshold, 2**30) or mallopt(mmap_threshold, 2**25)  # glibc before 2.35
 
 
 def report(what: str, medians: dict[str, float], *, slack: float = 0.0) -> bool:

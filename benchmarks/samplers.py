@@ -12,8 +12,6 @@ noise; they take turns within one run, and what is compared is the median of man
   beyond, at most ``SLACK``, is for checks, the match and the step itself.
 """
 
-import contextlib
-import ctypes
 import importlib
 import importlib.util
 import sys
@@ -173,19 +171,6 @@ def agree(what: str, ends: dict[str, Tensor]) -> bool:
     return max(away.values()) < CLOSE
 
 
-def keep_memory() -> None:
-    """Let glibc keep what is freed: else the larger batch alone is given back, and asked anew.
-
-    That would be measured, and not guidance: a batch of 128 costs up to a quarter more then. Other
-    C libraries are left alone.
-    """
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        trim_threshold, mmap_threshold, most = -1, -3, 2**30
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(trim_threshold, most)
-        mallopt(mmap_threshold, most)
-
-
 @torch.no_grad()
 def guidance() -> bool:
     """Steps with and without guidance; what a guided one costs in calls of the network.
@@ -193,7 +178,6 @@ def guidance() -> bool:
     Guidance by a model's own opinion: at most ``GUIDED`` times a step without, and no more than one
     with a batch that is twice as large. A classifier's is reported; it depends on its size.
     """
-    keep_memory()
     good = True
     for shape, widths in (((1, 8, 8), (32, 64)), ((1, 28, 28), (16, 32, 64))):
         net = randomized(UNet(shape, widths=widths, n_classes=10, null_class=True)).eval()

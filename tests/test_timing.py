@@ -1,0 +1,70 @@
+"""What the benchmarks share, by a clock that candidates move: each takes what it is told."""
+
+import pytest
+
+from benchmarks import _timing
+
+SHARES = {"ours": 1.0, "other": 1.25, "third": 0.5}
+
+
+class Clock:
+    """A clock that candidates move, and the order in which they did."""
+
+    def __init__(self, pace):
+        self.now, self.order, self.pace = 0.0, [], pace
+
+    def __call__(self):
+        return self.now
+
+    def candidate(self, name):
+        """One call takes ``name``'s share of what this round takes."""
+
+        def call():
+            rounds = len(self.order) // len(SHARES)
+            self.order.append(name)
+            self.now += SHARES[name] * self.pace[rounds % len(self.pace)]
+
+        return call
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Measure the three with rounds of a given pace: the clock, and what was found."""
+
+    def run(pace, **options):
+        clock = Clock(pace)
+        monkeypatch.setattr(_timing.time, "process_time", clock)
+        candidates = {name: clock.candidate(name) for name in SHARES}
+        return clock, _timing.milliseconds(candidates, **options)
+
+    return run
+
+
+@pytest.mark.parametrize("pace", [(1.0,), (1.0, 3.0), (2.0, 1.0, 5.0)], ids=str)
+def test_what_slows_a_whole_round_changes_no_ratio(measured, pace):
+    _, medians = measured(pace, repetitions=12, warm_up=0)
+    ratios = {name: value / medians["ours"] for name, value in medians.items()}
+    assert ratios == pytest.approx(SHARES)
+
+
+def test_the_first_is_told_by_its_own_median_in_milliseconds_without_the_warm_up(measured):
+    _, medians = measured((900.0, 1.0, 2.0, 4.0), repetitions=3, warm_up=1)
+    assert medians == pytest.approx({name: 2000 * share for name, share in SHARES.items()})
+
+
+def test_nobody_always_comes_after_the_same_one(measured):
+    clock, _ = measured((1.0,), repetitions=4, warm_up=0)
+    turns = [tuple(clock.order[i : i + 3]) for i in range(0, 12, 3)]
+    assert turns == [("ours", "other", "third"), ("third", "other", "ours")] * 2
+
+
+@pytest.mark.parametrize(("slack", "good"), [(0.0, False), (0.01, False), (0.03, True)])
+def test_a_report_says_whether_ours_is_as_fast_as_all(capsys, slack, good):
+    assert _timing.report("a step", {"ours": 1.02, "theirs": 1.0}, slack=slack) is good
+    assert _timing.report("a step", {"ours": 1.0, "theirs": 1.0}, slack=slack)
+    assert "0.98 x ours" in capsys.readouterr().out
+
+
+def test_memory_is_kept_without_a_word_where_there_is_no_glibc(monkeypatch):
+    monkeypatch.setattr(_timing.ctypes, "CDLL", lambda name: object())
+    _timing.keep_memory()
