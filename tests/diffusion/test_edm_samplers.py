@@ -378,6 +378,8 @@ def test_bad_steps_are_named():
         dpm_solver_step(x, x, sigma=1.0, then=-1.0)
     with refuses("x_0 must have shape [2, 2], got [1, 2]"):
         dpm_solver_step(x, x[:1], sigma=1.0, then=0.0)
+    with refuses("x_0 must be finite, got NaN or infinite values"):
+        extrapolated_guess(x / 0, x, sigmas=(3.0, 2.0, 1.0))
     with refuses("before must have shape [2, 2], got [1, 2]"):
         extrapolated_guess(x, x[:1], sigmas=(3.0, 2.0, 1.0))
     for sigmas in ((1.0, 2.0, 0.5), (3.0, 2.0, 2.0), (2.0, 2.0, 1.0), (2.0, 1.0, 0.0)):

@@ -366,6 +366,12 @@ def test_the_rows_of_table_1():
     row("EDM", weight=EDM(raw, sigma_data=0.8).weight(SIGMA))
 
 
+def test_levels_in_single_precision_have_their_times_in_double():
+    sigma = torch.tensor([0.1, 3.0])
+    table = settings(models()["EDM"], sigma)
+    torch.testing.assert_close(table["t"], sigma.double(), rtol=1e-12, atol=0)
+
+
 @each_model
 def test_the_weight_is_that_of_the_loss(name):
     """The plain loss, in squared errors of D: that of EDM has its weights as 1 / c_out², too."""

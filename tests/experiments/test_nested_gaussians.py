@@ -88,6 +88,7 @@ def test_nothing_differs_at_scale_0_and_1(scale):
         ((0.0, 1.0, 1.0), "narrow must be a finite number above 0"),
         ((2.0, 1.0, 1.0), "wide must be a finite number above 2.0"),
         ((1.0, 2.0, float("nan")), "scale must be a finite number"),
+        ((0.5, 3.0, -0.2), "scale must leave a density that falls outwards, got -0.2"),
         ((1.0, 2.0, -1.0), "scale must leave a density that falls outwards, got -1.0"),
         ((1.0, 2.0, 0.5), "scale must not be 0.5"),
     ],
@@ -95,6 +96,11 @@ def test_nothing_differs_at_scale_0_and_1(scale):
 def test_bad_input(arguments, match):
     with pytest.raises(ValueError, match=match):
         sde_variance(*arguments)
+
+
+def test_the_widest_density_that_still_falls_outwards_is_taken():
+    """(1 − w) / 3 + w / 0.5 is 1/60 at w = −0.19."""
+    assert tilted_variance(0.5, 3.0, -0.19) == pytest.approx(60)
 
 
 @pytest.mark.parametrize("law", [tilted_variance, ode_variance, sde_variance])
