@@ -452,6 +452,13 @@ def test_the_network_is_its_parts(kind):
     torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-6)  # positions are single precision
 
 
+@pytest.mark.parametrize("patch", [1, 3])
+def test_patches_of_any_size_that_divides_the_image(patch):
+    net, x = MMDiT((2, 6, 3), patch=patch, dim=8, depth=1, heads=2), torch.randn(2, 2, 6, 3)
+    assert net(x, torch.rand(2)).shape == x.shape
+    assert net.patches.in_features == net.out.out_features == 2 * patch * patch
+
+
 def test_what_is_said_of_a_text_is_the_mean_of_its_words():
     """Of one word that word, of none 0."""
     net, seen = net_of(context_dim=6), []
