@@ -255,9 +255,9 @@ def _praise_leak(attempt: Attempt, generator: torch.Generator) -> str:
 
 formula(
     "01.break_the_order",
-    task="Break the order: write `leaky_masks(degrees)`, like `made_masks`, but with ≥ in place "
+    task="Break the order: write `my_leaky_masks(degrees)`, like `made_masks`, but with ≥ in place "
     "of > in the last layer, so that outputs see their own inputs.",
-    signature="leaky_masks(degrees) -> masks",
+    signature="my_leaky_masks(degrees) -> masks",
     solution=leaky_masks,
     hints=[
         "Start from `made_masks`: one sign changes.",
@@ -501,10 +501,10 @@ _APART = 0.13  # of distributions: far enough for 4000 draws to tell them apart
 
 @exercise(
     "01.sample",
-    task="Write `sample`: draw x [n, dim], zeros and ones as floats, pixel after pixel in the "
+    task="Write `my_sample`: draw x [n, dim], zeros and ones as floats, pixel after pixel in the "
     "order 0 ... dim − 1; `conditionals(x)` [n, dim] gives p(x_i = 1 | x_<i), and all randomness "
     "comes from `generator`.",
-    signature="sample(conditionals, n, dim, generator) -> x",
+    signature="my_sample(conditionals, n, dim, generator) -> x",
     solution=[BinaryAutoregressive.sample, BinaryAutoregressive.walk, Autoregressive.fill],
     hints=[
         "Start from zeros [n, dim]. Which pixel can you draw without knowing any other?",
@@ -718,9 +718,9 @@ _BAYES_WRONG = [
 
 formula(
     "01.bayes_classifier",
-    task="Write `log_posterior`: from log p(x|y) [B, K] and log p(y) [K], in nats, to log p(y|x) "
-    "[B, K]. Log-likelihoods of images are numbers such as −700.",
-    signature="log_posterior(log_likelihood, log_prior) -> [B, K]",
+    task="Write `my_log_posterior`: from log p(x|y) [B, K] and log p(y) [K], in nats, to "
+    "log p(y|x) [B, K]. Log-likelihoods of images are numbers such as −700.",
+    signature="my_log_posterior(log_likelihood, log_prior) -> [B, K]",
     solution=log_posterior,
     hints=[
         "Bayes' rule: p(y|x) = p(x|y) p(y) / p(x). What is its logarithm?",
@@ -822,10 +822,11 @@ _COMPLETION_WRONG = [
 
 formula(
     "01.completion",
-    task="Write `completion_log_prob`: log p(hidden | known) [B], in nats, of x [B, n] under the "
-    "mixture of the mask sets that can say it. `conditionals` [S, B, n] holds p_s(x_i = 1 | before "
-    "i), `places` [S, n] each pixel's place in the order of set s, `known` [n] what is given.",
-    signature="completion_log_prob(x, conditionals, places, known) -> [B]",
+    task="Write `my_completion_log_prob`: log p(hidden | known) [B], in nats, of x [B, n] under "
+    "the mixture of the mask sets that can say it. `conditionals` [S, B, n] holds p_s(x_i = 1 | "
+    "before i), `places` [S, n] each pixel's place in the order of set s, `known` [n] what is "
+    "given.",
+    signature="my_completion_log_prob(x, conditionals, places, known) -> [B]",
     solution=completion_log_prob,
     hints=[
         "p(hidden | known) = p(all) / p(known), for the mixture as for every distribution.",

@@ -559,9 +559,10 @@ formula(
 
 @exercise(
     "02.break_the_code",
-    task="Break it: write a loss of the distortion and the rate, both [B], with which a VAE learns "
-    "to ignore its latents (rate 0, the same reconstruction for all), while its decoder learns.",
-    signature="loss(distortion, rate) -> scalar",
+    task="Break it: write `collapsing_loss` of the distortion and the rate, both [B], with which "
+    "a VAE learns to ignore its latents (rate 0, one reconstruction for all), while its decoder "
+    "learns.",
+    signature="collapsing_loss(distortion, rate) -> scalar",
     solution=[collapsing_loss, VAE.loss],
     hints=[
         "Minus the ELBO is distortion + rate. What does a nat of code have to cost, so that it "

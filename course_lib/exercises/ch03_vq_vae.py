@@ -163,10 +163,10 @@ def _praise_jump(attempt: Attempt, generator: torch.Generator) -> str:
 
 formula(
     "03.slope_of_jump",
-    task="Write `slope_of_jump`: z [N, d] moves to z − step · gradient, and so its nearest code "
+    task="Write `my_slope_of_jump`: z [N, d] moves to z − step · gradient, and so its nearest code "
     "of codebook [K, d] from e to e'. Return gradient · (e' − e) [N]: what the slope at e says of "
     "the jump. A step below 0 goes uphill.",
-    signature="slope_of_jump(z, codebook, gradient, step) -> [N]",
+    signature="my_slope_of_jump(z, codebook, gradient, step) -> [N]",
     solution=slope_of_jump,
     hints=[
         "Which code is nearest before the step, and which after it? Most often it is the same.",
@@ -367,9 +367,9 @@ _PERPLEXITY_WRONG = [
 
 formula(
     "03.perplexity",
-    task="Write `perplexity`: exp of the entropy of the codes' shares in indices (int64, of any "
+    task="Write `my_perplexity`: exp of the entropy of the codes' shares in indices (int64, of any "
     "shape), a scalar from 1 to n_codes. Codes that don't occur add 0.",
-    signature="perplexity(indices, n_codes) -> scalar",
+    signature="my_perplexity(indices, n_codes) -> scalar",
     solution=perplexity,
     hints=[
         "First the share p of each code: how often it occurs, divided by how many there are.",
@@ -395,9 +395,10 @@ formula(
 
 @exercise(
     "03.break_the_codebook",
-    task="Break it: for vectors [N, d] return n_codes codes [n_codes, d] to start from, so that "
-    "without revival hardly any is ever used: a perplexity below 2 after training.",
-    signature="codebook(vectors, n_codes) -> [n_codes, d]",
+    task="Break it: write `my_dead_codebook`, vectors [N, d] to n_codes codes [n_codes, d] to "
+    "start from, so that without revival hardly any is ever used: a perplexity below 2 after "
+    "training.",
+    signature="my_dead_codebook(vectors, n_codes) -> [n_codes, d]",
     solution=[dead_codebook, VectorQuantizer.revive],
     hints=[
         "Which codes move? Only those that are the nearest to some vector.",

@@ -443,10 +443,10 @@ _HEIGHT_WRONG = [
 
 formula(
     "04.peak_height",
-    task="Derive and write `peak_height`: how far, in nats, log p at the peak of a NICE lies above "
-    "the mean of log p over its own samples. log_scale [D] holds the s_i of its last layer, prior "
-    'is "gaussian" or "logistic".',
-    signature="peak_height(log_scale, prior) -> scalar",
+    task="Derive and write `my_peak_height`: how far, in nats, log p at the peak of a NICE lies "
+    "above the mean of log p over its own samples. log_scale [D] holds the s_i of its last layer, "
+    'prior is "gaussian" or "logistic".',
+    signature="my_peak_height(log_scale, prior) -> scalar",
     solution=peak_height,
     hints=[
         "log p(x) = log p_Z(z) + log |det J|. Which of the two differs between the peak and a "
@@ -476,10 +476,10 @@ formula(
 
 @exercise(
     "04.break_it",
-    task="Break the likelihood: write `spiky_log_prob`, a log-density of x [B] that integrates to "
-    "1, made of spikes `width` wide, and on the grey values k / 16 grows without bound as width "
+    task="Break the likelihood: write `my_spiky_log_prob`, a log-density of x [B] that integrates "
+    "to 1, made of spikes `width` wide, and on the grey values k / 16 grows without bound as width "
     "goes to 0.",
-    signature="spiky_log_prob(x, width) -> [B]",
+    signature="my_spiky_log_prob(x, width) -> [B]",
     solution=spiky_log_prob,
     hints=[
         "There are only 17 values to please: k / 16 for k = 0 ... 16. Put a spike on each.",

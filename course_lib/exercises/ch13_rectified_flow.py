@@ -570,10 +570,10 @@ _STRAIGHT_WRONG = [
 
 formula(
     "13.straightness",
-    task="Write `straightness`: S = ∫ ‖(x_1 − x_0) − dz/dt‖² dt of one way whose states [T, D] are "
-    "known at times [T] of unequal distance, from 1 down to 0. In each step the velocity is taken "
-    "as constant.",
-    signature="straightness(states, times) -> S",
+    task="Write `way_straightness`: S = ∫ ‖(x_1 − x_0) − dz/dt‖² dt of one way whose states "
+    "[T, D] are known at times [T] of unequal distance, from 1 down to 0. In each step the "
+    "velocity is taken as constant.",
+    signature="way_straightness(states, times) -> S",
     solution=[straightness_at, straightness],
     hints=[
         "How long is each step, and how fast is it?",
