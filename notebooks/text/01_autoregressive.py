@@ -910,7 +910,7 @@ check("01.completion", my_completion_log_prob)
 
 # %%
 grey = load_pretrained("pixelcnn_digits_grey")
-grey_samples = grey.sample(30, y=ten_each, generator=seeded(5)) / 16
+grey_samples = grey.sample(30, y=torch.arange(10).repeat(3), generator=seeded(5)) / 16
 show_figure(
     image_grid(grey_samples, columns=10, size=0.7),
     alt="Thirty sampled digits of 8 by 8 pixels in 17 grey levels, three of each class.",

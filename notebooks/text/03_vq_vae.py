@@ -601,7 +601,7 @@ show_figure(
 )
 
 # %%
-digits_prior = load_pretrained("prior_digits")
+digits_model, digits_prior = load_pretrained("vqvae_digits_32"), load_pretrained("prior_digits")
 small = digits_model.sample(30, digits_prior, y=ten_each, generator=seeded(9))
 show_figure(
     image_grid(small, columns=10, size=0.7),

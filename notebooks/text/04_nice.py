@@ -195,6 +195,10 @@ from course_lib.notebook import follow  # all states of points, and their log-de
 from course_lib.notebook import jacobians  # of a function at every point, by autograd: [B, n, n]
 from course_lib.widgets import PALETTE, colour_map, image_grid, show_figure
 
+# Of images, further down: test digits, and the two models that were trained beforehand.
+digits, labels = load_digits("test")
+digits_model, mnist_model = load_pretrained("nice_digits"), load_pretrained("nice_mnist")
+standardize = digits_model.transforms[0]
 
 # %%
 def flow_log_prob(x, transforms, base_log_prob):
@@ -486,9 +490,6 @@ show_figure(
 # each pixel, $(x_i - \text{mean}_i)/\text{std}_i$, so that one learning rate suits all. In units of the image the spread is then $\text{std}_i\,e^{-s_i}$.)
 
 # %%
-digits_model, mnist_model = load_pretrained("nice_digits"), load_pretrained("nice_mnist")
-standardize = digits_model.transforms[0]
-digits, labels = load_digits("test")
 spread = {}  # of every latent coordinate, in grey values
 for name, model in (("digits", digits_model), ("MNIST", mnist_model)):
     first, *_, scaling = model.transforms

@@ -995,9 +995,9 @@ print("log p of a training image above 70 nats, on average:", -history.loss() > 
 
 # %%
 rows = [
-    digits[:12],
+    load_digits("test")[0][:12],
     live_glow.sample(12, generator=seeded(5)),
-    realnvp.sample(12, generator=seeded(5)),
+    load_pretrained("realnvp_digits").sample(12, generator=seeded(5)),
     digit_glow.sample(12, generator=seeded(5)),
 ]
 show_figure(

@@ -833,6 +833,7 @@ for name, kind, colour in (
     ("cosine", DiscreteSchedule.cosine(T), "model"),
 ):
     left.plot(t, kind.alpha_bars, color=PALETTE[colour], label=name)
+T = 1000
     right.plot(t, kind.log_snr(t), color=PALETTE[colour], label=name)
 left.set(title="What is left of the data's variance", xlabel="time t (index)", ylabel="ᾱ")
 right.set(title="The log-SNR", xlabel="time t (index)", ylabel="log ᾱ / (1 − ᾱ)", ylim=(-14, 10))

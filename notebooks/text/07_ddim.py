@@ -155,6 +155,7 @@ from course_lib.exercises import check, hint, show_source, solution
 from course_lib.experiments import run_times
 from course_lib.widgets import PALETTE, image_grid, show_figure
 
+schedule = DiscreteSchedule.linear(1000)  # as in DDPM's paper
 show_source(ddim_step)
 
 # %% [markdown]
@@ -162,9 +163,6 @@ show_source(ddim_step)
 # $t = 600$ to $s = 100$.
 
 # %%
-schedule = DiscreteSchedule.linear(1000)
-
-
 def amounts(t):
     """(a, b) of the schedule at a time."""
     t = torch.tensor([t], dtype=torch.float64)
