@@ -283,6 +283,8 @@ for name, step in (("above", 8), ("to the left", 1)):
 print(f"of all pixels before: {size[trained_fvsbn.mask.bool()].mean():.1f}")
 
 # %% [markdown]
+# The pixel above has the most to say, then the one to the left: strokes go on.
+#
 # **What it can't learn.** A logistic regression draws one straight border through its inputs. Take three bits of
 # which the third is the exclusive or of the first two: $x_3 = 1$ if exactly one of $x_1, x_2$ is 1. All four cases are equally
 # likely. The entropy is $\ln 4 = 2 \ln 2 \approx 1.386$ nats, and a perfect model reaches it. The FVSBN cannot do
@@ -492,7 +494,7 @@ show_figure(
 samples = model.sample(24, generator=seeded(0)).reshape(-1, 1, 8, 8)
 show_figure(
     image_grid(samples, columns=12, size=0.6),
-    alt="Twenty-four samples of the MADE just trained: most look like rough digits.",
+    alt="Twenty-four samples of the MADE just trained: some can be read as digits, others are strokes of none.",
 )
 
 # %% [markdown]
@@ -630,7 +632,7 @@ check("01.blind_spot_5x5", prediction)
 #   in rows $r-R, \dots, r-1$. If $v^{(l-1)}_{r,\cdot}$ has seen nothing but rows above $r$, then $v^{(l)}_{r,k}$, which reads
 #   $v^{(l-1)}$ in rows $r-R, \dots, r$, hasn't either. What it has seen is a rectangle, $l R$ rows high (if all layers have the same reach)
 #   with $l R$ columns to either side, and no wedge is left out.
-# - The **horizontal stack** $u_{r,k}$ adds the pixels to the left: a kernel of one row that reads the columns
+# - The **horizontal stack** $u_{r,k}$ (`h` in the source) adds the pixels to the left: a kernel of one row that reads the columns
 #   $k-R, \dots, k-1$ of the image in the first layer, and $k-R, \dots, k$ of $u^{(l-1)}$ in the others. It is told what
 #   the vertical stack knows; never the other way round, because $u$ has seen pixels of row $r$ that $v_{r,\cdot}$ must not know.
 #
