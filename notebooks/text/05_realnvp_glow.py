@@ -433,6 +433,11 @@ of_board = influence(
     lambda k: board.scale_and_shift(k * board.mask.keep)[1][:, 0, row, column],
     realnvp.transforms[0](x)[0],
 )
+far = torch.ones(8, 8, dtype=torch.bool)
+far[row - 2 : row + 3, column - 2 : column + 3] = False
+for name, size in (("NICE", of_dense.reshape(8, 8)), ("RealNVP", of_board[0])):
+    share = size[far].sum() / size.sum()
+    print(f"{name}: {share:.0%} of the influence comes from more than two pixels away")
 show_figure(
     show_pixels(
         bright_is_kept=CheckerboardMask((1, 8, 8), flip=False).keep[0], influence_now=of_board[0]
@@ -649,6 +654,15 @@ show_figure(
     alt="The four rows of the matrix as 2 by 2 blocks, before and after training. In both, two rows "
     "weigh one diagonal of the block and two rows the other; training makes it clearer.",
 )
+
+# %%
+for words, model in (("start", recipe("glow_digits").new_model()), ("trained", digit_glow)):
+    conv = next(t for t in model.transforms if isinstance(t, InvertibleConv1x1))
+    squares = conv.weight().detach().square()
+    kept = squares[:2, [0, 3]].sum() / squares[:2].sum()
+    moved = squares[2:, [1, 2]].sum() / squares[2:].sum()
+    print(f"{words:7}  kept: {kept:.0%} of the squared weights on one diagonal;", end="  ")
+    print(f"moved: {moved:.0%} on the other")
 
 # %% [markdown]
 # The trained matrix keeps one diagonal of each block and moves the other: *a checkerboard*, found by gradient

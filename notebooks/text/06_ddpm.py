@@ -407,7 +407,7 @@ show_source(ddpm_sample)
 # **Build**, with 2,000 particles. Left the state, right the guess $\hat x_0 = (x_t - b_t \varepsilon_\theta) / a_t$ at that
 # moment. The very first guesses are wild, for $a_t$ is so small that they multiply every error of the network: the cell
 # prints by how much. It does no harm, since the step gives $\hat x_0$ next to no weight there. Then the guesses gather
-# near the middle of the data, and spread along the moons, long before the particles arrive. (Of images we know that
+# near 0, the middle of the data, and spread along the moons, long before the particles arrive (printed, too). (Of images we know that
 # pixels lie in $[-1, 1]$. So the guesses are cut off there, with `clip=1.0`.)
 
 # %%
@@ -420,6 +420,14 @@ beliefs = [
     moons_ddpm.predict_x0(trajectory[k], 199 - k).detach() if k < 200 else trajectory[k]
     for k in frames
 ]
+away = {k: guess.norm(dim=1).median() for k, guess in zip(frames, beliefs)}
+print(f"median distance of the guesses from 0: {away[60]:.1f} with 140 steps to go, {away[200]:.1f} at last")
+on_moons = {
+    name: (toy_log_prob("two_moons", x) > -4).float().mean().item()
+    for name, x in (("guesses", beliefs[frames.index(170)]), ("particles", trajectory[170]))
+}
+print("with 30 to go more than 75 % of the guesses lie on the moons:", on_moons["guesses"] > 0.75)
+print("and of the particles fewer than 60 %:", on_moons["particles"] < 0.6)
 ParticlePlayer(
     trajectory[frames],
     beside=torch.stack(beliefs),
@@ -825,6 +833,7 @@ Markdown(rows)
 # each noise level is trained.
 
 # %% jupyter={"source_hidden": true}
+T = 1000
 t = torch.arange(T)
 figure = Figure(figsize=(9, 3))
 left, right = figure.subplots(1, 2)
@@ -833,7 +842,6 @@ for name, kind, colour in (
     ("cosine", DiscreteSchedule.cosine(T), "model"),
 ):
     left.plot(t, kind.alpha_bars, color=PALETTE[colour], label=name)
-T = 1000
     right.plot(t, kind.log_snr(t), color=PALETTE[colour], label=name)
 left.set(title="What is left of the data's variance", xlabel="time t (index)", ylabel="ᾱ")
 right.set(title="The log-SNR", xlabel="time t (index)", ylabel="log ᾱ / (1 − ᾱ)", ylim=(-14, 10))
@@ -1176,7 +1184,7 @@ Markdown(toys)
 # - **Cosine against linear.** With the same network and training the cosine schedule makes the better digits, and
 #   has the worse bound (section 7). Nichol and Dhariwal found the opposite on CIFAR-10, twice: 3.37 bits and an FID of 2.90
 #   with the linear, 3.26 bits and 3.05 with the cosine schedule (their table 2, rows $L_{simple}$, $T = 4{,}000$). What
-#   differs: photographs of 256 levels, a far larger network, ten times our steps, and clipped guesses. One seed each.
+#   differs: photographs of 256 levels, a far larger network, ten times as many noising steps, and clipped guesses. One seed each.
 # - **The likelihood is not the eye, once more.** Glow needs far fewer bits than our DDPM, and its samples are
 #   farther from real digits. The loss gives the details that cost bits hardly any weight (section 6).
 # - **Which variance is better for the bound** depends on the data. On the toys, which are smooth, $\beta$ is

@@ -435,14 +435,20 @@ check("07.gaussian_flow", gaussian_flow)
 
 # %% [markdown]
 # **See the ways.** The same 2,000 noises and the same network, by DDPM at the left and DDIM at the right. Look
-# at the lines of the first few particles: DDPM's are drunk, DDIM's are smooth. A smooth line can be followed in
-# long steps; a drunk one cannot.
+# at the lines of the first few particles: DDPM's are drunk, DDIM's are smooth, and hardly longer than the straight
+# way. A smooth line can be followed in long steps; a drunk one cannot.
 
 # %%
 moons_ddpm = load_pretrained("ddpm_two_moons")
 z = torch.randn(2000, 2, generator=seeded(5))
 drunk = torch.stack(list(ddpm_sample(moons_ddpm, z.shape, z=z, generator=seeded(6))))
 smooth = torch.stack(list(ddim_sample(moons_ddpm, z.shape, steps=200, z=z)))
+for name, way in (("DDPM", drunk), ("DDIM", smooth)):
+    length = way.diff(dim=0).norm(dim=2).sum(dim=0).mean()
+    straight = (way[-1] - way[0]).norm(dim=1).mean()
+    print(f"{name}: a way is {length:.2g} long, its ends are {straight:.2g} apart, on average")
+early = smooth[:101].diff(dim=0).norm(dim=2).sum(dim=0).mean() / length
+print(f"DDIM: {early:.0%} of the way in the first half of the steps")
 frames = [round(k) for k in torch.linspace(0, 200, 15).tolist()]
 ParticlePlayer(
     drunk[frames],
@@ -461,7 +467,7 @@ ParticlePlayer(
 # %% [markdown]
 # **Where does a point of noise go?** At $\eta = 0$ one line passes through every point of the plane at each time. Drop a few
 # points close together, and play: neighbours stay together until a border between the moons parts them. At first nearly
-# nothing moves: a cloud that is nearly all noise is standard normal, and has to stay so. (The arrows are
+# nothing moves (the last line above): a cloud that is nearly all noise is standard normal, and has to stay so. (The arrows are
 # $\mathrm dx/\mathrm dt$ backwards in time.)
 
 # %%
@@ -666,10 +672,20 @@ Interpolation(
     "digit; on the straight line they fade until the middle is black.",
 )
 
+# %%
+middle = between["lerp"][K // 2]
+clipped = last(ddim_sample(mnist_ddpm, middle.shape, steps=20, z=middle, y=classes, clip=1.0))
+for name, image in {
+    "the arc": pictures["slerp"][:, K // 2],
+    "the chord": pictures["lerp"][:, K // 2],
+    "the chord, with clip=1.0": to_unit(clipped),
+}.items():
+    print(f"mean grey value in the middle of {name}: {image.clamp(0, 1).mean():.2f}")
+
 # %% [markdown]
 # On the chord the digit fades, and in the middle there is none: so short a vector was never seen in training at that
-# time. (This is without `clip`. With `clip=1.0` every guess is pushed back into the range of images, and the chord is
-# mended a good deal. Try it.)
+# time. (This is without `clip`. With `clip=1.0` every guess is pushed back into the range of images, and most of the
+# brightness comes back.)
 
 # %% [markdown]
 # ## How good is it?
