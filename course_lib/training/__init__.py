@@ -15,6 +15,7 @@ from course_lib.training import (  # noqa: F401
     recipes_scenes,
     recipes_sd3,
     recipes_sde,
+    studies_edm,
     studies_scenes,
 )
 from course_lib.training.checkpoints import (

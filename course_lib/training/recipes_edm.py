@@ -1,21 +1,17 @@
-"""The recipes of chapters 10 and 11: EDM on the digits and MNIST, and the ladder up to it."""
+"""The recipes of chapters 10 and 11: EDM on the digits and MNIST."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
-from torch import Tensor
 
-from course_lib.data import load_digits, load_mnist, quantize
+from course_lib.data import load_digits, load_mnist
 from course_lib.diffusion import (
-    DDPM,
     EDM,
     ClassifierFreeGuidance,
     ClassifierGuidance,
     Denoiser,
-    DiscreteSchedule,
-    EDMPath,
     GaussianPath,
     StraightPath,
     VPPath,
@@ -28,9 +24,9 @@ from course_lib.diffusion import (
     predictor_corrector,
 )
 from course_lib.nn import UNet
-from course_lib.training.batches import DIGIT_LEVELS, digits_batch, mnist_batch
+from course_lib.training.batches import digits_batch, mnist_batch
 from course_lib.training.checkpoints import load_pretrained
-from course_lib.training.quality import N_SAMPLES, conditional_quality, feature_distance
+from course_lib.training.quality import N_SAMPLES, conditional_quality
 from course_lib.training.recipes import Recipe, register
 from course_lib.training.recipes_sde import States, calls_metrics, samples
 
@@ -62,59 +58,6 @@ SAMPLERS: dict[str, tuple[int, States]] = {
     "DPM-Solver++(2M)": (1, dpm_solver_sample),
 }
 CALLS = {name: (5, 10, 20, 36, 100) for name in SAMPLERS}
-
-
-# --- the ladder from DDPM to EDM -----------------------------------------------------------------
-
-LADDER_STEPS, SEEDS = 18, range(3)  # 18 steps of Heun are 35 calls, as in the paper
-
-
-class PreconditionedDDPM(EDM):
-    """EDM's network with DDPM's loss: the noise levels of its times, and the error of eps.
-
-    Karras et al. 2022, table 2, configuration D: all of EDM but what training looks at.
-
-    Args:
-        net: F of ``Preconditioned``.
-        schedule: DDPM's.
-        sigma_data: The size of the data.
-
-    """
-
-    def __init__(self, net: UNet, schedule: DiscreteSchedule, *, sigma_data: float):
-        super().__init__(net, sigma_data=sigma_data)
-        self.schedule = schedule
-
-    def draw(self, x: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """The noise levels σ = b / a of uniform times, and noise like ``x``."""
-        t = self.schedule.draw_times(len(x), generator=generator, device=x.device)
-        eps = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        return (self.schedule.b(t) / self.schedule.a(t)).to(x), eps
-
-    def weight(self, sigma: Tensor) -> Tensor:
-        """1 / σ²: the squared error of D counts as that of eps."""
-        return 1 / sigma**2
-
-
-def rungs(model: Denoiser, seed: int) -> dict[str, list]:
-    """The feature distances of a model of the ladder, at 35 calls: DDPM's by all four samplers."""
-    calls = 2 * LADDER_STEPS - 1
-    if not isinstance(model, DDPM):
-        name = "EDM's loss" if type(model) is EDM else "preconditioning"
-        ways = {name: (model, partial(heun_sample, steps=LADDER_STEPS))}
-    else:
-        seen = on_path(model, EDMPath())
-        ways = {
-            "DDPM": (model, partial(ddim_sample, eta=1.0, steps=calls)),
-            "no noise on the way (DDIM)": (model, partial(ddim_sample, steps=calls)),
-            "EDM's path and times": (seen, partial(heun_sample, solver="euler", steps=calls)),
-            "Heun's steps": (seen, partial(heun_sample, steps=LADDER_STEPS)),
-        }
-    rows = []
-    for step, (seen, states) in ways.items():
-        images = quantize(samples(seen, states), DIGIT_LEVELS)
-        rows.append({"step": step, "seed": seed, "distance": feature_distance(images, "digits")})
-    return {"ladder": rows}
 
 
 # --- guidance ------------------------------------------------------------------------------------
@@ -209,35 +152,3 @@ register(
         ),
     )
 )
-
-# Each step of the ladder changes one thing, and three networks say what is chance. They are small
-# and trained for a minute or two: it is the differences that count.
-SMALL = (16, 32)
-LADDER: dict[str, tuple[str, Callable[[], Denoiser]]] = {
-    "ddpm": (
-        "DDPM, 400 steps of a linear schedule",
-        lambda: DDPM(UNet((1, 8, 8), widths=SMALL), DiscreteSchedule.linear(400)),
-    ),
-    "preconditioned": (
-        "EDM's preconditioning under DDPM's loss",
-        lambda: PreconditionedDDPM(
-            digits_net(SMALL), DiscreteSchedule.linear(400), sigma_data=DIGITS_SIGMA
-        ),
-    ),
-    "edm": ("EDM", lambda: EDM(digits_net(SMALL), sigma_data=DIGITS_SIGMA)),
-}
-for kind, (summary, build) in LADDER.items():
-    for seed in SEEDS:
-        register(
-            Recipe(
-                name=f"ladder_{kind}_{seed}",
-                summary=f"{summary}, small U-Net, on the digits, seed {seed}",
-                data=DIGITS_DATA,
-                build=build,
-                load=lambda: load_digits("train")[0],
-                transform=digits_batch("signed"),
-                options={**DIGITS_OPTIONS, "steps": 1500},
-                evaluate=lambda model, seed=seed: rungs(model, seed),
-                seed=seed,
-            )
-        )

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from course_lib.checks import check_int, check_number, check_one_of
 from course_lib.training.checkpoints import ROOT, check_metrics
@@ -38,6 +39,7 @@ __all__ = [
     "load_study",
     "register_study",
     "run_study",
+    "started",
     "study",
     "study_folder",
 ]
@@ -53,7 +55,8 @@ class Study:
         name: The name of the stored file: lower-case letters, digits, ``-`` and ``_``.
         summary: One line for people.
         data: What the models are trained on, in words.
-        budget: Seconds of processor time that each of them is trained for.
+        budget: Seconds of processor time that each of them is trained for; about so many, where
+            it is a number of steps that is equal.
         seeds: Of their random starts, batches and noise: each model is trained once from each.
         run: Measures: a number or a table for each name, as the ``metrics`` of a checkpoint's card.
             It gets a folder of its own, and keeps there what it has done: called again with the
@@ -80,6 +83,13 @@ class Study:
             check_int(f"seeds[{i}]", seed, minimum=0)
         if not callable(self.run):
             raise ValueError(f"run must be a function, got {self.run!r}")
+
+
+def started(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
+    """A model whose random start is drawn from ``seed``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return build()
 
 
 STUDIES: dict[str, Study] = {}

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from course_lib.data import to_signed
 from course_lib.diffusion import (
@@ -40,17 +40,10 @@ from course_lib.training.scene_quality import (
     scene_quality,
     test_scenes,
 )
-from course_lib.training.studies import Study, register_study
+from course_lib.training.studies import Study, register_study, started
 
 CAPTIONED = SCENES.replace(", of", " and their captions, of", 1)
 N_PROMPTS = 256  # whose images are looked at
-
-
-def started(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
-    """A model whose random start is drawn from ``seed``."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return build()
 
 
 def model_row(name: str, model: LatentDiffusion | EDM) -> dict[str, float | str]:

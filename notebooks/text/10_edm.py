@@ -56,7 +56,7 @@ from course_lib.diffusion import (
 )
 from course_lib.nn import UNet
 from course_lib.notebook import one_thread, seeded
-from course_lib.training import checkpoint_folder, fit, load_card, load_pretrained
+from course_lib.training import checkpoint_folder, fit, load_card, load_pretrained, load_study
 from course_lib.widgets import DesignSpace, OperatingPoint, Preconditioning, SampleTable
 
 one_thread()  # models this small are slower on two
@@ -1035,19 +1035,9 @@ Markdown(rows)
 # %% [markdown]
 # **The ladder from our DDPM to our EDM**, one change at a time, always with 35 calls: three networks of each kind, small ones and trained for a minute or two, so that one sees what is chance.
 
-
 # %% jupyter={"source_hidden": true}
-def rungs():
-    """The rows of the ladder's cards."""
-    names = [
-        f"ladder_{kind}_{seed}" for kind in ("ddpm", "preconditioned", "edm") for seed in range(3)
-    ]
-    for name in filter(exists, names):
-        yield from load_card(name)["metrics"].get("ladder", [])
-
-
 ladder = {}
-for row in rungs():
+for row in load_study("ladder_edm")["metrics"]["ladder"]:
     ladder.setdefault(row["step"], []).append(row["distance"])
 table = "| our ladder, digits, 35 calls | feature distance, mean | of three networks |\n| --- | ---: | --- |\n"
 for step, values in ladder.items():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from course_lib.data import load_digits, load_mnist, to_signed
-from course_lib.diffusion import DDPM, EDM, DiscreteSchedule
+from course_lib.diffusion import EDM
 from course_lib.training import checkpoint_folder, load_card, load_pretrained, recipe
 from course_lib.training.batches import digits_batch
 from course_lib.training.quality import DATA, conditional_quality
@@ -12,23 +12,14 @@ from course_lib.training.recipes_classifiers import FLOOR
 from course_lib.training.recipes_edm import (
     CALLS,
     DIGITS_SIGMA,
-    LADDER,
-    LADDER_STEPS,
     MNIST_SIGMA,
     SAMPLERS,
     SCALES,
-    SEEDS,
-    PreconditionedDDPM,
     calls_metrics,
     guided_quality,
-    rungs,
 )
 
-LADDER_NAMES = [f"ladder_{kind}_{seed}" for kind in LADDER for seed in SEEDS]
-NAMES = ["edm_digits", "edm_digits_classes", "edm_mnist", *LADDER_NAMES]
-
-
-KINDS = {"ddpm": DDPM, "preconditioned": PreconditionedDDPM, "edm": EDM}
+NAMES = ["edm_digits", "edm_digits_classes", "edm_mnist"]
 
 
 def metrics(name):
@@ -43,7 +34,7 @@ def distances(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_has_its_checkpoint(name):
     card, model = load_card(name), load_pretrained(name)
-    assert type(model) is KINDS[name.split("_")[1] if name in LADDER_NAMES else "edm"]
+    assert type(model) is EDM
     assert card["command"] == f"python -m course_lib train {name}"
     assert card["steps"] == recipe(name).options["steps"], "trained by the recipe as it stands"
     assert card["summary"] == recipe(name).summary
@@ -57,20 +48,6 @@ def test_sigma_data_is_the_size_of_the_data():
     generator = torch.Generator().manual_seed(0)
     moved = digits_batch("signed")(load_digits("train")[0], generator)
     assert moved.square().mean().sqrt().item() == pytest.approx(DIGITS_SIGMA, abs=0.006)
-
-
-def test_the_ladders_loss_is_that_of_eps():
-    """D of a network that says F: its squared error over σ² is that of the noise it implies."""
-    schedule = DiscreteSchedule.linear(40)
-    model = PreconditionedDDPM(lambda x, t: torch.tanh(x), schedule, sigma_data=0.7)
-    x = torch.randn(500, 3, generator=torch.Generator().manual_seed(1))
-    loss = model.loss(x, generator=torch.Generator().manual_seed(2))
-    sigma, eps = model.draw(x, generator=torch.Generator().manual_seed(2))
-    levels = (schedule.b(torch.arange(40)) / schedule.a(torch.arange(40))).tolist()
-    assert set(sigma.tolist()) <= set(levels)
-    noised = x + sigma[:, None] * eps
-    implied = (noised - model.net(noised, sigma)) / sigma[:, None]
-    torch.testing.assert_close(loss, (implied - eps).square().mean(), rtol=1e-4, atol=1e-6)
 
 
 def test_the_card_of_the_digits_says_what_the_model_does():
@@ -101,30 +78,6 @@ def test_every_sampler_asks_at_most_as_often_as_its_row_says(monkeypatch):
         calls.clear()
         calls_metrics(model, "digits", {sampler: [8]}, samplers=SAMPLERS)
         assert 7 <= len(calls) <= 8, sampler
-
-
-def test_the_ladder_is_whole_and_its_last_step_is_measured_again():
-    rows = [row for name in LADDER_NAMES for row in metrics(name)["ladder"]]
-    steps = [(row["step"], row["seed"]) for row in rows]
-    assert len(steps) == len(set(steps)) == (4 + 1 + 1) * len(SEEDS)
-    (again,), (stored,) = (
-        rungs(load_pretrained("ladder_edm_1"), 1)["ladder"],
-        metrics("ladder_edm_1")["ladder"],
-    )
-    assert again == {**stored, "distance": pytest.approx(stored["distance"], rel=0.01)}
-    assert 2 * LADDER_STEPS - 1 == 35
-
-
-def test_the_ladder_leads_down():
-    """Heun's steps help every network; on an average EDM's loss does, too."""
-    rows = [row for name in LADDER_NAMES for row in metrics(name)["ladder"]]
-
-    def distances(step):
-        return torch.tensor([row["distance"] for row in rows if row["step"] == step])
-
-    assert (distances("Heun's steps") < distances("EDM's path and times")).all()
-    assert distances("Heun's steps").max() < distances("DDPM").min()
-    assert distances("EDM's loss").mean() < distances("Heun's steps").mean() < 8
 
 
 @pytest.mark.parametrize("name", ["edm_digits_classes", "edm_mnist"])
