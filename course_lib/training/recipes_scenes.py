@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ from course_lib.training.scene_quality import (
     new_captions,
     scene_judge,
     scene_quality,
+    scenes_name,
     test_scenes,
     two_things,
 )
@@ -39,42 +41,50 @@ N_SCENES = 16_384
 SCENES = (
     f'scenes({N_SCENES:,}), of load_digits("train"); tested on {N_TEST:,} of load_digits("test")'
 )
+SCENES_OF = {  # what models are trained on, by whose digits they are
+    "digits": SCENES,
+    "mnist": SCENES.replace("load_digits", "load_mnist"),
+}
 
 
-def training_scenes() -> tuple[Tensor, list[str]]:
-    """The scenes that all models of chapter 12 are trained on, and their captions."""
-    return scenes(N_SCENES, generator=torch.Generator().manual_seed(0))
+def training_scenes(source: str = "digits") -> tuple[Tensor, list[str]]:
+    """The scenes that all models of that source are trained on, and their captions."""
+    return scenes(N_SCENES, source=source, generator=torch.Generator().manual_seed(0))
 
 
 # --- who reads a scene ---------------------------------------------------------------------------
 
 
-def judged_scenes() -> tuple[Tensor, Tensor]:
+def judged_scenes(source: str = "digits") -> tuple[Tensor, Tensor]:
     """Training images and what they show; of unseen colours, too: it must not miss them."""
-    images, captions = training_scenes()
-    more, other = scenes(N_SCENES // 8, unseen=True, generator=torch.Generator().manual_seed(2))
+    images, captions = training_scenes(source)
+    generator = torch.Generator().manual_seed(2)
+    more, other = scenes(N_SCENES // 8, source=source, unseen=True, generator=generator)
     return torch.cat([images, more]), scene_targets([*captions, *other])
 
 
-register(
-    Recipe(
-        name="judge_scenes",
-        summary="A convolutional classifier of what a scene shows",
-        data=SCENES.replace("of load", "and 2,048 of unseen colours, of load", 1),
-        build=SceneJudge,
-        load=judged_scenes,
-        options={"steps": 2500, "batch_size": 128, "lr": 2e-3, "weight_decay": 0.05},
-        evaluate=lambda model: model.fidelity(*test_scenes()),
+for source, of in (("digits", "a scene"), ("mnist", "a scene of MNIST's digits")):
+    register(
+        Recipe(
+            name=scenes_name("judge", source),
+            summary=f"A convolutional classifier of what {of} shows",
+            data=SCENES_OF[source].replace("of load", "and 2,048 of unseen colours, of load", 1),
+            build=SceneJudge,
+            load=partial(judged_scenes, source),
+            options={"steps": 2500, "batch_size": 128, "lr": 2e-3, "weight_decay": 0.05},
+            evaluate=lambda model, source=source: model.fidelity(*test_scenes(source)),
+        )
     )
-)
 
 # --- autoencoders --------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def autoencoder_metrics(model: KLAutoencoder) -> dict[str, float | list[dict]]:
+def autoencoder_metrics(
+    model: KLAutoencoder, source: str = "digits"
+) -> dict[str, float | list[dict]]:
     """Rate and distortion of the test images, what a reconstruction loses, and the latents."""
-    images, captions = test_scenes()
+    images, captions = test_scenes(source)
     x = to_signed(images)
     rate, distortion = model.rate_distortion(x, generator=torch.Generator().manual_seed(0))
     error = distortion.mean().item()
@@ -87,7 +97,7 @@ def autoencoder_metrics(model: KLAutoencoder) -> dict[str, float | list[dict]]:
         "share of the variance lost": error / (x - x.mean(0)).square().mean().item(),
         "numbers of the latent": latent[0].numel(),
         "numbers of an image": x[0].numel(),
-        "reconstructions": [scene_quality(shown, captions)],
+        "reconstructions": [scene_quality(shown, captions, source=source)],
         "latents": [
             {"channel": i, "mean": channel.mean().item(), "variance": channel.var().item()}
             for i, channel in enumerate(latent.transpose(0, 1))
@@ -96,19 +106,23 @@ def autoencoder_metrics(model: KLAutoencoder) -> dict[str, float | list[dict]]:
     }
 
 
-for factor, channels, steps in ((4, 4, 3000), (2, 4, 3000), (8, 4, 2000)):
-    name = "autoencoder_scenes" if factor == 4 else f"autoencoder_scenes_{factor}"
+for source, factor, steps in (
+    ("digits", 4, 3000),
+    ("digits", 2, 3000),
+    ("digits", 8, 2000),
+    ("mnist", 4, 3000),
+):
+    name = scenes_name("autoencoder", source)
+    scenes_of = "scenes" if source == "digits" else "scenes of MNIST's digits"
     register(
         Recipe(
-            name=name,
-            summary=f"An autoencoder with a KL term, factor {factor}, of scenes",
-            data=SCENES,
-            build=lambda factor=factor, channels=channels: KLAutoencoder(
-                (3, 32, 32), channels=channels, factor=factor
-            ),
-            load=lambda: to_signed(training_scenes()[0]),
+            name=name if factor == 4 else f"{name}_{factor}",
+            summary=f"An autoencoder with a KL term, factor {factor}, of {scenes_of}",
+            data=SCENES_OF[source],
+            build=lambda factor=factor: KLAutoencoder((3, 32, 32), channels=4, factor=factor),
+            load=lambda source=source: to_signed(training_scenes(source)[0]),
             options={"steps": steps, "batch_size": 32, "lr": 2e-3, "ema": 0.995},
-            evaluate=autoencoder_metrics,
+            evaluate=partial(autoencoder_metrics, source=source),
         )
     )
 
@@ -138,13 +152,18 @@ def multiply_adds(model: Denoiser) -> int:
 
 
 def text_metrics(
-    model: LatentDiffusion | Denoiser, *, scales: Sequence[float] = SCALES, n: int = N_PROMPTS
+    model: LatentDiffusion | Denoiser,
+    *,
+    scales: Sequence[float] = SCALES,
+    n: int = N_PROMPTS,
+    source: str = "digits",
 ) -> dict[str, float | list[dict]]:
     """What a model shows of what it is told, by scale; where it fails, and what chance would do."""
-    said = new_captions(n)
+    said, judge = new_captions(n), scene_judge(source)
     drawn = {scale: draw_scenes(model, said, scale=scale) for scale in {*scales, SCALE}}
-    real = scenes(n, split="test", generator=torch.Generator().manual_seed(5))  # the ceiling
-    others = all_pairs(scene_targets(said), scene_judge().answers(drawn[SCALE]))
+    quality, generator = partial(scene_quality, source=source), torch.Generator().manual_seed(5)
+    real = scenes(n, source=source, split="test", generator=generator)  # the ceiling
+    others = all_pairs(scene_targets(said), judge.answers(drawn[SCALE]))
     new = new_captions(n, unseen=True)
     denoiser = model.denoiser if isinstance(model, LatentDiffusion) else model
     net = prompted(denoiser)
@@ -153,32 +172,32 @@ def text_metrics(
     if isinstance(model, LatentDiffusion):
         sizes["autoencoder"] = numbers(model.autoencoder)
     return {
-        "fidelity": [{"scale": s, **scene_quality(drawn[s], said)} for s in scales],
-        "real scenes": [scene_quality(*real)],
+        "fidelity": [{"scale": s, **quality(drawn[s], said)} for s in scales],
+        "real scenes": [quality(*real)],
         "chance": [scene_shares(*others)],
         "unseen": [
-            {"prompts": "seen", "scale": SCALE, **scene_quality(drawn[SCALE], said)},
+            {"prompts": "seen", "scale": SCALE, **quality(drawn[SCALE], said)},
             {
                 "prompts": "unseen",
                 "scale": SCALE,
-                **scene_judge().fidelity(draw_scenes(model, new, scale=SCALE), new),
+                **judge.fidelity(draw_scenes(model, new, scale=SCALE), new),
             },
         ],
-        "counts": count_rows(said, drawn[SCALE]),
-        **binding_metrics(model, n),
+        "counts": count_rows(said, drawn[SCALE], source),
+        **binding_metrics(model, n, source),
         "parameters of the parts": [{"part": part, "parameters": k} for part, k in sizes.items()],
         "numbers that noise is added to": math.prod(denoiser.event_shape),
         "multiply-adds of a call": multiply_adds(denoiser),
     }
 
 
-def count_rows(said: Sequence[str], images: Tensor) -> list[dict]:
+def count_rows(said: Sequence[str], images: Tensor, source: str = "digits") -> list[dict]:
     """Of images that were to show one thing, and of those of two: how many show one, and two.
 
     Chance: the shares of all images together.
     """
     asked = scene_targets(said)[:, 0] >= len(PLACES)
-    two = scene_judge().answers(images)[:, 0] >= len(PLACES)
+    two = scene_judge(source).answers(images)[:, 0] >= len(PLACES)
     rows = []
     for count, which in ((1, ~asked), (2, asked)):
         share = two[which].double().mean().item()
@@ -189,7 +208,9 @@ def count_rows(said: Sequence[str], images: Tensor) -> list[dict]:
     return rows
 
 
-def binding_metrics(model: LatentDiffusion | Denoiser, n: int) -> dict[str, list[dict]]:
+def binding_metrics(
+    model: LatentDiffusion | Denoiser, n: int, source: str = "digits"
+) -> dict[str, list[dict]]:
     """Of two things that differ in all: who got whose digit, colour, weight, and whose place.
 
     Chance is that of the same images beside the prompts of others. A model that knows what words
@@ -197,7 +218,7 @@ def binding_metrics(model: LatentDiffusion | Denoiser, n: int) -> dict[str, list
     """
     said = two_things(n)
     asked = scene_targets(said)
-    answers = scene_judge().answers(draw_scenes(model, said, scale=SCALE))
+    answers = scene_judge(source).answers(draw_scenes(model, said, scale=SCALE))
     pairs = all_pairs(asked, answers)
     swapped = []
     for what in ("digit", "colour", "weight"):
@@ -231,9 +252,9 @@ def text_encoder() -> TextEncoder:
     return TextEncoder(WordTokenizer(SCENE_WORDS, length=LENGTH), dim=64, depth=2, heads=4)
 
 
-def captioned_scenes() -> tuple[Tensor, Tensor]:
+def captioned_scenes(source: str = "digits") -> tuple[Tensor, Tensor]:
     """Training images in [−1, 1], and their captions' tokens."""
-    images, captions = training_scenes()
+    images, captions = training_scenes(source)
     return to_signed(images), WordTokenizer(SCENE_WORDS, length=LENGTH)(captions)
 
 
@@ -243,9 +264,12 @@ def latent_model() -> LatentDiffusion:
     return LatentDiffusion(KLAutoencoder((3, 32, 32), channels=4, factor=4), unet, text_encoder())
 
 
-def with_autoencoder(model: LatentDiffusion, data: tuple[Tensor, Tensor]) -> None:
-    """Take the stored autoencoder, and measure the scale of its latents."""
-    model.autoencoder.load_state_dict(load_pretrained("autoencoder_scenes").state_dict())
+def with_autoencoder(
+    model: LatentDiffusion, data: tuple[Tensor, Tensor], source: str = "digits"
+) -> None:
+    """Take the stored autoencoder of the source's scenes, and measure the scale of its latents."""
+    stored = load_pretrained(scenes_name("autoencoder", source))
+    model.autoencoder.load_state_dict(stored.state_dict())
     generator = torch.Generator().manual_seed(0)
     model.autoencoder.measure_scale(data[0][:2048], generator=generator)
 

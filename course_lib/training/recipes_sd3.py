@@ -22,14 +22,19 @@ from course_lib.training.recipes import Recipe, register
 from course_lib.training.recipes_scenes import (
     N_PROMPTS,
     SCALE,
-    SCENES,
+    SCENES_OF,
     captioned_scenes,
     text_encoder,
     text_metrics,
     with_autoencoder,
 )
 from course_lib.training.recipes_sde import LEVELS, samples
-from course_lib.training.scene_quality import draw_scenes, new_captions, scene_quality
+from course_lib.training.scene_quality import (
+    draw_scenes,
+    new_captions,
+    scene_quality,
+    scenes_name,
+)
 
 STEPS = (4, 8, 16, 32)  # of Euler's method
 SCALES = (1.0, 2.0, 4.0)  # of guidance by class
@@ -37,37 +42,49 @@ SCALES = (1.0, 2.0, 4.0)  # of guidance by class
 LOGIT_NORMAL = partial(logit_normal_times, m=0.0, s=1.0)
 
 
-def scene_transformer() -> LatentDiffusion:
-    """Untrained, on the latents of the stored autoencoder: Stable Diffusion 3 at our size."""
-    net = MMDiT((4, 8, 8), patch=2, dim=96, depth=4, heads=4, context_dim=64)
+def scene_transformer(dim: int = 96) -> LatentDiffusion:
+    """Untrained, on the latents of a stored autoencoder: Stable Diffusion 3 at our size."""
+    net = MMDiT((4, 8, 8), patch=2, dim=dim, depth=4, heads=4, context_dim=64)
     autoencoder = KLAutoencoder((3, 32, 32), channels=4, factor=4)
     path = StraightPath(LOGIT_NORMAL)
     return LatentDiffusion(autoencoder, net, text_encoder(), path=path)
 
 
 def steps_rows(
-    model: LatentDiffusion, *, steps: Sequence[int] = STEPS, n: int = N_PROMPTS
+    model: LatentDiffusion,
+    *,
+    steps: Sequence[int] = STEPS,
+    n: int = N_PROMPTS,
+    source: str = "digits",
 ) -> list[dict]:
     """``scene_quality`` of what is drawn of captions, by steps of Euler's method."""
-    said = new_captions(n)
-    return [
-        {"steps": k, **scene_quality(draw_scenes(model, said, scale=SCALE, steps=k), said)}
-        for k in steps
-    ]
+    said, rows = new_captions(n), []
+    for k in steps:
+        drawn = draw_scenes(model, said, scale=SCALE, steps=k)
+        rows.append({"steps": k, **scene_quality(drawn, said, source=source)})
+    return rows
 
 
-register(
-    Recipe(
-        name="sd3_scenes",
-        summary="A rectified flow of scenes' latents by an MM-DiT, told their captions",
-        data=SCENES.replace(", of", " and their captions, of", 1),
-        build=scene_transformer,
-        load=captioned_scenes,
-        prepare=with_autoencoder,
-        options={"steps": 5000, "batch_size": 64, "lr": 1.5e-3, "ema": 0.998},
-        evaluate=lambda model: {**text_metrics(model), "by steps": steps_rows(model)},
+# MNIST's network is narrower: all stored models together must stay small.
+for source, whose, dim, steps in (
+    ("digits", "scenes'", 96, 5000),
+    ("mnist", "MNIST scenes'", 64, 7000),
+):
+    register(
+        Recipe(
+            name=scenes_name("sd3", source),
+            summary=f"A rectified flow of {whose} latents by an MM-DiT, told their captions",
+            data=SCENES_OF[source].replace(", of", " and their captions, of", 1),
+            build=partial(scene_transformer, dim),
+            load=partial(captioned_scenes, source),
+            prepare=partial(with_autoencoder, source=source),
+            options={"steps": steps, "batch_size": 64, "lr": 1.5e-3, "ema": 0.998},
+            evaluate=lambda model, source=source: {
+                **text_metrics(model, source=source),
+                "by steps": steps_rows(model, source=source),
+            },
+        )
     )
-)
 
 
 def class_rows(

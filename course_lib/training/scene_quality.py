@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from course_lib.checks import check_floats, check_int
+from course_lib.checks import check_floats, check_int, check_one_of
 from course_lib.data import RELATIONS, Scene, caption_of, random_scenes, scenes, to_unit
 from course_lib.diffusion import (
     EDM,
@@ -24,6 +24,7 @@ __all__ = [
     "scene_distance",
     "scene_judge",
     "scene_quality",
+    "scenes_name",
     "test_scenes",
     "two_things",
 ]
@@ -31,43 +32,55 @@ __all__ = [
 N_TEST = 2_000
 
 
-def test_scenes() -> tuple[Tensor, list[str]]:
+def test_scenes(source: str = "digits") -> tuple[Tensor, list[str]]:  # noqa: PT028, no test
     """Scenes of digits that no model has seen, and their captions."""
-    return scenes(N_TEST, split="test", generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    return scenes(N_TEST, source=source, split="test", generator=generator)
 
 
 test_scenes.__test__ = False  # no test, in pytest's eyes
 
 
 @cache
-def scene_judge() -> SceneJudge:
-    """The stored reader of scenes."""
-    return load_pretrained("judge_scenes")
+def scene_judge(source: str = "digits") -> SceneJudge:
+    """The stored reader of scenes of the source's digits."""
+    return load_pretrained(scenes_name("judge", source))
+
+
+def scenes_name(kind: str, source: str) -> str:
+    """The name of a model of scenes, by whose digits they are: ``source``, as of ``scenes``."""
+    check_one_of("source", source, ("digits", "mnist"))
+    return f"{kind}_scenes" if source == "digits" else f"{kind}_{source}_scenes"
 
 
 @cache
-def _reference() -> Tensor:
-    return _features(test_scenes()[0])
+def _reference(source: str) -> Tensor:
+    return _features(test_scenes(source)[0], source)
 
 
 @torch.no_grad()
-def _features(images: Tensor) -> Tensor:
-    return torch.cat([scene_judge().features(part) for part in images.split(500)])
+def _features(images: Tensor, source: str) -> Tensor:
+    return torch.cat([scene_judge(source).features(part) for part in images.split(500)])
 
 
-def scene_distance(images: Tensor) -> float:
+def scene_distance(images: Tensor, *, source: str = "digits") -> float:
     """The Fréchet distance of images ``[N, 3, 32, 32]`` in [0, 1] to the 2,000 test scenes.
 
-    In the judge's 128 features, as a share of the variance that the test scenes have there. It
-    depends on N, as every such distance: compare equal N only.
+    In the 128 features of the source's judge, as a share of the variance that the test scenes have
+    there. It depends on N, as every such distance: compare equal N only.
     """
     check_floats("images", images, (None, 3, 32, 32))
-    return frechet_distance(_features(images), _reference()) / _reference().var(0).sum().item()
+    reference = _reference(source)
+    distance = frechet_distance(_features(images, source), reference)
+    return distance / reference.var(0).sum().item()
 
 
-def scene_quality(images: Tensor, captions: Sequence[str]) -> dict[str, float]:
-    """The judge's shares, as of ``SceneJudge.fidelity``, and ``scene_distance``."""
-    return {**scene_judge().fidelity(images, captions), "distance": scene_distance(images)}
+def scene_quality(
+    images: Tensor, captions: Sequence[str], *, source: str = "digits"
+) -> dict[str, float]:
+    """The shares of the source's judge, as of its ``fidelity``, and ``scene_distance``."""
+    shares = scene_judge(source).fidelity(images, captions)
+    return {**shares, "distance": scene_distance(images, source=source)}
 
 
 def new_captions(n: int, *, unseen: bool = False, seed: int = 3) -> list[str]:

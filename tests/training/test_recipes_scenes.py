@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 import torch
 
-from course_lib.data import RELATIONS, Scene, render, scene_of, to_signed
+from course_lib.data import RELATIONS, Scene, render, scene_of, scenes, to_signed
 from course_lib.diffusion import ControlledDiffusion, LatentDiffusion
 from course_lib.latent import KLAutoencoder
 from course_lib.metrics import SceneJudge, scene_targets
@@ -19,11 +19,11 @@ from course_lib.training import (
 )
 from course_lib.training.recipes_scenes import (
     N_SCENES,
-    autoencoder_metrics,
     binding_metrics,
     control_metrics,
     count_rows,
     exchanged,
+    judged_scenes,
     text_metrics,
     training_scenes,
 )
@@ -35,9 +35,15 @@ from course_lib.training.scene_quality import (
     two_things,
 )
 
-AUTOENCODERS = {"autoencoder_scenes": 4, "autoencoder_scenes_2": 2, "autoencoder_scenes_8": 8}
+AUTOENCODERS = {
+    "autoencoder_scenes": 4,
+    "autoencoder_scenes_2": 2,
+    "autoencoder_scenes_8": 8,
+    "autoencoder_mnist_scenes": 4,
+}
+JUDGES = {"judge_scenes": "digits", "judge_mnist_scenes": "mnist"}
 KINDS = {
-    "judge_scenes": SceneJudge,
+    **dict.fromkeys(JUDGES, SceneJudge),
     **dict.fromkeys(AUTOENCODERS, KLAutoencoder),
     "latent_scenes": LatentDiffusion,
     "controlnet_scenes": ControlledDiffusion,
@@ -64,6 +70,15 @@ def outline(value):
 def chance(share, n, sigmas=4):
     """How far the share of n may be from that of all, each of them drawn for itself."""
     return sigmas * math.sqrt(max(share * (1 - share), 1 / n) / n)
+
+
+@pytest.fixture
+def source(name, request):
+    """Whose digits are in the scenes of a model; of MNIST's, its files are needed."""
+    if "mnist" not in name:
+        return "digits"
+    request.getfixturevalue("mnist")
+    return "mnist"
 
 
 @pytest.fixture(scope="module")
@@ -105,21 +120,25 @@ def test_latents_have_variance_1_and_their_autoencoder_is_the_stored_one(trainin
     assert latents.var().item() == pytest.approx(1, abs=0.03)
 
 
-def test_the_card_of_the_judge_says_what_it_does():
-    measured = recipe("judge_scenes").evaluate(load_pretrained("judge_scenes"))
-    assert list(metrics("judge_scenes")) == list(SHARES_OF)
-    assert measured == pytest.approx(metrics("judge_scenes"), abs=0.001)
+@pytest.mark.parametrize("name", JUDGES)
+def test_the_card_of_the_judge_says_what_it_does(name, source):
+    measured = recipe(name).evaluate(load_pretrained(name))
+    assert list(metrics(name)) == list(SHARES_OF)
+    assert measured == pytest.approx(metrics(name), abs=0.001)
+    assert metrics(name)["weight"] > 0.98, "thin and bold can be told from each other"
 
 
 @pytest.mark.parametrize("name", AUTOENCODERS)
-def test_the_card_of_an_autoencoder_says_what_it_does(name, monkeypatch):
+def test_the_card_of_an_autoencoder_says_what_it_does(name, source, monkeypatch):
     """On 60 of the 2,000 scenes: means within 4 standard errors, variances within a fifth."""
     card, model, n = metrics(name), load_pretrained(name), 60
-    scene_judge()
-    few = tuple(part[:n] for part in test_scenes())
-    monkeypatch.setattr(recipes_scenes, "test_scenes", lambda: few)
-    monkeypatch.setattr(recipes_scenes, "scene_quality", scene_judge().fidelity)
-    measured = autoencoder_metrics(model)
+    few = tuple(part[:n] for part in test_scenes(source))
+    monkeypatch.setattr(recipes_scenes, "test_scenes", {source: few}.get)
+    judges = {source: scene_judge(source)}
+    monkeypatch.setattr(
+        recipes_scenes, "scene_quality", lambda x, said, source: judges[source].fidelity(x, said)
+    )
+    measured = recipe(name).evaluate(model)
     measured["reconstructions"][0]["distance"] = None
     assert outline(measured) == outline(card)
     rate, error = model.rate_distortion(to_signed(few[0]), generator=seeded())
@@ -140,6 +159,57 @@ def test_the_card_of_an_autoencoder_says_what_it_does(name, monkeypatch):
         assert measured["reconstructions"][0][key] == pytest.approx(share, abs=chance(share, n))
 
 
+@pytest.mark.parametrize("name", JUDGES)
+def test_whose_digits_models_are_trained_on(name, source, monkeypatch):
+    """The source's, in the same scenes for all; the other source has other images of them."""
+    monkeypatch.setattr(recipes_scenes, "N_SCENES", 16)
+    of = {"source": source, "generator": seeded()}
+    images, captions = scenes(16, **of)
+    more, other = scenes(2, unseen=True, source=source, generator=seeded(2))
+    assert training_scenes(source)[1] == captions == training_scenes("digits")[1]
+    x, y = recipe(name).load()
+    assert torch.equal(x, torch.cat([images, more]))
+    assert torch.equal(y, scene_targets([*captions, *other]))
+    assert torch.equal(training_scenes()[0], images) == (source == "digits")
+    assert torch.equal(judged_scenes()[0], x) == (source == "digits")
+    signed = recipe(name.replace("judge", "autoencoder")).load()
+    assert torch.equal(signed, to_signed(images))
+    flow = recipe(name.replace("judge", "sd3"))
+    assert torch.equal(flow.load()[0], signed)
+    assert torch.equal(flow.load()[1], recipe("latent_scenes").load()[1])
+
+
+def test_a_model_of_mnist_is_measured_on_mnist(mnist, monkeypatch):
+    """Every judge that is asked is the source's, and so are the real scenes."""
+    asked, shown, n = [], [], 12
+
+    class Judge:
+        def answers(self, images):
+            return scene_targets(new_captions(len(images)))
+
+        def fidelity(self, images, captions):
+            return {"all": 0.5}
+
+    def quality(images, captions, *, source):
+        asked.append(source)
+        shown.append(images)
+        return {"all": 0.25}
+
+    def draw(model, captions, **_):
+        return torch.zeros(len(captions), 3, 32, 32)
+
+    monkeypatch.setattr(recipes_scenes, "scene_judge", lambda of: asked.append(of) or Judge())
+    monkeypatch.setattr(recipes_scenes, "scene_quality", quality)
+    monkeypatch.setattr(recipes_scenes, "draw_scenes", draw)
+    found = text_metrics(load_pretrained("latent_scenes"), scales=(3.0,), n=n, source="mnist")
+    assert asked == ["mnist"] * len(asked)
+    assert len(asked) == 6  # by scale, real and seen scenes; chance and unseen, counts, binding
+    real, _ = scenes(n, source="mnist", split="test", generator=seeded(5))
+    assert torch.equal(shown[1], real)
+    assert found["real scenes"] == [{"all": 0.25}]
+    assert found["unseen"][1]["all"] == 0.5
+
+
 def made(model, captions, **_):
     """What a model would draw that makes no mistakes."""
     return render([scene_of(caption) for caption in captions], split="test", generator=seeded())
@@ -149,7 +219,7 @@ def test_the_card_of_a_model_has_the_rows_of_its_recipe(monkeypatch):
     name = "latent_scenes"
     monkeypatch.setattr(recipes_scenes, "draw_scenes", made)
     shares = {**dict.fromkeys(SHARES_OF, 1.0), "distance": 0.0}
-    monkeypatch.setattr(recipes_scenes, "scene_quality", lambda *_: shares)
+    monkeypatch.setattr(recipes_scenes, "scene_quality", lambda *_, **__: shares)
     model = load_pretrained(name)
     measured = recipe(name).evaluate(model)
     assert outline(measured) == outline(metrics(name))
@@ -200,7 +270,7 @@ def test_the_card_of_control_says_what_it_does(monkeypatch):
 def test_chance_by_counting_all_pairs(monkeypatch):
     """Of 14 prompts: each with the scenes of all others, one by one."""
     monkeypatch.setattr(recipes_scenes, "draw_scenes", made)
-    monkeypatch.setattr(recipes_scenes, "scene_quality", lambda *_: {"distance": 0.0})
+    monkeypatch.setattr(recipes_scenes, "scene_quality", lambda *_, **__: {"distance": 0.0})
     n = 14
     found = text_metrics(load_pretrained("latent_scenes"), scales=(3.0,), n=n)
     said = new_captions(n)

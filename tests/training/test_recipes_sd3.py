@@ -5,11 +5,10 @@ import math
 import pytest
 import torch
 
-from course_lib.data import load_digits, render, scene_of
+from course_lib.data import load_digits, render, scene_of, scenes, to_signed
 from course_lib.diffusion import FlowMatching, LatentDiffusion, StraightPath
 from course_lib.nn import MMDiT
 from course_lib.training import (
-    checkpoint_folder,
     load_card,
     load_pretrained,
     recipe,
@@ -21,12 +20,9 @@ from course_lib.training.recipes_scenes import N_PROMPTS, text_metrics
 from course_lib.training.recipes_sd3 import SCALES, STEPS, class_rows, steps_rows
 from course_lib.training.scene_quality import draw_scenes, new_captions, scene_judge
 
-KINDS = {"sd3_scenes": LatentDiffusion, "dit_digits": FlowMatching}
+SCENES = {"sd3_scenes": "digits", "sd3_mnist_scenes": "mnist"}
+KINDS = {**dict.fromkeys(SCENES, LatentDiffusion), "dit_digits": FlowMatching}
 SHARES_OF = ("layout", "digit", "colour", "weight", "all")
-STORED = [name for name in KINDS if (checkpoint_folder() / f"{name}.json").exists()]
-stored = {
-    name: pytest.mark.skipif(name not in STORED, reason=f"{name} is not stored") for name in KINDS
-}
 
 
 def metrics(name):
@@ -42,7 +38,7 @@ def chance(share, n, sigmas=4):
     return sigmas * math.sqrt(max(share * (1 - share), 1 / n) / n)
 
 
-@pytest.mark.parametrize("name", STORED)
+@pytest.mark.parametrize("name", KINDS)
 def test_every_recipe_has_its_checkpoint(name):
     card, model = load_card(name), load_pretrained(name)
     assert type(model) is KINDS[name]
@@ -55,7 +51,7 @@ def test_every_recipe_has_its_checkpoint(name):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_both_are_rectified_flows_by_a_transformer(name):
+def test_all_are_rectified_flows_by_a_transformer(name):
     """Trained at logit-normal times: their logits have mean 0 and standard deviation 1."""
     model = recipe(name).new_model()
     flow = model if name == "dit_digits" else model.denoiser
@@ -86,9 +82,11 @@ def test_quality_by_steps(monkeypatch):
         return torch.full((1,), float(options["steps"]))
 
     monkeypatch.setattr(recipes_sd3, "draw_scenes", draw)
-    monkeypatch.setattr(recipes_sd3, "scene_quality", lambda x, said: {"all": x[0] + len(said)})
-    rows = steps_rows("model", n=7)
-    assert rows == [{"steps": k, "all": k + 7} for k in (4, 8, 16, 32)]
+    monkeypatch.setattr(
+        recipes_sd3, "scene_quality", lambda x, said, source: {source: x[0] + len(said)}
+    )
+    rows = steps_rows("model", n=7, source="mnist")
+    assert rows == [{"steps": k, "mnist": k + 7} for k in (4, 8, 16, 32)]
     said = tuple(new_captions(7))
     assert asked == [("model", said, {"scale": 3.0, "steps": k}) for k in STEPS]
 
@@ -110,15 +108,24 @@ def test_a_rectified_flow_is_measured_as_a_text_model(monkeypatch):
     assert measured["fidelity"][0]["colour"] > 0.95
 
 
-@stored["sd3_scenes"]
-def test_the_card_of_the_scenes_has_the_rows_of_its_recipe(monkeypatch):
-    card = metrics("sd3_scenes")
+@pytest.mark.parametrize("name", SCENES)
+def test_the_card_of_the_scenes_has_the_rows_of_its_recipe(name, request, monkeypatch):
+    if SCENES[name] == "mnist":
+        request.getfixturevalue("mnist")
+    card = metrics(name)
     monkeypatch.setattr(recipes_scenes, "draw_scenes", perfect)
     monkeypatch.setattr(recipes_sd3, "draw_scenes", perfect)
     shares = {**dict.fromkeys(SHARES_OF, 1.0), "distance": 0.0}
-    monkeypatch.setattr(recipes_scenes, "scene_quality", lambda *_: shares)
-    monkeypatch.setattr(recipes_sd3, "scene_quality", lambda *_: shares)
-    measured = recipe("sd3_scenes").evaluate(load_pretrained("sd3_scenes"))
+    asked = []
+
+    def quality(images, said, *, source):
+        asked.append(source)
+        return shares
+
+    monkeypatch.setattr(recipes_scenes, "scene_quality", quality)
+    monkeypatch.setattr(recipes_sd3, "scene_quality", quality)
+    measured = recipe(name).evaluate(load_pretrained(name))
+    assert asked == [SCENES[name]] * (8 + len(STEPS))
     assert list(measured) == list(card)
     for key, value in measured.items():
         if isinstance(value, list):
@@ -132,28 +139,46 @@ def test_the_card_of_the_scenes_has_the_rows_of_its_recipe(monkeypatch):
     assert [row["steps"] for row in card["by steps"]] == list(STEPS)
 
 
-@stored["sd3_scenes"]
-def test_the_card_of_the_scenes_says_what_the_model_does():
+@pytest.mark.parametrize("name", SCENES)
+def test_the_card_of_the_scenes_says_what_the_model_does(name):
     """A few prompts: within 4 standard errors, things of a scene counted as one draw."""
-    n = 24
-    said, model = new_captions(n), load_pretrained("sd3_scenes")
-    (row,) = [row for row in metrics("sd3_scenes")["fidelity"] if row["scale"] == 3.0]
-    measured = scene_judge().fidelity(draw_scenes(model, said), said)
+    n, judge = 24, scene_judge(SCENES[name])
+    said, model = new_captions(n), load_pretrained(name)
+    (row,) = [row for row in metrics(name)["fidelity"] if row["scale"] == 3.0]
+    measured = judge.fidelity(draw_scenes(model, said), said)
     for key in SHARES_OF:
         assert measured[key] == pytest.approx(row[key], abs=chance(row[key], n)), key
-    row = metrics("sd3_scenes")["by steps"][0]
-    measured = scene_judge().fidelity(draw_scenes(model, said, steps=row["steps"]), said)
+    row = metrics(name)["by steps"][0]
+    measured = judge.fidelity(draw_scenes(model, said, steps=row["steps"]), said)
     for key in SHARES_OF:
         assert measured[key] == pytest.approx(row[key], abs=chance(row[key], n)), key
     assert n < N_PROMPTS
 
 
-@stored["sd3_scenes"]
-def test_the_latents_of_the_scenes_are_the_stored_autoencoder_s():
-    mine = load_pretrained("sd3_scenes").autoencoder.state_dict()
-    theirs = load_pretrained("latent_scenes").autoencoder.state_dict()
+@pytest.mark.parametrize("name", SCENES)
+def test_the_latents_of_the_scenes_are_the_stored_autoencoder_s(name):
+    mine = load_pretrained(name).autoencoder.state_dict()
+    theirs = load_pretrained(name.replace("sd3", "autoencoder")).state_dict()
     assert all(torch.equal(mine[k], theirs[k]) for k in mine if k != "latent_scale")
-    assert mine["latent_scale"].item() == pytest.approx(theirs["latent_scale"].item(), rel=1e-3)
+    made, x = recipe(name), to_signed(scenes(200, generator=seeded())[0])
+    untrained = made.new_model()
+    made.prepare(untrained, (x,))  # of other scenes: another scale, of the same autoencoder
+    prepared = untrained.autoencoder.state_dict()
+    assert all(torch.equal(mine[k], prepared[k]) for k in mine if k != "latent_scale")
+
+
+def test_the_scale_of_the_latents_is_that_of_chapter_12():
+    scales = [
+        load_pretrained(f"{kind}_scenes").autoencoder.latent_scale for kind in ("sd3", "latent")
+    ]
+    assert scales[0].item() == pytest.approx(scales[1].item(), rel=1e-3)
+
+
+def test_the_latents_of_mnist_have_variance_1(mnist):
+    images, _ = scenes(400, source="mnist", split="test", generator=seeded())
+    autoencoder = load_pretrained("sd3_mnist_scenes").autoencoder
+    latents = autoencoder.to_latent(to_signed(images), generator=seeded(1))
+    assert latents.var().item() == pytest.approx(1, abs=0.05)
 
 
 # --- digits --------------------------------------------------------------------------------------
@@ -180,7 +205,6 @@ def test_quality_by_class_steps_and_scale(monkeypatch):
         assert row["diversity"] < 0.1 or row["steps"] == 4
 
 
-@stored["dit_digits"]
 def test_the_card_of_the_digits_says_what_the_model_does():
     rows = metrics("dit_digits")["by steps and scale"]
     assert [(row["scale"], row["steps"]) for row in rows] == [(s, k) for s in SCALES for k in STEPS]

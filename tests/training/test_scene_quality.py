@@ -14,7 +14,8 @@ from course_lib.training.scene_quality import (
     two_things,
 )
 from course_lib.training.scene_quality import scene_quality as quality
-from course_lib.training.studies_scenes import pixel_model, started
+from course_lib.training.studies import started
+from course_lib.training.studies_scenes import pixel_model
 
 
 def seeded(seed=0):
@@ -41,6 +42,31 @@ def test_test_scenes_are_the_same_each_time():
     assert captions == said
 
 
+def test_scenes_judges_and_distances_by_whose_digits_they_are(mnist, monkeypatch):
+    images, captions = scene_quality.test_scenes("mnist")
+    digits, said = scene_quality.test_scenes("digits")
+    again = scenes(2000, source="mnist", split="test", generator=seeded(1))
+    assert torch.equal(images, again[0])
+    assert captions == again[1] == said
+    assert not torch.equal(images, digits)
+    names = {"judge_scenes": scene_judge(), "judge_mnist_scenes": scene_judge("mnist")}
+    for name, judge in names.items():
+        stored = load_pretrained(name).state_dict()
+        assert all(torch.equal(stored[k], v) for k, v in judge.state_dict().items())
+    few, captions = images[:1000], captions[:1000]
+    measured = quality(few, captions, source="mnist")
+    distance = scene_distance(few, source="mnist")
+    shares = names["judge_mnist_scenes"].fidelity(few, captions)
+    assert measured == {**shares, "distance": distance}
+    assert shares["all"] > 0.8
+    # The distance is to scenes of the same source: from those of the other one it is far.
+    assert distance < 0.3 * scene_distance(digits[:1000], source="mnist")
+    assert scene_distance(digits[:1000]) < 0.3 * scene_distance(few)
+    for call in (scene_quality.test_scenes, scene_judge, lambda of: quality(few, said, source=of)):
+        with pytest.raises(ValueError, match="source must be one of digits, mnist, got 'letters'"):
+            call("letters")
+
+
 def test_shares_of_scenes_made_by_hand(read):
     images, captions = read
     ones = dict.fromkeys(("layout", "digit", "colour", "weight", "all"), 1.0)
@@ -63,9 +89,9 @@ def test_shares_of_scenes_made_by_hand(read):
 def test_the_distance_of_stretched_and_moved_features(monkeypatch):
     """In closed form: |(a − 1) μ + b|² + (a − 1)² tr C, as a share of tr C."""
     features = torch.randn(400, 5, generator=torch.Generator().manual_seed(0)) + 1
-    monkeypatch.setattr(scene_quality, "_reference", lambda: features)
+    monkeypatch.setattr(scene_quality, "_reference", {"digits": features}.get)
     a, b = 1.5, torch.tensor([0.3, -1.0, 0.0, 2.0, 0.1])
-    monkeypatch.setattr(scene_quality, "_features", lambda images: a * features + b)
+    monkeypatch.setattr(scene_quality, "_features", lambda images, source: a * features + b)
     trace = features.var(0).sum()
     moved = ((a - 1) * features.mean(0) + b).square().sum()
     wanted = ((moved + (a - 1) ** 2 * trace) / trace).item()
