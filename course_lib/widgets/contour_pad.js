@@ -3,14 +3,14 @@
 import { throttledChanges } from "./parts/changes.js";
 import { button, choice, group, row, slider } from "./parts/controls.js";
 import { unpack } from "./parts/data.js";
+import { deskOf } from "./parts/desk.js";
 import { gridLines, gridOf } from "./parts/grid.js";
 import { drawOn, inkOf } from "./parts/ink.js";
-import { kernelLine, waitSign } from "./parts/kernel.js";
+import { waitSign } from "./parts/kernel.js";
 import { hint, status } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
 import { clamp } from "./parts/panel.js";
 import { drawCursor, imageStack, pixelSheet } from "./parts/pixels.js";
-import { listenersOf, perModel } from "./parts/shared.js";
 import STYLE from "./contour_pad.css" with { type: "css" };
 
 const RUBBER = 3; // pixels wide
@@ -18,74 +18,28 @@ const NO_KERNEL = "Run this cell to draw contours of your own: that needs the ke
 
 // -------------------------------------------------------------------------------------- the state
 
-const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-
-// What is asked and awaited, once per model, shared by all its views.
-const deskOf = perModel((model) => {
+// Contours and examples, and what is asked of the model.
+const padOf = deskOf((model) => {
   const { contours, examples } = unpack(model);
   const [count, rows, columns] = contours.shape;
-  const size = rows * columns;
-  const given = Array.from({ length: count }, (_, i) => contours.values.subarray(i * size, (i + 1) * size).join(""));
+  const pixels = rows * columns;
+  const given = Array.from({ length: count }, (_, i) => contours.values.subarray(i * pixels, (i + 1) * pixels).join(""));
   const strengths = model.get("strengths");
-  const { tell, listen } = listenersOf();
-  const desk = { grid: gridOf(rows, columns), given, past: [], listen, steps: [], shown: [] };
-
-  desk.question = () =>
-    ({ contour: model.get("contour"), prompt: model.get("prompt"), strength: model.get("strength") });
-  const fits = () => {
-    const answered = model.get("answered");
-    return Object.entries(desk.question()).every(([name, value]) => answered[name] === value);
-  };
-  desk.failed = () => fits() && model.get("answered").error;
-  // The images that are known for what is asked, [3, H, W] each: the steps of the last answer, or a
-  // stored one. None where it is not known.
-  const find = () => {
-    const { contour, prompt, strength } = desk.question();
-    if (fits() && !desk.failed()) {
-      const all = bytesOf(model.get("answered").pixels);
-      return Array.from({ length: all.length / (3 * size) }, (_, k) => all.subarray(3 * k * size, 3 * (k + 1) * size));
-    }
+  const watch = ["contour", "prompt", "strength"];
+  const question = () => Object.fromEntries(watch.map((name) => [name, model.get(name)]));
+  const size = 3 * pixels;
+  const stored = () => {
+    const { contour, prompt, strength } = question();
     const [which, level] = [given.indexOf(contour), strengths.indexOf(strength)];
     if (which < 0 || level < 0) return [];
-    const at = 3 * size * ((which * examples.shape[1] + prompt) * strengths.length + level);
-    return [examples.values.subarray(at, at + 3 * size)];
+    const at = size * ((which * examples.shape[1] + prompt) * strengths.length + level);
+    return [examples.values.subarray(at, at + size)];
   };
-  // `steps` are of what is asked, `shown` of what was known last.
-  const look = () => {
-    desk.steps = find();
-    if (desk.steps.length) desk.shown = desk.steps;
-  };
-  desk.line = kernelLine(model, "draw", {
-    onAnswer: () => {},
-    tell: () => {
-      look();
-      tell();
-    }
-  });
-  // The steps of the answer that is on its way.
-  let coming = { sequence: "", steps: [] };
-  desk.coming = () => (coming.sequence === desk.line.waiting ? coming.steps : []);
-  model.on("change:progress", () => {
-    const { sequence, steps, pixels } = model.get("progress");
-    if (sequence !== desk.line.waiting) return;
-    if (sequence !== coming.sequence) coming = { sequence, steps: [] };
-    coming.steps[steps - 1] = bytesOf(pixels);
-    tell();
-  });
-  const asked = () => {
-    look();
-    if (!model.standIn && !desk.steps.length) {
-      desk.line.ask(() => (desk.steps.length ? null : desk.question()));
-    }
-    tell();
-  };
-  for (const name of Object.keys(desk.question())) model.on(`change:${name}`, asked);
-  look();
-  return desk;
+  return { grid: gridOf(rows, columns), given, past: [], question, stored, watch, size };
 });
 
 function stateOf(model) {
-  const desk = deskOf(model);
+  const desk = padOf(model);
   const { change, send } = throttledChanges(model);
   const state = { model, desk, grid: desk.grid, send, rubbing: false };
   const brush = (bit) => (bit === "1" ? 0 : RUBBER);
@@ -136,11 +90,11 @@ function answerOf({ model, desk, grid }) {
     const waiting = Boolean(desk.line.waiting);
     const last = desk.shown.at(-1);
     if (last !== painted && last) large.paint((painted = last));
-    const stale = !desk.steps.length;
+    const stale = !desk.states.length;
     large.canvas.classList.toggle("stale", stale);
     const words = `${model.get("prompts")[model.get("prompt")]}, strength ${model.get("strength").toFixed(2)}`;
     large.canvas.setAttribute("aria-label", stale ? "The image before the last change" : `The image: ${words}`);
-    const row = waiting ? desk.coming() : desk.shown;
+    const row = waiting ? desk.coming().states : desk.shown;
     if (row !== drawn || row.length !== steps.childElementCount) {
       const tiles = row.length > 1 || waiting ? row : [];
       steps.replaceChildren(...tiles.map((image) => {
@@ -182,15 +136,15 @@ function toolsOf(state) {
 }
 
 function messageOf({ model, desk }) {
-  const { line, steps } = desk;
+  const { line, states } = desk;
   if (line.waiting) {
-    const count = desk.coming().length;
+    const { count } = desk.coming();
     return [waitSign(), line.late || (count ? `Step ${count} is there \u2026` : "Waiting for the kernel \u2026")];
   }
   if (desk.failed()) return `draw failed: ${model.get("answered").error}`;
-  if (!steps.length && model.standIn) return NO_KERNEL;
-  if (steps.length > 1) return `Drawn: ${steps.length} states, from noise to the image.`;
-  return steps.length ? "Computed before. Draw on it, or begin with another." : "";
+  if (!states.length && model.standIn) return NO_KERNEL;
+  if (states.length > 1) return `Drawn: ${states.length} states, from noise to the image.`;
+  return states.length ? "Computed before. Draw on it, or begin with another." : "";
 }
 
 // -------------------------------------------------------------------------------------- the widget

@@ -1,6 +1,5 @@
 """``ContourPad``: draw a contour, and see the image that a controlled model makes of it."""
 
-import base64
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -11,14 +10,13 @@ from matplotlib.figure import Figure
 from course_lib.checks import check_int, check_number
 from course_lib.widgets.base import (
     MAX_BYTES,
-    CourseWidget,
     check_labels,
-    one_line,
     pale_frame,
     png,
     to_array,
     to_bytes,
 )
+from course_lib.widgets.drawing import DrawingWidget, Tell, text_of
 from course_lib.widgets.ink import Mask, mask_text
 
 __all__ = ["ContourPad"]
@@ -30,7 +28,7 @@ MOST_CONTOURS, MOST_PROMPTS, MOST_STRENGTHS = 6, 6, 9
 STILL_STRENGTHS = 4
 
 
-class ContourPad(CourseWidget):
+class ContourPad(DrawingWidget):
     """A pad on which the reader draws a contour; a model makes an image of it.
 
     The reader starts from a given contour or from an empty pad, chooses among prompts and says how
@@ -84,13 +82,6 @@ class ContourPad(CourseWidget):
     strength = traitlets.Float(1.0).tag(sync=True, echo_update=False)
     prompts = traitlets.List(traitlets.Unicode()).tag(sync=True)
     strengths = traitlets.List(traitlets.Float()).tag(sync=True)
-    status = traitlets.Unicode("done", read_only=True).tag(sync=True)
-    # The last answer: what was asked {"sequence", "contour", "prompt", "strength"}, its "pixels"
-    # [T, 3, H, W] as base64, and an "error". A view shows it where its own question is the same.
-    answered = traitlets.Dict().tag(sync=True)
-    # Of the answer that is on its way: {"sequence", "steps"}, how many there are, and the "pixels"
-    # [3, H, W] of the last of them.
-    progress = traitlets.Dict().tag(sync=True)
 
     def __init__(
         self,
@@ -117,7 +108,6 @@ class ContourPad(CourseWidget):
         if strength not in strengths:
             raise ValueError(f"strength must be one of {strengths}, got {strength!r}")
         self._function, self._size = draw, masks.shape[1:]
-        self._count = 0  # of requests from Python
         shape = (len(masks), len(prompts), len(strengths), 3, *self._size)
         if np.prod(shape) + masks.size > MAX_BYTES:  # before they are drawn
             hint = "send fewer contours, prompts or strengths"
@@ -143,7 +133,7 @@ class ContourPad(CourseWidget):
             prompts=prompts,
             strengths=strengths,
         )
-        self.on_msg(self._receive)
+        self.on_msg(self.receive)
 
     # ---------------------------------------------------------------------------------------- state
 
@@ -164,15 +154,9 @@ class ContourPad(CourseWidget):
             raise ValueError(f"strength must lie in [{low:g}, {high:g}], got {strength!r}")
 
     @property
-    def error(self) -> str:
-        """Why the last drawing failed, in one line; empty where it did not."""
-        return self.answered.get("error", "")
-
-    @property
     def steps(self) -> np.ndarray | None:
         """The steps of what is shown, ``[T, 3, H, W]`` in [0, 1]; None where that is not known."""
-        if self._question.items() <= self.answered.items() and not self.error:
-            pixels = np.frombuffer(base64.b64decode(self.answered["pixels"]), np.uint8)
+        if (pixels := self.answered_pixels()) is not None:
             return pixels.reshape(-1, 3, *self._size) / 255
         given = (self.array("contours") == self.contour).all((1, 2))
         if not given.any() or self.strength not in self.strengths:
@@ -186,7 +170,13 @@ class ContourPad(CourseWidget):
         return None if self.steps is None else self.steps[-1]
 
     @property
-    def _question(self) -> dict:
+    def known(self) -> bool:
+        """Whether an image of contour, prompt and strength is there."""
+        return self.steps is not None
+
+    @property
+    def question(self) -> dict:
+        """Contour, prompt and strength."""
         return {
             "contour": mask_text(self.contour),
             "prompt": self.prompt,
@@ -194,60 +184,25 @@ class ContourPad(CourseWidget):
         }
 
     @traitlets.observe("contour", "prompt", "strength")
-    def _question_changed(self, change: dict) -> None:
-        if self.steps is not None:
-            self.set_trait("status", "done")
-        elif self._question.items() <= self.answered.items():
-            self.set_trait("status", "error")
-        else:
-            self.set_trait("status", "idle")
+    def _moved(self, change: dict) -> None:
+        self.question_changed()
 
     # -------------------------------------------------------------------------------------- drawing
 
-    def request(self) -> None:
-        """Draw for the present contour, prompt and strength, now. Raises what ``draw`` raises."""
-        self._count += 1
-        self._answer({"sequence": f"python.{self._count}"} | self._question)
-
-    def _receive(self, widget: object, content: dict, buffers: list) -> None:
-        """Answer a question from the browser; what goes wrong is shown there."""
-        if content.get("kind") != "draw":
-            return
-        try:
-            names = ("sequence", "contour", "prompt", "strength")
-            self._answer({name: content[name] for name in names})
-        except (Exception, KeyboardInterrupt):
-            # `_answer` has told the browser. There is no cell here that could show more.
-            return
-
-    def _answer(self, question: dict) -> None:
-        self.set_trait("status", "waiting")
-        sequence = question["sequence"]
-
-        def tell(steps: list[np.ndarray]) -> None:
-            told = {"sequence": sequence, "steps": len(steps), "pixels": _text(steps[-1])}
-            self.progress = told
-
-        try:
-            mask = self.traits()["contour"].from_text(question["contour"], self)
-            check_int("prompt", question["prompt"], minimum=0, maximum=len(self.prompts) - 1)
-            self._check_strength(question["strength"])
-            steps = self._steps(mask, question["prompt"], float(question["strength"]), tell)
-        except (Exception, KeyboardInterrupt) as problem:
-            with self.hold_sync():
-                self.answered = question | {"pixels": "", "error": one_line(problem)}
-                self._question_changed({})
-            raise
-        with self.hold_sync():
-            self.answered = question | {"pixels": _text(steps), "error": ""}
-            self._question_changed({})
+    def drawn_for(self, question: dict, tell: Tell) -> dict:
+        """All steps' pixels."""
+        mask = self.traits()["contour"].from_text(question["contour"], self)
+        check_int("prompt", question["prompt"], minimum=0, maximum=len(self.prompts) - 1)
+        self._check_strength(question["strength"])
+        steps = self._steps(mask, question["prompt"], float(question["strength"]), tell)
+        return {"pixels": text_of(steps)}
 
     def _steps(
         self,
         mask: np.ndarray,
         prompt: int,
         strength: float,
-        tell: Callable[[list[np.ndarray]], None] = lambda steps: None,
+        tell: Tell = lambda steps, image: None,
     ) -> np.ndarray:
         """What ``draw`` makes of a contour, checked: uint8 ``[T, 3, H, W]``.
 
@@ -267,7 +222,7 @@ class ContourPad(CourseWidget):
             if len(steps) * array.size > MAX_BYTES:
                 raise ValueError(f"{name} may have {MAX_BYTES:,} numbers, got more: fewer steps")
             if one_by_one:
-                tell(steps)
+                tell(len(steps), steps[-1])
         if not steps:
             raise ValueError(f"{name} must hold at least one image, got none")
         return np.stack(steps)
@@ -298,10 +253,6 @@ class ContourPad(CourseWidget):
             ax.set(xticks=[], yticks=[])
             pale_frame(ax)
         return png(figure)
-
-
-def _text(images: np.ndarray) -> str:
-    return base64.b64encode(images.tobytes()).decode("ascii")
 
 
 # -------------------------------------------------------------------------------------- arguments

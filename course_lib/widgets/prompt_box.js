@@ -2,11 +2,11 @@
 
 import { choice, row } from "./parts/controls.js";
 import { tidy, unpack } from "./parts/data.js";
-import { kernelLine, waitSign } from "./parts/kernel.js";
+import { deskOf } from "./parts/desk.js";
+import { waitSign } from "./parts/kernel.js";
 import { hint, status } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
 import { drawTile, imageStack } from "./parts/pixels.js";
-import { listenersOf, perModel } from "./parts/shared.js";
 import STYLE from "./prompt_box.css" with { type: "css" };
 
 const GAP = 6;
@@ -21,61 +21,21 @@ function sentenceOf(words, ends) {
   return words.slice(0, last < 0 ? words.length : last + 1).filter(Boolean).join(" ");
 }
 
-const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-
-// What is asked and awaited, once per model, shared by all its views.
-const deskOf = perModel((model) => {
+// Sentences that were drawn before, and what is asked of the model.
+const boxOf = deskOf((model) => {
   const { values, shape } = unpack(model).images;
   const size = values.length / (shape[0] * shape[1]); // of the images of a sentence
-  const { tell, listen } = listenersOf();
-  const desk = { listen, shape: shape.slice(2), now: null, shown: null };
   const ends = model.get("ends");
-  desk.prompt = (words = model.get("words")) => sentenceOf(words, ends);
-  desk.question = () => ({ prompt: desk.prompt(), scale: model.get("scale") });
-  desk.fits = () => {
-    const { prompt, scale } = model.get("answered");
-    return prompt === desk.prompt() && scale === model.get("scale");
+  const prompt = (words = model.get("words")) => sentenceOf(words, ends);
+  const place = new Map(model.get("prompts").map((sentence, k) => [sentence, k]));
+  const isStored = (sentence) => place.has(sentence);
+  const question = () => ({ prompt: prompt(), scale: model.get("scale") });
+  const stored = () => {
+    if (!isStored(prompt())) return [];
+    const at = (model.get("scales").indexOf(model.get("scale")) * shape[1] + place.get(prompt())) * size;
+    return [values.subarray(at, at + size)];
   };
-  desk.failed = () => desk.fits() && model.get("answered").error;
-  // Whether a sentence was drawn before.
-  const place = new Map(model.get("prompts").map((prompt, k) => [prompt, k]));
-  desk.isStored = (prompt) => place.has(prompt);
-  const find = () => {
-    if (desk.fits() && !desk.failed()) return bytesOf(model.get("answered").pixels);
-    const k = place.get(desk.prompt());
-    if (k === undefined) return null;
-    const at = (model.get("scales").indexOf(model.get("scale")) * shape[1] + k) * size;
-    return values.subarray(at, at + size);
-  };
-  // `now` are the images of what is asked, if they are known; `shown` what was known last.
-  const look = () => {
-    desk.now = find();
-    desk.shown = desk.now ?? desk.shown;
-  };
-  desk.line = kernelLine(model, "draw", {
-    onAnswer: () => {},
-    tell: () => {
-      look();
-      tell();
-    }
-  });
-  // The last step of the answer that is on its way.
-  let coming = {};
-  desk.coming = () => (desk.line.waiting && coming.sequence === desk.line.waiting ? coming : null);
-  model.on("change:progress", () => {
-    const { sequence, steps, pixels } = model.get("progress");
-    if (sequence !== desk.line.waiting) return;
-    coming = { sequence, steps, pixels: bytesOf(pixels) };
-    tell();
-  });
-  const asked = () => {
-    look();
-    if (!model.standIn && !desk.now) desk.line.ask(() => (desk.now ? null : desk.question()));
-    tell();
-  };
-  for (const name of ["words", "scale"]) model.on(`change:${name}`, asked);
-  look();
-  return desk;
+  return { shape: shape.slice(2), prompt, isStored, question, stored, watch: ["words", "scale"], size };
 });
 
 // ----------------------------------------------------------------------------------- the sentence
@@ -120,12 +80,12 @@ function messageOf(model, desk) {
   const { line } = desk;
   if (line.waiting) {
     const most = model.get("answered").steps;
-    const count = desk.coming()?.steps;
+    const { count } = desk.coming();
     const step = count ? `step ${count}${most > 1 && count <= most ? ` of ${most}` : ""} \u2026` : "waiting for the kernel \u2026";
     return [waitSign(), line.late || `${named}: ${step}`];
   }
   if (desk.failed()) return `draw failed: ${model.get("answered").error}`;
-  if (!desk.now) return `${named}: not drawn before. Run this cell to have it drawn.`;
+  if (!desk.states.length) return `${named}: not drawn before. Run this cell to have it drawn.`;
   const { steps } = model.get("answered");
   if (!desk.fits()) return `${named}: drawn before.`;
   return steps > 1 ? `${named}: drawn in ${steps} steps.` : `${named}: drawn now.`;
@@ -134,7 +94,7 @@ function messageOf(model, desk) {
 // -------------------------------------------------------------------------------------- the widget
 
 function render({ model, el }) {
-  const desk = deskOf(model);
+  const desk = boxOf(model);
   const stack = imageStack(desk.shape);
   const { count, size: [rows, columns] } = stack;
   let painted = null;
@@ -144,12 +104,12 @@ function render({ model, el }) {
   };
   const layout = (width) => Math.round((cellIn(width) * rows) / columns);
   const draw = (ctx, { width, height }, theme) => {
-    const coming = desk.coming();
-    const pixels = desk.now ?? coming?.pixels ?? desk.shown;
+    const coming = desk.coming().states.at(-1);
+    const pixels = desk.states.at(-1) ?? coming ?? desk.shown.at(-1);
     if (!pixels) return;
     if (pixels !== painted) stack.paint((painted = pixels));
     const cell = cellIn(width);
-    const stale = !desk.now && !coming;
+    const stale = !desk.states.length && !coming;
     if (stale) ctx.globalAlpha = 0.4;
     for (let i = 0; i < count; i++) {
       drawTile(ctx, stack.canvas, i, [rows, columns], { x: i * (cell + GAP), y: 0, width: cell, height }, theme.line);
@@ -169,7 +129,7 @@ function render({ model, el }) {
     const message = messageOf(model, desk);
     told.tell(message, Boolean(!desk.line.waiting && desk.failed()));
     const pictures = count === 1 ? "The image" : `${count} images`;
-    const which = desk.now ? `of \u201c${desk.prompt()}\u201d` : "from before the last change";
+    const which = desk.states.length ? `of \u201c${desk.prompt()}\u201d` : "from before the last change";
     view.canvas.setAttribute("aria-label", `${model.get("alt")} ${pictures} ${which}.`);
     view.root.setAttribute("aria-busy", String(Boolean(desk.line.waiting)));
     view.redraw();

@@ -1,6 +1,5 @@
 """``PromptBox``: build a sentence from words to choose, and see what a model draws for it."""
 
-import base64
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -12,15 +11,14 @@ from matplotlib.figure import Figure
 from course_lib.checks import check_int, check_number
 from course_lib.widgets.base import (
     MAX_BYTES,
-    CourseWidget,
     drawn,
     mosaic,
-    one_line,
     pale_frame,
     png,
     to_array,
     to_bytes,
 )
+from course_lib.widgets.drawing import DrawingWidget, Tell, text_of
 
 __all__ = ["PromptBox"]
 
@@ -29,7 +27,7 @@ Draw = Callable[[list[str], float], np.ndarray | torch.Tensor | Iterator]
 MOST_SLOTS, MOST_WORDS, MOST_SCALES, MOST_IMAGES = 10, 20, 6, 6
 
 
-class PromptBox(CourseWidget):
+class PromptBox(DrawingWidget):
     """A sentence with slots to fill in, and the images that a model draws for it.
 
     Each slot is a choice of words; what is chosen, one after the other, is the sentence. Sentences
@@ -95,12 +93,6 @@ class PromptBox(CourseWidget):
     ends = traitlets.List(traitlets.Unicode()).tag(sync=True)
     scales = traitlets.List(traitlets.Float()).tag(sync=True)
     prompts = traitlets.List(traitlets.Unicode()).tag(sync=True)  # that are stored
-    status = traitlets.Unicode("done", read_only=True).tag(sync=True)
-    # The last answer: what was asked {"sequence", "prompt", "scale"}, the "pixels" [n, 3, H, W] as
-    # base64, how many "steps" led to them, and an "error". A view shows it where it asks the same.
-    answered = traitlets.Dict().tag(sync=True)
-    # Of the answer that is on its way: {"sequence", "steps", "pixels"}, those of the last step.
-    progress = traitlets.Dict().tag(sync=True)
 
     def __init__(
         self,
@@ -139,7 +131,6 @@ class PromptBox(CourseWidget):
         prompts = list(dict.fromkeys(_sentence(words, ends) for words in itertools.product(*grid)))
         self._function, self._n = draw, n
         self._size: tuple[int, ...] | None = None
-        self._count = 0  # of requests from Python
         images = [self._draw(prompts, each)[0] for each in scales]
         super().__init__(
             {"images": np.stack(images).reshape(len(scales), len(prompts), n, *self._size)},
@@ -154,8 +145,8 @@ class PromptBox(CourseWidget):
             prompts=prompts,
             words=list(first.values()),
         )
-        self._changed({})
-        self.on_msg(self._receive)
+        self.question_changed()
+        self.on_msg(self.receive)
 
     # ---------------------------------------------------------------------------------------- state
 
@@ -185,8 +176,7 @@ class PromptBox(CourseWidget):
         """The images of the sentence as the browser shows them, ``[n, 3, H, W]`` (or ``[n, H, W]``)
         in [0, 1]; None where they are not known.
         """
-        if self._question.items() <= self.answered.items() and not self.error:
-            pixels = np.frombuffer(base64.b64decode(self.answered["pixels"]), np.uint8)
+        if (pixels := self.answered_pixels()) is not None:
             return pixels.reshape(self._n, *self._size) / 255
         return self._stored(self.scale)
 
@@ -196,68 +186,33 @@ class PromptBox(CourseWidget):
         return self.array("images")[self.scales.index(scale), self.prompts.index(self.prompt)] / 255
 
     @property
-    def error(self) -> str:
-        """Why the last drawing failed, in one line; empty where it did not."""
-        return self.answered.get("error", "")
+    def known(self) -> bool:
+        """Whether images of the sentence are there."""
+        return self.images is not None
 
     @property
-    def _question(self) -> dict:
+    def question(self) -> dict:
+        """The sentence and the scale."""
         return {"prompt": self.prompt, "scale": self.scale}
 
     @traitlets.observe("words", "scale")
     def _changed(self, change: dict) -> None:
-        if "images" not in self.arrays:
-            return  # it is being made
-        if self.images is not None:
-            self.set_trait("status", "done")
-        else:
-            failed = self._question.items() <= self.answered.items()
-            self.set_trait("status", "error" if failed else "idle")
+        if "images" in self.arrays:  # else it is being made
+            self.question_changed()
 
     # -------------------------------------------------------------------------------------- drawing
 
-    def request(self) -> None:
-        """Draw the present sentence, now. Raises what ``draw`` raises."""
-        self._count += 1
-        self._answer({"sequence": f"python.{self._count}"} | self._question)
-
-    def _receive(self, widget: object, content: dict, buffers: list) -> None:
-        """Answer a question from the browser; what goes wrong is shown there."""
-        if content.get("kind") != "draw":
-            return
-        try:
-            self._answer({name: content[name] for name in ("sequence", "prompt", "scale")})
-        except (Exception, KeyboardInterrupt):
-            # `_answer` has told the browser. There is no cell here that could show more.
-            return
-
-    def _answer(self, question: dict) -> None:
-        self.set_trait("status", "waiting")
-
-        def tell(steps: int, images: np.ndarray) -> None:
-            self.progress = {
-                "sequence": question["sequence"], "steps": steps, "pixels": _text(images)
-            }  # fmt: skip
-
-        nothing = {"pixels": "", "steps": 0, "error": ""}
-        answer = question | nothing | {"error": "stopped"}
-        try:
-            check_number("scale", question["scale"], minimum=0)
-            images, steps = self._draw([question["prompt"]], question["scale"], tell)
-            answer = question | nothing | {"pixels": _text(images), "steps": steps}
-        except (Exception, KeyboardInterrupt) as problem:
-            answer = question | nothing | {"error": one_line(problem)}
-            raise
-        finally:
-            with self.hold_sync():
-                self.answered = answer
-                self._changed({})
+    def drawn_for(self, question: dict, tell: Tell) -> dict:
+        """The last step's pixels, and how many steps led to it."""
+        check_number("scale", question["scale"], minimum=0)
+        images, steps = self._draw([question["prompt"]], question["scale"], tell)
+        return {"pixels": text_of(images), "steps": steps}
 
     def _draw(
         self,
         prompts: Sequence[str],
         scale: float,
-        tell: Callable[[int, np.ndarray], None] = lambda steps, images: None,
+        tell: Tell = lambda steps, images: None,
     ) -> tuple[np.ndarray, int]:
         """What ``draw`` makes of sentences, checked: uint8 ``[B, 3, H, W]`` or ``[B, H, W]``, and
         how many steps led to it. Where it yields them, ``tell`` hears of each.
@@ -309,10 +264,6 @@ class PromptBox(CourseWidget):
             pale_frame(ax)
         figure.subplots_adjust(left=0.01, right=0.99, bottom=0.02, top=0.76, wspace=0.06)
         return png(figure, colours=256)
-
-
-def _text(images: np.ndarray) -> str:
-    return base64.b64encode(images.tobytes()).decode("ascii")
 
 
 def _sentence(words: Sequence[str], ends: Sequence[str]) -> str:

@@ -35,7 +35,7 @@ def box(draw: object = paint, **options: object) -> PromptBox:
 
 def ask(widget: PromptBox, prompt: str, scale: float = 1.0) -> None:
     content = {"kind": "draw", "sequence": "a.1", "prompt": prompt, "scale": scale}
-    widget._receive(widget, content, [])
+    widget.receive(widget, content, [])
 
 
 # ---------------------------------------------------------------------------------- what it shows
@@ -152,7 +152,7 @@ def test_what_goes_wrong_is_told() -> None:
     assert widget.answered["sequence"] == "a.1"
     widget.scale = 3.0
     assert widget.status == "idle"
-    widget._receive(widget, {"kind": "another"}, [])
+    widget.receive(widget, {"kind": "another"}, [])
     ask(widget, "red", "much")
     assert "scale must be a finite number" in widget.error
 
