@@ -30,14 +30,14 @@ def milliseconds(
 ) -> dict[str, float]:
     """Processor time of each, in one thread: its median, and of the others by their ratios.
 
-    In every round each is called once, every other time in reverse. What disturbs a round, a slow
-    clock or a cold cache, disturbs all of them: so the ratio to the first candidate is the median
-    of its ratios in the same round, and each is told as the first's median times its ratio.
+    In every round each is called once, and each round begins with another one. What disturbs a
+    round, a slow clock or a full cache, disturbs all of them: so a candidate's ratio to the first
+    is the median of their ratios within a round, and it is told as the first's median times that.
     """
     torch.set_num_threads(1)
     keep_memory()
     durations: dict[str, list[float]] = {name: [] for name in candidates}
-    order = list(candidates)
+    order = list(candidates)  # of a round
     for repetition in range(warm_up + repetitions):
         for name in order:
             call = candidates[name]
@@ -45,7 +45,7 @@ def milliseconds(
             call()
             if repetition >= warm_up:
                 durations[name].append(1000 * (time.process_time() - started))
-        order.reverse()
+        order.append(order.pop(0))
     first = next(iter(durations.values()))
     median = statistics.median(first)
     return {
