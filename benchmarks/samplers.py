@@ -109,8 +109,14 @@ def k_diffusion() -> types.ModuleType:
 NAMES = {"Euler": "sample_euler", "Heun": "sample_heun", "DPM++ 2M": "sample_dpmpp_2m"}
 
 
-def their_samples(sample: Callable, net: Callable, z: Tensor, sigmas: Tensor) -> Tensor:
-    """What one of k-diffusion's samplers makes of ``z``; its model is D(x; σ)."""
+def their_samples(
+    sample: Callable, levels: Callable, net: Callable, z: Tensor, ends: tuple[float, float]
+) -> Tensor:
+    """What one of k-diffusion's samplers makes of ``z``; its model is D(x; σ).
+
+    As on the other sides, to know the noise levels between the ``ends`` is a part of it.
+    """
+    sigmas = levels(STEPS, *ends)
     guess = lambda x, sigma: x - sigma.reshape(-1, *[1] * (x.ndim - 1)) * net(x, sigma)  # noqa: E731
     return sample(guess, z, sigmas, disable=True)
 
@@ -151,9 +157,9 @@ def samplers() -> bool:
 
             sides = {"ours": ours, "diffusers": theirs}
             if k_samplers is not None:
-                sides["k-diffusion"] = partial(
-                    their_samples, getattr(k_samplers, NAMES[name]), net, z, sigmas
-                )
+                theirs_too = getattr(k_samplers, NAMES[name]), k_samplers.get_sigmas_karras
+                ends = model.path.t_min, model.path.t_max
+                sides["k-diffusion"] = partial(their_samples, *theirs_too, net, z, ends)
             what = f"UNet({shape}, widths={widths}), batch {n}, {STEPS} steps of {name}"
             good &= agree(what, {side: run() for side, run in sides.items()})
             good &= report(what, milliseconds(sides, repetitions=15, warm_up=2))

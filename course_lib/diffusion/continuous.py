@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_lib.checks import check_number
+from course_lib.checks import check_generator, check_number
 from course_lib.diffusion.paths import GaussianPath
 
 __all__ = ["EDMPath", "ScaledInput", "StraightPath", "SubVPPath", "VEPath", "VPPath"]
@@ -160,15 +161,21 @@ class StraightPath(GaussianPath):
         self.times_drawn_by = draw_times
 
     def __repr__(self) -> str:
-        function = getattr(self.times_drawn_by, "func", self.times_drawn_by)  # of a partial
-        return f"StraightPath({getattr(function, '__name__', '')})"
+        drawn_by, given = self.times_drawn_by, []
+        if isinstance(drawn_by, partial):
+            given = [f"{value!r}" for value in drawn_by.args]
+            given += [f"{name}={value!r}" for name, value in drawn_by.keywords.items()]
+            drawn_by = drawn_by.func
+        name = "" if drawn_by is None else getattr(drawn_by, "__name__", type(drawn_by).__name__)
+        return f"StraightPath({', '.join([name, *given])})"
 
     def draw_times(
         self, n: int, *, generator: torch.Generator | None = None, device: torch.device = "cpu"
     ) -> Tensor:
         """``n`` times to train at."""
-        if self.times_drawn_by is None:
-            return super().draw_times(n, generator=generator, device=device)
+        if self.times_drawn_by is None:  # uniform, from 0 to 1
+            check_generator(generator, device)
+            return torch.rand(n, generator=generator, device=device)
         return self.times_drawn_by(n, generator=generator, device=device)
 
     def a(self, t: Tensor) -> Tensor:

@@ -198,15 +198,18 @@ def ode_encode(
     steps: int,
     solver: str = "euler",
     y: Tensor | None = None,
+    warp: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[Tensor]:
     """Follow the same ODE from data to the noise that ``ode_sample`` would lead back to them.
 
     Args:
         model: A model on any path.
-        x: Data ``[n, *event]``, as at ``t_min``.
+        x: Data ``[n, *event]``, as at the last of the times of ``ode_sample``.
         steps: How many.
         solver: ``"euler"``, ``"heun"`` or ``"rk4"``.
         y: Labels ``[n]``, for a network with classes.
+        warp: As of ``ode_sample``, whose times are taken in reverse: where they begin before the
+            path's ``t_max``, the last state is that of a part of the way.
 
     Yields:
         ``steps`` + 1 states ``[n, *event]``: the data first, their noise last.
@@ -219,7 +222,7 @@ def ode_encode(
     """
     check_data(model, x)
     check_one_of("solver", solver, SOLVERS)
-    times = sde_times(model.path, steps)[::-1]
+    times = times_taken(model.path, steps, warp)[::-1]
     velocity = ProbabilityFlow(model, y=y, times=stages(times))
     yield x
     for t, then in pairwise(times):

@@ -11,6 +11,7 @@ from course_lib.data import toy
 from course_lib.diffusion import (
     FlowMatching,
     StraightPath,
+    VPPath,
     cosmap_density,
     cosmap_times,
     logit_normal_density,
@@ -19,10 +20,12 @@ from course_lib.diffusion import (
     mode_times,
     shift_times,
 )
+from course_lib.diffusion.paths import GaussianPath
+from course_lib.diffusion.rectified_flow import jump_times
 from course_lib.diffusion.times import mode_map
 from course_lib.nn import TimeMLP
 from course_lib.training import fit
-from tests.diffusion.conftest import seeded
+from tests.diffusion.conftest import refuses, seeded
 
 STEEPEST = 2 / (math.pi - 2)
 SAMPLINGS = {
@@ -265,10 +268,41 @@ def test_a_straight_path_draws_as_it_is_told():
     assert path.draw_times(2, device=torch.device("meta")).device.type == "meta"
     uniform = torch.rand(9, generator=seeded(2))
     assert torch.equal(StraightPath().draw_times(9, generator=seeded(2)), uniform)
-    assert repr(path) == "StraightPath(logit_normal_times)"
-    assert repr(StraightPath(cosmap_times)) == "StraightPath(cosmap_times)"
     with pytest.raises(ValueError, match=r"^draw_times must be a function or None, got 5"):
         StraightPath(5)
+
+
+class Ends:
+    """Times at the ends alone: a function without a name."""
+
+    def __call__(self, n, *, generator=None, device="cpu"):
+        return torch.randint(2, (n,), generator=generator, device=device).float()
+
+
+@pytest.mark.parametrize(
+    ("draw_times", "said"),
+    [
+        (None, ""),
+        (cosmap_times, "cosmap_times"),
+        (partial(logit_normal_times, m=0, s=1), "logit_normal_times, m=0, s=1"),
+        (partial(partial(mode_times, s=0.5)), "mode_times, s=0.5"),
+        (partial(jump_times, 4), "jump_times, 4"),
+        (Ends(), "Ends"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_straight_path_says_how_it_draws(draw_times, said):
+    assert repr(StraightPath(draw_times)) == f"StraightPath({said})"
+
+
+def test_uniform_times_ask_for_a_generator_as_those_of_any_path_do():
+    for path in (StraightPath(), VPPath()):
+        with refuses("generator must be a torch.Generator or None, got 3"):
+            path.draw_times(2, generator=3)
+    assert torch.equal(
+        StraightPath().draw_times(50, generator=seeded(1)),
+        GaussianPath.draw_times(StraightPath(), 50, generator=seeded(1)),
+    )
 
 
 def test_what_a_flow_is_trained_at():
