@@ -49,7 +49,7 @@ plane_model, drawing_model = load_pretrained("vae_mnist_plane"), load_pretrained
 
 
 def draw(z):
-    """Points of the plane [B, 2] to images [B, 1, 28, 28]."""
+    """The images [B, 1, 28, 28] of points [B, 2] of the plane."""
     with torch.no_grad():
         return plane_model.decode(z)
 
@@ -569,7 +569,7 @@ for beta in ("0_1", "1", "3"):
 
 # %%
 def split_gaussian_rate(w, s, sigma):
-    """w, s and sigma [B] to (information, mismatch), [B] each, in nats."""
+    """Return (information, mismatch), [B] each, in nats; w, s and sigma are [B]."""
     ...
 
 
@@ -637,7 +637,7 @@ check("02.predict_constant", prediction)
 
 # %%
 def distortion_of_7(z):
-    """Codes [n, 2] to −log p(x | z) [n]."""
+    """−log p(x | z) [n] of codes z [n, 2]."""
     return -model.log_likelihood(test[7:8], z[:, None])[:, 0]
 
 
@@ -675,7 +675,7 @@ print("with the baseline f(μ), still more than twice:", bool(ratio > 2))
 
 # %%
 def laplace_draw(mu, log_scale, u):
-    """mu, log_scale and u, of one shape, to a draw z of the same shape."""
+    """Return a draw z, of the shape of mu, log_scale and u."""
     ...
 
 
@@ -688,7 +688,7 @@ check("02.laplace_draw", laplace_draw)
 
 # %%
 def with_baseline(values, z, mu, sigma):
-    """values = f(z) and z [n], mu and sigma [] to the estimates for mu, [n]."""
+    """Return the estimates for mu, [n]; values = f(z) and z are [n], mu and sigma scalars."""
     ...
 
 
@@ -791,7 +791,7 @@ print("sees 7 bits, the first 0.5 nats of rate free of charge: R above 0.4:", ke
 
 # %%
 def collapsing_loss(distortion, rate):
-    """Distortion and rate [B] of a batch, in nats, to the loss, a scalar."""
+    """Return the loss, a scalar; distortion and rate [B] are those of a batch, in nats."""
     ...
 
 
@@ -807,7 +807,7 @@ check("02.break_the_code", collapsing_loss)
 
 # %%
 def best_noise(x, mean):
-    """x and mean [B, n] to (log_var, log_prob): log τ², and the mean log p(x | z) of an image in nats."""
+    """Return log τ², and the mean log p(x | z) of an image in nats; x and mean are [B, n]."""
     ...
 
 
@@ -894,7 +894,7 @@ show_figure(
 
 # %%
 def iwae_bound(log_weights):
-    """log_weights [S, B] to the bound of log p(x) for each x, [B]."""
+    """Return the bound of log p(x) for each x, [B]; log_weights is [S, B]."""
     ...
 
 

@@ -49,7 +49,7 @@ mnist_model, mnist_prior = load_pretrained("vqvae_mnist_64"), load_pretrained("p
 
 
 def decode(codes):
-    """Code maps [B, 7, 7] to images [B, 1, 28, 28]."""
+    """The images [B, 1, 28, 28] of code maps [B, 7, 7]."""
     with torch.no_grad():
         return mnist_model.decode(torch.as_tensor(codes)).clamp(0, 1)
 

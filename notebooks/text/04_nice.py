@@ -202,7 +202,7 @@ standardize = digits_model.transforms[0]
 
 # %%
 def flow_log_prob(x, transforms, base_log_prob):
-    """The log-density [B] of x [B, D], in nats."""
+    """Return the log-density [B] of x [B, D], in nats."""
     ...
 
 
@@ -259,7 +259,7 @@ for n in (2, 64, 784, 3072):
 
 # %%
 def additive_coupling(x, shift, flip):
-    """x [B, D] to (z [B, D], log_det [B])."""
+    """Return z [B, D] and log_det [B]; x is [B, D]."""
     ...
 
 
@@ -583,7 +583,7 @@ show_source(StandardLogistic.log_prob)
 
 # %%
 def my_spiky_log_prob(x, width):
-    """The log-density [B] of x [B], in nats."""
+    """Return the log-density [B] of x [B], in nats."""
     ...
 
 
@@ -802,7 +802,7 @@ show_figure(
 
 # %%
 def my_peak_height(log_scale, prior):
-    """The scales' logarithms s [D], and "gaussian" or "logistic", to a number of nats, a scalar tensor."""
+    """Return a number of nats, a scalar; log_scale [D] holds s, prior is "gaussian" or "logistic"."""
     ...
 
 

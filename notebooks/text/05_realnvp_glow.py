@@ -362,7 +362,7 @@ show_figure(
 
 # %%
 def my_raw_log_scale(kept):
-    """kept [B, 1] to the network's raw answer r [B, 1]."""
+    """Return the network's raw answer r [B, 1] to kept [B, 1]."""
     ...
 
 
@@ -492,7 +492,7 @@ for mask in (CheckerboardMask, ChannelMask):
 
 # %%
 def strided_kernel(weight):
-    """weight [D, 4C] to kernel [D, C, 2, 2]."""
+    """Return the kernel [D, C, 2, 2]; weight is [D, 4C]."""
     ...
 
 
@@ -505,7 +505,7 @@ check("05.strided_kernel", strided_kernel)
 
 # %%
 def unsqueeze(z):
-    """z [B, 4C, H, W] to [B, C, 2H, 2W]."""
+    """Return x [B, C, 2H, 2W]; z is [B, 4C, H, W]."""
     ...
 
 
@@ -594,7 +594,7 @@ print("with log_det 0:", dense_conv(x)[1].abs().max().item() == 0)
 
 # %%
 def conv_log_det(weight, height, width):
-    """weight [C, C]: log |det| of the Jacobian on images of height x width, a scalar."""
+    """Return log |det| of the Jacobian on images of height × width, a scalar; weight is [C, C]."""
     ...
 
 
@@ -767,7 +767,7 @@ check("05.predict_split", prediction)
 
 # %%
 def split_gain(h, prior):
-    """h [B, C, H, W] to the gain [B], in nats."""
+    """Return the gain [B], in nats; h is [B, C, H, W]."""
     ...
 
 
@@ -902,7 +902,7 @@ print("alone as in company, within 0.001 nats:", abs(together[0] - alone[0]).ite
 
 # %%
 def merge_actnorm(bias, log_scale, weight):
-    """bias and log_scale [C], weight [C, C] to (matrix [C, C], shift [C])."""
+    """Return matrix [C, C] and shift [C]; bias and log_scale are [C], weight is [C, C]."""
     ...
 
 
@@ -979,7 +979,7 @@ print(f"without it:                        {bits_per_dim(wrong, 64, 17):.1f} 'bi
 
 # %%
 def paper_logit(x, alpha):
-    """x [B, C, H, W] to (z of its shape, log_det [B])."""
+    """Return z, of the shape of x [B, C, H, W], and log_det [B]."""
     ...
 
 
@@ -1167,7 +1167,7 @@ moons_player
 
 # %%
 def log_prob_at_temperature(z, temperature):
-    """z [B, D] to the log-density [B], in nats."""
+    """Return the log-density [B] at z [B, D], in nats."""
     ...
 
 

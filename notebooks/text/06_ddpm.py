@@ -216,7 +216,7 @@ Dissolve(
 
 # %%
 def noise_on(x_s, eps, s, t, alpha_bars):
-    """x_s and eps [B, *event], s < t [B] from 0, alpha_bars [T]: x_t [B, *event]."""
+    """Return x_t, of the shape of x_s and eps; s < t [B] count from 0, alpha_bars is [T]."""
     ...
 
 
@@ -285,7 +285,7 @@ show_source(Denoiser.loss)
 
 # %%
 def uneven_loss(net, x0, eps, t, share, alpha_bars):
-    """x0, eps [B, *event], t [B] drawn with probabilities share [T], net(x_t, t) to eps: a scalar."""
+    """Return a scalar; t [B] was drawn with probabilities share [T], net(x_t, t) says eps."""
     ...
 
 
@@ -296,7 +296,7 @@ check("06.uneven_loss", uneven_loss)
 
 # %%
 def x0_from_eps(x_t, eps, t, alpha_bars):
-    """x_t and eps [B, *event], t [B] from 0, alpha_bars [T]: x_0 [B, *event]."""
+    """Return x_0, of the shape of x_t and eps; t [B] counts from 0, alpha_bars is [T]."""
     ...
 
 
@@ -390,7 +390,7 @@ show_figure(
 
 # %%
 def my_ddpm_sample(net, z, betas, noises):
-    """z [B, *event], betas [T], noises [T, B, *event], net(x_t, t [B]) to eps: x [B, *event]."""
+    """Return x, of the shape of z; noises is [T, *z.shape], betas [T], net(x_t, t [B]) says eps."""
     ...
 
 
@@ -560,7 +560,7 @@ print("mean and variance agree with Bayes on a grid, within 1e-6:", worst < 1e-6
 
 # %%
 def skip_back(x_t, x_0, alpha_bar_s, alpha_bar_t):
-    """x_t and x_0 [B, *event], the two alpha_bars [B] each: mean [B, *event], variance [B]."""
+    """Return the mean, of the shape of x_t and x_0, and the variance [B]; alpha_bars are [B]."""
     ...
 
 
@@ -671,7 +671,7 @@ Markdown(table)
 
 # %%
 def reverse_variance(t, betas, std):
-    """t [B] from 0, betas [T], std a number: [B]."""
+    """Return the variance [B]; t [B] counts from 0, betas is [T], std a number."""
     ...
 
 
@@ -698,7 +698,7 @@ for words, clock in {
 
 # %%
 def clock(t, T):
-    """The time, 0 ... T - 1, that the network is told at step t."""
+    """Return the time, 0 ... T - 1, that the network is told at step t."""
     ...
 
 

@@ -222,7 +222,7 @@ check("07.predict_one_step", prediction)
 
 # %%
 def v_step(x_t, v, alpha_bar, alpha_bar_next):
-    """x_t and v [B, *event]: x [B, *event]."""
+    """Return x, of the shape of x_t and v; both alpha_bars hold one number."""
     ...
 
 
@@ -234,7 +234,7 @@ check("07.v_step", v_step)
 
 # %%
 def noisy_ddim_step(x_t, eps, alpha_bar, alpha_bar_next, sigma, noise):
-    """x_t, eps and noise [B, *event], the others one number each: x [B, *event]."""
+    """Return x, of the shape of x_t, eps and noise; the others hold one number each."""
     ...
 
 
@@ -323,7 +323,7 @@ show_figure(
 
 # %%
 def my_times(T, steps):
-    """A list of `steps` of the whole numbers 0 ... T - 1."""
+    """Return a list of `steps` of the whole numbers 0 ... T - 1."""
     ...
 
 
@@ -335,7 +335,7 @@ check("07.ddim_times", my_times)
 
 # %%
 def my_ddim_sample(net, z, alpha_bars, times):
-    """z [B, *event], alpha_bars [T], times rising: x [B, *event]."""
+    """Return x, of the shape of z; alpha_bars is [T], times rises, net(x, t [B]) says eps."""
     ...
 
 
@@ -356,7 +356,7 @@ print(f"10 even times: clusters at ±{report.centre:.1f}, {report.lost:.0%} of t
 
 # %%
 def bad_times(T, steps):
-    """A list of `steps` of the whole numbers 0 ... T - 1, rising, T - 1 last."""
+    """Return a list of `steps` of the whole numbers 0 ... T - 1, rising, T - 1 last."""
     ...
 
 
@@ -427,7 +427,7 @@ show_figure(
 
 # %%
 def gaussian_flow(z, std, alpha_bar):
-    """z [B, *event], std a number, alpha_bar a tensor with one number: x [B, *event]."""
+    """Return x, of the shape of z; std is a number, alpha_bar a tensor with one number."""
     ...
 
 
@@ -595,7 +595,7 @@ Markdown(table)
 
 # %%
 def invert_step(x, eps, alpha_bar, alpha_bar_next):
-    """x and eps [B, *event]: x [B, *event] with more noise."""
+    """Return x with more noise, of the shape of the x given and of eps."""
     ...
 
 
@@ -636,7 +636,7 @@ check("07.predict_midpoint", prediction)
 
 # %%
 def my_slerp(z0, z1, w):
-    """z0 and z1 [B, *event], w a number: z [B, *event]."""
+    """Return z, of the shape of z0 and z1; w is a number."""
     ...
 
 
