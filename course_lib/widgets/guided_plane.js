@@ -22,14 +22,16 @@ import STYLE from "./guided_plane.css" with { type: "css" };
 
 // One step of Heun's method for all places [x, y, x, y, ...] along dx/dσ = −σ · (guided score).
 function heunStep(mixture, places, sigma, after, target, w) {
-  const [here, there] = [scoresOf(mixture, sigma), scoresOf(mixture, after)];
+  const [here, there] = [sigma, after].map((level) => scoresOf(mixture, level, target));
   const next = new Float64Array(places.length);
   const h = after - sigma;
   for (let i = 0; i < places.length; i += 2) {
-    const [x, y] = [places[i], places[i + 1]];
-    let at = here(x, y, target);
-    const [u, v] = [-sigma * (at[0] + w * (at[2] - at[0])), -sigma * (at[1] + w * (at[3] - at[1]))];
-    at = there(x + h * u, y + h * v, target);
+    const x = places[i];
+    const y = places[i + 1];
+    let at = here(x, y);
+    const u = -sigma * (at[0] + w * (at[2] - at[0]));
+    const v = -sigma * (at[1] + w * (at[3] - at[1]));
+    at = there(x + h * u, y + h * v);
     next[i] = x + (h / 2) * (u - after * (at[0] + w * (at[2] - at[0])));
     next[i + 1] = y + (h / 2) * (v - after * (at[1] + w * (at[3] - at[1])));
   }
@@ -47,20 +49,36 @@ function cellsOf(mixture, [x0, x1, y0, y1], grid, target) {
   return { ...logs, middle, grid };
 }
 
+// The least of the largest values that add up to `share` of their `total`. They are put into drawers by
+// size, and only those of the last drawer are sorted.
+function leastOf(values, top, total, share) {
+  const drawers = 512;
+  const drawerOf = (value) => Math.floor((drawers * value) / top);
+  const sums = new Float64Array(drawers + 1);
+  for (let i = 0; i < values.length; i++) sums[drawerOf(values[i])] += values[i];
+  let [held, last] = [0, drawers];
+  while (last > 0 && held + sums[last] < share * total) held += sums[last--];
+  const rising = values.filter((value) => drawerOf(value) === last).sort();
+  let k = rising.length;
+  while (held < share * total && k > 0) held += rising[--k];
+  return rising[k];
+}
+
 // The true density p(x) p(y | x)^w on the cells, before it is divided by its sum: {values, top, mean}, and
 // `edge`, the least in the smallest region that holds a share of it.
 function tiltedOn({ marginal, classifier, middle, grid }, [x0, x1, y0, y1], w, region) {
-  const values = marginal.map((log, i) => Math.exp(log + w * classifier[i]));
-  const rising = values.toSorted();
-  const total = values.reduce((sum, value) => sum + value, 0);
-  let [held, k] = [0, rising.length];
-  while (held < region * total && k > 0) held += rising[--k];
+  const values = new Float64Array(grid * grid);
+  let [total, top] = [0, 0];
   const mean = [0, 0];
   for (let i = 0; i < values.length; i++) {
-    mean[0] += (values[i] / total) * middle(i % grid, x0, x1);
-    mean[1] += (values[i] / total) * middle(grid - 1 - Math.floor(i / grid), y0, y1);
+    const value = Math.exp(marginal[i] + w * classifier[i]);
+    values[i] = value;
+    total += value;
+    top = Math.max(top, value);
+    mean[0] += value * middle(i % grid, x0, x1);
+    mean[1] += value * middle(grid - 1 - Math.floor(i / grid), y0, y1);
   }
-  return { values, edge: rising[k], top: rising.at(-1), mean };
+  return { values, edge: leastOf(values, top, total, region), top, mean: mean.map((sum) => sum / total) };
 }
 
 // -------------------------------------------------------------------------------------- the state
@@ -124,10 +142,10 @@ function stateOf(model) {
   };
   // How a drawn particle moves under each score, for a step of −log σ: {unconditional, conditional, guided}.
   const motionsAt = (sigma) => {
-    const [shrink, scores, w, own] = [scale(sigma), scoresOf(mixture, sigma), model.get("w"), target()];
+    const [shrink, scores, w] = [scale(sigma), scoresOf(mixture, sigma, target()), model.get("w")];
     const [pull, back] = [shrink * sigma * sigma, (sigma * sigma) / (size * size + sigma * sigma)];
     return (x, y) => {
-      const [u0, v0, u1, v1] = scores(x / shrink, y / shrink, own);
+      const [u0, v0, u1, v1] = scores(x / shrink, y / shrink);
       const moved = (u, v) => [pull * u + back * x, pull * v + back * y];
       return {
         unconditional: moved(u0, v0), conditional: moved(u1, v1), guided: moved(u0 + w * (u1 - u0), v0 + w * (v1 - v0))

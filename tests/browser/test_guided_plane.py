@@ -202,14 +202,21 @@ def test_the_browser_has_the_scores_of_python(module: Page, sigma: float) -> Non
     places = np.random.default_rng(2).normal(size=(30, 2)) * (1 + sigma)
     found = module.evaluate(
         """([mixture, sigma, places]) => {
-          const scores = parts.scoresOf(mixture, sigma);
-          return places.map(([x, y]) => [...scores(x, y, 2)]);
+          const scores = parts.scoresOf(mixture, sigma, 2);
+          return places.map(([x, y]) => [...scores(x, y)]);
         }""",
         [mixture(one), sigma, places.tolist()],
     )
     found = np.array(found)
     np.testing.assert_allclose(found[:, :2], one.score(places, sigma, w=0), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(found[:, 2:], one.score(places, sigma, w=1), rtol=1e-9, atol=1e-9)
+
+
+def test_a_class_of_which_nothing_is_left_keeps_its_score(module: Page) -> None:
+    """Its share of the density is less than the least number there is."""
+    far = {"means": [[0, 0], [9, 0]], "stds": [0.1, 0.1], "weights": [0.5, 0.5], "classes": [0, 1]}
+    found = module.evaluate("far => [...parts.scoresOf(far, 0, 1)(-3, 1)]", far)
+    np.testing.assert_allclose(found, [300, -100, 1200, -100], rtol=1e-12)
 
 
 def test_the_browsers_particles_are_those_of_python(module: Page) -> None:
