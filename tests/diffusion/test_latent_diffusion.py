@@ -585,6 +585,12 @@ def test_a_control_is_trained_on_the_models_own_loss():
     condition = randn(3, 1, 8, 8)
     loss = training.loss(x, y, condition, generator=seeded(2))
     close(loss, alone)  # at the start it adds nothing
+    awake = alive(ControlNet(model.model, 1, factor=2)).double()
+    one = model.controlled([(awake, condition, 1.0)])  # and later it is added once
+    latent, generator = model.autoencoder.to_latent(x, generator=seeded(2)), seeded(2)
+    model.autoencoder.to_latent(x, generator=generator)
+    wanted = one.loss(latent, y, generator=generator)
+    close(ControlledDiffusion(model, awake).loss(x, y, condition, generator=seeded(2)), wanted)
     loss.backward()
     assert all(p.grad is None for p in model.parameters())
     assert any(p.grad is not None and p.grad.any() for p in net.parameters())

@@ -97,6 +97,7 @@ def test_swapped_is_each_others():
     seen[3, 0] = 6
     found = swapped_shares(said, seen, "digit")
     assert found == pytest.approx({"scenes": 3, "right": 1 / 3, "swapped": 1 / 3})
+    assert swapped_shares(said[:1], seen[:1], "digit") == {"scenes": 1, "right": 1.0, "swapped": 0}
     assert swapped_shares(said, seen, "weight") == {"scenes": 3, "right": 1.0, "swapped": 0.0}
     assert swapped_shares(said, seen, "colour") == {"scenes": 0, "right": 0.0, "swapped": 0.0}
 
@@ -169,7 +170,10 @@ def test_bad_input():
         lambda: scene_shares(said[:0], said[:0]),
         lambda: scene_shares(said.float(), said),
         lambda: swapped_shares(said, said, "place"),
+        lambda: swapped_shares(said, said[:1], "digit"),
         lambda: all_pairs(said[:1], said[:1]),
+        lambda: all_pairs(said, said[:1]),
+        lambda: judge.loss(x, said, generator=1),
     ):
         with pytest.raises(ValueError, match=r"must|scenes"):
             call()

@@ -132,6 +132,13 @@ def test_moments_rise(moments):
         next(run(Line(), moments))
 
 
+@pytest.mark.parametrize(("name", "value"), [("seed", -1), ("batch_size", 0), ("lr", 0.0)])
+def test_options_are_checked(name, value):
+    options = {"batch_size": 4, "lr": LR} | {name: value}
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        next(train_by_the_clock(Line(), data(), moments=[1.0], **options))
+
+
 def test_no_step_zero():
     with pytest.raises(ValueError, match="step"):
         average_weight(0)
