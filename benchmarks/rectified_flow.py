@@ -20,9 +20,9 @@ def rectified_step() -> bool:
         print("rectified flow: torchcfm is not here (pip install --no-deps torchcfm)")
         return True
     matcher, good = theirs.ConditionalFlowMatcher(sigma=0.0), True
-    for net, shape in (
-        (TimeMLP(2, scale=1000.0), (256, 2)),
-        (UNet((1, 8, 8), widths=(24, 48), scale=1000.0), (128, 1, 8, 8)),
+    for net, shape, repetitions in (
+        (TimeMLP(2, scale=1000.0), (256, 2), 400),
+        (UNet((1, 8, 8), widths=(24, 48), scale=1000.0), (128, 1, 8, 8), 100),
     ):
         model, x0, x1 = RectifiedFlow(net), torch.randn(shape), torch.randn(shape)
 
@@ -38,7 +38,8 @@ def rectified_step() -> bool:
             "torchcfm": training_step(net, their_loss, x0),
         }
         what = f"rectified flow, {type(net).__name__}, pairs {list(shape)}"
-        good &= report(f"{what}, training step", milliseconds(steps, repetitions=100))
+        medians = milliseconds(steps, repetitions=repetitions)
+        good &= report(f"{what}, training step", medians)
     return good
 
 

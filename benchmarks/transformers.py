@@ -17,7 +17,7 @@ from course_lib.nn import MMDiTBlock
 
 DIM, HEADS, WORDS = 96, 4, 12
 PATCHES = (16, 64)  # of latents [4, 8, 8] and [4, 16, 16]
-REPETITIONS = {64: 60, 4: 200}  # of a batch size
+REPETITIONS = {64: 100, 4: 300}  # of a batch size
 
 
 def their_block(block: MMDiTBlock) -> JointTransformerBlock:

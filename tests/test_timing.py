@@ -1,6 +1,7 @@
 """What the benchmarks share, by a clock that candidates move: each takes what it is told."""
 
 import pytest
+import torch
 
 from benchmarks import _timing
 
@@ -58,6 +59,27 @@ def test_every_round_begins_with_another_one_and_nobody_comes_after_itself(measu
     assert [first for first, *_ in rounds] == list(SHARES) * 2
     assert all(sorted(names) == sorted(SHARES) for names in rounds)
     assert all(a != b for a, b in zip(clock.order, clock.order[1:], strict=False))
+
+
+@pytest.mark.parametrize("n", [100, 400])
+def test_a_median_errs_as_medians_of_draws_do(n):
+    """Two standard errors, from one set of draws: beside the spread of many sets' medians."""
+    draws = 2 + 0.1 * torch.randn(20_000, n, generator=torch.Generator().manual_seed(0))
+    told = [_timing.error_of_median(values) for values in draws[:200].tolist()]
+    spread = draws.median(dim=1).values.std().item()
+    assert sum(told) / len(told) == pytest.approx(2 * spread / 2.0, rel=0.03)
+    assert _timing.error_of_median([3.0]) == 0
+
+
+def test_equal_rounds_leave_nothing_open_and_others_are_told(measured, capsys):
+    _, medians = measured((1.0, 3.0), repetitions=12, warm_up=0)
+    assert medians.errors == pytest.approx(dict.fromkeys(SHARES, 0))
+    medians.errors["third"] = 0.2
+    assert not _timing.report("a step", medians)
+    assert "0.50 ± 0.10 x ours" in capsys.readouterr().out
+    medians |= {"third": 0.9 * medians["ours"]}
+    assert _timing.report("a step", medians)
+    assert not _timing.report("a step", dict(medians))
 
 
 @pytest.mark.parametrize(("slack", "good"), [(0.0, False), (0.01, False), (0.03, True)])
