@@ -423,31 +423,50 @@ def lines_of(calls: list[Call]) -> list[str]:
 
 
 def latent_diffusion_diagram(model: nn.Module) -> Diagram:
-    """A ``LatentDiffusion``, whole: from an image and a prompt to noise, and back to an image."""
+    """A ``LatentDiffusion``, whole: from an image and a prompt to noise, and back to an image.
+
+    Of EDM, which guesses the latent, or a rectified flow, whose network says the velocity.
+    """
     autoencoder, denoiser, text = model.autoencoder, model.denoiser, model.text_encoder
-    if not hasattr(denoiser, "sigma_data"):
-        raise ValueError(
-            "model must be a LatentDiffusion of EDM, got one of "
-            f"{type(denoiser).__name__}; mmdit_diagram draws its model"
-        )
+    path, edm = denoiser.path, hasattr(denoiser, "sigma_data")
+    if edm:
+        time, start, noised = "σ", "of size σ", "x = z + σ ε"
+        answer, error = "guess D of z", "λ(σ) (D − z)²"
+    else:
+        time, start, noised = "t", "x where t", "x = (1 − t) z + t ε"
+        answer, error = "velocity v", "(v − (ε − z))²"
     x = torch.zeros(BATCH, *autoencoder.event_shape, dtype=autoencoder.dtype)
     noisy = torch.zeros(BATCH, *autoencoder.latent_shape, dtype=model.dtype)
     guided, y = model.told([""] * BATCH)
 
     def run() -> None:
         model.to_images(autoencoder.to_latent(x, generator=torch.Generator().manual_seed(0)))
-        guided.predict(noisy, 1.0, target="x0", y=y)
+        guided.predict(noisy, 1.0, target=guided.predicts, y=y)
 
     calls = observe(model, run)
     encoder, decoder = calls["autoencoder.encoder"], calls["autoencoder.decoder"]
-    prompted = "denoiser.net.net"
-    unet, reader = calls[f"{prompted}.unet"], calls[f"{prompted}.text_encoder"]
+    prompted = "denoiser.net.net" if edm else "denoiser.net"
+    net, reader = calls[f"{prompted}.unet"], calls[f"{prompted}.text_encoder"]
     looks = [call for call in calls.values() if kind(call) == "CrossAttention"]
-    pixels = sorted({call.inputs[0][1] for call in looks}, reverse=True)
+    if looks:
+        pixels = sorted({call.inputs[0][1] for call in looks}, reverse=True)
+        network, context_is = f"U-Net, told {time}", "keys, values"
+        looking = (
+            f"{len(looks)} times cross-attention: queries",
+            f"of {' and '.join(map(str, pixels))} pixels, {looks[0].module.heads} heads",
+        )
+    else:
+        looks = [call for call in calls.values() if kind(call) == "JointAttention"]
+        patches, words = (tokens for _, tokens, _ in looks[0].inputs[:2])
+        network, context_is = f"MM-DiT, told {time}", "a stream"
+        looking = (
+            f"{len(looks)} times joint attention: of",
+            f"{patches} patches and {words} words, {looks[0].module.heads} heads",
+        )
     blocks, length = text.blocks, text.tokenizer.length
     image, latent = x[0].numel(), noisy[0].numel()
-    scale, path = autoencoder.latent_scale.item(), denoiser.path
-    branches = unet.inputs[0][0] // BATCH
+    scale = autoencoder.latent_scale.item()
+    branches = net.inputs[0][0] // BATCH
     rows = [
         [
             Box("image x", (f"{shape(encoder.inputs[0])} in [−1, 1]",), "data"),
@@ -463,7 +482,7 @@ def latent_diffusion_diagram(model: nn.Module) -> Diagram:
                     parameters(encoder.module),
                 ),
             ),
-            Box("noise", (shape(noisy), f"of size σ = {path.t_max:g}"), "noise"),
+            Box("noise", (shape(noisy), f"{start} = {path.t_max:g}"), "noise"),
             Box(
                 "text encoder",
                 (
@@ -486,26 +505,25 @@ def latent_diffusion_diagram(model: nn.Module) -> Diagram:
             None,
             Box("context c", (shape(reader.outputs[0]), f"and a mask {shape(y)}"), "model"),
         ],
-        [None, Box("x = z + σ ε", (shape(noisy),), "noise"), None],
+        [None, Box(noised, (shape(noisy),), "noise"), None],
         [
             None,
             Box(
-                "U-Net, told σ",
+                network,
                 (
-                    f"{len(looks)} times cross-attention: queries",
-                    f"of {' and '.join(map(str, pixels))} pixels, {looks[0].module.heads} heads",
+                    *looking,
                     f"{branches} B at once: with the prompt, without",
-                    parameters(unet.module),
+                    parameters(net.module),
                 ),
             ),
             None,
         ],
         [
             None,
-            Box("guess D of z", ("null + w (told − null)", shape(noisy)), "latent"),
+            Box(answer, ("null + w (told − null)", shape(noisy)), "latent"),
             Box(
                 "loss, in training",
-                ("λ(σ) (D − z)²", f"{denoiser.drop:.0%} of the prompts empty"),
+                (error, f"{denoiser.drop:.0%} of the prompts empty"),
                 "error",
             ),
         ],
@@ -513,7 +531,7 @@ def latent_diffusion_diagram(model: nn.Module) -> Diagram:
             None,
             Box(
                 "step of a sampler",
-                ("from σ to the next", f"{path.t_max:g} … {path.t_min:g}, 0"),
+                (f"from {time} to the next", f"{path.t_max:g} … {path.t_min:g}" + ", 0" * edm),
                 "noise",
             ),
             None,
@@ -527,17 +545,17 @@ def latent_diffusion_diagram(model: nn.Module) -> Diagram:
     arrows = [
         Arrow("image x", "encoder"),
         Arrow("encoder", "latent z"),
-        Arrow("latent z", "x = z + σ ε", "training"),
-        Arrow("noise", "x = z + σ ε", "sampling"),
+        Arrow("latent z", noised, "training"),
+        Arrow("noise", noised, "sampling"),
         Arrow("prompt", "text encoder"),
         Arrow("text encoder", "context c"),
-        Arrow("context c", "U-Net, told σ", "keys, values"),
-        Arrow("x = z + σ ε", "U-Net, told σ"),
-        Arrow("U-Net, told σ", "guess D of z"),
-        Arrow("guess D of z", "loss, in training"),
-        Arrow("guess D of z", "step of a sampler"),
-        Arrow("step of a sampler", "x = z + σ ε", "again", around="left"),
-        Arrow("step of a sampler", "decoder", "σ = 0"),
+        Arrow("context c", network, context_is),
+        Arrow(noised, network),
+        Arrow(network, answer),
+        Arrow(answer, "loss, in training"),
+        Arrow(answer, "step of a sampler"),
+        Arrow("step of a sampler", noised, "again", around="left"),
+        Arrow("step of a sampler", "decoder", f"{time} = 0"),
         Arrow("decoder", "image"),
     ]
     return Diagram(

@@ -15,12 +15,12 @@ from course_lib.nn import MMDiT, TextEncoder, TransformerBlock, UNet, WordTokeni
 from tests.widgets.test_diagram import faults_of_layout
 
 
-def small_latent_diffusion(**options):
-    """On images [1, 8, 16], with latents [2, 4, 8] and five tokens."""
+def small_latent_diffusion(net=None, **options):
+    """On images [1, 8, 16], with latents [2, 4, 8] and five tokens; by default a U-Net."""
     text = TextEncoder(WordTokenizer(["a", "red", "3"], length=5), dim=12, depth=3, heads=2)
     unet = UNet((2, 4, 8), widths=(8, 16), context_dim=12, context_levels=[1], heads=4)
     model = LatentDiffusion(
-        KLAutoencoder((1, 8, 16), channels=2, factor=2, width=8), unet, text, **options
+        KLAutoencoder((1, 8, 16), channels=2, factor=2, width=8), net or unet, text, **options
     )
     model.autoencoder.latent_scale.fill_(1.25)
     return model
@@ -190,6 +190,25 @@ CASES = [
             "loss, in training": ["λ(σ) (D − z)²", "25% of the prompts empty"],
             "decoder": ["takes latent / 1.25", "7,553 parameters"],
             "image": ["[B, 1, 8, 16] in [0, 1]"],
+        },
+    ),
+    (
+        diagrams.latent_diffusion_diagram,
+        lambda: small_latent_diffusion(
+            MMDiT((2, 4, 8), patch=2, dim=16, depth=3, heads=2, context_dim=12),
+            path=StraightPath(),
+        ),
+        {
+            "noise": ["[B, 2, 4, 8]", "x where t = 1"],
+            "x = (1 − t) z + t ε": ["[B, 2, 4, 8]"],
+            "MM-DiT, told t": [
+                "3 times joint attention: of",
+                "8 patches and 5 words, 2 heads",
+                "2 B at once: with the prompt, without",
+            ],
+            "velocity v": ["null + w (told − null)", "[B, 2, 4, 8]"],
+            "loss, in training": ["(v − (ε − z))²", "10% of the prompts empty"],
+            "step of a sampler": ["from t to the next", "1 … 0"],
         },
     ),
     (
@@ -396,6 +415,9 @@ def test_a_latent_diffusion_diagram_counts_what_looks_at_the_text():
     assert [(a.start, a.end) for a in loop] == [("step of a sampler", "x = z + σ ε")]
 
 
-def test_the_diagram_of_edm_refuses_a_rectified_flow():
-    with pytest.raises(ValueError, match="model must be a LatentDiffusion of EDM, got one of Flow"):
-        diagrams.latent_diffusion_diagram(small_latent_diffusion(path=StraightPath()))
+def test_a_rectified_flow_is_told_the_time_and_says_the_velocity():
+    diagram = diagrams.latent_diffusion_diagram(small_latent_diffusion(path=StraightPath()))
+    boxes = [box for row in diagram.rows for box in row if box and box.name != "encoder"]  # its σ²
+    said = [word for box in boxes for word in (box.name, *box.lines)]
+    assert "σ" not in " ".join(said + [arrow.words for arrow in diagram.arrows])
+    assert ("U-Net, told t", "velocity v") in {(a.start, a.end) for a in diagram.arrows}
