@@ -306,6 +306,15 @@ def test_bad_arguments_are_named(generator):
         flow.sample(0)
     with refuses("generator must be a torch.Generator or None, got 1"):
         flow.log_prob(torch.zeros(3, 2), generator=1)
+    free = CNF(2, lambda x, t: -x)  # a function that takes whatever it gets
+    for call in (free, free.log_prob, free.trajectory):
+        for bad in (torch.zeros(3, 3), torch.full((3, 2), torch.nan)):
+            with pytest.raises(ValueError, match=r"^x must"):
+                call(bad)
+    for call in (free.inverse, free.trajectory_inverse):
+        for bad in (torch.zeros(3, 3), torch.full((3, 2), torch.nan)):
+            with pytest.raises(ValueError, match=r"^z must"):
+                call(bad)
     narrow = CNF(2, lambda x, t: x[:, :1])
     with refuses("the field must give velocities of shape [3, 2], got [3, 1]"):
         narrow(torch.zeros(3, 2))
