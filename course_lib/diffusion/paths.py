@@ -375,4 +375,5 @@ def per_example(value: Tensor | float, x: Tensor) -> Tensor:
     shape = (x.shape[0], *[1] * (x.ndim - 1))
     if not isinstance(value, Tensor):
         return x.new_full(shape, value)
-    return value.to(x).reshape(-1, *shape[1:]).expand(shape)
+    value = value.to(x)
+    return value.reshape(shape) if value.numel() == shape[0] else value.expand(shape)

@@ -97,7 +97,7 @@ class RectifiedFlow(Denoiser):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """The mean of ‖(x_1 − x_0) − v(x_t, t)‖² over the pairs, in squares of one number.
+        """The mean of ‖v(x_t, t) − (x_1 − x_0)‖² over the pairs, in squares of one number.
 
         Args:
             x0: Where to go, ``[B, *event]``.
@@ -118,7 +118,7 @@ class RectifiedFlow(Denoiser):
         if v.shape != x0.shape:
             what = f"{list(x0.shape)}, got {list(v.shape)}"
             raise PredictionError(f"net's output must have shape {what}")
-        return ((x1 - x0) - v).square().mean()
+        return (v - (x1 - x0)).square().mean()
 
     def states(
         self,
