@@ -299,3 +299,11 @@ def test_one_number_has_no_variance():
     with pytest.raises(ValueError, match=r"^x must have latents of two numbers at least"):
         model.measure_scale(torch.zeros(1, 3, 8, 8))
     assert model.latent_scale == 1
+
+
+def test_two_numbers_have_a_variance():
+    model = KLAutoencoder((1, 2, 2), channels=2, factor=2, width=8).double()
+    x = torch.ones(1, 1, 2, 2, dtype=torch.float64)
+    model.measure_scale(x, generator=seeded())
+    assert model.latent_scale.isfinite()
+    assert model.to_latent(x, generator=seeded()).std().item() == pytest.approx(1)

@@ -135,6 +135,10 @@ def test_the_loss_is_the_sum_over_what_was_asked():
     assert judge.loss(x, y).item() == pytest.approx(wanted, rel=1e-5)
     alone = scene_targets(["a thin red 3 at the top"]).repeat(8, 1)
     assert torch.isfinite(judge.loss(x, alone)), "no image has a second thing"
+    first = judge.loss(x, torch.zeros_like(y))  # the first of the answers is one, too
+    parts = judge(x).split(judge.sizes, dim=1)
+    wanted = -sum(part.log_softmax(1)[:, 0].mean() for part in parts)
+    torch.testing.assert_close(first, wanted)
     nothing = judge.loss(x, torch.full_like(y, -1))
     assert nothing.shape == (), "a tensor, also when nothing is asked"
     assert nothing.item() == 0
