@@ -44,6 +44,26 @@ def test_without_trust_the_picture_stays(untrusted: Page, name: str) -> None:
     assert len(alt) > 20
 
 
+# How each button is drawn, by its name.
+BUTTONS = """root => Object.fromEntries([...root.querySelectorAll("button")].map((button) => {
+  const style = getComputedStyle(button);
+  const drawn = ["borderTopWidth", "borderTopStyle", "paddingLeft", "borderRadius", "fontSize"];
+  return [button.ariaLabel ?? button.textContent, drawn.map((name) => style[name]).join(" ")];
+}))"""
+
+
+@pytest.mark.parametrize("name", GALLERY)
+def test_among_others_its_buttons_are_drawn_as_they_are_alone(
+    live: Page, trusted: Page, name: str
+) -> None:
+    """Live widgets share a page, where the style sheets of all of them meet."""
+    among = live_widget(live, CELL[name]).evaluate(BUTTONS)
+    alone = stored_widget(trusted, CELL[name]).evaluate(BUTTONS)
+    both = among.keys() & alone.keys()  # some buttons are named by what they would do now
+    assert bool(both) == bool(alone)
+    assert {button: among[button] for button in both} == {button: alone[button] for button in both}
+
+
 def test_nothing_moves_until_asked(live: Page) -> None:
     before = {name: settle(live_widget(live, cell)) for name, cell in CELL.items()}
     live.wait_for_timeout(500)
