@@ -5,10 +5,11 @@ import { axisOf, chart } from "./parts/chart.js";
 import { PALETTE, rgb } from "./parts/colours.js";
 import { choice, row, slider } from "./parts/controls.js";
 import { tidy } from "./parts/data.js";
+import { dotStamp } from "./parts/dots.js";
 import { onKeys } from "./parts/keys.js";
 import { hint, legend, say } from "./parts/notes.js";
 import { element, outline } from "./parts/outline.js";
-import { axisNames, backdrop, clamp, dot, inside, segment, trace, words } from "./parts/panel.js";
+import { axisNames, backdrop, clamp, inside, segment, trace, words } from "./parts/panel.js";
 import { pixelSheet } from "./parts/pixels.js";
 import STYLE from "./design_space.css" with { type: "css" };
 
@@ -143,11 +144,18 @@ const rms = (values) => Math.sqrt(values.reduce((sum, value) => sum + value * va
 
 // The error that each step adds, in x_t / a: a step from the exact solution against the exact solution.
 function stepErrors(solver, guessAt, points, exact) {
-  return points.slice(1).map((to, i) => rms(exact.map((at) => {
-    const from = points[i];
-    const before = i ? { sigma: points[i - 1].sigma, guess: guessAt(at(points[i - 1].sigma), points[i - 1].sigma) } : null;
-    return stepOf(solver, guessAt, from.a * at(from.sigma), from, to, before)[0] / to.a - at(to.sigma);
-  })));
+  const squares = new Float64Array(points.length - 1);
+  for (const at of exact) {
+    const xs = points.map(({ sigma }) => at(sigma));
+    let former = null;
+    for (let i = 0; i + 1 < points.length; i++) {
+      const [from, to] = [points[i], points[i + 1]];
+      const [x, guess] = stepOf(solver, guessAt, from.a * xs[i], from, to, former);
+      former = { guess, sigma: from.sigma };
+      squares[i] += (x / to.a - xs[i + 1]) ** 2;
+    }
+  }
+  return Array.from(squares, (sum) => Math.sqrt(sum / exact.length));
 }
 
 const callsOf = (solver, steps) => (solver === "Heun" ? 2 * steps - 1 : steps);
@@ -196,7 +204,7 @@ function stands(width) {
 }
 
 // How both plots show a point: the axis `across`, `at(point)` in pixels, by what x_t is multiplied, the
-// levels along the axis, and how far the plot reaches up.
+// levels along the axis, the exact solutions there as they are shown, and how far the plot reaches up.
 function viewOf(state, box) {
   const { sigma_min, sigma_max, sizeOfData } = state;
   const log = state.axis() === "log";
@@ -212,21 +220,41 @@ function viewOf(state, box) {
     const [a, b] = path.at(Math.max(value, path.timeAt(sigma_min / 20), 0));
     return { sigma: value < 0 ? 0 : b / a, a };
   });
-  const most = levels.flatMap((level) => state.exact.map((x) => Math.abs(x(level.sigma) * level.a * shown(level))));
-  const top = 1.12 * Math.max(...most);
-  return { log, across, at, shown, levels, top, up: axisOf(-top, top) };
+  const scales = levels.map((level) => level.a * shown(level));
+  const lines = state.exact.map((x) => levels.map(({ sigma }, i) => x(sigma) * scales[i]));
+  let most = 0;
+  for (const line of lines) for (const x of line) most = Math.max(most, Math.abs(x));
+  const top = 1.12 * most;
+  return { log, across, at, shown, levels, scales, lines, top, up: axisOf(-top, top) };
 }
 
-// How likely x_t is at each level, a column for each, as bright as its highest value.
-function heatOf({ means, std, weights, sizeOfData }, { levels, shown, top }) {
+// How likely x_t is at each level, a column for each, as bright as its highest value. Down a column, in
+// equal steps, each value of a Gaussian is the one before times a factor that itself falls by a fixed one.
+function heatOf({ means, std, weights, sizeOfData }, { levels, scales, top }) {
   const rows = 64;
   const sheet = pixelSheet(levels.length, rows);
   const [noise, data] = [PALETTE.noise, PALETTE.data].map(rgb);
+  const column = new Float64Array(rows);
   levels.forEach((at, i) => {
     const variance = std * std + at.sigma * at.sigma;
-    const column = Array.from({ length: rows }, (_, j) => {
-      const x = (top * (1 - (2 * j + 1) / rows)) / (at.a * shown(at));
-      return means.reduce((sum, mean, k) => sum + weights[k] * Math.exp(-((x - mean) ** 2) / (2 * variance)), 0);
+    const high = top / scales[i];
+    const step = (2 * high) / rows;
+    const fall = Math.exp((-step * step) / variance);
+    column.fill(0);
+    means.forEach((mean, k) => {
+      // From the row nearest to the mean both ways, until nothing is to be seen.
+      const nearest = clamp(Math.round((high - mean) / step - 0.5), 0, rows - 1);
+      const away = high - (nearest + 0.5) * step - mean;
+      const peak = weights[k] * Math.exp((-away * away) / (2 * variance));
+      for (const way of [1, -1]) {
+        let factor = Math.exp((2 * way * away - step) * step / (2 * variance));
+        let value = peak;
+        for (let j = nearest; j >= 0 && j < rows && value > 1e-9; j += way) {
+          if (way === 1 || j !== nearest) column[j] += value;
+          value *= factor;
+          factor *= fall;
+        }
+      }
     });
     const most = Math.max(...column, 1e-12);
     const share = sizeOfData ** 2 / (sizeOfData ** 2 + at.sigma ** 2);
@@ -235,16 +263,6 @@ function heatOf({ means, std, weights, sizeOfData }, { levels, shown, top }) {
   });
   sheet.put();
   return sheet.canvas;
-}
-
-function strokeWay(ctx, places, colour, width, alpha) {
-  ctx.globalAlpha = alpha;
-  ctx.strokeStyle = colour;
-  ctx.lineWidth = width;
-  ctx.lineJoin = "round";
-  trace(ctx, places);
-  ctx.stroke();
-  ctx.globalAlpha = 1;
 }
 
 // The times of the steps: lines across a plot, and marks at its foot.
@@ -262,52 +280,83 @@ function drawTimes(ctx, points, at, box, theme) {
 
 const headOf = (ctx, text, { x, y, width }, theme) => words(ctx, text, x, y - 11, theme.ink, `600 12px ${theme.font}`, "left", "middle", width);
 
-// Returns `draw(ctx, box, view, ratio, theme)`.
-function waysPainter(state) {
-  const under = backdrop();
-  return (ctx, box, view, ratio, theme) => {
-    const { points, ways, path } = state.run();
-    const y = (x) => box.y + (1 - view.up.share(x)) * box.height;
-    under(ctx, ratio, [path, view.log, state.zoom(), theme.dark, box.width, box.height], (own) => {
-      chart(own, [view.across, view.up], box, theme, () => {
-        own.imageSmoothingEnabled = true;
-        own.drawImage(heatOf(state, view), box.x, box.y, box.width, box.height);
-        const across = (i) => box.x + (box.width * i) / (view.levels.length - 1);
-        state.exact.forEach((x) => {
-          const places = view.levels.map((level, i) => [across(i), y(x(level.sigma) * level.a * view.shown(level))]);
-          strokeWay(own, places, theme.dark ? "#ffffff" : "#000000", 4, 0.28);
-        });
-      }, { foot: false });
-    });
-    inside(ctx, box, () => {
-      drawTimes(ctx, points, view.at, box, theme);
-      ways.forEach((way) => {
-        const places = way.map((x, i) => [view.at(points[i]), y(x * view.shown(points[i]))]);
-        strokeWay(ctx, places, theme.words.model, 1.5, 1);
-        places.forEach((place) => dot(ctx, ...place, points.length > 25 ? 1.8 : 2.8, PALETTE.model, theme.plot, 0.75));
-      });
-    });
-    headOf(ctx, view.log ? "x over its standard deviation" : "x over the path\u2019s own time", box, theme);
-    axisNames(ctx, box, "", view.log ? "x / size" : "x", 10, theme);
+const ERRORS = axisOf(LEAST, MOST, true);
+
+// What stays while solver, times and steps change: both plots with all that is written around them, how
+// likely x_t is, and the exact solutions.
+function drawGround(ctx, state, view, { ways, errors }, theme) {
+  chart(ctx, [view.across, view.up], ways, theme, (map) => {
+    ctx.imageSmoothingEnabled = true;
+    ctx.drawImage(heatOf(state, view), ways.x, ways.y, ways.width, ways.height);
+    ctx.strokeStyle = theme.dark ? "#ffffff" : "#000000";
+    ctx.lineWidth = 4;
+    ctx.lineJoin = "round";
+    ctx.globalAlpha = 0.28;
+    for (const line of view.lines) {
+      trace(ctx, line.map((x, i) => [ways.x + (ways.width * i) / (line.length - 1), map.y(x)]));
+      ctx.stroke();
+    }
+    ctx.globalAlpha = 1;
+  }, { foot: false });
+  chart(ctx, [view.across, ERRORS], errors, theme, () => {});
+  headOf(ctx, view.log ? "x over its standard deviation" : "x over the path\u2019s own time", ways, theme);
+  axisNames(ctx, ways, "", view.log ? "x / size" : "x", 10, theme);
+  headOf(ctx, "error that each step adds", errors, theme);
+  axisNames(ctx, errors, view.log ? "noise level \u03c3 (logarithmic)" : "time t", "", 10, theme);
+}
+
+// The steps of all starts: one path, and a dot at each end.
+function waysPainter() {
+  let [dots, dotsFor] = [null, ""];
+  return (ctx, { points, ways }, view, box, ratio, theme) => {
+    const radius = points.length > 25 ? 1.8 : 2.8;
+    const facts = [radius, ratio, theme.dark].join();
+    if (dotsFor !== facts) [dots, dotsFor] = [dotStamp([PALETTE.model], radius, ratio, theme.plot), facts];
+    const places = ways.map((way) => way.map((x, i) =>
+      [view.at(points[i]), box.y + (1 - view.up.share(x * view.shown(points[i]))) * box.height]));
+    ctx.strokeStyle = theme.words.model;
+    ctx.lineWidth = 1.5;
+    ctx.lineJoin = "round";
+    ctx.beginPath();
+    for (const way of places) trace(ctx, way, true);
+    ctx.stroke();
+    dots.clear(box.width, box.height);
+    for (const [x, y] of places.flat()) dots.stamp(x - box.x, y - box.y, 0);
+    dots.draw(ctx, box);
   };
 }
 
 // A bar for each step: as wide as it is long, as high as its error.
-function drawErrors(ctx, state, view, box, theme) {
-  const { points, errors } = state.run();
-  chart(ctx, [view.across, axisOf(LEAST, MOST, true)], box, theme, (map) => {
-    ctx.fillStyle = PALETTE.error;
-    errors.forEach((error, i) => {
-      const [right, left, y] = [view.at(points[i]), view.at(points[i + 1]), map.y(Math.max(error, LEAST / 2))];
-      ctx.globalAlpha = 0.55;
-      ctx.fillRect(left, y, right - left, box.y + box.height - y);
-      ctx.globalAlpha = 1;
-      ctx.fillRect(left, y - 1, right - left, 2);
-    });
-    drawTimes(ctx, points, view.at, box, theme);
+function drawErrors(ctx, { points, errors }, view, box) {
+  ctx.fillStyle = PALETTE.error;
+  errors.forEach((error, i) => {
+    const [right, left] = [view.at(points[i]), view.at(points[i + 1])];
+    const y = box.y + (1 - ERRORS.share(Math.max(error, LEAST / 2))) * box.height;
+    ctx.globalAlpha = 0.55;
+    ctx.fillRect(left, y, right - left, box.y + box.height - y);
+    ctx.globalAlpha = 1;
+    ctx.fillRect(left, y - 1, right - left, 2);
   });
-  headOf(ctx, "error that each step adds", box, theme);
-  axisNames(ctx, box, view.log ? "noise level \u03c3 (logarithmic)" : "time t", "", 10, theme);
+}
+
+// Returns `draw(ctx, boxes, ratio, theme)`.
+function painterOf(state) {
+  const [under, drawWays] = [backdrop(), waysPainter()];
+  let [view, viewFor] = [null, ""];
+  return (ctx, boxes, ratio, theme) => {
+    const run = state.run();
+    const facts = [run.path, state.axis(), state.zoom(), boxes.ways.width, boxes.ways.height].join();
+    if (viewFor !== facts) [view, viewFor] = [viewOf(state, boxes.ways), facts];
+    under(ctx, ratio, [facts, theme.dark], (own) => drawGround(own, state, view, boxes, theme));
+    inside(ctx, boxes.ways, () => {
+      drawTimes(ctx, run.points, view.at, boxes.ways, theme);
+      drawWays(ctx, run, view, boxes.ways, ratio, theme);
+    });
+    inside(ctx, boxes.errors, () => {
+      drawErrors(ctx, run, view, boxes.errors);
+      drawTimes(ctx, run.points, view.at, boxes.errors, theme);
+    });
+  };
 }
 
 // ------------------------------------------------------------------------------------ in writing
@@ -343,14 +392,11 @@ const KEY = [
 function render({ model, el }) {
   const state = stateOf(model);
   const { change, send } = state;
-  const paintWays = waysPainter(state);
+  const paint = painterOf(state);
   const said = element("p", { class: "design-said" });
 
   const draw = (ctx, { width, ratio }, theme) => {
-    const boxes = stands(width);
-    const view = viewOf(state, boxes.ways);
-    paintWays(ctx, boxes.ways, view, ratio, theme);
-    drawErrors(ctx, state, view, boxes.errors, theme);
+    paint(ctx, stands(width), ratio, theme);
     say(said, sentencesOf(state.run()).join(" "));
   };
   const view = outline({
