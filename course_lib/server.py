@@ -9,6 +9,7 @@ to its text pair, and the notebook is signed, so that its figures are alive.
 
 import inspect
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,15 @@ OF_THIS_KERNEL = {
 }
 MARGIN = 1.0  # seconds; as in jupytext.toml
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+# What tqdm writes beside the view of a progress bar, when nothing is done yet: it would stay so.
+BAR_AT_ITS_START = re.compile(r"[^|]*\b0%\|[^|]*\| 0/\S+ \[00:00<\?")
 
 
 def stored_form(notebook: dict[str, Any]) -> None:
     """Leave of a notebook what needs no kernel and no state of widgets; works in place.
 
     A view of a widget goes, and what stands beside it stays: of the course's widgets a still
-    picture with a living copy, of others their text.
+    picture with a living copy, of others their text, but nothing of a progress bar.
     """
     metadata = notebook["metadata"]
     metadata.pop("widgets", None)
@@ -47,7 +50,10 @@ def stored_form(notebook: dict[str, Any]) -> None:
     for cell in notebook["cells"]:
         outputs = cell.get("outputs", [])
         for output in outputs:
-            output.get("data", {}).pop(WIDGET_VIEW, None)
+            data = output.get("data", {})
+            data.pop(WIDGET_VIEW, None)
+            if list(data) == ["text/plain"] and BAR_AT_ITS_START.match("".join(data["text/plain"])):
+                data.clear()
         cell_outputs = [output for output in outputs if output.get("data", True)]
         if len(cell_outputs) < len(outputs):
             cell["outputs"] = cell_outputs

@@ -64,6 +64,25 @@ def test_views_and_state_go_and_what_stands_beside_them_stays() -> None:
     nbformat.validate(notebook)
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("  0%|          | 0/1200 [00:00<?, ?step/s]", False),
+        (["round 2:   0%|          ", "| 0/3.2k [00:00<?, ?it/s]"], False),
+        ("100%|██████████| 1200/1200 [00:03<00:00, 400step/s]", True),
+        ("0%|", True),
+    ],
+)
+def test_a_bar_that_would_stand_at_its_start_for_ever_goes(
+    text: str | list[str], kept: bool
+) -> None:
+    """A view knows how far a bar came; the text beside it is from before the first step."""
+    bar = new_output("display_data", {WIDGET_VIEW: VIEW, "text/plain": text})
+    notebook = new_notebook(cells=[new_markdown_cell(""), new_code_cell("fit()", outputs=[bar])])
+    stored_form(notebook)
+    assert kinds(notebook) == ([["text/plain"]] if kept else [])
+
+
 def test_storing_twice_changes_nothing() -> None:
     notebook = as_run()
     stored_form(notebook)
