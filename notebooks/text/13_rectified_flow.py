@@ -752,7 +752,7 @@ Markdown(table)
 
 # %% jupyter={"source_hidden": true}
 figure = Figure(figsize=(7.8, 3.0))
-axes = figure.subplots(1, 3)
+axes = figure.subplots(1, 3, sharey=True)
 for ax, (data, words) in zip(
     axes, (("two_moons", "two moons"), ("digits", "digits"), ("mnist", "MNIST"))
 ):
