@@ -23,7 +23,7 @@
 # | | |
 # | --- | --- |
 # | You need | conditional probability, logistic regression, what a convolution is; some PyTorch |
-# | Time | about 36 minutes to read, 75 with the exercises. **The short way, 28 minutes:** up to and with *Train it*, then *PixelCNN*, *p(X, Y)*, *More than two levels* and *What to take away*. Two sections may be skipped and say so |
+# | Time | about 36 minutes to read, 75 with the exercises. **The short way, 28 minutes:** up to and with *Train it*, then *PixelCNN*, *p(X, Y)*, *More than two levels* and *What to take away*. Two sections may be skipped and are folded; each says what it holds. The button *cells hidden* below such a heading opens it, and so does Shift+Enter |
 # | You will meet | the chain rule, FVSBN, NADE, MADE, PixelCNN, the blind spot, Bayes' rule as a classifier |
 # | Papers | Larochelle, Murray 2011, [NADE](https://proceedings.mlr.press/v15/larochelle11a.html); Germain, Gregor, Murray, Larochelle 2015, [MADE](https://arxiv.org/abs/1502.03509); van den Oord et al. 2016, [PixelRNN](https://arxiv.org/abs/1601.06759) and [gated PixelCNN](https://arxiv.org/abs/1606.05328) |
 # | Source articles | 链式法则与自回归分解, "The chain rule and the autoregressive factorisation", and 对 MNIST 任务建模 p(X,Y), "Modelling p(X, Y) for MNIST" (both in Chinese) |
@@ -497,12 +497,15 @@ show_figure(
     alt="Twenty-four samples of the MADE just trained: some can be read as digits, others are strokes of none.",
 )
 
-# %% [markdown]
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## Several mask sets, and what each model costs
 #
 # *This section may be skipped: one network that answers in several orders, and a table of costs.*
+
+# %% [markdown]
+# ### Several mask sets
 #
-# **Several mask sets.** Draw $S$ sets, use a
+# Draw $S$ sets, use a
 # random one of them in each step of training, and let all share their weights.
 #
 # - *Connectivity-agnostic*: one order, other degrees of the hidden units in each set, against overfitting.
@@ -683,12 +686,15 @@ with torch.no_grad():
         sees[:, j] = (tiny_conditionals(flipped) != as_they_are).any(dim=0)
 print("each pixel sees all pixels before it, and no other:", torch.equal(sees, before))
 
-# %% [markdown]
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## Sampling without doing everything again
 #
 # *This section may be skipped: why PixelCNN draws an image for the price of one pass, and not of 784.*
+
+# %% [markdown]
+# ### The plain way to sample
 #
-# The plain way to sample: run the whole network, use its answer for one pixel, write it, run the whole network again.
+# Run the whole network, use its answer for one pixel, write it, run the whole network again.
 
 # %%
 show_source(ImageAutoregressive.walk)

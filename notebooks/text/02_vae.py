@@ -448,10 +448,13 @@ print(
 )
 print(f"exact {-exact.mean():.2f} nats, bound {-bound.mean():.2f} nats, gap {gap.mean():.2f} nats")
 
-# %% [markdown]
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## May be skipped: a VAE that can be solved with pencil and paper
 #
 # *It holds: a VAE whose likelihood and posterior are known exactly, in any dimension, and the sharpest check of the bound.*
+
+# %% [markdown]
+# ### The model, its likelihood and its posterior
 #
 # All is linear:
 #
@@ -829,10 +832,13 @@ show_figure(
     alt="Five rows of the digits zero to nine; in each row they have much the same slant and thickness, and some in the fourth row are smudged.",
 )
 
-# %% [markdown]
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## May be skipped: a tighter bound by importance weights
 #
-# *It holds: how VAEs are evaluated, and why more draws never hurt.*
+# *It holds: how VAEs are evaluated, why more draws never hurt, and Exercise 7.*
+
+# %% [markdown]
+# ### Average before the logarithm
 #
 # The ELBO is the mean of $\log w$ with the weights $w = \frac{p(z)\,p(x \mid z)}{q(z \mid x)}$, whose mean is $p(x)$, exactly. Take $S$ draws and average *before* the logarithm:
 #

@@ -298,10 +298,14 @@ Voronoi(
 # %% [markdown]
 # Press play: the codes run after the encoder's outputs, as k-means does, while the encoder spreads them. Then **drag the encoder output** across a border, and look at the two arrows: the
 # gradient belongs to the code, and is copied to $z$.
-#
+
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## How good is the guess? Straight-through, uphill and downhill
 #
-# *This section may be skipped: it asks what the estimator gets right, proves one half of the answer and measures the other.*
+# *This section may be skipped: it asks what the estimator gets right, proves one half of the answer (Exercise 4) and measures the other.*
+
+# %% [markdown]
+# ### A step of length η
 #
 # Let $g$ be the loss's gradient at the code $e$ of $z$. A step of length $\eta > 0$ moves $z$ to $z - \eta g$, and its code from $e$ to $e'$, which is the same one as long as no border is crossed. To first order the loss
 # changes by $g \cdot (e' - e)$. Is this below 0? We know that $e$ is nearest to $z$, and $e'$ to $z - \eta g$:
@@ -500,12 +504,15 @@ def my_dead_codebook(vectors, n_codes):
 
 check("03.break_the_codebook", my_dead_codebook)
 
-# %% [markdown]
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## How many codes?
 #
 # *This section may be skipped: twelve trained models, from 16 codes to 512.*
+
+# %% [markdown]
+# ### A codebook that contains another is never worse
 #
-# **A codebook that contains another is never worse:** the nearest of more codes is at least as near. **Check it** with nested codebooks, each the first half of the next:
+# The nearest of more codes is at least as near. **Check it** with nested codebooks, each the first half of the next:
 
 # %%
 nested = torch.randn(512, 16, generator=seeded(6), dtype=torch.float64)
@@ -557,7 +564,8 @@ show_figure(
 # %% [markdown]
 # Each doubling of $K$ costs one bit a cell. It buys less on MNIST, where one number has to tell 4 × 4 pixels (on the digits 2 × 2). The perplexity stays a good part of $K$: with revival and a start
 # on the data there is no collapse here. (Each model is one run from one seed; the steps from row to row are not smooth.)
-#
+
+# %% [markdown]
 # ## Stage two: a model of the codes
 #
 # Encode all training images. What comes out is a data set of small pictures with $K$ "colours", and chapter 01 has the model for it: a class-conditional PixelCNN with `levels=K`. Its

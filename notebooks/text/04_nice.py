@@ -530,8 +530,14 @@ print(f"of these from the narrower half of its pixels: {from_narrow / from_all:.
 # **Where the nats come from.** A latent coordinate of a logistic prior brings $-2$ nats on average (that is minus its entropy), and its
 # scaling minus the logarithm of its spread. So a pixel that is black in almost every image, with a spread of a thousandth, brings
 # $-2 + \ln 1000 \approx 5$ nats, and one with a spread of a tenth 0.3. The narrower half brings most of the nats. Keep this in mind when you read likelihoods.
-#
+
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## May be skipped: Gaussian or logistic?
+#
+# *It holds: why images get a logistic prior, told by the force with which it pulls on outliers.*
+
+# %% [markdown]
+# ### The force on a latent
 #
 # The moons had a Gaussian prior; the paper takes a logistic one for MNIST, and so do we for images. Any density with independent coordinates will do. The two are
 #
@@ -808,8 +814,13 @@ def my_peak_height(log_scale, prior):
 
 check("04.peak_height", my_peak_height)
 
-# %% [markdown]
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## May be skipped: fill in what is missing
+#
+# *It holds: inpainting by the gradient of the log-density, and a figure in which you scratch pixels out.*
+
+# %% [markdown]
+# ### Climb the density
 #
 # An exact $\log p(x)$ has an exact gradient, and that gives **inpainting** for free: keep the known pixels, and
 # let the unknown ones climb. The paper (section 5.2) moves each by $\alpha\,(\partial \log p/\partial x + \varepsilon)$ with a step $\alpha$ that
@@ -847,8 +858,13 @@ Inpaint(
     alt="A handwritten digit whose lower half is missing, and is filled in step by step.",
 )
 
-# %% [markdown]
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## May be skipped: a flow that changes volume
+#
+# *It holds: the planar transform, its determinant, and a film of where it stretches and squeezes the plane.*
+
+# %% [markdown]
+# ### The planar transform
 #
 # In a NICE all colour comes in the last step. For comparison, a flow that stretches here and squeezes there: a **planar** transform (Rezende, Mohamed 2015, equation 10) pushes
 # points along one direction $v$, by an amount that depends on where they lie along another,

@@ -919,10 +919,13 @@ check("05.merge_actnorm", merge_actnorm)
 # %%
 show_source([RealNVP.for_images, Glow.for_images])
 
-# %% [markdown]
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## May be skipped: pixels end, numbers don't
 #
-# *It holds: the logit in front of both models, and why bits per dimension need its log-determinant.*
+# *It holds: the logit in front of both models, why bits per dimension need its log-determinant, and Exercise 8.*
+
+# %% [markdown]
+# ### The logit
 #
 # One thing is missing. A pixel lies in $[0, 1]$, and a Gaussian latent can be any number. RealNVP therefore
 # begins with a **logit**:

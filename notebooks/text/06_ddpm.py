@@ -708,11 +708,14 @@ check("06.break_the_clock", clock)
 # **Without a checker:** turn your clock round, and say before you run it what `run_clock` reports. Then give it
 # `T=300`: why is a mistake of one step so hard to find with 1,000?
 
-# %% [markdown]
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## 6. The second view: a VAE with T layers
 #
 # *You may skip this section at a first reading. It holds the bound of the likelihood, the weights that the simple loss
 # drops, and which of the two variances the bound prefers.*
+
+# %% [markdown]
+# ### From the film to the bound
 #
 # Take chapter 02's VAE, with the whole film as its latent, $(x_1, \dots, x_T)$. The encoder is demolition,
 # $q(x_1, \dots, x_T \mid x_0) = \prod_t q(x_t \mid x_{t-1})$, with nothing to learn; the prior is
@@ -933,10 +936,13 @@ Markdown(table)
 # log-SNR of 6, over noise so faint that no eye sees it. (Ho et al., section 4.3: more than half of their code's length
 # describes what can't be seen.)
 
-# %% [markdown]
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## 8. Where it comes from: Brownian motion
 #
 # *You may skip this section. It derives the diffusion equation, solves it, and shows that shrinking is only a zoom.*
+
+# %% [markdown]
+# ### The diffusion equation
 #
 # A grain of dust in water is hit from all sides. In a short time $\tau$ it moves by a random amount $\delta$ with mean 0 and variance $2 D \tau$, whatever it did before ($D$ says how fast). Let
 # $\rho(x, t)$ be the density of many such grains on a line. A grain that is at $x$ at time $t + \tau$ was at $x - \delta$

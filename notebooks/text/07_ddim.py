@@ -244,13 +244,16 @@ def noisy_ddim_step(x_t, eps, alpha_bar, alpha_bar_next, sigma, noise):
 
 check("07.ddim_step_eta", noisy_ddim_step)
 
-# %% [markdown]
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## 2. Why a guess may stand for the data
 #
 # *You may skip this section. It holds the paper's Theorem 1: every member of the family has a bound of its own, and DDPM's
 # loss is, up to weights, the loss of all of them.*
+
+# %% [markdown]
+# ### The film
 #
-# **The film.** Draw $x_T$ from its marginal and then step by step $q_\sigma(x_{t-1} \mid x_t, x_0)$ as above. By section 1
+# Draw $x_T$ from its marginal and then step by step $q_\sigma(x_{t-1} \mid x_t, x_0)$ as above. By section 1
 # every $x_t$ has the right marginal. Read in the order of time this is demolition, too. But now
 # $x_t$ depends on $x_{t-1}$ *and on $x_0$*: it is **non-Markovian**, except for $\eta = 1$. (At $\eta = 0$ two frames settle
 # the whole film.) You can see it with data that are Gaussian: once $x_s$ is known, does $x_0$ still tell anything about

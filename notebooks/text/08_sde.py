@@ -708,10 +708,13 @@ def denoising_loss(score, x, sigma, noise):
 
 check("08.denoising_loss", denoising_loss)
 
-# %% [markdown]
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## 6. Which weight for which time?
 #
 # *You may skip this section. It derives the weight that makes the loss a bound of the likelihood.*
+
+# %% [markdown]
+# ### A weight with a meaning
 #
 # Over all times of a path the loss needs weights,
 #

@@ -708,10 +708,13 @@ def hutchinson_variance(J):
 
 check("09.hutchinson_variance", hutchinson_variance)
 
-# %% [markdown]
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## 6. Continuous flows, and the adjoint
 #
 # *You may skip this section. It holds how such flows were trained before flow matching, and why that was slow.*
+
+# %% [markdown]
+# ### The gradient of a solver
 #
 # A **continuous normalizing flow** (CNF) is the same equation with a network for $v$, trained as in chapter 04: maximise the
 # log-density above. With Hutchinson's estimate it is called **FFJORD**. Every step of training has to solve the ODE, a hundred
@@ -759,7 +762,8 @@ print("backpropagation keeps more than 30 times as much:", kept[0] > 30 * kept[1
 # Why flow matching took over: for the same velocity field it asks *one* call at *one* random time in each step of training, no
 # solver, no trace, no adjoint. And its aim is fixed beforehand. A CNF may choose any way from data to noise, and some
 # are hard to follow; flow matching prescribes the densities in between.
-#
+
+# %% [markdown]
 # ## 7. Who is paired with whom
 #
 # On the straight path each *pair* goes straight. The *flow* doesn't: lines cross, and where they do the marginal velocity

@@ -1,4 +1,4 @@
-"""What a page says may be skipped leaves nothing behind that a later section needs."""
+"""What a page says may be skipped is folded, and leaves nothing behind that others need."""
 
 import ast
 import builtins
@@ -8,9 +8,13 @@ from pathlib import Path
 
 import jupytext
 import pytest
+from nbconvert import HTMLExporter
+
+from course_lib.widgets.store import clean
 
 TEXTS = sorted((Path(__file__).resolve().parents[2] / "notebooks" / "text").glob("*.py"))
 SKIP = re.compile(r"(?i)may be skipped:|you may skip this section")
+FOLDED = "jp-MarkdownHeadingCollapsed"  # how JupyterLab stores it
 
 
 def names(statement):
@@ -102,3 +106,94 @@ def test_a_name_that_stood_before_may_be_bound_in_between():
 def test_there_are_sections_to_skip():
     skippable = {t.stem for t in TEXTS if any(s for _, s, _ in sections(t.read_text("utf-8")))}
     assert len(skippable) >= 7
+
+
+# --- folded sections -------------------------------------------------------------------------
+
+
+def faults_of_folds(text):
+    """What is wrong with the folds of a page: (heading, fault).
+
+    JupyterLab hides all cells between a folded cell and the next one with a heading of its level,
+    and opens them when one of them is chosen, as by Shift+Enter, unless that is a text without a
+    heading: then the page jumps to its beginning.
+    """
+    cells, found = jupytext.reads(text, fmt="py:percent").cells, []
+    folded = None  # the heading of the section that is folded here, its note, and its exercises
+    for index, cell in enumerate(cells):
+        markdown = cell.cell_type == "markdown"
+        headings = re.findall(r"(?m)^##? .+", cell.source) if markdown else []
+        skippable = markdown and any(SKIP.search(part) for part in cell.source.split("\n## "))
+        collapsed = cell.metadata.get(FOLDED, False)
+        if headings and folded and not cell.source.startswith(headings[0]):
+            found.append((headings[0], "does not begin a cell, so that what is before it shows"))
+        if headings:
+            folded = None
+        if markdown and collapsed != skippable:
+            found.append((cell.source[:40], "folded" if collapsed else "not folded"))
+        elif collapsed:
+            parts = cell.source.split("\n\n")
+            folded = headings[0] if headings else ""
+            note = parts[1] if len(parts) == 2 else ""
+            if parts[0] != folded or not re.fullmatch(r"(?s)\*[^*]+\*", note):
+                found.append((folded, "is more, or less, than a heading and a note"))
+            elif not re.search(r"(?i)skipped: \w+|it (holds|derives)", note):
+                found.append((folded, "does not say what it holds"))
+            after = cells[index + 1]
+            if after.cell_type == "markdown" and not after.source.startswith("### "):
+                found.append((folded, "goes on with a text without a heading"))
+        elif folded and markdown:
+            for exercise in re.findall(r"\*\*(Exercise \d+)", cell.source):
+                if exercise not in note:
+                    found.append((folded, f"does not say that it holds {exercise}"))
+    return found
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.stem)
+def test_what_may_be_skipped_is_folded_and_nothing_else(text):
+    assert faults_of_folds(text.read_text(encoding="utf-8")) == []
+
+
+def fold(
+    note="# *You may skip this section. It holds y, and Exercise 2.*\n",
+    mark=f" {FOLDED}=true",
+    first="### Why\n#\n# **Exercise 2.** Do.",
+    three="# ## Three\n",
+):
+    return (
+        f"# %% [markdown]\n# ## One\n\n# %% [markdown]{mark}\n# ## Two\n#\n{note}\n"
+        f"# %% [markdown]\n# {first}\n\n# %%\ny = 1\n\n# %% [markdown]\n{three}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fault", "changes"),
+    [
+        ("not folded", {"mark": ""}),
+        ("folded", {"note": "# *It is long.*\n"}),
+        (
+            "does not say what it holds",
+            {"note": "# *You may skip this section, Exercise 2 too.*\n"},
+        ),
+        (
+            "is more, or less",
+            {"note": "# *You may skip this section. It holds y.*\n#\n# Let\n", "first": "### Why"},
+        ),
+        ("does not say that it holds Ex", {"note": "# *You may skip this section. It holds y.*\n"}),
+        ("a text without a heading", {"first": "Let"}),
+        ("does not begin a cell", {"three": "# So much for y.\n#\n# ## Three\n"}),
+    ],
+)
+def test_a_fault_of_a_fold_is_found(fault, changes):
+    assert faults_of_folds(fold()) == []
+    ((_, found),) = faults_of_folds(fold(**changes))
+    assert found.startswith(fault) or fault in found
+
+
+def test_a_fold_is_stored_and_a_page_shows_it_whole():
+    notebook = clean(jupytext.reads(fold(), fmt="py:percent"))
+    assert notebook.cells[1].metadata[FOLDED] is True
+    assert FOLDED in jupytext.writes(notebook, fmt="py:percent")
+    page, _ = HTMLExporter().from_notebook_node(notebook)
+    assert "Exercise 2." in page
+    assert FOLDED not in page
