@@ -1179,7 +1179,7 @@ show_figure(
     alt="Four rows of eight images, a row for each sentence from the top of the page: slanted and upright, as MNIST's digits are, and each in its place and colour.",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 cards = [load_card(name)["metrics"] for name in ("sd3_scenes", "sd3_mnist_scenes")]
 lines = {
     f"scale 3, {pair[0]['steps']} steps": pair
