@@ -174,6 +174,11 @@ def test_widths_are_those_of_the_levels():
     assert [block.conv1.in_channels for block in blocks] == [16, 16, 14, 14, 12, 10, 10, 8, 8]
 
 
+def test_one_channel_is_a_width():
+    net = UNet((1, 4, 4), widths=(1, 2), groups=1, heads=1)
+    assert net(torch.randn(2, 1, 4, 4), torch.rand(2)).shape == (2, 1, 4, 4)
+
+
 def test_defaults():
     net = UNet((1, 8, 8))
     assert [p.shape[0] for p in (net.first.weight, net.middle[0].conv1.weight)] == [32, 64]

@@ -195,6 +195,7 @@ def test_all_randomness_follows_from_seed_and_step():
     assert len(set(longer[1] + longer[2])) == 18  # every step and every purpose draws anew
     other = run(steps=6, seed=6)
     assert all(a != b for a, b in zip(first, other, strict=True))
+    assert run(steps=2) == run(steps=2, seed=0)
 
 
 def test_the_global_generator_is_untouched():
