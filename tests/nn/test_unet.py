@@ -175,7 +175,7 @@ def test_widths_are_those_of_the_levels():
 
 
 def test_one_channel_is_a_width():
-    net = UNet((1, 4, 4), widths=(1, 2), groups=1, heads=1)
+    net = UNet((1, 4, 4), widths=(2, 1), groups=1)
     assert net(torch.randn(2, 1, 4, 4), torch.rand(2)).shape == (2, 1, 4, 4)
 
 
