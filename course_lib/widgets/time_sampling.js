@@ -158,7 +158,12 @@ function drawAll(ctx, state, boxes, theme, density, nearest) {
 
 // ------------------------------------------------------------------------------------ in writing
 
-const qualityOf = ({ quality, error }) => `${tidy(quality)} \u00b1 ${tidy(error)}`;
+// An error has two digits that say something, and what it belongs to no more places than that.
+function qualityOf({ quality, error }) {
+  const places = error > 0 ? Math.min(Math.max(1 - Math.floor(Math.log10(error)), 0), 12) : 12;
+  const [value, off] = [quality, error].map((one) => tidy(Number(one.toFixed(places))));
+  return `${value} \u00b1 ${off}`;
+}
 
 function sentenceOf({ measured, model }, nearest) {
   if (!nearest) return "No sampling was measured.";

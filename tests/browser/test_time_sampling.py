@@ -55,7 +55,7 @@ def twin() -> TimeSampling:
 @pytest.fixture(scope="module")
 def module(functions_of: Callable[[str, str], Page]) -> Page:
     """A page that holds functions of the widget's module."""
-    return functions_of("time_sampling.js", "timeDensity, densityOf, distance, DIVISORS")
+    return functions_of("time_sampling.js", "timeDensity, densityOf, distance, DIVISORS, qualityOf")
 
 
 def check(widget: Locator, twin: TimeSampling) -> None:
@@ -94,6 +94,20 @@ def test_densities_are_those_of_the_library(
     script = "([ts, given]) => ts.map((t) => parts.timeDensity(t, given))"
     found = module.evaluate(script, [t.tolist(), given])
     np.testing.assert_allclose(found, wanted(t).numpy(), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("quality", "error", "said"),
+    [
+        (35.5469, 4.9462, "35.5 ± 4.9"),
+        (0.4137, 0.02, "0.414 ± 0.02"),
+        (1234.5, 120.0, "1235 ± 120"),
+        (0.5, 0.0, "0.5 ± 0"),
+    ],
+)
+def test_an_error_is_said_in_two_digits(module: Page, quality: float, error: float, said: str):
+    given = {"quality": quality, "error": error}
+    assert module.evaluate("(row) => parts.qualityOf(row)", given) == said
 
 
 def test_distances_and_weights_are_those_of_python(module: Page, twin: TimeSampling) -> None:
