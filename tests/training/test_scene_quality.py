@@ -54,6 +54,8 @@ def test_scenes_judges_and_distances_by_whose_digits_they_are(mnist, monkeypatch
         stored = load_pretrained(name).state_dict()
         assert all(torch.equal(stored[k], v) for k, v in judge.state_dict().items())
     few, captions = images[:1000], captions[:1000]
+    features = names["judge_mnist_scenes"].features(few[:100])
+    assert torch.equal(scene_quality._features(few[:100], "mnist"), features)
     measured = quality(few, captions, source="mnist")
     distance = scene_distance(few, source="mnist")
     shares = names["judge_mnist_scenes"].fidelity(few, captions)
