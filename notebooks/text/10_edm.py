@@ -1035,7 +1035,7 @@ Markdown(rows)
 # %% [markdown]
 # **The ladder from our DDPM to our EDM**, one change at a time, always with 35 calls: three networks of each kind, small ones and trained for a minute or two, so that one sees what is chance.
 
-# %% jupyter={"source_hidden": true}
+# %%
 ladder = {}
 for row in load_study("ladder_edm")["metrics"]["ladder"]:
     ladder.setdefault(row["step"], []).append(row["distance"])
