@@ -46,7 +46,7 @@ from course_lib.diffusion import (
 )
 from course_lib.exercises import check, hint, show_source, solution
 from course_lib.notebook import one_thread, seeded
-from course_lib.training import checkpoint_folder, fit, load_card, load_pretrained
+from course_lib.training import fit, load_card, load_pretrained
 from course_lib.widgets import (
     PALETTE,
     ImagePlayer,
@@ -593,22 +593,23 @@ check("13.straightness", way_straightness)
 # %% jupyter={"source_hidden": true}
 def by_rounds(data, key):
     """A number of the cards for k = 1, 2, 3; that of the first flow stands on the second's card."""
-    stored = [k for k in (2, 3) if (checkpoint_folder() / f"rectified_{data}_{k}.json").exists()]
-    cards = {k: load_card(f"rectified_{data}_{k}")["metrics"] for k in stored}
-    first_flow = cards.get(2, {}).get(f"first flow: {key}")
-    return [first_flow, *(cards.get(k, {}).get(key) for k in (2, 3))]
+    second, third = (load_card(f"rectified_{data}_{k}")["metrics"] for k in (2, 3))
+    return [second[f"first flow: {key}"], second[key], third[key]]
 
 
 table = "| | k = 1 | k = 2 | k = 3 |\n| --- | ---: | ---: | ---: |\n"
 for data, words in (("two_moons", "two moons"), ("digits", "digits"), ("mnist", "MNIST")):
     for key in ("straightness", "transport cost"):
         values = [
-            "" if value is None else f"{value:.2g}" if value < 1 else f"{value:.1f}"
+            f"{value:.2g}" if key == "straightness" else f"{value:#.4g}".rstrip(".")
             for value in by_rounds(data, key)
         ]
         values = " | ".join(values)
         table += f"| {words}: {key} | {values} |\n"
 Markdown(table)
+
+# %% [markdown]
+# The cost of the two moons' second flow lies 0.4 % *above* the first's: the theorem is about exact flows, and these are learned.
 
 # %% [markdown]
 # ## 7. On a line: everybody keeps their rank
@@ -759,8 +760,6 @@ for ax, (data, words) in zip(
     for k, (rows, colour) in enumerate(
         zip(by_rounds(data, "steps"), ("noise", "model", "latent")), 1
     ):
-        if rows is None:
-            continue
         line = [(row["steps"], row["error"]) for row in rows]
         ax.loglog(*zip(*line), "o-", ms=4, color=PALETTE[colour], label=f"k = {k}")
     ax.set_xticks([1, 2, 4, 8, 16, 32], [1, 2, 4, 8, 16, 32])
@@ -951,8 +950,6 @@ table += " | ".join(f"{steps} steps" for steps in counts[1:]) + " |\n"
 table += "| --- |" + " ---: |" * len(counts) + "\n"
 for data, words in (("digits", "digits"), ("mnist", "MNIST")):
     for k, rows in enumerate(by_rounds(data, "steps"), 1):
-        if rows is None:
-            continue
         values = " | ".join(f"{row['distance']:.1f}" for row in rows)
         table += f"| {words}, k = {k} | {values} |\n"
     if data == "digits":
