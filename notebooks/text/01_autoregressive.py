@@ -966,8 +966,10 @@ show_figure(
 # an ideal compressor would need for each pixel. Chapter 04's NICE has a density, and so a bound for the same number.
 
 # %% jupyter={"source_hidden": true}
-grey_bits = load_card("pixelcnn_digits_grey")["metrics"]["bits per dimension"]
-nice_bits = load_card("nice_digits")["metrics"]["bits per dimension"]
+grey_bits, nice_bits = (
+    load_card(name)["metrics"]["bits per dimension"]
+    for name in ("pixelcnn_digits_grey", "nice_digits")
+)
 Markdown(
     "| 359 test digits, 17 levels | bits per dimension |\n| --- | ---: |\n"
     f"| one of 17 at random | {torch.tensor(17.0).log2():.2f} |\n"

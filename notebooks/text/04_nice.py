@@ -300,7 +300,10 @@ print(
 print("log_det is exactly 0:", bool((log_det == 0).all()))
 
 # %% jupyter={"source_hidden": true}
-orders = {"in x's own order": list(range(8)), "even coordinates first": [0, 2, 4, 6, 1, 3, 5, 7]}
+orders = {
+    "in x's own order": list(range(8)),
+    "even coordinates first": [0, 2, 4, 6, 1, 3, 5, 7],
+}
 figure = Figure(figsize=(6.6, 3))
 for axes, (title, index) in zip(figure.subplots(1, 2), orders.items()):
     matrix = J[0][index][:, index]

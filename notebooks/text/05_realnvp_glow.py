@@ -521,7 +521,7 @@ check("05.squeeze_inverse", unsqueeze)
 # before any training.
 
 # %% jupyter={"source_hidden": true}
-shape = (1, 2, 4, 4)  # half of the four channels of a squeezed 8x8 image
+shape = (1, 2, 4, 4)  # half of the channels of a squeezed 8x8 image
 stripes = Squeeze().inverse(torch.cat([torch.ones(shape), torch.zeros(shape)], dim=1))[0][0, 0]
 figure = Figure(figsize=(5.2, 2.6))
 for axes, image, title in zip(
@@ -1231,7 +1231,8 @@ passes = load_card("glow_mnist")["steps"] * 64 / 60_000
 print(f"glow_mnist saw each image {passes:.0f} times")
 
 # %% jupyter={"source_hidden": true}
-toys = "| toy | NICE | RealNVP | the data's own density |\n| --- | ---: | ---: | ---: |\n"
+toys = "| toy | NICE | RealNVP | the data's own density |\n"
+toys += "| --- | ---: | ---: | ---: |\n"
 for name in ("two_moons", "pinwheel"):
     points = toy(name, 50_000, generator=seeded(1))
     best = toy_log_prob(name, points).mean().item()

@@ -1166,7 +1166,8 @@ for name in ("ddpm_digits", "ddpm_mnist"):
 Markdown(table)
 
 # %% jupyter={"source_hidden": true}
-toys = "| toy, nats | ELBO, variance `posterior` | ELBO, variance `beta` | RealNVP, log p | the data's own density |\n"
+toys = "| toy, nats | ELBO, variance `posterior` "
+toys += "| ELBO, variance `beta` | RealNVP, log p | the data's own density |\n"
 toys += "| --- | ---: | ---: | ---: | ---: |\n"
 for name in ("two_moons", "pinwheel"):
     points = toy(name, 50_000, generator=seeded(1))

@@ -893,7 +893,7 @@ for prompt in strange:
 Markdown(table)
 
 # %% [markdown]
-# Exchange two words, *red bold* for *bold red*, and the colour is lost. Leave out the colour, and the digit and the place are lost with it. Say the place first, and red stays red, but the digit and the place are lost. The model has not learned what *3* means wherever it stands, but what it means at the places where it stood in
+# Exchange two words, *red bold* for *bold red*, and the colour is lost. Leave out the colour, and the digit and the place are lost with it; leave out *bold*, too, and the place is there again, and the digit is not. Say the place first, and red stays red, but the digit and the place are lost. The model has not learned what *3* means wherever it stands, but what it means at the places where it stood in
 # every sentence that it has read: a token's vector is its word's plus its place's, and nothing ever asked for the two apart. CLIP has read every order. A system of this kind knows what its captions showed, and varied; data decide, more than the architecture.
 #
 # ## How good is it?

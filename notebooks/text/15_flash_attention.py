@@ -842,7 +842,8 @@ show_source(backward_keys_kernel)
 # **And as a model of images?** The transformer of section 7's third row beside chapter 01's PixelCNN, on the same task: 8×8 digits in 17 grey levels, given the class.
 
 # %% jupyter={"source_hidden": true}
-table = "| model | parameters | steps | bits a pixel, test |\n| --- | ---: | ---: | ---: |\n"
+table = "| model | parameters | steps | bits a pixel, test |\n"
+table += "| --- | ---: | ---: | ---: |\n"
 nats = []
 for name in ("pixelcnn_digits_grey", "pixel_transformer_digits"):
     card = load_card(name)

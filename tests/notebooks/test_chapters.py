@@ -69,6 +69,17 @@ def test_a_link_to_nowhere_is_found() -> None:
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.stem)
+def test_the_line_that_is_seen_of_a_folded_cell_is_short(text: Path) -> None:
+    """JupyterLab shows the first in one piece: a longer one makes a page of 700 px scroll."""
+    folded = [
+        cell.source.splitlines()[0]
+        for cell in chapter(text).cells
+        if cell.metadata.get("jupyter", {}).get("source_hidden")
+    ]
+    assert [line for line in folded if len(line) > 72] == []
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.stem)
 def test_cells_that_only_draw_are_folded_and_no_others(text: Path) -> None:
     """``python -m course_lib store`` folds them."""
     cells = [cell for cell in chapter(text).cells if cell.cell_type == "code"]
