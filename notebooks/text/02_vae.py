@@ -821,7 +821,7 @@ check("02.best_noise", best_noise)
 #
 # Give the label $y$ to both networks: $p(x \mid z, y)$ and $q(z \mid x, y)$. All three derivations hold for each $y$ by itself, and give a bound of
 # $\log p(x \mid y)$. What is left for $z$ is what the label doesn't say: slant, width, thickness. (This is the "M2" of Kingma et al. 2014, [arXiv:1406.5298](https://arxiv.org/abs/1406.5298), with all labels given. In the conditional VAE of Sohn, Lee and Yan 2015 the prior of $z$ depends on the condition.) The prior of $z$ is the same for all classes, and so a code can be carried over from one to the other.
-# Each row below decodes *one* $z$ with ten labels. (A $z$ that suits few images of a class gives a blurred one: the fourth row.)
+# Each row below decodes *one* $z$ with ten labels.
 
 # %%
 styles = torch.randn(5, 8, generator=seeded(4)).repeat_interleave(10, dim=0)

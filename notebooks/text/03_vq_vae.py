@@ -617,7 +617,7 @@ show_figure(
 )
 
 # %% [markdown]
-# To the eye the images are sharper than those of chapter 02's VAE. Don't give the whole numbers the credit: in bits spent, this code says more than four times as much about an image. (It also saw grey images,
+# If the images look sharper to you than those of chapter 02's VAE, don't give the whole numbers the credit: in bits spent, this code says more than four times as much about an image. (It also saw grey images,
 # the VAE black and white ones.) What whole numbers buy is stage two, a strong prior for so long a code.
 
 # %%

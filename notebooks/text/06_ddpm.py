@@ -78,8 +78,8 @@ ImagePlayer(
 # - **The guess is a blur first** (but for the very first one, which is speckled; section 4 says why). Pure noise
 #   says nothing about the digit, so the best guess is the average of all images of the class that the model was
 #   told. As the state clears, fewer of them remain possible and the average sharpens.
-# - **What is large is settled early, what is small late.** First the place and slant of the strokes, in the
-#   last steps only their edges.
+# - **What is settled early, and what late?** Follow the place and the slant of the strokes, and in the
+#   last steps their edges.
 # - **Nothing is decided in one step.** Each removes a little noise, and adds a little fresh noise. All that the network
 #   must be able to do is *denoise*.
 
