@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_lib.checks import check_generator, check_number
-from course_lib.diffusion.paths import GaussianPath
+from course_lib.diffusion.paths import GaussianPath, per_example
 
 __all__ = ["EDMPath", "ScaledInput", "StraightPath", "SubVPPath", "VEPath", "VPPath"]
 
@@ -185,6 +185,13 @@ class StraightPath(GaussianPath):
     def b(self, t: Tensor) -> Tensor:
         """The time itself."""
         return t
+
+    def amounts(self, t: Tensor | float, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(a, b) as of any path. Times in the precision of ``x`` need no better one for 1 − t."""
+        if not isinstance(t, Tensor) or t.dtype != x.dtype:
+            return super().amounts(t, x)
+        t = per_example(t, x)
+        return 1 - t, t
 
     def slopes(self, t: Tensor | float, x: Tensor) -> tuple[float, float]:
         """(a', b') as of any path, here −1 and 1 at all times."""

@@ -98,15 +98,20 @@ class Denoiser(Placed):
         """
         check_one_of("target", target, PREDICTIONS)
         check_floats("x_t", x_t, None, dtype=self.dtype)
+        value = self.prediction(x_t, t, y)
+        return convert.inside(
+            value, source=self.predicts, target=target, x_t=x_t, t=t, path=self.path
+        )
+
+    def prediction(self, x_t: Tensor, t: Tensor | float, y: Tensor | None = None) -> Tensor:
+        """What the network says, ``[B, *event]``, for a loop that has looked at ``x_t``."""
         times = self.path.times(t, len(x_t)).to(x_t.device)
         value = self._call(x_t, times, y)
         try:
             check_floats("net's output", value, x_t.shape, dtype=x_t.dtype)
         except ValueError as error:
             raise PredictionError(f"{error} (at t = {min(times.tolist()):.6g})") from None
-        return convert.inside(
-            value, source=self.predicts, target=target, x_t=x_t, t=t, path=self.path
-        )
+        return value
 
     def predict_x0(
         self,

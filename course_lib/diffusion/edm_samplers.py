@@ -12,7 +12,7 @@ from course_lib.diffusion.continuous import EDMPath
 from course_lib.diffusion.denoiser import Denoiser
 from course_lib.diffusion.edm import karras_times
 from course_lib.diffusion.ode import check_state, euler_step, heun_step
-from course_lib.diffusion.paths import conversions
+from course_lib.diffusion.paths import conversions, mixed
 from course_lib.diffusion.sampling import check_sampling, first_state, sampler
 
 __all__ = [
@@ -200,13 +200,15 @@ class Guess:
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """D ``[B, *event]`` at ``x [B, *event]`` and one of the noise levels."""
         t, (p, q) = self.known[sigma]
-        prediction = self.model.predict(x, t, target=self.model.predicts, y=self.y)
-        x_0 = p * x + q * prediction if p else prediction
+        x_0 = mixed(p, x, q, self.model.prediction(x, t, self.y))
         return x_0 if self.clip is None else x_0.clamp(-self.clip, self.clip)
 
     def velocity(self, x: Tensor, sigma: float) -> Tensor:
-        """dx/dσ of EDM's ODE: straight away from the guess."""
-        return (x - self(x, sigma)) / sigma
+        """dx/dσ = (x − D) / σ of EDM's ODE, straight away from the guess."""
+        if self.clip is not None:
+            return (x - self(x, sigma)) / sigma
+        t, (p, q) = self.known[sigma]
+        return mixed((1 - p) / sigma, x, -q / sigma, self.model.prediction(x, t, self.y))
 
 
 # --- DPM-Solver++ ------------------------------------------------------------------------------

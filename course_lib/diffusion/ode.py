@@ -9,7 +9,7 @@ from torch import Tensor
 
 from course_lib.checks import check_floats, check_generator, check_one_of
 from course_lib.diffusion.denoiser import Denoiser
-from course_lib.diffusion.paths import GaussianPath, conversions
+from course_lib.diffusion.paths import GaussianPath, conversions, mixed
 from course_lib.diffusion.sampling import check_sampling, first_state, sampler
 from course_lib.diffusion.sde import sde_times
 from course_lib.flows.cnf import SolverError, integrate
@@ -104,7 +104,7 @@ class ProbabilityFlow:
         """dx/dt ``[B, *event]`` at ``x [B, *event]`` and one time of the path."""
         t, p, q = self.known.get(t) or self.numbers([t])[0]
         prediction = self.model.predict(x, t, target=self.model.predicts, y=self.y)
-        return p * x + q * prediction if p else q * prediction
+        return mixed(p, x, q, prediction)
 
 
 def times_taken(

@@ -200,7 +200,7 @@ class GaussianPath(ABC):
         if not isinstance(t, Tensor | int | float):
             raise ValueError(f"t must be one time or a tensor of shape [{n}], got {t!r}")
         if type(t) in (int, float) and self.t_min <= t <= self.t_max:
-            return torch.full((n,), t)  # quicker than what follows, for a sampler
+            return torch.tensor(t).expand(n)  # quicker than what follows, for a sampler
         times = torch.as_tensor(t)
         if times.shape not in ((), (n,)) or times.is_complex() or times.dtype == torch.bool:
             what = f"{times.dtype} {list(times.shape)}"
@@ -349,6 +349,11 @@ def conversions(
     pair = conversion(source, target, t, t[:, None], path)  # t also in place of x: for its shape
     p, q = (torch.as_tensor(part, dtype=t.dtype).expand(len(t), 1)[:, 0] for part in pair)
     return list(zip(p.tolist(), q.tolist(), strict=True))
+
+
+def mixed(p: float, x: Tensor, q: float, value: Tensor) -> Tensor:
+    """The sum p x + q ``value``, as of ``conversions``, without x where it has no part."""
+    return p * x + q * value if p else q * value
 
 
 def mixture(

@@ -20,7 +20,7 @@ from course_lib.checks import (
     check_number,
 )
 from course_lib.diffusion.denoiser import Denoiser, PredictionError
-from course_lib.diffusion.paths import GaussianPath, conversions, convert
+from course_lib.diffusion.paths import GaussianPath, conversions, convert, mixed
 from course_lib.diffusion.sampling import check_sampling, first_state, sampler
 
 __all__ = [
@@ -148,16 +148,16 @@ def score_along(
     """
     t = torch.tensor(times, dtype=torch.float64)
 
-    def mixed(x: Tensor, value: Tensor, pair: tuple[float, float]) -> Tensor:
-        p, q = pair
-        return p * x + q * value if p else q * value
-
     said = conversions(model.predicts, "score" if clip is None else "x0", t, model.path)
     clipped = None if clip is None else conversions("x0", "score", t, model.path)
 
     def score(x: Tensor, i: int) -> Tensor:
-        value = mixed(x, model.predict(x, times[i], target=model.predicts, y=y), said[i])
-        return value if clip is None else mixed(x, value.clamp(-clip, clip), clipped[i])
+        (p, q), value = said[i], model.predict(x, times[i], target=model.predicts, y=y)
+        value = mixed(p, x, q, value)
+        if clip is None:
+            return value
+        (p, q), x_0 = clipped[i], value.clamp(-clip, clip)
+        return mixed(p, x, q, x_0)
 
     return score
 
