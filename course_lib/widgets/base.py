@@ -426,7 +426,8 @@ class PlayerWidget(CourseWidget):
 
     ``step`` (float, 0 ... n_steps − 1; a fraction lies between two stored steps), ``playing`` and
     ``rate`` (steps per second) can be read and set from Python; ``n_steps`` and ``labels`` (one
-    name per step, or none) describe the trajectory.
+    name per step, or none) describe the trajectory. With ``whole_steps`` nothing lies between
+    two steps, and nothing is shown there: a step is a setting, or a pixel that is written or not.
     """
 
     step = traitlets.Float(0.0).tag(sync=True)
@@ -434,6 +435,7 @@ class PlayerWidget(CourseWidget):
     n_steps = traitlets.Int(1).tag(sync=True)
     rate = traitlets.Float(1.0).tag(sync=True)
     labels = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    whole_steps = traitlets.Bool(False).tag(sync=True)
 
     def __init__(
         self,

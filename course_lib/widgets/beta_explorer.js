@@ -26,9 +26,6 @@ function stateOf(model) {
     ["betas", "rates", "distortions", "extents"].map((name) => model.get(name));
   const [count, rows, columns] = arrays.originals.shape;
   const clock = clockOf(model);
-  // The coordinates of two models have nothing to do with each other: nothing lies between them.
-  clock.shown = () => Math.floor(clock.step + 1e-6);
-  clock.back = () => clock.seek(clock.shown() - 1);
   return {
     arrays, betas, rates, distortions, count, rows, columns, clock,
     labels: [...arrays.classes.values],

@@ -97,6 +97,7 @@ class BetaExplorer(PlayerWidget):
             arrays,
             n_steps=count,
             labels=[f"β = {value:.3g}" for value in beta.tolist()],
+            whole_steps=True,  # coordinates of two models have nothing to do with each other
             hint="send fewer models, test images or samples",
             title=title,
             alt=alt

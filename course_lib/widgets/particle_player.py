@@ -52,7 +52,7 @@ class ParticlePlayer(PlayerWidget):
 
             Where a step is no moment but a setting, such as the number of steps of a solver, the
             paths differ from step to step: then they are a list of T arrays ``[S_t, K, 2]``, drawn
-            whole, with the K points at their ends.
+            whole, with the K points at their ends, and nothing is shown between two steps.
         beside_trails: the same for the second panel; S and K may be others. With a list of panels
             it is a list, too, with one entry for each of them.
         grid: ``[T, R, C, 2]``, the nodes of a mesh that deforms with the points; its R rows and C
@@ -182,6 +182,7 @@ class ParticlePlayer(PlayerWidget):
             arrays,
             n_steps=steps,
             labels=labels,
+            whole_steps=any(array.ndim == 4 for name, array in arrays.items() if "trails" in name),
             hint="send fewer particles or steps, or a coarser grid or field",
             title=title,
             alt=alt or _alt(steps, count, names, panels=1 + len(others)),

@@ -28,10 +28,6 @@ const deskOf = perModel((model) => {
   let goOn = false; // it was playing when the reader asked
   const desk = { notice: "", asked: null };
 
-  // A pixel is written or not: there is nothing to show between two steps.
-  clock.shown = () => Math.floor(clock.step + 1e-6);
-  clock.back = () => clock.seek(clock.shown() - 1);
-
   // Read the model's answer. It is compared with the image before: which of the given pixels were
   // flipped, which of the others came out differently. Where none is given, nothing is compared.
   const take = () => {

@@ -107,6 +107,7 @@ class PixelByPixel(PlayerWidget):
             self._ask(np.zeros(size, np.float32), 0, 0),
             n_steps=pixels + 1,
             labels=None,
+            whole_steps=True,  # a pixel is written or not
             hint=HINT,
             title=title,
             alt=alt or "An image that a model writes pixel by pixel, with its probabilities.",

@@ -94,7 +94,7 @@ function stateOf(model) {
 
 // The density, and beside it or below the loss and the weight.
 function stands(width) {
-  const beside = width >= 600;
+  const beside = width >= 500;
   const left = 44;
   const [top, between] = [22, 68];
   if (beside) {

@@ -17,6 +17,7 @@ from tests.browser.harness import (
 )
 
 CELL = {name: index + 1 for index, name in enumerate(GALLERY)}
+WHOLE = {"ways"}  # whose steps are settings: nothing lies between two of them
 
 
 @pytest.fixture(params=["live", "stored"])
@@ -106,6 +107,25 @@ def test_scrubbing_shows_the_place_under_the_mouse(player: Locator) -> None:
     assert settle(player) != before
 
 
+@pytest.mark.parametrize("name", sorted(WHOLE))
+def test_nothing_is_shown_between_two_settings(player: Locator) -> None:
+    player.press("ArrowRight")
+    first = settle(player)
+    player.press("ArrowRight")
+    assert settle(player) != first
+    slider = player.get_by_role("slider")
+    box = slider.bounding_box()
+    slider.click(position={"x": 0.31 * box["width"], "y": box["height"] / 2})  # 1.2 of 4
+    assert readout(player) == "1 / 4"
+    assert settle(player) == first
+    player.press(" ")
+    player.page.wait_for_timeout(400)
+    player.press(" ")  # stopped on the way to another one
+    while readout(player) != "1 / 4":
+        player.press("ArrowLeft")
+    assert settle(player) == first
+
+
 def test_the_slider_names_the_step(player: Locator) -> None:
     player.press("ArrowRight")
     expect(player.get_by_role("slider")).to_have_attribute("aria-valuetext", "1 / 4, squeeze 1")
@@ -116,7 +136,8 @@ def test_python_drives_the_step_and_reads_it_back(live: Page, name: str) -> None
     widget = live_widget(live, CELL[name])
     before = settle(widget)
     assert python(live, f"{name}.step = 2.5") == ""
-    expect(widget.locator(".cw-readout")).to_have_text("2.5 / 4")
+    place = "2 / 4" if name in WHOLE else "2.5 / 4"
+    expect(widget.locator(".cw-readout")).to_have_text(place)
     assert settle(widget) != before
     widget.focus()
     widget.press("ArrowRight")

@@ -101,6 +101,18 @@ def test_vp_is_the_limit_of_ddpm():
     assert all(1.9 < ratio < 2.1 for ratio in ratios), errors
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(5, 2), (5, 1, 2, 2)])
+def test_amounts_of_a_straight_line_are_those_of_any_path(dtype, shape):
+    path, x = StraightPath(), torch.zeros(shape, dtype=dtype)
+    t = torch.tensor([0.0, 2**-24, 0.3, 1 - 2**-24, 1.0])
+    for times in (t, t.double(), t[2], 0.3, 1):
+        pairs = zip(path.amounts(times, x), GaussianPath.amounts(path, times, x), strict=True)
+        for ours, any_paths in pairs:
+            assert ours.dtype == dtype
+            assert torch.equal(ours, any_paths)
+
+
 def test_sde_is_shaped_for_a_batch():
     path, x = VPPath(), randn(3, 1, 2, 2)
     t = torch.tensor([0.1, 0.5, 1.0])

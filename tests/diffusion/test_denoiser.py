@@ -75,6 +75,16 @@ def test_the_network_is_given_times_as_the_path_counts_them():
     assert given[-1][0].tolist() == [0.5] * 3
 
 
+def test_one_time_for_all_is_embedded_once():
+    net, rows = TimeMLP(2, [8], scale=1000.0), []
+    net.time.layers.register_forward_hook(lambda *call: rows.append(len(call[1][0])))
+    model, x = Denoiser(net, Straight()), randn(3, 2).float()
+    once = model.predict(x, 0.5)
+    torch.testing.assert_close(model.predict(x, torch.full((3,), 0.5)), once)
+    model.predict(x, torch.tensor(0.5))
+    assert rows == [1, 3, 1]
+
+
 def test_clip_cuts_the_guess_of_x0():
     model = denoiser(lambda x, t: x, predicts="x0")
     x = torch.tensor([[-3.0, -0.25], [0.75, 2.0]]).double()

@@ -267,6 +267,8 @@ def test_three_panels_with_the_ways_of_each_number_of_steps() -> None:
     np.testing.assert_allclose(paths[0][8], followed[1][0].mean(0) / 2 + paths[0][0] / 2, atol=1e-3)
     np.testing.assert_allclose(paths[:, -1], player.array("beside")[:, :24], atol=1e-3)
     assert [player.trail_step("trails", k) for k in (0, 2.5, 5)] == [32, 32, 32]
+    assert player.whole_steps
+    assert not ParticlePlayer(ends[0], trails=followed[0][5]).whole_steps
     picture(player)
 
 

@@ -61,7 +61,7 @@ export const clockOf = perModel((model) => {
   };
   // To the neighbouring whole step.
   clock.forward = () => clock.seek(Math.floor(clock.step + 1e-6) + 1);
-  clock.back = () => clock.seek(Math.ceil(clock.step - 1e-6) - 1);
+  clock.back = () => clock.seek(Math.ceil(clock.shown() - 1e-6) - 1);
   clock.play = () => {
     if (clock.playing || last() === 0) return;
     if (clock.step >= last()) clock.step = 0;
@@ -73,14 +73,15 @@ export const clockOf = perModel((model) => {
   };
   clock.pause = () => {
     if (!clock.playing) return;
+    clock.step = clock.shown(); // not a step that nobody has seen
     clock.playing = false;
     cancelAnimationFrame(frame);
     send();
     tell();
   };
-  // What is shown: with reduced motion whole steps only, nothing glides.
+  // What is shown: where nothing lies between two steps, and with reduced motion, nothing glides.
   clock.shown = () =>
-    REDUCED_MOTION.matches && clock.playing ? Math.floor(clock.step) : clock.step;
+    model.get("whole_steps") || (REDUCED_MOTION.matches && clock.playing) ? Math.floor(clock.step + 1e-6) : clock.step;
   clock.listen = (listener) => {
     const stop = listen(listener);
     listening += 1;
@@ -136,7 +137,8 @@ export function playerBar(view, model) {
   const play = iconButton("play", "Play", () => (clock.playing ? clock.pause() : clock.play()));
   const back = iconButton("back", "Step back", clock.back);
   const forward = iconButton("forward", "Step forward", clock.forward);
-  const slider = element("input", { type: "range", min: "0", step: "any", "aria-label": "Step" });
+  const between = model.get("whole_steps") ? "1" : "any";
+  const slider = element("input", { type: "range", min: "0", step: between, "aria-label": "Step" });
   const readout = element("span", { class: "cw-readout" });
   const speed = element("button", { type: "button", class: "cw-speed" }, "1\u00d7");
   const loop = iconButton("loop", "Repeat", () => {
