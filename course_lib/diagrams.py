@@ -430,11 +430,11 @@ def latent_diffusion_diagram(model: nn.Module) -> Diagram:
     autoencoder, denoiser, text = model.autoencoder, model.denoiser, model.text_encoder
     path, edm = denoiser.path, hasattr(denoiser, "sigma_data")
     if edm:
-        time, start, noised = "σ", "of size σ", "x = z + σ ε"
-        answer, error = "guess D of z", "λ(σ) (D − z)²"
+        time, start, noised = "σ", "of size σ", "ℓ + σ ε"
+        answer, error = "guess D of ℓ", "λ(σ) (D − ℓ)²"
     else:
-        time, start, noised = "t", "x where t", "x = (1 − t) z + t ε"
-        answer, error = "velocity v", "(v − (ε − z))²"
+        time, start, noised = "t", "where t", "(1 − t) ℓ + t ε"
+        answer, error = "velocity v", "(v − (ε − ℓ))²"
     x = torch.zeros(BATCH, *autoencoder.event_shape, dtype=autoencoder.dtype)
     noisy = torch.zeros(BATCH, *autoencoder.latent_shape, dtype=model.dtype)
     guided, y = model.told([""] * BATCH)
@@ -478,7 +478,7 @@ def latent_diffusion_diagram(model: nn.Module) -> Diagram:
                 "encoder",
                 (
                     f"gives {shape(encoder.outputs[0])}:",
-                    "two halves, μ and log σ²",
+                    "two halves, μ and log v",
                     parameters(encoder.module),
                 ),
             ),
@@ -494,7 +494,7 @@ def latent_diffusion_diagram(model: nn.Module) -> Diagram:
         ],
         [
             Box(
-                "latent z",
+                "latent ℓ",
                 (
                     shape(calls["autoencoder.decoder"].inputs[0]),
                     f"a draw, times {scale:.3g}",
@@ -544,8 +544,8 @@ def latent_diffusion_diagram(model: nn.Module) -> Diagram:
     ]
     arrows = [
         Arrow("image x", "encoder"),
-        Arrow("encoder", "latent z"),
-        Arrow("latent z", noised, "training"),
+        Arrow("encoder", "latent ℓ"),
+        Arrow("latent ℓ", noised, "training"),
         Arrow("noise", noised, "sampling"),
         Arrow("prompt", "text encoder"),
         Arrow("text encoder", "context c"),

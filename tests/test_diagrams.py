@@ -175,8 +175,8 @@ CASES = [
         lambda: small_latent_diffusion(drop=0.25),
         {
             "image x": ["[B, 1, 8, 16] in [−1, 1]"],
-            "encoder": ["gives [B, 4, 4, 8]:", "two halves, μ and log σ²", "6,564 parameters"],
-            "latent z": ["[B, 2, 4, 8]", "a draw, times 1.25", "2 times fewer numbers"],
+            "encoder": ["gives [B, 4, 4, 8]:", "two halves, μ and log v", "6,564 parameters"],
+            "latent ℓ": ["[B, 2, 4, 8]", "a draw, times 1.25", "2 times fewer numbers"],
             "noise": ["[B, 2, 4, 8]", "of size σ = 80"],
             "prompt": ["at most 4 words", "tokens [B, 5]"],
             "text encoder": ["3 × TransformerBlock", "2 heads, causal", "5,796 parameters"],
@@ -186,8 +186,8 @@ CASES = [
                 "of 8 pixels, 4 heads",
                 "2 B at once: with the prompt, without",
             ],
-            "guess D of z": ["null + w (told − null)", "[B, 2, 4, 8]"],
-            "loss, in training": ["λ(σ) (D − z)²", "25% of the prompts empty"],
+            "guess D of ℓ": ["null + w (told − null)", "[B, 2, 4, 8]"],
+            "loss, in training": ["λ(σ) (D − ℓ)²", "25% of the prompts empty"],
             "decoder": ["takes latent / 1.25", "7,553 parameters"],
             "image": ["[B, 1, 8, 16] in [0, 1]"],
         },
@@ -199,15 +199,15 @@ CASES = [
             path=StraightPath(),
         ),
         {
-            "noise": ["[B, 2, 4, 8]", "x where t = 1"],
-            "x = (1 − t) z + t ε": ["[B, 2, 4, 8]"],
+            "noise": ["[B, 2, 4, 8]", "where t = 1"],
+            "(1 − t) ℓ + t ε": ["[B, 2, 4, 8]"],
             "MM-DiT, told t": [
                 "3 times joint attention: of",
                 "8 patches and 5 words, 2 heads",
                 "2 B at once: with the prompt, without",
             ],
             "velocity v": ["null + w (told − null)", "[B, 2, 4, 8]"],
-            "loss, in training": ["(v − (ε − z))²", "10% of the prompts empty"],
+            "loss, in training": ["(v − (ε − ℓ))²", "10% of the prompts empty"],
             "step of a sampler": ["from t to the next", "1 … 0"],
         },
     ),
@@ -410,14 +410,14 @@ def test_a_latent_diffusion_diagram_counts_what_looks_at_the_text():
     boxes = {box.name: box.lines for row in diagram.rows for box in row if box}
     total = sum(p.numel() for p in model.model.parameters())
     assert boxes["U-Net, told σ"][-1] == f"{total:,} parameters"
-    assert ("latent z", "x = z + σ ε") in {(a.start, a.end) for a in diagram.arrows}
+    assert ("latent ℓ", "ℓ + σ ε") in {(a.start, a.end) for a in diagram.arrows}
     loop = [a for a in diagram.arrows if a.around]
-    assert [(a.start, a.end) for a in loop] == [("step of a sampler", "x = z + σ ε")]
+    assert [(a.start, a.end) for a in loop] == [("step of a sampler", "ℓ + σ ε")]
 
 
 def test_a_rectified_flow_is_told_the_time_and_says_the_velocity():
     diagram = diagrams.latent_diffusion_diagram(small_latent_diffusion(path=StraightPath()))
-    boxes = [box for row in diagram.rows for box in row if box and box.name != "encoder"]  # its σ²
+    boxes = [box for row in diagram.rows for box in row if box]
     said = [word for box in boxes for word in (box.name, *box.lines)]
     assert "σ" not in " ".join(said + [arrow.words for arrow in diagram.arrows])
     assert ("U-Net, told t", "velocity v") in {(a.start, a.end) for a in diagram.arrows}

@@ -452,8 +452,8 @@ def _walk(step: Callable[..., Any], n: int, generator: torch.Generator) -> Tenso
 
 @exercise(
     "08.break_the_root",
-    task="Break it: write `bad_step`, a step of dx = f x dt + g dw that looks fine with 10 steps, "
-    "and whose noise dies out as the steps become many. Which power of dt did you write?",
+    task="Break it: write `bad_step`, a step of dx = f x dt + g dw that still makes noise with 10 "
+    "steps, and whose noise dies out as the steps become many. Which power of dt did you write?",
     signature="bad_step(x, f, g, dt, noise) -> x",
     solution=sde_step,
     hints=[

@@ -73,23 +73,50 @@ prediction(
 
 # --- Guidance of velocities ----------------------------------------------------------------------
 
-_WEIGHTS = "The velocity is p x_t + q eps, with the same p and q in both: 1 + w and −w sum to 1."
+_WEIGHTS = "Translate first, then weigh: 1 + w for the velocity with the label, −w for the other."
+_TRANSLATE = (
+    "x_0 = (x_t − t eps) / (1 − t) goes into v = eps − x_0: what is the velocity in x_t and eps?"
+)
+
+
+def _on_the_line(eps: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    """The velocity eps − x_0 of the straight path, of x_t and eps."""
+    return (eps - x_t) / (1 - t)
 
 
 def _by_weights(
     weights: Callable[[Tensor], tuple[Any, Any]],
-) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """An answer by what v_null and v_label are multiplied with, of each example's w."""
+    velocity: Callable[[Tensor, Tensor, Tensor], Tensor] = _on_the_line,
+) -> Callable[..., Tensor]:
+    """An answer by what both velocities are multiplied with, of each example's w."""
 
-    def answer(v_null: Tensor, v_label: Tensor, w: Tensor) -> Tensor:
+    def answer(v_null: Tensor, eps_label: Tensor, x_t: Tensor, t: Tensor, w: Tensor) -> Tensor:
         null, label = weights(per_example(w, v_null))
-        return null * v_null + label * v_label
+        return null * v_null + label * velocity(eps_label, x_t, per_example(t, v_null))
 
     return answer
 
 
+def _right_weights(w: Tensor) -> tuple[Tensor, Tensor]:
+    return -w, 1 + w
+
+
 # fmt: off
 _VELOCITY_WRONG = [
+    Wrong(_by_weights(_right_weights, lambda eps, x_t, t: eps), "You mix a velocity with an eps.",
+          _TRANSLATE),
+    Wrong(_by_weights(_right_weights, lambda eps, x_t, t: x_t - eps * t), "Your second network's "
+          "part is (1 − t) x_0, no velocity.", _TRANSLATE),
+    Wrong(_by_weights(_right_weights, lambda eps, x_t, t: (x_t - t * eps) / (1 - t)), "Your second "
+          "network's part is its guess of x_0, no velocity.", _TRANSLATE),
+    Wrong(_by_weights(_right_weights, lambda eps, x_t, t: eps - x_t), "eps − x_t is not the "
+          "velocity: x_t is not x_0.", _TRANSLATE),
+    Wrong(_by_weights(_right_weights, lambda eps, x_t, t: (eps - x_t) / t), "You divide by t: "
+          "x_t − eps is (1 − t) times x_0 − eps.", _TRANSLATE),
+    Wrong(_by_weights(_right_weights, lambda eps, x_t, t: (x_t - eps) / (1 - t)), "Your second "
+          "velocity points from the noise to the data: it is eps − x_0.", _TRANSLATE),
+    Wrong(_by_weights(_right_weights, lambda eps, x_t, t: _on_the_line(eps, x_t, t.mean())),
+          "All examples get the mean of t.", "Each has its own: give t as many axes as v has."),
     Wrong(_by_weights(lambda w: (1 - w, w)), "That is this course's convention, in which w = 0 "
           "leaves the label out.",
           "For Ho & Salimans w = 0 is the conditional model, and −1 leaves the label out."),
@@ -110,37 +137,42 @@ _VELOCITY_WRONG = [
           "Each has its own: give w as many axes as v has."),
     Wrong(_by_weights(lambda w: (-w[:1], 1 + w[:1])), "All examples get the first one's w.",
           "Each has its own: give w as many axes as v has."),
-    Wrong(lambda n, v, w: (1 + w) * v - w * n, "Your w runs along the last axis.",
-          "w belongs to axis 0: `w.reshape(-1, 1, ...)`, with as many axes as v has."),
+    Wrong(lambda n, eps, x, t, w: (1 + w) * (eps - x) / (1 - t) - w * n, "Your t and w run along "
+          "the last axis.",
+          "They belong to axis 0: `w.reshape(-1, 1, ...)`, with as many axes as v has."),
 ]
 # fmt: on
 
 formula(
     "11.guided_velocity",
-    task="Write `guided_velocity`: a flow-matching model's velocities [B, *event] without and with "
-    "the label, for the guidance that Ho & Salimans write as (1 + w) eps(y) − w eps(null); each "
-    "example has its own w [B]. Why do you need no path?",
-    signature="guided_velocity(v_null, v_label, w) -> v",
-    solution=[guide, convert],
+    task="Write `guided_velocity`: on the straight path x_t = (1 − t) x_0 + t eps one network says "
+    "a velocity without the label, [B, *event], another one eps with it. Guide as Ho & Salimans "
+    "do, who write (1 + w) eps(y) − w eps(null); each example has its own t and w, [B]. Which of "
+    "the two steps needs the path?",
+    signature="guided_velocity(v_null, eps_label, x_t, t, w) -> v",
+    solution=[convert, guide],
     hints=[
-        "On eps it is (1 + w) eps_label − w eps_null. How do velocity and eps hang together?",
-        "v = p x_t + q eps, with p and q of the path. The two weights sum to 1, so p x_t stays.",
-        "w needs the axes of v: `w.reshape(-1, *[1] * (v_null.ndim - 1))`.",
+        "Only the same kind can be mixed. Which velocity belongs to eps at x_t?",
+        "The velocity is eps − x_0, and x_0 = (x_t − t eps) / (1 − t).",
+        "So v_label = (eps_label − x_t) / (1 − t). Then (1 + w) v_label − w v_null; t and w need "
+        "the axes of v: `w.reshape(-1, *[1] * (v_null.ndim - 1))`.",
     ],
-    right=_by_weights(lambda w: (-w, 1 + w)),
+    right=_by_weights(_right_weights),
     inputs=lambda generator: [
         (
-            *(randn(*shape, generator=generator) for _ in range(2)),
+            *(randn(*shape, generator=generator) for _ in range(3)),
+            0.2 + 0.6 * torch.rand(shape[0], generator=generator),
             3 * torch.rand(shape[0], generator=generator) + 0.3,
         )
         for shape in _SHAPES
     ],
     result="v",
-    axes="[B, *event], [B, *event], [B] -> [B, *event]",
+    axes="[B, *event], [B, *event], [B, *event], [B], [B] -> [B, *event]",
     wrong=_VELOCITY_WRONG,
-    otherwise=("Your v is not the guided velocity.", _WEIGHTS),
-    passes="Your v is that of the guided score, on any path, and no number of it was needed: what "
-    "depends on x_t alone is the same in both.",
+    otherwise=("Your v is not the guided velocity.", _TRANSLATE),
+    passes="Your v is that of the guided score. The path was needed to translate eps into a "
+    "velocity, and not to mix: both predictions are p x_t + q eps with the same p and q, and 1 + w "
+    "and −w sum to 1, so what depends on x_t alone stays.",
 )
 
 

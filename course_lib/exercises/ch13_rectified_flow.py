@@ -471,8 +471,8 @@ def _check_convex_costs(answer: Any, generator: torch.Generator) -> str:
         "625, 25 and 5: d² falls by half, |d| stays, and √|d| rises. |d| is convex, but only just: "
         "it falls where the two go opposite ways, and where one overtakes the other the sum of "
         "their ways is the same. √|d| is not convex: it would rather have one long way and one "
-        "short one. So a rectified flow grows no convex cost, and is the best for none of them in "
-        "particular."
+        "short one. So a rectified flow grows no convex cost; on a line, as here, it is even the "
+        "best for all of them (section 7)."
     )
 
 
@@ -742,6 +742,12 @@ def _check_break_the_pairs(attempt: Attempt, generator: torch.Generator) -> str:
         raise Mistake(
             f"Half broken: your pairs' mean cost is {cost:.2f}. Reflow's is {right:.2f}, and that "
             f"of pairs drawn independently {independent:.2f}: the next flow keeps a part.",
+            _ALONE,
+        )
+    if cost > 1.2 * independent:
+        raise Mistake(
+            f"Another coupling: your pairs' mean cost is {cost:.2f}, and that of pairs drawn "
+            f"independently only {independent:.2f}. The next flow would not be the first one.",
             _ALONE,
         )
     first = _straightness_of(x0[torch.randperm(len(x0), generator=generator)], x1)

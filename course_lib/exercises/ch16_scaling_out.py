@@ -86,8 +86,9 @@ prediction(
         ),
     ],
     passes="8, half of the number of processes: 15 times the gradients against 2 · 15 / 16 times. "
-    "What a process of the ring sends hardly depends on N, and so does the time. For GPT-2's 498 "
-    "MB of gradients in float32 it is 933 MB in the ring and 7.5 GB in the middle of the star.",
+    "What a process of the ring sends hardly depends on N, and neither does the time, as long as "
+    "latency is small. For GPT-2's 498 MB of gradients in float32 it is 933 MB in the ring and 7.5 "
+    "GB in the middle of the star.",
     question="A ratio is asked for, a number.",
     hint=_BOTH,
     otherwise=lambda got: (f"It is not {got:.4g} times as much.", _BOTH),

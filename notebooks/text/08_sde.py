@@ -109,7 +109,7 @@ FanOfPaths(
 # | $m$, $V$ | mean and variance |
 # | $u$ | a move, $x_s - x_t$ |
 # | $k$; $\varphi$ | an index of steps; a smooth function |
-# | $i$, $j$, $n$ | numbers of an example, and how many |
+# | $i$, $j$, $n$ | coordinates of an example, and how many |
 # | $J$; $v$; $L$; $R$ | a Jacobian; a vector of random signs; a loss; a far place |
 # | $\lambda$ | the weight of a time in the loss |
 # | $h$; $\tau$; $U$ | Langevin's step size, its temperature, an energy |
@@ -176,7 +176,7 @@ Markdown(table)
 # $N \cdot N^{-2\gamma} = N^{1 - 2\gamma}$. For $\gamma > \tfrac12$ it goes to 0: the steps are many, but their noise
 # cancels, and an ODE is left. For $\gamma < \tfrac12$ it goes to infinity. Only $\gamma = \tfrac12$ has a limit.
 #
-# **Brownian motion** is that limit for $f = 0$, $g = 1$: a random function $w(t)$ with $w(0) = 0$, whose
+# **Brownian motion**, or the **Wiener process**, is that limit for $f = 0$, $g = 1$: a random function $w(t)$ with $w(0) = 0$, whose
 # increments over times that do not overlap are independent, and
 #
 # $$w(t + \Delta t) - w(t) \sim \mathcal N(0, \Delta t).$$
@@ -238,7 +238,7 @@ show_figure(
 show_source([sde_step, sde_forward])
 
 # %% [markdown]
-# **Exercise 1: break it on purpose.** Write `bad_step`, a step of $\mathrm dx = f x\, \mathrm dt + g\, \mathrm dw$ that looks fine with
+# **Exercise 1: break it on purpose.** Write `bad_step`, a step of $\mathrm dx = f x\, \mathrm dt + g\, \mathrm dw$ that still makes noise with
 # 10 steps, and whose noise dies out as the steps become many. (`hint("08.break_the_root")` helps, as with every exercise;
 # `solution(...)` shows what the library does; every `check` judges your function on fresh random inputs.)
 
@@ -282,7 +282,7 @@ show_source([GaussianPath.drift, GaussianPath.diffusion])
 #
 # - **VP**, *variance preserving*, is DDPM's limit: $f = -\tfrac12 \beta$, $g = \sqrt\beta$. From
 #   $\mathrm da/\mathrm dt = -\tfrac12 \beta a$ follows $a = \exp(-\tfrac12 \int_0^t \beta)$. A total variance of 1 stays 1,
-#   for $2 f \cdot 1 + g^2 = 0$: so $b^2 = 1 - a^2$.
+#   for $2 f \cdot 1 + g^2 = 0$: so $b^2 = 1 - a^2$. (An **Ornstein–Uhlenbeck process** with a clock of its own.)
 # - **VE**, *variance exploding*, is the limit of another family, SMLD (Song and Ermon 2019), where data are not shrunk:
 #   $x_k = x_{k-1} + \sqrt{\sigma_k^2 - \sigma_{k-1}^2}\; \xi$ for a rising sequence of noises. In the limit $f = 0$ and
 #   $g^2 = \mathrm d\sigma^2 / \mathrm dt$. With $\sigma$ rising geometrically, $\sigma(t) = \sigma_{\min} (\sigma_{\max} / \sigma_{\min})^t$, it is
@@ -291,10 +291,12 @@ show_source([GaussianPath.drift, GaussianPath.diffusion])
 #   $\mathrm d b^2/\mathrm dt = 2 (1 - a^2) \beta a^2$, and $2 f b^2 + g^2 = -\beta (1 - a^2)^2 + \beta (1 - a^4)$ is the same.
 #
 # The start is not quite at the data. There $b$ goes to 0, and the score, about $-\varepsilon / b$, to infinity. So VP and
-# sub-VP begin at `t_min` = 0.001, where VP's $b$ is 0.01, about one of 256 grey levels.
+# sub-VP begin at `t_min` = 0.001, where VP's $b$ is 0.01, about one of 256 grey levels. (VE's start holds the noise
+# $\sigma_{\min}$ already: its $b^2$ is $\sigma^2(t)$, where the SDE alone adds $\sigma^2(t) - \sigma_{\min}^2$.)
 #
 # **Check**: follow 20,000 points from the data to the noise in 200 steps, and compare mean and spread with $a$ and $b$ at
-# every one of the 201 times.
+# every one of the 201 times: within 4 % of $b$, or of 0.3 where $b$ is less. (Close to the data, where $b$ is a few
+# thousandths, 200 even steps are too coarse to hold it to 4 % of $b$ itself.)
 
 # %%
 for name, path in paths.items():
@@ -303,7 +305,7 @@ for name, path in paths.items():
     states = torch.stack(list(sde_forward(path, x0, steps=200, generator=seeded(0))))
     gaps = torch.stack([states.mean((1, 2)) - path.a(t), states.std((1, 2)) - path.b(t)])
     off = (gaps.abs() / path.b(t).clamp(min=0.3)).max().item()
-    print(f"{name:>6}: mean and spread follow a and b, within 4 % of b: {off < 0.04}")
+    print(f"{name:>6}: mean and spread follow a and b, within 4 % of b or 0.3: {off < 0.04}")
 
 # %% [markdown]
 # **Exercise 2: derive.** The path $a = \cos(\pi t / 2)$, $b = \sin(\pi t / 2)$ runs along a quarter of a circle. Which SDE is
@@ -352,7 +354,7 @@ check("08.drift_diffusion", drift_diffusion)
 #
 # $$\mathrm dx = \big( f x - g^2\, \nabla \log p_t(x) \big)\, \mathrm dt + g\, \mathrm dw, \qquad \text{run from } t = 1 \text{ to } 0 .$$
 #
-# The noise is that of the forward SDE; against the drift, turned round, stands a wind that blows uphill in the log-density,
+# The noise is that of the forward SDE. The drift is turned round, and a wind is added that blows uphill in the log-density,
 # twice as strong as would be needed to undo the spreading alone. (Once for the spreading of the film, once for the fresh noise. Section 7 counts.)
 
 # %%
@@ -564,7 +566,7 @@ show_figure(
 #
 # $$L_{\text{explicit}} = \mathbb E_{x \sim p}\; \tfrac12 \left\| \operatorname{score}_\theta(x) - \nabla \log p(x) \right\|^2 .$$
 #
-# The trouble: the target is unknown. Three ways out.
+# (half of the **Fisher divergence**). The trouble: the target is unknown. Three ways out.
 #
 # **Implicit** (Hyvärinen 2005). Multiply out. $\tfrac12 \mathbb E \|\nabla \log p\|^2$ does not depend on $\theta$. The mixed term
 # is, since $p\, \nabla \log p = \nabla p$, a sum over the $n$ coordinates of
@@ -600,7 +602,8 @@ show_figure(
 #   = \mathbb E\, \operatorname{score}_\theta(x) \cdot \nabla \log q(x \mid x_0) .$$
 #
 # It is the mixed term of a square with $\nabla \log q(x \mid x_0)$ as its target, known at last: for
-# $x = x_0 + \sigma \varepsilon$ it is $-\varepsilon / \sigma$. The other terms do not depend on $\theta$, so, *equal up to a constant*,
+# $x = x_0 + \sigma \varepsilon$ it is $-\varepsilon / \sigma$. The square of $\operatorname{score}_\theta$ is the same in both losses, since both
+# take $x$ from $q$, and the square of the target has no $\theta$ in it. So, *equal up to a constant*,
 #
 # $$L_{\text{denoising}} = \mathbb E\; \tfrac12 \left\| \operatorname{score}_\theta(x_0 + \sigma \varepsilon) + \frac{\varepsilon}{\sigma} \right\|^2 .$$
 #
@@ -629,7 +632,7 @@ eps = torch.randn(pair.shape, generator=seeded(8))
 noised = pair + 0.7 * eps
 shares = torch.softmax(-(torch.cdist(noised, pair[:2]) ** 2) / (2 * 0.49), dim=1)
 noised_target = (shares @ pair[:2] - noised) / 0.49
-table = "| A | explicit | − implicit | − sliced | explicit, noised | − denoising |\n"
+table = "| A | explicit | explicit − implicit | explicit − sliced | explicit, noised | that − denoising |\n"
 table += "| --- | ---: | ---: | ---: | ---: | ---: |\n"
 for rows in ([[-1.0, 0.0], [0.0, -1.0]], [[-1.0, 0.4], [0.9, -2.0]], [[0.0, 0.5], [-0.5, 0.0]]):
     A = torch.tensor(rows)
@@ -720,17 +723,17 @@ check("08.denoising_loss", denoising_loss)
 #
 # $$L = \mathbb E_{t,\, x_0,\, \varepsilon}\; \tfrac12\, \lambda(t) \left\| \operatorname{score}_\theta(x_t, t) + \frac{\varepsilon}{b_t} \right\|^2 .$$
 #
-# With $\lambda = b^2$ it is $\tfrac12 \|\varepsilon - \varepsilon_\theta\|^2$, chapter 06's simple loss, and every time counts about the
-# same. Is there a weight with a meaning? Compare the true film with the model's, both read backwards in steps. The
+# With $\lambda = b^2$ it is $\tfrac12 \|\varepsilon - \varepsilon_\theta\|^2$, chapter 06's simple loss: its target has size 1 at every
+# time (what is left of it after training hasn't). Is there a weight with a meaning? Compare the true film with the model's, both read backwards in steps. The
 # divergence of two chains is that of their first states and, step by step, that of the steps. Each compares two Gaussians of the same variance $g^2 \Delta t$ whose means
 # differ by $g^2 \Delta t\, (\nabla \log p_t - \operatorname{score}_\theta)$, so it is half the squared distance over the
 # variance, $\tfrac12 g^2 \Delta t\, \| \nabla \log p_t - \operatorname{score}_\theta \|^2$. Add them up. Since looking at
-# the last state alone can only make two films harder to tell apart,
+# the last state alone can only make two films harder to tell apart (the **data-processing inequality**),
 #
 # $$\mathrm{KL}(p_0 \,\|\, p_\theta) \;\le\; \mathrm{KL}(p_1 \,\|\, \mathcal N) + \tfrac12 \int_0^1 g^2(t)\;
 #    \mathbb E \left\| \nabla \log p_t - \operatorname{score}_\theta \right\|^2 \mathrm dt :$$
 #
-# **$\lambda = g^2$ is the likelihood's weight** (Song, Durkan et al. 2021). It counts the times near the data far more. If
+# **$\lambda = g^2$ is the likelihood's weight** (Song, Durkan et al. 2021; in continuous time by **Girsanov's theorem**). It counts the times near the data far more. If
 # $\operatorname{score}_\theta$ is the score of *some* data noised by the same path, and the model starts from their own end, the two sides are equal:
 # read forwards, both films take the same random steps from different data, so that the divergence of the films is that of the data.
 
@@ -778,7 +781,7 @@ print("and by the weighted losses, within 10 %:", abs(gap / (kl(vp.t_min) - kl(1
 #
 # Paths are random, but their density is not. Which equation does it obey? Take any smooth function $\varphi$ that vanishes
 # far out, on a line for short, and follow its mean through one step, $\Delta x = f x \Delta t + g \sqrt{\Delta t}\, \xi$.
-# By Taylor, to first order in $\Delta t$, where $(\Delta x)^2$ counts as $g^2 \Delta t$ (section 1):
+# By Taylor, to first order in $\Delta t$, where $(\Delta x)^2$ counts as $g^2 \Delta t$ (section 1; under the mean, this is **Itô's formula**):
 #
 # $$\frac{\mathrm d}{\mathrm d t} \int \varphi\, p_t\, \mathrm dx
 #   = \int \Big( \varphi'\, f x + \tfrac12\, g^2\, \varphi'' \Big)\, p_t\, \mathrm dx
@@ -881,9 +884,9 @@ Markdown(table)
 # Forget the time for a moment. One density $p$ is given, by its score alone. Can you sample it? Let a particle go uphill in the
 # log-density and shake it, $\mathrm dx = \nabla \log p\, \mathrm dt + \sqrt 2\, \mathrm dw$; in steps of size $h$,
 #
-# $$x \leftarrow x + h\, \nabla \log p(x) + \sqrt{2 h}\; \xi .$$
+# $$x \leftarrow x + h\, \nabla \log p(x) + \sqrt{2 h}\; \xi$$
 #
-# **Its stationary law is $p$.** Fokker–Planck with this drift and $g^2 = 2$ reads
+# (the **unadjusted Langevin algorithm**, ULA). **Its stationary law is $p$.** Fokker–Planck with this drift and $g^2 = 2$ reads
 #
 # $$\frac{\partial q}{\partial t} = -\nabla \cdot \big( q\, \nabla \log p \big) + \nabla^2 q = \nabla \cdot \Big( q\, \nabla \log \frac{q}{p} \Big),$$
 #
@@ -1088,8 +1091,9 @@ Markdown(table)
 # - **On our digits few calls are badly spent on correcting**, under VP, VE and sub-VP alike: half of them do not get on in time. At 8 calls the
 #   corrector is far behind, at 64 still a little, at 128 ahead: by as much as chance differs under VP and sub-VP, by twice that under VE. The paper's 2,000 calls are
 #   another world: there the predictor's error is small, and what a corrector mends is perhaps the network's own.
-# - **DDIM is ahead of both** until 32 calls under VP, for its way is smooth (section 7's half of the score, and no noise). With many calls the
-#   three can hardly be told apart.
+# - **DDIM is ahead of both** until 32 calls under VP, for its way is smooth (section 7's half of the score, and no noise). At 64 the reverse
+#   SDE has caught up with it (6.0 and 6.2); the corrector (8.6) needs 128. From 64 to 128 the reverse SDE alone gets worse again under all
+#   three, by one to two and a half times what chance does. We did not find out why, and part of the corrector's lead at 128 is owed to it.
 # - **Not to be compared with ours** are the values themselves: photographs in colour, another network, another measure. Compare the order
 #   of the rows.
 #
@@ -1103,8 +1107,8 @@ Markdown(table)
 # - Densities obey Fokker and Planck's equation. More than one way back has the same densities.
 # - Langevin steps leave a density alone: they correct. Alone they mix badly, and are a little too wide.
 #
-# **What does not work well.** Euler and Maruyama's steps of equal length are wasteful: they need hundreds of calls where an
-# ODE needs tens. Under VE a step must be short against $1 / (2 \log(\sigma_{\max} / \sigma_{\min}))$, the time in which its noise falls by $\sqrt e$. Near the data the score has no bound, so that
+# **What does not work well.** Euler and Maruyama's steps of equal length are wasteful: on our digits they need about twice as many
+# calls as DDIM (32 to 64 in place of 16 to 32), and the paper gave them 1,000 and 2,000. Under VE a step must be short against $1 / (2 \log(\sigma_{\max} / \sigma_{\min}))$, the time in which its noise falls by $\sqrt e$. Near the data the score has no bound, so that
 # every method must stop a little before. And an SDE gives samples, but neither a likelihood nor a code: that takes the ODE.
 #
 # **What came after.**

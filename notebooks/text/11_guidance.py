@@ -96,7 +96,7 @@ Markdown(table)
 #
 # - **At 0 nobody listens.** In the column $w = 0$ all rows show the same digits: the label is left out.
 # - **At 1 the label is obeyed**, as well as the network has learned to. That is the conditional model of chapter 06, no more.
-# - **Beyond 1 the digits of a class grow alike.** You get the 7 of all 7s, eight times: their distance falls.
+# - **Beyond 1 the digits of a class grow alike.** You get 7s that are surer to be 7s, and less varied: their distance falls.
 #
 # What does a number above 1 *mean*? That is the question of this chapter.
 
@@ -249,13 +249,13 @@ prediction = ...
 check("11.predict_scale", prediction)
 
 # %% [markdown]
-# **Exercise 2: on velocities.** A flow-matching model has a velocity with the label and one without. Guide it, in the convention of Ho and Salimans, where each
-# example has a scale of its own. Why is no path needed?
+# **Exercise 2: two kinds of networks.** Somebody has two networks on the straight path, $x_t = (1 - t)\, x_0 + t\, \varepsilon$. The one without labels was trained by flow matching and says a velocity; the one with labels says $\varepsilon$. Guide the velocity, in the convention of Ho and Salimans, where each
+# example has a scale and a time of its own. Two velocities could have been mixed without knowing the path (why?). What needs it here?
 
 
 # %%
-def guided_velocity(v_null, v_label, w):
-    """v_null and v_label [B, *event], w [B] as Ho and Salimans count: the guided velocity."""
+def guided_velocity(v_null, eps_label, x_t, t, w):
+    """v_null, eps_label, x_t [B, *event], t and w [B], w as Ho and Salimans count: the velocity."""
     ...
 
 
@@ -334,7 +334,7 @@ show_figure(
 # %% [markdown]
 # ## 3. Afterwards: a classifier, and one step by Bayes' rule
 #
-# This is the article's first way, and Dhariwal and Nichol's. We have a model *without* classes. Chapter 08 takes a short step back with it: $p(x_s \mid x_t)$ is Gaussian,
+# This is the article's first way, and Dhariwal and Nichol's. (Sohl-Dickstein et al. 2015 and Song et al. 2021, section 5, had it before; Dhariwal and Nichol gave it the scale.) We have a model *without* classes. Chapter 08 takes a short step back with it: $p(x_s \mid x_t)$ is Gaussian,
 # with a mean $\mu$ and the variance $h = g^2 \Delta t$. What is the step if $y$ is known? By Bayes' rule
 #
 # $$p(x_s \mid x_t, y) = \frac{p(x_s \mid x_t)\; p_s(y \mid x_s)}{p_t(y \mid x_t)} .$$
@@ -598,7 +598,7 @@ for name, model, dtype in (("ideal", ideal, torch.float64), ("trained", live, to
 # scores meet, to $O(\sigma^2)$. Elsewhere it does, but for rare cases (one comes below).
 #
 # *The extreme case.* Let the label be a function of the data, as an arm is of the point, or as the class of nearly every digit is. Then $p(y \mid x_0)$ is 0 or 1, and $1^w = 1$: **the tilted density is the conditional one, for every**
-# $w > 0$. A surer classifier explains nothing at all here. Yet in section 2 the points at $w = 4$ covered a fraction of their arms. But for the network's own errors, which are small at $w = 1$, all of that is the difference between inside and outside: seen through noise the label
+# $w > 0$. A surer classifier explains nothing at all here. Yet in section 2 the points at $w = 4$ covered a fraction of their arms. Apart from the network's own errors, which are small at $w = 1$, all of that is the difference between inside and outside: seen through noise the label
 # is *not* certain, and guidance moves $x_t$ to where it would be, away from the places that a neighbour could have come from. Chidambaram et al. 2024
 # ([arXiv:2409.13074](https://arxiv.org/abs/2409.13074)) prove it of simple cases: the larger the scale, the more samples gather at the edge of what their class allows.
 #
@@ -622,9 +622,11 @@ for sigma in (0.02, 0.1, 0.3, 1.0, 3.0, 10.0):
     )
     fields[sigma] = guide(null, label, 4.0), right
     gap = sigma * (fields[sigma][0] - right).abs().mean().item()
-    rest = [f"{places[field.abs().argmin()]:.1f}" for field in fields[sigma]]
-    rest = rest if sigma >= 1 else ["several", "several"]
-    table += f"| {sigma:g} | {gap:.3f} | {rest[0]} | {rest[1]} |\n"
+    rest = []  # the place where the field is 0, or how many there are
+    for field in fields[sigma]:
+        turns = (field[1:] * field[:-1] < 0).sum().item()
+        rest.append(f"{places[field.abs().argmin()]:.1f}" if turns == 1 else f"{turns} places")
+    table += f"| {sigma:g} | {gap:.4f} | {rest[0]} | {rest[1]} |\n"
 Markdown(table)
 
 # %% jupyter={"source_hidden": true}
@@ -646,7 +648,7 @@ show_figure(
 )
 
 # %% [markdown]
-# At little noise the two fields are one: their difference falls like $\sigma^2$, and in the table, times $\sigma$, like $\sigma^3$. From $\sigma = 0.3$ on they part. Where all is noise each has a single place of rest: that of the right field stays between A's two clouds, and the guided one's lies far outside of both, away from B. So the
+# At little noise the two fields are one: their difference falls like $\sigma^2$, and in the table, times $\sigma$, about like $\sigma^3$. From $\sigma = 0.3$ on they part. Where all is noise each has a single place of rest: that of the right field stays between A's two clouds, and the guided one's lies far outside of both, away from B. So the
 # inner cloud is given up before it can be seen.
 #
 # **How much is it?** Take Gaussians on a line: all data $\mathcal N(0, V)$, those of the class $\mathcal N(0, v)$, with $v < V$, on EDM's path. Products of Gaussians add precisions, noise adds
@@ -692,12 +694,25 @@ for w in (0.0, 1.0, 1.5, 2.0, 3.0):
     table += f"| {w:g} | " + " | ".join(f"{number:.2f}" for number in numbers) + " |\n"
 Markdown(table)
 
+# %%
+pushed, far = {}, EDMPath(0.01, 2000.0)
+for half in (5.0, 10.0, 40.0):  # of the distance of two equal clouds with a standard deviation of 1
+    centres = torch.tensor([[-half], [half]], dtype=torch.float64)
+    net = IdealDenoiser(centres, far, std=1.0, labels=torch.tensor([0, 1]))
+    guided = ClassifierFreeGuidance(Denoiser(net, far).double(), 4.0)
+    z = far.start_std * torch.randn(2000, 1, generator=seeded(9), dtype=torch.float64)
+    right_one = torch.ones(len(z), dtype=torch.int64)
+    ends = last(heun_sample(guided, z.shape, steps=80, y=right_one, z=z))
+    pushed[half] = ends.mean().item() - half
+for half, beyond in pushed.items():
+    print(f"two clouds {2 * half:.0f} apart, w = 4: the ODE ends {beyond:.1f} beyond the cloud's centre")
+
 # %% [markdown]
 # Guided samples are narrower than the tilted density: at $w = 3$ the SDE's have two thirds of its variance, and those of the ODE, which adds no noise, a sixth.
 #
-# **Where does the difference go away?** At $w = 0$ and $1$, as seen, and near $w = 1$ it is $O(w - 1)$. At *every* $w$ if all data and the class are Gaussians of the *same* covariance, which differ in their means alone: then
-# $\log p_t(y \mid x)$ is a straight line in $x$ at each $t$, its multiple has $w$ times the slope, inside the mean or outside. It does *not* go away as the classes move apart: the tilted density becomes the conditional one, as in the extreme case above,
-# but where $\sigma$ is about the distance of the classes, guidance still pushes: at $w = 4$ two equal clouds end 1.4 of their standard deviations farther out, however far apart they are.
+# **Where does the difference go away?** At $w = 0$ and $1$, as seen, and near $w = 1$ it is $O(w - 1)$. At *every* $w$ where $\log p_t(y \mid x)$ is a straight line in $x$ at each $t$: its multiple
+# has $w$ times the slope, inside the mean or outside. Gaussians of the *same* covariance with other means would be so, as a limit; a class of positive share cannot, since far out $p(y \mid x)$ would exceed 1. It does *not* go away as the classes move apart: the tilted density becomes the conditional one, as in the extreme case above,
+# but where $\sigma$ is about the distance of the classes, guidance still pushes: at $w = 4$ two equal clouds end by more than one of their standard deviations farther out, however far apart they are (the three lines above).
 #
 # **Exercise 5: tilt a Gaussian.** All data are $\mathcal N(M, V)$, those of the class $\mathcal N(m, v)$. Which Gaussian is $p\, (p(x \mid y) / p)^w$? Where does its mean go as $w$ grows: does it stay between $M$ and $m$?
 
@@ -747,12 +762,16 @@ for w in (0.0, 1.0, 2.0, 4.0, 8.0):
     of_guided = near(ends).double().mean().item()
     table += f"| {w:g} | {of_guided:.0%} | {of_tilted:.0%} | {plane.inside:.0%} |\n"
 plane.w = 4.0
+seen = torch.softmax(-(torch.cdist(means[:2], means) ** 2) / (2 * (0.35**2 + 2.0**2)), dim=1)
+seen = seen[:, :2].sum(1)  # p(A | x) at both of A's centres, through noise of σ = 2
+table += f"\nSeen through noise of σ = 2, a point at the inner centre is A's with {seen[1]:.0%}, "
+table += f"one at the outer centre with {seen[0]:.0%}."
 Markdown(table)
 
 # %% [markdown]
 # (At $w = 0$ class B is there, too, and its clouds count as the inner one's side.) From $w = 1$ on the tilted density keeps nearly half of its mass in the inner cloud: its points are as surely of class A as the others, or almost. Guided particles leave it. At $w = 4$ the last column
 # hardly shows it: nearly all of them are where the tilted density is, only in half of it. At large noise all that can be seen is on which side of the
-# plane they are, and there the inner cloud counts as B's.
+# plane they are, and there the inner cloud lies near the border (the line above, at $\sigma = 2$), so guidance pushes towards the other one.
 #
 # **What is it, then?** Take the reverse SDE's step on EDM's path, $\mathrm d\sigma^2$ times the guided score and noise of variance $\mathrm d\sigma^2$, and split it. One part is a step of the *conditional* ODE, $\frac12 \mathrm d\sigma^2\, \nabla \log p_t(x \mid y)$. The rest is
 # a Langevin step of size $\frac12 \mathrm d\sigma^2$ (chapter 08, section 8), whose score is twice what is left,
@@ -853,7 +872,7 @@ print(f"diversity of jittered test digits: {spread:.2f}")
 # - **Diversity pays at once**, and goes on paying when there is nothing left to buy. At $w = 1$ it is 1.15, more than test digits have; the network has learned from digits of which seven in ten were turned and moved a little, and test digits so treated have 1.13 (the line above). It passes 1 between 1.5 and 2.
 # - **Feature distance wants both.** It is least between 1 and 1.5 (4.3 and 4.7 differ by no more than chance, and real digits are no nearer), and eight times as large at 8. At 0.5 it is worse than at 0 and at 1: half of a label asks for images between the class and all others.
 # - **Both ways run along one curve.** Accuracy against diversity can hardly be told apart, which is what Ho and Salimans claim. What differs is where a scale puts you: by a classifier $w = 1$ has 69 %, and it takes $w = 3$ to
-#   be about where the conditional model is without any guidance. There the classifier's samples are a little farther from the data (6.9 against 4.3; its least is 5.2, at $w = 2$).
+#   be about where the conditional model is without any guidance. There the classifier's samples are clearly farther from the data (6.9 against 4.3, where real digits have 4.2; its least is 5.2, at $w = 2$).
 #
 # On MNIST the null class is the weak part. Its network saw 4,000 batches of 64 images, a tenth of them without their label: without a label its images are at a distance of 109.3, with one at 16.5. At $w = 2$ the classifier takes 98.5 % for what they should be
 # in place of 87.5 %, but the distance is 54.6 already. A classifier guides the model *without* labels, and up to $w = 8$ it gets no nearer than 42.2, with 94.9 %: guidance is no better than the two predictions that it is made of.
@@ -861,7 +880,7 @@ print(f"diversity of jittered test digits: {spread:.2f}")
 # %% [markdown]
 # ## 7. Too much of it
 #
-# **Saturation.** Guidance goes past the conditional guess, and nothing tells it where images end. Count the pixels of the first table's samples that lie beyond $[-1, 1]$, and measure their contrast:
+# **Saturation.** Guidance goes past the conditional guess, and nothing tells it where images end. Count the pixels of the first table's samples that lie beyond $\pm 1.1$, and measure their contrast:
 
 # %%
 eights = z8.repeat(10, 1, 1, 1)
@@ -1054,12 +1073,12 @@ table += "| what is followed | the gradient of a classifier, which can be fooled
 Markdown(table)
 
 # %% [markdown]
-# Since then the rich have given their models away, with the labels hidden in training, and so the second way is the usual one. The first lives on where the condition is not known beforehand: any differentiable $\log p(y \mid x)$ will do, a
-# text matcher, a blurred copy, half of an image.
+# Since then the rich have given their models away, with the labels hidden in training, and so the second way is the usual one. The first lives on where the condition is not known beforehand: any differentiable $\log p(y \mid x_0)$ can be tried, a
+# text matcher, a blurred copy, half of an image, if one asks it of the *guess* of $x_0$ and takes the gradient through the network. (Asked of $x_t$ itself it leads astray, section 3. Of the guess it is an approximation, too, since a mean of images is no image: Chung et al. 2023, [arXiv:2209.14687](https://arxiv.org/abs/2209.14687).)
 #
 # ## How good is it?
 #
-# Published, on ImageNet. FID asks for both fidelity and variety, IS (inception score) for fidelity alone: how surely a classifier names each image, and how evenly the names are spread.
+# Published, on ImageNet. FID asks for both fidelity and variety. IS (inception score) does not look at real images at all: it asks how surely a classifier names each image and how evenly the names are spread, and sees no loss of variety *within* a class.
 #
 # | ImageNet | scale here | FID | IS | source |
 # | --- | ---: | ---: | ---: | --- |

@@ -144,6 +144,8 @@ Markdown(table)
 #
 # $$S(p) > S(p + n) \quad \text{and} \quad S(p) \ge S(p - n) .$$
 #
+# (Between pixels $S$ is interpolated from the four nearest.)
+#
 # **Two thresholds** (hysteresis): steep pixels are contours; less steep ones are if a chain of such pixels ties them to a steep one.
 
 # %%
@@ -366,7 +368,7 @@ check("12.break_the_lock", bad_start)
 #   \frac{\partial L}{\partial b_o} = \sum_p \frac{\partial L}{\partial y_o(p)}, \qquad
 #   \frac{\partial L}{\partial x_i(p)} = \sum_o W_{oi}\, \frac{\partial L}{\partial y_o(p)} .$$
 #
-# Set $W = 0$. The first two don't contain $W$ at all: they are what they would be anyway. **Only the third is zero**, what goes back *through* the layer. A product of two factors has the gradient 0 in both only where both are 0; and $x$, what the copy sees, is not.
+# Set $W = 0$. The first two don't contain $W$ at all: they are what they would be anyway. **Only the third is zero**, what goes back *through* the layer. A product of two factors has the gradient 0 in both only where both are 0; and $x$, here what the copy *says*, is not.
 
 # %%
 from course_lib.experiments import pointwise_gradients
@@ -512,9 +514,9 @@ show_figure(
 Markdown(table)
 
 # %% [markdown]
-# It does. For 80 to 120 steps the four learn nothing that one could see. Then most of the rise comes within 20 to 60 steps, of 480, at nearly the same time for all four; after that the contours are followed a little better, little by little. (All begin at one and the same value: with zeros, the seed of the copy's new layers doesn't matter yet.) It is no step from nothing to all; between two looks comes up to two thirds of it.
+# It does. For 80 to 120 steps the four learn nothing that one could see. Then the middle half of the rise comes within 20 to 60 steps, of 480, at nearly the same time for all four; after that the contours are followed a little better, little by little. (All begin at one and the same value: with zeros, the seed of the copy's new layers doesn't matter yet.) It is no step from nothing to all; between two looks comes up to two thirds of it.
 #
-# Two things may make it so. The first is the product of section 5: what the contour does to the image goes through *two* layers that begin at zero, and while both are small, each makes the other's gradient small. In one number each: where the loss falls by $g$ for each unit of the product $q r$, gradient descent moves $q$ by $\eta g r$ and $r$ by $\eta g q$, so that $q + r$ is multiplied by $1 + \eta g$ in each step: it stays near 0 for a while, and then grows fast. The second is how one looks. The loss changes little by little, but a sampler calls the network step after step, each time with what the last call has made: once the
+# Two things may make it so. The first is the product of section 5: what the contour does to the image goes through *two* layers that begin at zero, and while both are small, each makes the other's gradient small. In one number each: the contour's effect is a product $q r$, and the loss falls by $g$ for each unit of it, so that $q$ has the gradient $g r$ and $r$ has $g q$. From exactly 0 neither would ever move; the copy's answer without a contour moves $r$ first (section 5, step 1). Plain gradient descent then multiplies $q + r$ by $1 + \eta g$ in each step. AdamW, which trained these, divides the size of a gradient away: each factor moves by about $\eta$ a step, and after $k$ steps the product is about $(\eta k)^2$. Either way it is tiny at first, and then grows fast. The second is how one looks. The loss changes little by little, but a sampler calls the network step after step, each time with what the last call has made: once the
 # network follows a little, the state that it sees fits the contour, and it follows more. (Both are our reading; the paper gives no cause.)
 
 # %% [markdown]
@@ -681,8 +683,8 @@ table += "| the paper, Stable Diffusion on an A100 | | +34 % of the time | +23 %
 Markdown(table)
 
 # %% [markdown]
-# Ours costs less than training the whole network, since our way up is the dearer one. So is Stable Diffusion's: the same count, of its 1.5 as diffusers builds it, gives 261 billion operations for a pass down and 542 for a pass up, and so 12 % *less* for a ControlNet than for a training of all weights. The paper measures 34 % more time and 23 % more memory "compared to optimizing
-# Stable Diffusion without ControlNet", on one A100 (section 3.2), and does not say which weights that optimizes. Nor does a count see caches and waiting. In *drawing* each call needs the way down twice: counted, 35 % more for Stable Diffusion 1.5 (283 billion operations beside 803).
+# Ours costs less than training the whole network, since our way up is the dearer one. So is Stable Diffusion's: the same count, of its 1.5 as diffusers builds it, gives 131 billion multiplications for a pass down and 271 for a pass up, and so 12 % *less* for a ControlNet than for a training of all weights. The paper measures 34 % more time and 23 % more memory "compared to optimizing
+# Stable Diffusion without ControlNet", on one A100 (section 3.2), and does not say which weights that optimizes. Nor does a count see caches and waiting. In *drawing* each call needs the way down twice: counted, 35 % more for Stable Diffusion 1.5 (142 billion beside 402).
 #
 # ## How good is it?
 
@@ -717,7 +719,7 @@ Markdown(table)
 # - Lock what is good. Train a copy of its way down, which sees well already.
 # - Zero convolutions make the start exact, bit for bit. Their own gradients are not zero; only what goes back through them is, for one step each.
 # - Following comes late and then fast. Images are good all the while.
-# - Strength is free to choose afterwards, and controls add. Where contour and prompt disagree, strength decides; at too much of it, both lose.
+# - Strength is free to choose afterwards, and controls add. Where contour and prompt disagree, strength decides; at too much of it the line is kept and the digit is lost.
 #
 # **What does not work well.** For every kind of condition another network, of almost half the size, must be trained, stored and run. A control that is too strong draws what the prompt forbids. And it follows a bad contour as faithfully as a good one.
 #

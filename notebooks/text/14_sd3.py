@@ -18,7 +18,7 @@
 # %% [markdown]
 # # 14 · Stable Diffusion 3
 #
-# **Eight changes made the text-to-image model of chapter 12 into Stable Diffusion 3. Each answers a weakness; here each weakness happens first, and you see it.**
+# **Eight changes made the text-to-image model of chapter 12 into Stable Diffusion 3. Each answers a weakness. Most of these you see happen; where ours does not show one, the page says so.**
 #
 # | | |
 # | --- | --- |
@@ -160,7 +160,7 @@ Markdown(table)
 # %% [markdown]
 # Two things to notice:
 #
-# - **One step gives a blur, more give a scene.** At scale 1 one step from noise is the mean of all images that fit the sentence; a larger scale (chapter 11) moves it away from the mean of all images. Chapter 13 told why: the ways are straight in pairs, and curved in the flow.
+# - **One step gives a blur, more give a scene.** At scale 1 one step from noise is the decoded mean of all latents that fit the sentence; a larger scale (chapter 11) moves it away from the mean of all latents. Chapter 13 told why: the ways are straight in pairs, and curved in the flow.
 # - **There is no U-Net.** The network cuts the latent into 16 squares, and from then on knows images and words as what they are to it: two lists of vectors.
 #
 # ## The idea
@@ -171,7 +171,7 @@ Markdown(table)
 # | --- | --- | --- |
 # | a U-Net is built for grids, at one size, and text is no grid | patches and a transformer: DiT, with AdaLN-zero | 2, 3 |
 # | words are read once, and never learn what is being drawn | two streams, joint attention: MM-DiT | 4 |
-# | uniform times spend as much on the ends, where little is to be learned, as on the middle | times drawn in the middle | 5 |
+# | uniform times spend as much next to the data, where nothing is to be learned, as on the middle | times drawn in the middle | 5 |
 # | at another size positions say what was never heard | stretched positions | 6 |
 # | the decoder cannot bring back what 4 channels don't hold | 16 channels, and a larger model | 7 |
 # | logits grow in training, until half precision breaks | QK-normalization | 8 |
@@ -285,7 +285,7 @@ print("with positions: the same?", torch.allclose(shuffled, answer[:, order]))
 print("shuffled together with its positions:", torch.allclose(carried, answer[:, order]))
 
 # %% [markdown]
-# **AdaLN-zero: how the network hears the time.** In chapter 06 the time was added to the channels. DiT makes a vector $c$ of time (and class), and lets it decide, in each block, how tokens are stretched and moved before a branch $F$, and how much of the branch is added after it:
+# **AdaLN-zero** (adaptive layer normalization that starts at zero): **how the network hears the time.** In chapter 06 the time was added to the channels. DiT makes a vector $c$ of time (and class), and lets it decide, in each block, how tokens are stretched and moved before a branch $F$, and how much of the branch is added after it:
 #
 # $$H \;\leftarrow\; H + \gamma(c) \odot F\big( (1 + \alpha(c)) \odot \mathrm{LN}(H) + \beta(c) \big) .$$
 #
@@ -876,7 +876,7 @@ Markdown(table)
 
 # %% [markdown]
 # Read both halves. The model's half is plain: to learn a distribution of more numbers, with the same network in the same time, is harder. "Predicting latents with higher $d$ is a more difficult task", say Esser et al. of the number of channels, "and thus models with increased capacity should be able to perform better"; in their figure 10 the 16 channels need a depth of 22 to draw level with 8.
-# (One start each: small differences say nothing.) The decoder's half differs from theirs. In SD3's table 3 (below) it gets better with each doubling; ours hold more bits with each doubling, and not one decibel more. Ours were trained for 1,500 steps, all with one weight of the KL term. Whether longer training or a smaller weight turns this we did not find out. SD3 took 16 channels, for the sake of models that
+# (One start each: small differences say nothing.) The decoder's half differs from theirs. In SD3's table 3 (below) it gets better with each doubling; ours hold more bits with each doubling, and have half a decibel less. Ours were trained for 1,500 steps, all with one weight of the KL term. Whether longer training or a smaller weight turns this we did not find out. SD3 took 16 channels, for the sake of models that
 # were to be larger: the channels are a ceiling, and the model decides how near one comes to it.
 #
 # ## 8. Logits that grow: QK-normalization
@@ -1236,23 +1236,23 @@ Markdown(table)
 #
 # - **Ranks are not qualities.** Table 1 says how often a formulation was ahead, not by how much; that stands in table 2, for 25 steps, and is less than a tenth of the FID.
 # - **Uniform straight ways lose to the old schedule** (5.67 against 2.88). What won is the straight way *with* times in the middle; the authors say so.
-# - **0.74 is the last of many steps**: size, captions of which half were written by a model (alone from 0.43 to 0.50, table 4, at depth 15), resolution, and a training by preferences (DPO). Of these prompts for two things 94 % show both; of a position 33 % are right, which is less than without DPO at 512² (40 %).
+# - **0.74 is the last of many steps**: size, captions of which half were written by a model (alone from 0.43 to 0.50, table 4, at depth 15), resolution, and a training by preferences (direct preference optimization, DPO). Of these prompts for two things 94 % show both; of a position 33 % are right, which is less than without DPO at 512² (40 %).
 #
 # ## What to take away
 #
 # - A transformer needs no grid: patches, a vector for each place, one kind of block. AdaLN-zero lets the time modulate it, and starts as the identity.
 # - Joint attention is attention over patches and words together, with weights for each. Words may learn what is being drawn.
-# - At both ends of the straight way the best answer is nearly a copy. Draw the times in the middle; that is a weight $\pi(t)$, without its noise.
+# - At the clean end of the straight way the best answer is a copy, and nothing is to be learned; at the noisy end it is the mean of what fits the prompt, which a caption that says much makes worth a lot. Draw the times away from the clean end; that is a weight $\pi(t)$, without its noise.
 # - Stretch positions for another size. Normalize queries and keys, and no logit is above $\sqrt d \max |g g'|$.
 # - At the same $t$ an image of twice the sides is half as uncertain: multiply the odds $t / (1 - t)$ by $\sqrt{N_2 / N_1}$.
-# - More channels raise the ceiling, and make the task harder. What may be missing in use must be missing in training.
+# - More channels make the task harder; in SD3's table they raise the ceiling, in ours they did not. What may be missing in use must be missing in training.
 #
 # **What does not work well.** All of it is measured on scenes of 32 pixels, where a latent has 16 tokens: a transformer's strength, that anything looks at anything, has little to do there. Its cost grows with the square of the tokens, and the next chapter is about that square.
 #
 # **What came after.**
 #
-# - *Two streams first, one later*, and positions by rotation: FLUX.1 (Black Forest Labs 2024, [code](https://github.com/black-forest-labs/flux)).
-# - *A smaller SD3 with a second attention* in its first blocks: Stable Diffusion 3.5 Medium, MM-DiT-X (2024, [model card](https://huggingface.co/stabilityai/stable-diffusion-3.5-medium)).
+# - *Two streams first, one later*, and positions by rotation (RoPE): FLUX.1 (Black Forest Labs 2024, [code](https://github.com/black-forest-labs/flux)).
+# - *A second attention in the first blocks*, at 2.5 billion weights: Stable Diffusion 3.5 Medium, MM-DiT-X (2024, [model card](https://huggingface.co/stabilityai/stable-diffusion-3.5-medium)).
 # - *Few steps*: distillation with an adversary in latent space (Sauer et al. 2024, [arXiv:2403.12015](https://arxiv.org/abs/2403.12015)).
 #
 # **Next:** attention itself, exact, without ever writing down the table of comparisons.

@@ -67,7 +67,7 @@ Tiles(n=1024, d=64, sram=49_152)
 #
 # A processor computes in a small memory that is fast, and keeps its data in a large one that is slow. An A100, the GPU of the first paper, has 108 processors with a small memory of 192 KB each (**SRAM**), which together move
 # 19 TB a second, and a large one (**HBM**) of 40 to 80 GB, which moves 1.5 to 2 TB a second (Dao et al. 2022, section 2.1). Attention does little arithmetic for each number it moves. So
-# it waits, for $N^2$ numbers that nobody asked for: what is asked for are $N$ rows of output.
+# it waits (it is *memory-bound*, not *compute-bound*), for $N^2$ numbers that nobody asked for: what is asked for are $N$ rows of output. An algorithm that counts what it moves is called *IO-aware*, as in the first paper's title.
 #
 # The source article goes four steps, and so do we. A softmax that cannot overflow takes *three* passes over a row. A correction on the way saves one of them: *two*. The output of attention, which is a sum, can
 # be corrected as well, and so attention takes *one*. And what is done in one pass can be done *tile by tile*. Each step is a function of a few lines, and equals the one before.
@@ -434,7 +434,7 @@ show_figure(
 # One and the same training, up to rounding, and the same samples from the same random numbers. **FlashAttention is no approximation**: nothing about a model, its loss or its samples changes. (Here it is no faster either: 64 tokens fit in one small tile. It is about long rows.) After 200 small steps
 # there are strokes on a dark frame, and few digits. The third row is `pixel_transformer_digits`, larger, trained for 3,000 steps, and told the class.
 #
-# `sample` does something that section 8 explains: it asks with *one* query, of the newest pixel, against the keys and values of all pixels before, which it keeps in a **key–value cache**.
+# `sample` does something that section 8 explains: it asks with *one* query, of the newest pixel, against the keys and values of all pixels before, which it keeps in a **key–value cache** (KV cache).
 
 # %% [markdown]
 # ## 8. Parts that merge
@@ -521,7 +521,7 @@ check("15.merge_by_lse", merge_by_lse)
 #
 # **FlashAttention-2** turns the loops round. A block of queries stays, with its output, until it is done; keys and values pass by, and nothing but them: $2 N d$ a pass. It writes each output once.
 #
-# In all about $10\, N^2 d^2 / M$, after 15 for the first. Against $4 N^2$ that wins where $10\, d^2 < 4 M$, or $15\, d^2 < 4 M$: where the fast memory holds a few squares of $d$.
+# In all about $10\, N^2 d^2 / M$, where the first version moves $15\, N^2 d^2 / M$. Against $4 N^2$ the second version wins where $10\, d^2 < 4 M$, the first where $15\, d^2 < 4 M$: where the fast memory holds a few squares of $d$.
 #
 # **Exercise 5: predict.** One head, $N = 16{,}384$, $d = 64$, in float16 (2 bytes). FlashAttention-2 keeps 128 queries at a time. With $S$ and $P$ in the slow memory 2,156 MB ($10^6$ bytes) would move, forward. How many MB here? Within 3 %.
 
@@ -835,7 +835,7 @@ show_source(backward_keys_kernel)
 # | | | 16,384 | 496 | 1.59 | 0.79 | 330 | 1.11 | 0.58 |
 #
 # - **A page of Triton is 1.1 to 1.6 times as fast as FlashAttention-2 there, and 0.6 to 0.9 times as fast as cuDNN**, which is written for this card. The comparison flatters ours: sizes of tiles were chosen on this card, at 4,096 tokens without a mask, while FlashAttention-2 was written for the A100 (on an H100 its paper has up to 335 TFLOP/s, section 4.1).
-# - **Memory**: output, gradients and two numbers a row are all that comes on top, 4.06 and 4.03 times the size of $Q$ at every $N$.
+# - **Memory**: output, gradients and two numbers a row are all that comes on top: 4.06 times the size of $Q$ for $d = 64$ and 4.03 times for $d = 128$, at every $N$.
 # - **The check at the door** (is every number finite?) is not in these times. It makes the processor wait for the GPU: 0.5 to 0.8 ms a call, more than the forward pass itself at 1,024 tokens, and `flash_attention_triton.inside` does without.
 # - **Right there, too**: against the definition in float64, for all head sizes, causal and not, up to 1,000 tokens, output and gradients are off by at most $1.1 \cdot 10^{-5}$ in float32, $7 \cdot 10^{-4}$ in float16 and $5 \cdot 10^{-3}$ in bfloat16, of the largest number (or of 1, where that is larger).
 #
@@ -873,7 +873,7 @@ Markdown(table)
 #
 # - *Units that grow at different speeds*: on Blackwell GPUs exponentials and the small memory are the bottleneck; exponentials are computed by polynomials, and corrections skipped where the maximum moves little: FlashAttention-4 (Zadouri et al. 2026, [arXiv:2603.05451](https://arxiv.org/abs/2603.05451)).
 # - *A kernel for your own mask or score*, compiled from a few lines: FlexAttention (Dong et al. 2024, [arXiv:2412.05496](https://arxiv.org/abs/2412.05496)).
-# - *Fewer keys and values to store* when decoding: grouped queries (Ainslie et al. 2023, [arXiv:2305.13245](https://arxiv.org/abs/2305.13245)), a latent for all heads (DeepSeek-V2, 2024, [arXiv:2405.04434](https://arxiv.org/abs/2405.04434)), and a cache in pages (Kwon et al. 2023, [arXiv:2309.06180](https://arxiv.org/abs/2309.06180)).
+# - *Fewer keys and values to store* when decoding: grouped-query attention (GQA, Ainslie et al. 2023, [arXiv:2305.13245](https://arxiv.org/abs/2305.13245)), one latent for all heads (multi-head latent attention, MLA: DeepSeek-V2, 2024, [arXiv:2405.04434](https://arxiv.org/abs/2405.04434)), and a cache in pages (PagedAttention, Kwon et al. 2023, [arXiv:2309.06180](https://arxiv.org/abs/2309.06180)).
 # - *Fewer pairs*, chosen by the model itself: native sparse attention (Yuan et al. 2025, [arXiv:2502.11089](https://arxiv.org/abs/2502.11089)).
 #
 # **Next, chapter 16:** when one machine is not enough. (What lets images look at words is attention, too: [chapter 12](12_latent_diffusion.ipynb).)

@@ -242,7 +242,7 @@ off = ((large + small) / 2 - whole).norm() / whole.norm()
 print(f"48 and 16 examples: off by {off:.0%} of the gradient's length")
 
 # %% [markdown]
-# It is the gradient of another loss, with other weights, and nobody complains. Two cures: leave out what doesn't divide (PyTorch's `DistributedSampler` repeats examples instead, so that some count twice), or weight by $B_r / B$. The course's `fit` multiplies each loss by that *before* the backward pass, and sums.
+# It is the gradient of another loss, with other weights, and nobody complains. Two cures: leave out what doesn't divide (PyTorch's `DistributedSampler` repeats examples instead, so that some count twice), or give each share its own weight.
 #
 # **Exercise 1: the weighted mean.** Make the gradient of the whole batch from those of unequal shares. One process may have had no example at all. (`hint("16.weighted_mean")` helps, as with every exercise; `solution(...)` shows what the library does;
 # every `check` judges your function on fresh random inputs.)
@@ -257,6 +257,8 @@ def weighted_mean(gradients, shares):
 check("16.weighted_mean", weighted_mean)
 
 # %% [markdown]
+# The course's `fit` multiplies each process's loss by its weight *before* the backward pass, and sums.
+#
 # **BatchNorm.** It subtracts the mean of the *batch* and divides by its spread. Then an example's loss depends on its neighbours, and the sum over examples can't be taken apart. In many processes each share is normalised by itself:
 
 # %%
@@ -553,7 +555,7 @@ print(f"the embeddings are {sum(sizes[:2]) / sum(sizes):.0%} of all bytes")
 Timeline(sizes, backward, processes=16, bandwidth=10e9, title="One backward pass of GPT-2")
 
 # %% [markdown]
-# The embedding is used twice, as the first layer and as the last. So it costs twice. The last layer is a third of the backward pass, and comes first: the long bar at the start, when nothing can be sent yet. And its gradient, a third of all bytes, is whole only at the end, when nothing is left to hide behind: the long bar at the end. PyTorch's default is 25 MB (the first bucket 1 MB, so that the network starts early).
+# The embedding is used twice, as the first layer and as the last. So it is in the way twice. As the last layer it is a third of the backward pass, and comes first: the long bar at the start, when nothing can be sent yet. And its gradient, a third of all bytes, is whole only at the end, when nothing is left to hide behind: the long bar at the end. PyTorch's default is 25 MB (the first bucket 1 MB, so that the network starts early).
 #
 # ### What is left of N?
 #
@@ -603,7 +605,7 @@ show_figure(
 )
 
 # %% [markdown]
-# **Weak** scaling on the slow network gives about half of $N$ (3.8 of 8): every step waits equally long for the bytes, whatever $N$ is. Towards 512 the ring's latency takes the rest, on the fast network too: there is the place for trees, or for larger buckets. **Strong** scaling rises at best a little, then falls: the work shrinks like $1/N$, the bytes stay, and the number of messages grows. Eight processes on the
+# **Weak** scaling on the slow network gives about half of $N$ at 8 processes (3.8) and a third at 64 (23.2): the bytes that a step waits for hardly grow with $N$, but the ring's latency does. Towards 512 it takes nearly all, on the fast network too: there is the place for trees, or for larger buckets. **Strong** scaling rises at best a little, then falls: the work shrinks like $1/N$, the bytes stay, and the number of messages grows. Eight processes on the
 # slow network are slower than one (0.6).
 #
 # ## 6. Accumulate, and say nothing
@@ -618,7 +620,7 @@ from course_lib.parallel import accumulate
 show_source([accumulate, DataParallel.no_sync])
 
 # %% [markdown]
-# So accumulation divides communication by $A$, and so it does with the memory for *activations*, what each layer puts aside for the backward pass. What it does not do is save time for computing. And it has section 3's problems: BatchNorm sees small batches, and the last one may be smaller.
+# So accumulation divides communication by $A$, and the memory for *activations* as well, what each layer puts aside for the backward pass. What it does not do is save time for computing. And it has section 3's problems: BatchNorm sees small batches, and the last one may be smaller.
 #
 # **A larger batch is another training.** $N$ processes with a batch each, or $A$ turns: the step is right for the large batch, but there are fewer steps in an epoch. How long should one be? Compare $A$ small steps with one large one. With SGD, and $g^{(j)}$ the gradient of small batch $j$,
 #
@@ -773,7 +775,7 @@ for stage, paper in enumerate((120, 31.4, 16.6, 1.9)):
 Markdown(table)
 
 # %% [markdown]
-# What about the models that you have heard of? Gigabytes in each process, *without* activations, which depend on batch and length and come on top:
+# What about the models that you have heard of? Gigabytes in each process, *without* activations, which depend on batch and length and come on top. (They can be traded for time: keep only each block's input, and compute the rest again in the backward pass, *gradient* or *activation checkpointing*, Chen et al. 2016, [arXiv:1604.06174](https://arxiv.org/abs/1604.06174). That costs about one forward pass more, and is what chapter 15 does with its matrix $P$.)
 
 # %%
 models = {f"GPT-2 {name}": gpt2_parameters(*size) for name, size in GPT2_SIZES.items()} | SD3_SIZES

@@ -27,31 +27,32 @@ SCALE_WRONG = {"far": (3.0, "At w = 3 eps(y) would be weighted with 4.")}
 # --- guided_velocity -----------------------------------------------------------------------------
 
 
-def guided_velocity(v_null, v_label, w):
-    w = w.reshape(-1, *[1] * (v_null.ndim - 1))
-    return (1 + w) * v_label - w * v_null
+def guided_velocity(v_null, eps_label, x_t, t, w):
+    t, w = (part.reshape(-1, *[1] * (v_null.ndim - 1)) for part in (t, w))
+    x_0 = (x_t - t * eps_label) / (1 - t)
+    return (1 + w) * (eps_label - x_0) - w * v_null
 
 
-def example_by_example(v_null, v_label, w):
-    rows = zip(v_null, v_label, w.tolist(), strict=True)
-    return torch.stack([guide(null, label, number + 1) for null, label, number in rows])
-
-
-def by_scores(v_null, v_label, w):
-    """By way of the score at some x_t and time of some path: the guided score as a velocity."""
-    path, x_t = VPPath(), torch.ones_like(v_null)
-    words = {"x_t": x_t, "t": 0.4, "path": path}
-    null, label = (
-        convert(v, source="velocity", target="score", **words) for v in (v_null, v_label)
+def example_by_example(v_null, eps_label, x_t, t, w):
+    rows = zip(v_null, eps_label, x_t, t.tolist(), w.tolist(), strict=True)
+    return torch.stack(
+        [guide(null, (eps - x) / (1 - time), number + 1) for null, eps, x, time, number in rows]
     )
+
+
+def by_scores(v_null, eps_label, x_t, t, w):
+    """By way of the score: the guided score as a velocity."""
+    words = {"x_t": x_t, "t": t, "path": StraightPath()}
+    null = convert(v_null, source="velocity", target="score", **words)
+    label = convert(eps_label, source="eps", target="score", **words)
     score = label + per_example(w, x_t) * (label - null)
     return convert(score, source="score", target="velocity", **words)
 
 
 VELOCITY_RIGHT = [guided_velocity, example_by_example, by_scores]
 VELOCITY_WRONG = {
-    "zeros": (lambda null, label, w: torch.zeros_like(null), "Your v is not the guided velocity"),
-    "conditional": (lambda null, label, w: label.clone(), "Your v is not the guided velocity"),
+    "zeros": (lambda null, *rest: torch.zeros_like(null), "Your v is not the guided velocity"),
+    "without": (lambda null, *rest: null.clone(), "Your v is not the guided velocity"),
 }
 
 # --- guided_guess --------------------------------------------------------------------------------
@@ -258,11 +259,12 @@ def test_guided_guesses_and_velocities_are_those_of_the_library():
     guess = right("guided_guess")(model.predict_x0(x, t), by_x * (a**2 + b**2) ** 0.5, a, b, 2.5)
     led = ClassifierGuidance(model, model.net.logits, 2.5)
     torch.testing.assert_close(guess, led.predict_x0(x, t, y=y), rtol=1e-6, atol=1e-6)
-    null, label = (model.predict(x, t, target="velocity", y=labels) for labels in (None, y))
-    w = torch.full((len(x),), 1.5, dtype=torch.float64)
+    line = ideal(StraightPath())
+    null, label = line.predict(x, t, target="velocity"), line.predict(x, t, y=y)
+    times, w = (torch.full((len(x),), value, dtype=torch.float64) for value in (t, 1.5))
     torch.testing.assert_close(
-        right("guided_velocity")(null, label, w),
-        ClassifierFreeGuidance(model, 2.5).predict(x, t, target="velocity", y=y),
+        right("guided_velocity")(null, label, x, times, w),
+        ClassifierFreeGuidance(line, 2.5).predict(x, t, target="velocity", y=y),
     )
 
 

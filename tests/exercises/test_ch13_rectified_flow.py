@@ -212,8 +212,9 @@ def against_each_other(x0, x1):
     return x0[x0.sum(1).argsort(descending=True)], x1[x1.sum(1).argsort()]
 
 
-PAIRS_RIGHT = [shuffled, turned, rolled, against_each_other]
+PAIRS_RIGHT = [shuffled, turned, rolled]
 PAIRS_WRONG = {
+    "against each other": (against_each_other, "Another coupling"),
     "as they are": (lambda x0, x1: (x0, x1), "Not broken"),
     "both shuffled alike": (
         lambda x0, x1: (lambda i: (x0[i], x1[i]))(torch.randperm(len(x0))),
