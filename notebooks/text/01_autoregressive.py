@@ -140,7 +140,7 @@ print("the product of the conditionals is the table:", torch.allclose(product, j
 # **Evaluation** need not wait: all of $x$ is known, so all conditionals can be computed at once.
 # Training is maximum likelihood: make $-\log p(x) = -\sum_i \log p(x_i \mid x_{<i})$ small on average. It is a sum of
 # $n$ classification losses. Each is judged on the true history, never on pixels that the model drew: **teacher forcing**.
-# When it samples, the history is the model's own; after one bad pixel it may stand where training never was.
+# When it samples, the history is the model's own; after one bad pixel it may stand where training never was (**exposure bias**).
 #
 # **Exercise 1: predict before you read on.** Store each conditional as a table: one number
 # $p(x_i = 1 \mid x_{<i})$ for each $i$ and each possible history $x_{<i}$. How many numbers are that for $n = 10$?
@@ -278,7 +278,7 @@ show_figure(
 # %%
 size = fvsbn_weights.abs().flatten(1)
 inner = torch.arange(64).reshape(8, 8)[1:, 1:-1].flatten()  # each has a pixel above and to the left
-for name, step in (("above", 8), ("to the left", 1)):
+for name, step in (("above", 8), ("to the left", 1), ("above and to the left", 9)):
     print(f"mean size of the weight of the pixel {name}: {size[inner, inner - step].mean():.1f}")
 print(f"of all pixels before: {size[trained_fvsbn.mask.bool()].mean():.1f}")
 
@@ -488,7 +488,7 @@ show_figure(
 )
 
 # %% [markdown]
-# It starts near $64 \ln 2 \approx 44.4$ nats, the loss of a model that says one half to everything. At the end the test images cost no more than the training images (which are moved about, and so harder): no overfitting here. Samples:
+# It starts near $64 \ln 2 \approx 44.4$ nats, the loss of a model that says one half to everything. At the end the test images cost no more than the training images. Those are moved about, and so harder; so this is a good sign, and no proof: overfitting shows in a test loss that *rises* during training. Samples:
 
 # %%
 samples = model.sample(24, generator=seeded(0)).reshape(-1, 1, 8, 8)
@@ -549,7 +549,7 @@ print("and is never below the mean of the logs:", bool((average >= members.mean(
 #
 # NADE and MADE have weights of their own for each pixel, and must learn anew at each place what a stroke is. A convolution has the same weights everywhere. Visit the
 # pixels in *raster order*, row by row from the top, each row from the left. The convolution must not see
-# the pixel itself and all that follow. So multiply its kernel by a mask.
+# the pixel itself and all that follow. So multiply its kernel by a mask: a **masked** (or *causal*) **convolution**.
 #
 # - **Mask A** hides the centre, everything right of it in its row, and all rows below. The first layer needs it: its
 #   input is the image, and the centre is the very pixel that is to be predicted.
@@ -763,7 +763,7 @@ show_figure(
 # ## p(X, Y): the generator is a classifier
 #
 # A model of images *and* labels, $p(x, y) = p(y)\,p(x \mid y)$, is again the chain rule, with the label as the very
-# first coordinate. Trained on labelled digits it draws what you ask for; and by Bayes' rule it says what a given image is:
+# first coordinate. Trained on labelled digits it draws what you ask for; and by Bayes' rule it says what a given image is, as a **generative classifier** (a *discriminative* one, like logistic regression, models $p(y \mid x)$ directly):
 #
 # $$p(y \mid x) = \frac{p(x \mid y)\,p(y)}{\sum_{y'} p(x \mid y')\,p(y')}, \qquad p(x) = \sum_y p(x \mid y)\,p(y).$$
 #
@@ -809,10 +809,18 @@ Markdown(table)
 with torch.no_grad():
     log_p = pixelcnn.log_prob(test_images)  # [359], the labels not given
 from_unlikely = log_p.argsort()
-odd, plain_ones = test_images[from_unlikely[:12]], test_images[from_unlikely[-12:]]
-for name, images in (("unlikely", odd), ("likely", plain_ones), ("all", test_images)):
+ranks = {"unlikely": from_unlikely[:12], "likely": from_unlikely[-12:], "all": from_unlikely}
+for name, which in ranks.items():
+    images = test_images[which]
     borders = images.diff(dim=2).abs().sum() + images.diff(dim=3).abs().sum()
-    print(f"{name}: {borders / len(images):.0f} borders between black and white in an image")
+    with torch.no_grad():
+        p = pixelcnn.conditionals(images, test_labels[which])
+    unsure = ((p > 0.1) & (p < 0.9)).sum() / len(images)
+    print(
+        f"{name}: {borders / len(images):.0f} borders between black and white in an image, ", end=""
+    )
+    print(f"{unsure:.0f} pixels with a p between 0.1 and 0.9")
+odd, plain_ones = test_images[ranks["unlikely"]], test_images[ranks["likely"]]
 show_figure(
     image_grid(torch.cat([odd, plain_ones]), columns=12, titles=["unlikely", "likely"], size=0.6),
     alt="The twelve least likely test digits are full of corners and turns; many of the most likely are plain ones.",

@@ -265,12 +265,12 @@ with torch.no_grad():
     live_codes = distance(live.decode(live.encode(black_and_white)[0][:1000]))
 print("the larger part of all 10 classes lies in the circle:", mostly_inside(live) == 10)
 print("draws from N(0, I) are closer to digits than the autoencoder's:", live_prior < of_prior)
-print("and less than 1.5 times as far as images at real codes:", live_prior < 1.5 * live_codes)
+print("and less than 1.3 times as far as images at real codes:", live_prior < 1.3 * live_codes)
 print("at real codes the autoencoder is the better one:", of_codes < live_codes)
 print("its fitted Gaussian: at most 1.3 times as far as the VAE's draws:", of_fitted < 1.3 * live_prior)
 
 # %% [markdown]
-# The same network, the same data, one more term in the loss: the codes fill the circle, and a draw from it is nearly as good as an image at a real code: no holes. It is paid for in
+# The same network, the same data, one more term in the loss: the codes fill the circle, and a draw from it is less than 1.3 times as far from digits as an image at a real code, where the autoencoder's fitted Gaussian had 1.5 and more: fewer holes. It is paid for in
 # reconstructions, which are blurred. Don't give the VAE too much credit for its samples: if you fit a Gaussian to an autoencoder's codes *afterwards*, its draws are about as good (last line). (Put 8 for 2 in both models, run down to here and compare `of_fitted` with `live_prior`: who is closer then?) First codes, then a model of them: chapter 03 goes that way. What the
 # VAE has is one loss for everything, and a meaning of that loss, which comes next. Here is the whole plane; rows and columns are quantiles of the normal distribution, so that each picture stands for equally much of the prior.
 
@@ -343,7 +343,7 @@ for nats in (1, 2, 3, 4):  # within so many nats of the best z
     unit = "nat" if nats == 1 else "nats"
     print(f"draws from the prior within {nats} {unit} of the best z, on average: {share:.1%}")
 rate = load_card("vae_mnist")["metrics"]["rate (nats)"]
-print(f"rate of the VAE with 50 latents on MNIST: {rate:.0f} nats, e^-{rate:.0f} = {torch.tensor(-rate).exp():.0e}")
+print(f"rate of the VAE with 50 latents on MNIST: {rate:.1f} nats, e^-{rate:.1f} = {torch.tensor(-rate).exp():.0e}")
 
 # %% [markdown]
 # With two latents that is a nuisance: a few draws in a hundred suit an image, more or fewer as you define it. The share falls as $e^{-R}$, roughly, for the rate says how
@@ -378,7 +378,7 @@ show_figure(
 
 # %% [markdown]
 # The ellipse is often smaller than the spot. The four clouds say why: training makes $D_\mathrm{KL}(q \,\|\, \text{posterior})$ small, as the next section shows, and there to be three times too narrow cost less than to be twice too wide.
-# What the ellipse covers outside of the spot costs much, what it leaves out costs little.
+# What the ellipse covers outside of the spot costs much, what it leaves out costs little: this *reverse* divergence is **mode-seeking**; the *forward* one, $D_\mathrm{KL}(\text{posterior} \,\|\, q)$, would be **mode-covering**.
 
 # %% [markdown]
 # ## The bound, three ways
@@ -391,8 +391,8 @@ show_figure(
 # $$\log p(x) = \log \int q(z \mid x)\,\frac{p(z)\,p(x \mid z)}{q(z \mid x)}\,dz = \log \mathbb E_{q}\left[\frac{p(z)\,p(x \mid z)}{q(z \mid x)}\right]
 # \;\ge\; \mathbb E_{q}\left[\log \frac{p(z)\,p(x \mid z)}{q(z \mid x)}\right],$$
 #
-# because the logarithm is concave: the logarithm of a mean is at least the mean of the logarithms. (The same argument gives $D_\mathrm{KL}(q \,\|\, p) = -\mathbb E_q \log \frac pq \ge -\log \mathbb E_q \frac pq = 0$, with equality only for $p = q$. We shall need it twice.) The right-hand side is the *evidence lower bound*,
-# ELBO. Split the logarithm:
+# because the logarithm is concave: the logarithm of a mean is at least the mean of the logarithms. (The same argument gives $D_\mathrm{KL}(q \,\|\, p) = -\mathbb E_q \log \frac pq \ge -\log \mathbb E_q \frac pq \ge 0$, since $\mathbb E_q \frac pq = \int_{q > 0} p \le 1$, with equality only for $p = q$. We shall need it twice.) The right-hand side is the *evidence lower bound*,
+# ELBO ($p(x)$ is called the *evidence*, or the **marginal likelihood**). Split the logarithm:
 #
 # $$\boxed{\;\mathrm{ELBO}(x) = \mathbb E_{q(z \mid x)} \log p(x \mid z) \;-\; D_\mathrm{KL}\big(q(z \mid x) \,\|\, p(z)\big)\;}$$
 #
@@ -584,7 +584,7 @@ check("02.gaussian_rate", split_gaussian_rate)
 # The distortion is an expectation over $z \sim \mathcal N(\mu, \sigma^2)$, and we need its gradient with respect to $\mu$ and $\sigma$, which are in the
 # distribution, not in the function. Write $f(z)$ for $-\log p(x \mid z)$.
 #
-# **The score function.** Differentiate the density. As $\nabla q = q\,\nabla \log q$,
+# **The score function** (also *REINFORCE*, the *log-derivative trick*, the *likelihood-ratio* estimator). Differentiate the density. As $\nabla q = q\,\nabla \log q$,
 #
 # $$\nabla\,\mathbb E_q f(z) = \int f(z)\,\nabla q(z)\,dz = \mathbb E_q\big[f(z)\,\nabla \log q(z)\big],$$
 #
@@ -593,7 +593,7 @@ check("02.gaussian_rate", split_gaussian_rate)
 #
 # It works for any $f$, also for one that has no derivative. It learns from the *values* of $f$ alone: "this draw was better than that one".
 #
-# **Reparameterization.** Draw the noise first and move it: $z = \mu + \sigma\varepsilon$ with $\varepsilon \sim \mathcal N(0, 1)$. The noise no longer depends on
+# **Reparameterization** (the *pathwise* gradient). Draw the noise first and move it: $z = \mu + \sigma\varepsilon$ with $\varepsilon \sim \mathcal N(0, 1)$. The noise no longer depends on
 # the parameters, and so the gradient goes inside:
 #
 # $$\nabla\,\mathbb E_\varepsilon f(\mu + \sigma\varepsilon) = \mathbb E_\varepsilon \nabla f(\mu + \sigma\varepsilon), \qquad
@@ -686,7 +686,7 @@ check("02.laplace_draw", laplace_draw)
 
 # %% [markdown]
 # **Exercise 4: a baseline that costs nothing.** With several draws for each image you need no $f(\mu)$: the baseline of a draw can be the mean of $f$ over the *other* draws. Why the others, and not all? Write the score function estimate
-# for $\mu$, one for each draw, with this baseline.
+# for $\mu$, one for each draw, with this baseline (a *control variate*; in reinforcement learning this one is called *RLOO*, REINFORCE leave-one-out).
 
 
 # %%
@@ -758,7 +758,7 @@ print("distortion for each nat of rate saved, from row to row:", ", ".join(price
 
 # %%
 print(
-    f"{load_card('vae_mnist')['metrics']['active units']:.0f} are active, the others equal the prior."
+    f"{load_card('vae_mnist')['metrics']['active units']:.0f} are active; of the others the mean hardly depends on the image."
 )
 
 # %% [markdown]
@@ -917,7 +917,7 @@ check("02.iwae_bound", iwae_bound)
 #
 # $$\boxed{\;c^*(x) = \log \frac{p_\text{data}(x)}{p_g(x)}\;}$$
 #
-# In Goodfellow's game the generator lowers $\log(1 - \mathrm{sigmoid}(c(g(z))))$; against the best critic that makes a **Jensen–Shannon divergence** (JSD) small (theorem 1 of the paper). Where the critic is sure, this loss has hardly a slope, and so in practice, in the paper too, the generator raises $\log \mathrm{sigmoid}(c(g(z)))$. **Check** the box, then both models on eight Gaussians in a ring, with networks of the same sizes and the same number of steps:
+# In Goodfellow's game (**minimax**) the generator lowers $\log(1 - \mathrm{sigmoid}(c(g(z))))$; against the best critic that makes a **Jensen–Shannon divergence** (JSD) small (theorem 1 of the paper): with $\bar p = \frac12 (p_\text{data} + p_g)$, $\mathrm{JSD} = \frac12 D_\mathrm{KL}(p_\text{data} \,\|\, \bar p) + \frac12 D_\mathrm{KL}(p_g \,\|\, \bar p)$, and the box in $L$ gives $-L(c^*) = 2\, \mathrm{JSD} - 2 \log 2$. Where the critic is sure, this loss has hardly a slope, and so in practice, in the paper too, the generator raises $\log \mathrm{sigmoid}(c(g(z)))$, the **non-saturating** loss. **Check** the box, then both models on eight Gaussians in a ring, with networks of the same sizes and the same number of steps:
 
 # %%
 from course_lib.data import toy, toy_log_prob
@@ -958,7 +958,7 @@ for (name, points, _), kind in zip(clouds[1:], ("gan", "vae"), strict=True):
     )
 
 # %% [markdown]
-# The GAN reaches half of the modes (**mode collapse**), *and* more of its samples lie where no data are. It is tempting to explain this by divergences: the VAE minimises $D_\mathrm{KL}(p_\text{data} \,\|\, p)$, which punishes missed modes, a GAN something nearer to the other direction, which punishes samples in empty places. (For a perfect critic and this
+# The GAN reaches half of the modes (**mode collapse**), *and* more of its samples lie where no data are. It is tempting to explain this by divergences: the VAE minimises an upper bound of $D_\mathrm{KL}(p_\text{data} \,\|\, p)$ (second way), which punishes missed modes (mode-covering), a GAN something nearer to the other direction, which punishes samples in empty places (mode-seeking). (For a perfect critic and this
 # generator's loss the gradient is that of $D_\mathrm{KL}(p_g \,\|\, p_\text{data}) - 2\,\mathrm{JSD}$: Arjovsky and Bottou 2017, [arXiv:1701.04862](https://arxiv.org/abs/1701.04862), theorem 2.5.) Our numbers say no: this GAN is worse on both counts. What you see is a *training* that failed: two
 # networks chase each other, no critic is perfect, and no loss tells. Goodfellow's tutorial, too, sees another cause of mode collapse than the choice of divergence (2016, [arXiv:1701.00160](https://arxiv.org/abs/1701.00160), section 3.2.5). Better training does reach all eight on such a ring
 # (unrolled GANs, Metz et al. 2017, [arXiv:1611.02163](https://arxiv.org/abs/1611.02163)), and for years no model wrote sharper pictures than a GAN. But it is trained without a number that says how well it does; that is the price, and the reason why this course follows likelihoods.
@@ -1012,7 +1012,7 @@ for name in ("vae_mnist", "iwae_mnist"):
 # - **The VAE is one nat or so behind the paper's**, ᵃ Burda et al. 2016, table 1, one stochastic layer of 50 units. (We know both numbers from others who quote them, and not the table itself; that for an IWAE of 5 draws we don't know.) Theirs trained for 3,280 passes through the data (ours: above, and no equal budgets), with hidden layers of 200 units where ours have 400, and were evaluated with 5,000 draws.
 # - **The IWAE is the better model with the worse ELBO.** Its encoder was not trained to be close to the true posterior (third way!), and so its own ELBO is loose. What it gains is the likelihood, and some more active units.
 # - **The estimate is itself a bound.** With 1,000 draws the true $-\log p(x)$ is lower still. By how much can be estimated, with annealed importance sampling (Wu et al. 2017, [arXiv:1611.04273](https://arxiv.org/abs/1611.04273)); we did not.
-# - **The last column mixes two test sets.** In Burda's table the black and white images are drawn anew each time, as we do in training; MADE and PixelCNN (ᵇ chapter 01 has the sources) were measured on one fixed draw. On our own draw MADE, without any latents, is one or two nats behind both, and PixelCNN three to five
+# - **The last column mixes two test sets.** In Burda's table the black and white images are drawn anew each time, as we do in training; MADE and PixelCNN (ᵇ chapter 01 has the sources) were measured on one fixed draw. On our own draw MADE, without any latents, is half a nat behind the VAE and two behind the IWAE, and PixelCNN three to five
 #   ahead. In exchange the VAE has the code, and samples without waiting.
 #
 # ## What to take away

@@ -76,7 +76,7 @@ CodeSwap(
 # An autoencoder learns to copy its input through something narrow: $x \to z = \mathrm{enc}(x) \to \hat x = \mathrm{dec}(z)$. It makes good codes, and no new
 # images: for that one needs the *distribution* of the codes. Chapter 02 chose the distribution first, a Gaussian, and made the codes fit it.
 #
-# VQ-VAE, says the source article, is **an autoencoder** that makes its code *discrete*: a small map of whole numbers. And for whole
+# VQ-VAE, says the source article, is **an autoencoder** that makes its code *discrete*: a small map of whole numbers (today such an encoder is called an image **tokenizer**, and the numbers **tokens**). And for whole
 # numbers on a grid we have a tool already, chapter 01's PixelCNN. So build it in two stages:
 #
 # 1. Train an autoencoder with integer codes. Only the copy counts: no noise, no KL term.
@@ -153,7 +153,7 @@ print("index → vector → index is the identity:", torch.equal(round_trip, eve
 #
 # The decoder's loss has a gradient with respect to $z_q$. The encoder needs one with respect to $z$. But move $z$ a little inside its cell, and
 # $z_q$ does not move at all; at a border it jumps. So the true derivative of $z_q$ is **zero** almost everywhere, and does not exist at borders. An encoder trained
-# with it would never learn anything.
+# with it would never learn anything. (Another way out is a soft choice that hardens in training, the **Gumbel-softmax**: Jang, Gu, Poole 2017, [arXiv:1611.01144](https://arxiv.org/abs/1611.01144).)
 #
 # **Straight through.** Pretend. Use $z_q$ going forward, and on the way back hand the gradient to $z$ as if nothing had been in between:
 #
@@ -228,7 +228,7 @@ check("03.predict_rest", prediction)
 #
 # $$\frac{\partial}{\partial e_k} \sum_i \|z_i - e_k\|^2 = -2 \sum_i (z_i - e_k) = 0 \quad\Longleftrightarrow\quad e_k = \frac{1}{n_k} \sum_i z_i = \frac{s_k}{n_k}.$$
 #
-# The best code is the mean of the vectors that chose it. Assign, average, assign, average: that is **k-means**. A batch is a small sample, so keep moving averages of
+# The best code is the mean of the vectors that chose it. Assign, average, assign, average: that is **k-means** (*Lloyd's algorithm*). A batch is a small sample, so keep moving averages of
 # count and sum, and let the code be their ratio (the paper's appendix A.1, equations 6 to 8):
 #
 # $$N_k \leftarrow \gamma N_k + (1 - \gamma)\,n_k, \qquad m_k \leftarrow \gamma m_k + (1 - \gamma)\,s_k, \qquad e_k = \frac{m_k}{N_k}.$$
@@ -412,7 +412,7 @@ Markdown(table + f"\nOf all vectors, {leaning.float().mean():.0%} lie downhill o
 # $p(k_1, \dots, k_{49})$ in place of the uniform one, $-\log p$ of the codes takes the place of $49 \log K$. It is the rate of chapter 02, as $D_\mathrm{KL}$ of a $q$ that is sure of $k$ is $-\log p(k)$. (There in nats; our tables have bits.)
 # And it explains why this code is used at all.
 #
-# **Why a strong decoder does not silence it.** Chapter 02 shows a collapse: a VAE whose decoder can do without the code saves the whole rate by making $q(z \mid x)$ equal to the prior. Here there is nothing to save.
+# **Why a strong decoder does not silence it.** Chapter 02 shows a **posterior collapse**: a VAE whose decoder can do without the code saves the whole rate by making $q(z \mid x)$ equal to the prior. Here there is nothing to save.
 # While the autoencoder trains, the rate is $\log K$ whatever the encoder does, and a constant has no slope. All that can still fall is the distortion, and it falls with everything that the code tells. Take chapter 02's example, 8 noisy copies of one
 # coin, with two codes in place of the Gaussian latent. Once the decoder draws every bit for itself, once it sees all bits before it (an autoregressive decoder, as in chapter 01):
 
@@ -438,7 +438,7 @@ Markdown(table)
 # %% [markdown]
 # ## Dead codes
 #
-# A code that nobody chooses gets no vectors, so it stays where it is; so nobody will choose it. Such a code is **dead**. A codebook can die nearly as a whole: start it far away from the encoder's outputs, and the one code
+# A code that nobody chooses gets no vectors; so it stays where it is, and unless the encoder's outputs come to it, nobody will choose it. Such a code is **dead**. A codebook can die nearly as a whole: start it far away from the encoder's outputs, and the one code
 # that happens to be nearest takes them all. This is *codebook collapse*. The cure is crude: put a dead code onto a random vector of the current batch. (Jukebox calls it *random restarts*: Dhariwal et al. 2020,
 # [arXiv:2005.00341](https://arxiv.org/abs/2005.00341).)
 #
@@ -459,15 +459,18 @@ for dead_below, title, colour in [(0.0, "left alone", "error"), (0.1, "revived",
     torch.manual_seed(0)
     book = VectorQuantizer(64, 8, dead_below=dead_below).train()
     book.uses.fill_(1.0)  # as if all had been in use: none is dead before it starts
-    noise, used = seeded(5), []
+    noise, used, dead = seeded(5), [], []
     for _ in range(600):
         batch = far_away[torch.randint(2000, (256,), generator=noise)]
         used.append(book(batch, generator=noise)[3].item())
+        dead.append(int((book.uses < 0.1).sum()))  # after the step
     axes.plot(used, color=PALETTE[colour], label=title)
     print(
         f"dead codes {title}: mean perplexity of the last 50 steps above 40:",
         sum(used[-50:]) / 50 > 40,
     )
+    first = next(step for step, count in enumerate(dead, 1) if count)
+    print(f"    dead after step {first}: {dead[first - 1]}, after the next two: {dead[first : first + 2]}")
 axes.set(xlabel="step", ylabel="perplexity", title="64 codes, the same vectors", ylim=(0, 64))
 axes.legend()
 figure.tight_layout()
@@ -477,7 +480,7 @@ show_figure(
 )
 
 # %% [markdown]
-# Until step 230 both are the same. Then 63 codes are dead at once, and come back to life.
+# Until then both are the same. At one blow nearly all codes are dead; where they are revived, they come back in the next step. The last one died a step later than the others: the very first batch had used it once.
 #
 # **Exercise 5. The perplexity:** the exponential of the entropy of the codes' shares. Some codes may not occur at all.
 

@@ -77,11 +77,11 @@ ParticlePlayer(
 # We want a density $p(x)$ for data, one that we can *sample* and *evaluate exactly*. Complicated
 # densities are hard to write down, because a density must integrate to 1. So we take one that is
 # easy, $p_Z$ of a **latent** $z$ (a Gaussian), and move its probability to where the data are, by an
-# invertible function $f$ with
+# invertible function $f$ (a **bijection**; smooth both ways, a *diffeomorphism*) with
 #
 # $$z = f(x), \qquad x = f^{-1}(z).$$
 #
-# To sample, draw $z$ and compute $f^{-1}(z)$. To evaluate, compute $f(x)$ and correct for how $f$
+# To sample, draw $z$ and compute $f^{-1}(z)$ (the density of such $x$ is the **pushforward** of $p_Z$). To evaluate, compute $f(x)$ and correct for how $f$
 # squeezes or stretches space there. Most neural networks have no inverse, so $f$ must be built with care:
 # a chain of small invertible steps, the *flow*. Run forward, it turns data into a plain, usually normal,
 # density: hence a **normalizing flow**. Throughout the course, **forward means from data to latent**. In code,
@@ -441,7 +441,7 @@ print("the true one falls to less than a fiftieth:", bool(true.min() < min(true[
 # then 2, then 3. Then with all couplings `flip=False` (build it with `Flow([...], StandardGaussian(2))`), and explain
 # the picture. (Hint: $x_1$ is never moved, so what is its density?)
 #
-# ## Why three couplings are enough
+# ## How many couplings are enough?
 #
 # Two couplings that move the *same* half are no better than one:
 # $x_b + m_1(x_a) + m_2(x_a)$ is a single coupling with the network $m_1 + m_2$. So they alternate.
@@ -490,7 +490,7 @@ show_figure(
 # the eigenvalues play in principal component analysis, for a curved coordinate system.
 #
 # Latent coordinate $i$ is pixel $i$, shifted, so its spread can be drawn at that pixel. (Our image models first *standardize*
-# each pixel, $(x_i - \text{mean}_i)/\text{std}_i$, so that one learning rate suits all. In units of the image the spread is then $\text{std}_i\,e^{-s_i}$.)
+# each pixel, $(x_i - \text{mean}_i)/\text{std}_i$, so that one learning rate suits all. In units of the image the spread is then $\text{std}_i\,e^{-s_i}$. *Spread* is here the prior's scale, carried back to the pixel; for the logistic prior the standard deviation is $\pi / \sqrt 3 \approx 1.81$ times as large.)
 
 # %%
 spread = {}  # of every latent coordinate, in grey values
@@ -626,7 +626,7 @@ for width in (1e-1, 1e-2, 1e-4, 1e-8):
 #
 # $$\log P(k) \;\ge\; \mathbb E_u \log p\!\left(\tfrac{k+u}{L}\right) - n \log L .$$
 #
-# The right-hand side is what we train. (A flow also puts some probability outside $[0, 1)^n$. Then the $P(k)$ add up
+# The right-hand side is what we train. (With noise from a *learned* $q(u \mid k)$ in place of the uniform one the bound is tighter: **variational dequantization**, Ho et al. 2019, Flow++, [arXiv:1902.00275](https://arxiv.org/abs/1902.00275).) (A flow also puts some probability outside $[0, 1)^n$. Then the $P(k)$ add up
 # to less than 1: the model wastes some, and the bound still holds.) Divide by $-n \log 2$ and it is a number of **bits per dimension**:
 # how many bits per pixel a lossless code built from the model would need, at most.
 #

@@ -425,7 +425,7 @@ show_figure(
 #   move the others.
 #
 # Why both? With checkerboards alone, a small network sees only what is near. After a squeeze a 3×3 convolution covers
-# 6×6 pixels, and after another 12×12: the same small network looks further and further.
+# 6×6 pixels, and after another 12×12: the same small network looks further and further (its **receptive field** grows).
 
 # %%
 board = next(t for t in realnvp.transforms if isinstance(t, AffineCoupling))
@@ -545,7 +545,7 @@ show_figure(
 #
 # $$z_{:,i,j} = W x_{:,i,j} \quad\text{for every pixel } (i, j).$$
 #
-# A convolution with a kernel of 1×1 pixel is exactly this. **Its Jacobian**, with the numbers sorted pixel by
+# A convolution with a kernel of 1×1 pixel is exactly this: an **invertible 1×1 convolution**. **Its Jacobian**, with the numbers sorted pixel by
 # pixel, has $W$ on the diagonal once for each pixel and zeros elsewhere, so
 #
 # $$\log|\det J| = \text{(number of pixels)} \cdot \log|\det W| .$$
@@ -561,7 +561,7 @@ show_figure(
 # and Glow *learns $L$, $U$ and $s$ themselves*, with $P$ and the signs fixed at the start. The determinant
 # costs nothing any more, and $W$ cannot become singular. **Its inverse**, for sampling, is a multiplication with
 # $W^{-1}$ at every pixel. That matrix is computed once for all pixels and images, by two triangular solves,
-# about $C^3$ operations.
+# about $2 C^3$ operations.
 
 # %%
 show_source(
@@ -823,8 +823,8 @@ print(
 # ## 5. An image's density depends on its company
 #
 # **See the weakness.** Deep stacks need their states at a sensible size, so RealNVP puts batch normalisation
-# between its couplings: subtract a mean over the *batch* in each channel, divide by the standard deviation. This is a linear map of each channel,
-# and its log-determinant is minus the number of pixels times $\sum_c \log \operatorname{std}_c$. But the standard deviation comes from the batch:
+# between its couplings: subtract a mean over the *batch* in each channel, divide by the standard deviation. With mean and standard deviation taken as given numbers this is a linear map of each channel,
+# and its log-determinant is minus the number of pixels times $\sum_c \log \operatorname{std}_c$ (as RealNVP counts it). But both come from the batch:
 # one and the same image gets another density in other company, and the more so the smaller the batch.
 #
 # How much is that? We put batch normalisations in the places of the trained Glow's ActNorms, each working on what the ones before it have normalised, and give
@@ -867,8 +867,8 @@ print("with 128 one below 2, and above half a nat:", 0.5 < noise[128] < 2)
 # one on each processor, and gives this noise as its reason for another normalisation (section 3.1). (RealNVP itself uses a running average over recent batches, which moves less; its appendix E.)
 
 # %% [markdown]
-# **The cure.** **ActNorm** has a scale and a shift of its own for each channel, $z = (x + b)\,e^{s}$. They are
-# *set once* from the first batch, such that every channel comes out with mean 0 and variance 1,
+# **The cure.** **ActNorm** (activation normalization) has a scale and a shift of its own for each channel, $z = (x + b)\,e^{s}$. They are
+# *set once* from the first batch (**data-dependent initialization**), such that every channel comes out with mean 0 and variance 1,
 #
 # $$b_c = -\operatorname{mean}_c(x), \qquad s_c = -\log \operatorname{std}_c(x),$$
 #
@@ -1081,17 +1081,17 @@ for name, images, levels in (
     digits_shown = -1 if levels == 256 else 0
     means = [f"{round(x.mean().item(), digits_shown):5,.0f}" for x in (full, half, black)]
     print(f"{name:15} whole {means[0]}  upper half {means[1]}  black {means[2]} nats;", end="  ")
-    print(f"{(half > full).float().mean():.0%} rise when halved")
+    rise, above = ((x > full).float().mean() for x in (half, black))
+    print(f"{rise:.0%} rise when halved, black is above {above:.0%}")
 black = log_prob_of(glow, torch.zeros(1, 1, 28, 28), 256).item()
-print("for glow_mnist the black image is above all forty:", black > curve[0].max().item())
 print(f"each of its pixels: {black / 784:.2f} nats; log 256 = {math.log(256):.2f}")
 print(f"black pixels of the forty images: {(whole == 0).float().mean():.0%}")
 gain = (curve[left.index(12)] - curve[0]).sum().item() / (whole[:, :, 12:] > 0).sum().item()
 print(f"painted black from row 12 on: {gain:.0f} nats more for each pixel that was not black")
 
 # %% [markdown]
-# Half a digit is *more* likely than the whole one for both models of MNIST, in every one of the forty images, and the black image is above them all. Of real digits of 8×8 pixels that is true of the RealNVP in
-# most cases, of the Glow in one of four.
+# Half a digit is *more* likely than the whole one for both models of MNIST, in every one of the forty images, and the black image is above them all. Of real digits of 8×8 pixels the *half* is more likely with the RealNVP in
+# most cases, with the Glow in one of four.
 #
 # Why? The last lines say it. If a model knows a grey level for certain, the pixel adds $\log 256$ nats, the density of a
 # value in an interval of length 1/256; on average over the noise it cannot add more. Black pixels are nearly that sure. A pixel in a stroke has one of many grey levels, and adds far less.
@@ -1099,7 +1099,7 @@ print(f"painted black from row 12 on: {gain:.0f} nats more for each pixel that w
 #
 # So a density ranks images by how *predictable* their pixels are, which is not how *plausible* they are as a whole. Nalisnick et al. 2019 ([arXiv:1810.09136](https://arxiv.org/abs/1810.09136)) found it with other
 # people's data: flows, VAEs and PixelCNNs that learned photographs (CIFAR-10) give *house numbers* (SVHN) the higher likelihood. So a plain likelihood does not tell what is **out of distribution** (Kirichenko et al. 2020, [arXiv:2006.08545](https://arxiv.org/abs/2006.08545), say why flows look at local pixels). It is no contradiction to maximum likelihood: the black image has the highest *density* but hardly
-# any *volume*, and what the model writes are the many images around, each with a lower density.
+# any *volume*, and what the model writes are the many images around (the **typical set**), each with a lower density.
 
 # %% [markdown]
 # ## Temperature
@@ -1143,7 +1143,7 @@ temperature_player.step = 7.0
 temperature_player
 
 # %% [markdown]
-# And in the plane: at $T < 1$ the points leave the moons' thin ends, and fewer lie off the data; at $T > 1$
+# And in the plane (look at the moons' thin ends as $T$ falls): at $T < 1$ fewer points lie off the data, at $T > 1$
 # more of them do.
 
 # %%
@@ -1254,8 +1254,8 @@ Markdown(toys)
 #   their size nor their training, but says that it needs less than 2 % of Glow's parameters itself (section 4.2), and five
 #   days on six GPUs (appendix B.1). FFJORD's own number can be compared with ours, because its code counts as we do
 #   (`train_cnf.py`): 256 levels, uniform noise, and a logit whose log-determinant is part of the density.
-# - **MNIST needs few bits because it is black.** Most of its pixels are 0 (as many as of the forty images above, where the
-#   share is printed). An ideal model knows them, and has
+# - **MNIST needs few bits because it is black.** Most of its pixels are 0 (of the forty images that our Glow wrote it was the
+#   share printed above). An ideal model knows them, and has
 #   nothing left to say about them; all that remains there is the noise of dequantization, which costs 0 bits
 #   once it is known to be uniform on its interval.
 # - **Digits and MNIST** cannot be compared with each other: other images, 17 levels against 256.
@@ -1282,7 +1282,7 @@ show_figure(
 # %% [markdown]
 # ## What to take away
 #
-# - An affine coupling stretches as well as shifts; its log-determinant is the sum of its log-scales, another
+# - An affine coupling stretches as well as shifts (**real-valued non-volume preserving**, hence RealNVP); its log-determinant is the sum of its log-scales, another
 #   number at every point. Bound the log-scale.
 # - Masks, squeezes and convolutions put into the flow what we know about images. With a small part of the
 #   parameters they do more than NICE's dense networks.

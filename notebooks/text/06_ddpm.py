@@ -27,7 +27,7 @@
 # | Time | 50 minutes to read, two hours with the exercises |
 # | The short way | 25 minutes: sections 1 to 4, the figure of section 5, and *How good is it?* |
 # | You will meet | diffusion, noise schedules, the posterior, two derivations of one loss, why steps are small, log-SNR, the U-Net |
-# | Papers | Ho, Jain, Abbeel 2020, [DDPM](https://arxiv.org/abs/2006.11239); Sohl-Dickstein et al. 2015, [the first diffusion model](https://arxiv.org/abs/1503.03585); Nichol, Dhariwal 2021, [the cosine schedule](https://arxiv.org/abs/2102.09672) |
+# | Papers | Ho, Jain, Abbeel 2020, *Denoising diffusion probabilistic models*, [DDPM](https://arxiv.org/abs/2006.11239); Sohl-Dickstein et al. 2015, [the first diffusion model](https://arxiv.org/abs/1503.03585); Nichol, Dhariwal 2021, [the cosine schedule](https://arxiv.org/abs/2102.09672) |
 # | Source articles | 拆楼建楼, "Tearing a building down, putting it up", and 扩散模型的物理背景, "The physical background of diffusion models" (both in Chinese) |
 #
 # ## See it
@@ -88,7 +88,7 @@ ImagePlayer(
 #
 # To tear a house down is easy: take away a brick at a time. Film it, and play the film backwards: that is how
 # a house is built. The source article calls it *demolition and construction*. Data are the
-# house, standard Gaussian noise is the heap of bricks. Demolition needs no learning. Construction is learned
+# house, standard Gaussian noise is the heap of bricks. Demolition, in the papers the **forward process**, a **Markov chain**, needs no learning. Construction, the **reverse process**, is learned
 # from the film: given the state after step $t$, what was the state before?
 #
 # Sections 1 to 4 are the whole model. Section 5 asks why a step back may be Gaussian, section 6 derives the loss again
@@ -279,8 +279,8 @@ check("06.noise_on", noise_on)
 show_source(Denoiser.loss)
 
 # %% [markdown]
-# **Exercise 3: uneven times.** The loss draws $t$ evenly. Nichol and Dhariwal draw those times more often at which the
-# network errs most. That is another loss, unless you count each example with a weight. With which one is the mean still
+# **Exercise 3: uneven times.** The loss draws $t$ evenly. Nichol and Dhariwal, who train on the bound of section 6, draw those times more often whose
+# terms of it have been large (**importance sampling**). Drawn unevenly, the simple loss is another one, unless you count each example with a weight. With which one is the mean still
 # $L_{\text{simple}}$?
 
 # %%
@@ -306,9 +306,10 @@ check("06.x0_from_eps", x0_from_eps)
 # ## 3. Train it
 #
 # **Two moons**, in a few seconds. The network is a small perceptron that is told the time: sines and cosines of
-# $t$ at many frequencies, as in the transformer, added in every layer. What is kept is not the weights of the last
+# $t$ at many frequencies (a **sinusoidal embedding**), as in the transformer, let into every layer. What is kept is not the weights of the last
 # step but a slow average of them (**EMA**, an exponential moving average), since every batch draws other times and other
-# noise and pulls the weights about.
+# noise and pulls the weights about. (For another $T$ than 1,000 the library's linear schedule multiplies both of its ends by
+# $1000 / T$, here by ten, so that $\bar\alpha_T$ is again nearly 0.)
 
 # %%
 torch.manual_seed(0)
@@ -338,7 +339,7 @@ show_figure(
 
 # %% [markdown]
 # **Digits**, in five to ten seconds, with a **U-Net**: down to few pixels, where everything sees everything (by
-# **self-attention**), and up again, with bridges that carry the details across. Between the convolutions **GroupNorm**
+# **self-attention**), and up again, with bridges (**skip connections**) that carry the details across. Between the convolutions **GroupNorm**
 # keeps the numbers at one scale within each image, so that a batch may hold images of all noise levels. The images are
 # mapped to $[-1, 1]$, around the noise's mean.
 
@@ -647,23 +648,27 @@ Markdown(rows)
 # with the two clouds, at several states and times, and see which choice is nearer at $x_t = 0$:
 
 # %%
-worst, table = 0.0, "| t (index) | exact variance / β | posterior's / β |\n| ---: | ---: | ---: |\n"
+worst = 0.0
+table = "| t (index) | exact variance / β, at 0 | the same, at 1.3 | posterior's / β |\n"
+table += "| ---: | ---: | ---: | ---: |\n"
 for t in (1, 10, 100, 400, 900):
     beta = schedule.betas[t].item()
     _, (a_before, b_before), (_, b_t) = schedule.points([t - 1, t])
+    ratios = {}
     for x_t in (1.3, 0.4, 0.0):
         clouds = {"path": schedule, "centres": two, "std": 0.3}
         exact = reverse_density(x_t, t, t - 1, **clouds).variance()
         of_x0 = reverse_density(x_t, t, -1, **clouds).variance()  # -1: the data
         summed = b_before**2 / b_t**2 * beta + (a_before * beta / b_t**2) ** 2 * of_x0
-        worst = max(worst, abs(exact / summed - 1))
-    table += f"| {t} | {exact / beta:.3f} | {b_before**2 / b_t**2:.3f} |\n"
+        worst, ratios[x_t] = max(worst, abs(exact / summed - 1)), exact / beta
+    told = f"{ratios[0.0]:.3f} | {ratios[1.3]:.3f} | {b_before**2 / b_t**2:.3f}"
+    table += f"| {t} | {told} |\n"
 print("the variance is the sum of the two parts, within 1e-5:", worst < 1e-5)
 Markdown(table)
 
 # %% [markdown]
 # From $t = 400$ on all are one, within a hundredth. Nearer to the data neither choice is right between the two clouds:
-# the exact variance is even above $\beta$, for these data are wider than standard Gaussian ones. Those steps are so small
+# the exact variance is even above $\beta$. By the formula that happens where $\operatorname{Var}(x_0 \mid x_t) > b_t^2$: at $x_t = 0$ either cloud is possible. Near a cloud, at 1.3, it is a little below. Those steps are so small
 # that samples hardly show it (Ho et al., section 3.2, found both alike). A bound of the likelihood does (section 6).
 #
 # **Exercise 7: derive.** How wide is the true step back for data that are Gaussian on a line, with the
@@ -782,7 +787,7 @@ axes.legend(frameon=False)
 figure.tight_layout()
 show_figure(
     figure,
-    alt="In double logarithmic scale the weights fall from about 1 at the first steps to less than a "
+    alt="In double logarithmic scale the weights fall from 0.6 and 0.3 at step 2 to less than a "
     "hundredth, and rise a little at the end. A dashed line at 1 is far above them nearly everywhere.",
 )
 
@@ -819,14 +824,17 @@ gaps = {
 print("no bound lies above, but for noise:", all(gap > -3 * noise for gap, noise in gaps.values()))
 rows = "| log p − ELBO (nats) | T = 25 | T = 100 | T = 400 |\n| --- | ---: | ---: | ---: |\n"
 for variance in ("posterior", "beta"):
-    cells = " | ".join(f"{abs(gaps[T, variance][0]):.1f}" for T in steps)
+    cells = " | ".join("{:.2f} ± {:.2f}".format(*gaps[T, variance]) for T in steps)
     rows += f"| variance `{variance}` | {cells} |\n"
 Markdown(rows)
 
 # %% [markdown]
+# With the posterior's variance the gap falls with $T$. With $\beta$ it is below the noise of the estimate already at $T = 25$: for data that are smooth that is nearly the true width.
+
+# %% [markdown]
 # ## 7. Schedules: linear against cosine
 #
-# The *linear* schedule of the DDPM paper lets $\beta$ rise from $10^{-4}$ to $0.02$. The *cosine* schedule of
+# The *linear* schedule of the DDPM paper lets $\beta$ rise from $10^{-4}$ to $0.02$ (both times $1000 / T$ for another $T$). The *cosine* schedule of
 # Nichol and Dhariwal starts from the other end: it asks $\bar\alpha$ to fall like a squared cosine,
 #
 # $$\bar\alpha_t = \frac{h(t)}{h(0)}, \qquad h(t) = \cos^2\!\left(\frac{t/T + s}{1 + s} \cdot \frac\pi2\right), \qquad s = 0.008,$$
@@ -928,8 +936,8 @@ Markdown(table)
 #   $\hat x_0 = (x_t - b_t \varepsilon_\theta) / a_t$ multiplies the network's error. Clip the guess, as sampling does, and
 #   as the paper's own evaluation does (`clip_denoised=True` in its code), and the surplus is gone.
 # - **Near the data** it goes on to fainter noise: compare the first log-SNRs. There the guesses are poor. Noise has a mean
-#   square of 1, and of that both networks miss half (the printed errors). Since $w_t \approx \Delta_t / 2$, the 64 numbers of
-#   an image pay $64 \cdot 0.5 / 2 = 16$ nats for each unit of log-SNR. All that this buys is a reconstruction that costs
+#   square of 1, and of that both networks miss half (the printed errors). Where steps are short, $w_t \approx \Delta_t / 2$, so that the 64 numbers of
+#   an image pay $64 \cdot 0.5 / 2 = 16$ nats for each unit of log-SNR; the steps nearest to the data are long (their $\Delta_t$ is 0.8 to 0.9), and there $w_t = (e^{\Delta_t} - 1) / 2$ is more. All that this buys is a reconstruction that costs
 #   nothing, in place of next to nothing. (A perfect network would pay nothing: grey levels are many noise widths apart.)
 #
 # The table also shows what a bound is much about: more than a third of all nats is paid in the few steps above a
@@ -956,7 +964,7 @@ Markdown(table)
 #
 # $$\frac{\partial \rho}{\partial t} = D\, \frac{\partial^2 \rho}{\partial x^2},$$
 #
-# the **diffusion equation** (Einstein 1905): peaks sink, valleys fill.
+# the **diffusion equation**, or **heat equation** (Einstein 1905): peaks sink, valleys fill.
 #
 # **Its solution.** Variances add, and a sum of many independent moves is Gaussian, so after time $t$ the grain is at
 # $x_0 + \sqrt{2 D t}\; \varepsilon$. The density is the first one, smeared with a Gaussian of variance $2 D t$.
