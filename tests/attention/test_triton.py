@@ -147,8 +147,10 @@ def test_logits_of_ten_thousand():
     In bits such a logit is 14,427, and float32 goes in steps of 0.001 there. A GPU subtracts the
     rounded maximum from a product that it has not rounded; the interpreter rounds both alike.
     """
-    step = 2e-3 if DEVICE == "cuda" else 1e-5
+    step = 2e-3 if DEVICE == "cuda" else 5e-6
     q, k, v, do = draw(40, 70, 32)
+    # In eighths do · v is exact in any order of summing: keys of 100 multiply its error.
+    v, do = ((8 * part).round() / 8 for part in (v, do))
     for causal, sign in ((False, 1), (False, -1), (True, 1)):
         q, k = torch.zeros_like(q), torch.zeros_like(k)
         q[:, 0], k[:, 0] = 100, sign * torch.linspace(-100, 100, 70, device=DEVICE)
