@@ -33,6 +33,14 @@ export function dotStamp(colours, radius, ratio, rim, alpha = 1) {
   });
   // One 32-bit word a pixel: alpha, blue, green, red from high to low (little-endian).
   const dots = new Uint32Array(ctx.getImageData(0, 0, sheet.width, sheet.height).data.buffer);
+  // Of each line of each dot, where its pixels begin and end: most of a cell is empty.
+  const [begins, ends] = [new Uint8Array(dots.length / cell), new Uint8Array(dots.length / cell)];
+  for (let line = 0; line < begins.length; line++) {
+    const seen = (pixel) => pixel > 0;
+    const pixels = dots.subarray(line * cell, (line + 1) * cell);
+    begins[line] = Math.max(pixels.findIndex(seen), 0);
+    ends[line] = pixels.findLastIndex(seen) + 1;
+  }
 
   // The layer has a margin in which dots at the edge end.
   const layer = document.createElement("canvas");
@@ -50,16 +58,17 @@ export function dotStamp(colours, radius, ratio, rim, alpha = 1) {
   };
   // A dot at (x, y) of the layer, in CSS pixels.
   const stamp = (x, y, column) => {
-    const [left, top] = [x * ratio - (cell - 1) / 2 + cell, y * ratio - (cell - 1) / 2 + cell].map(
-      (value) => Math.round(value * FINE) / FINE
-    );
-    const [l, t] = [Math.floor(left), Math.floor(top)];
+    const left = Math.round((x * ratio - (cell - 1) / 2 + cell) * FINE) / FINE;
+    const top = Math.round((y * ratio - (cell - 1) / 2 + cell) * FINE) / FINE;
+    const l = Math.floor(left);
+    const t = Math.floor(top);
     if (!(l >= 0 && t >= 0 && l + cell <= image.width && t + cell <= image.height)) return;
     const row = (left - l) * FINE + (top - t) * FINE * FINE;
     for (let down = 0; down < cell; down++) {
-      let from = (row * cell + down) * sheet.width + column * cell;
-      let to = (t + down) * image.width + l;
-      for (const end = to + cell; to < end; to++, from++) {
+      const line = (row * cell + down) * colours.length + column;
+      const end = line * cell + ends[line];
+      let from = line * cell + begins[line];
+      for (let to = (t + down) * image.width + l + begins[line]; from < end; to++, from++) {
         const dot = dots[from];
         const ours = dot >>> 24;
         const below = words[to];
