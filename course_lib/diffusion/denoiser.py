@@ -1,6 +1,7 @@
 """A network on a path: what it predicts, and how it learns to."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ from course_lib.diffusion.paths import PREDICTIONS, GaussianPath, combine, conve
 from course_lib.nn import Placed
 
 __all__ = ["Denoiser", "PredictionError", "drop_labels"]
+
+# F.mse_loss of two tensors of one shape: broadcasting them, as it does, takes longer than the rest.
+mse_loss = partial(torch._C._nn.mse_loss, reduction=1)
 
 
 class PredictionError(ArithmeticError):
@@ -105,7 +109,7 @@ class Denoiser(Placed):
 
     def prediction(self, x_t: Tensor, t: Tensor | float, y: Tensor | None = None) -> Tensor:
         """What the network says, ``[B, *event]``, for a loop that has looked at ``x_t``."""
-        times = self.path.times(t, len(x_t)).to(x_t.device)
+        times = self.path.times(t, x_t.shape[0]).to(x_t.device)
         value = self._call(x_t, times, y)
         try:
             check_floats("net's output", value, x_t.shape, dtype=x_t.dtype)
@@ -149,11 +153,11 @@ class Denoiser(Placed):
             what = f"{list(x.shape)}, got {list(value.shape)}"
             raise PredictionError(f"net's output must have shape {what}")
         target = combine.inside(self.predicts, x, eps, t, self.path)
-        return (value - target).square().mean()
+        return mse_loss(value, target)
 
     def draw(self, x: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """What the loss of a batch ``x [B, *event]`` draws: times ``[B]``, and noise like ``x``."""
-        t = self.path.draw_times(len(x), generator=generator, device=x.device)
+        t = self.path.draw_times(x.shape[0], generator=generator, device=x.device)
         return t, torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
 
     def hide(self, y: Tensor | None, *, generator: torch.Generator | None = None) -> Tensor | None:

@@ -200,7 +200,7 @@ class GaussianPath(ABC):
         if not isinstance(t, Tensor | int | float):
             raise ValueError(f"t must be one time or a tensor of shape [{n}], got {t!r}")
         if type(t) in (int, float) and self.t_min <= t <= self.t_max:
-            return torch.tensor(t).expand(n)  # quicker than what follows, for a sampler
+            return torch.full((), t).expand(n)  # quicker than what follows, for a sampler
         times = torch.as_tensor(t)
         if times.shape not in ((), (n,)) or times.is_complex() or times.dtype == torch.bool:
             what = f"{times.dtype} {list(times.shape)}"
@@ -277,7 +277,7 @@ def combine(kind: str, x0: Tensor, eps: Tensor, t: Tensor | float, path: Gaussia
 
     """
     c, d = mixture(kind, path, t, x0)
-    return c * x0 + d * eps
+    return mixed(c, x0, d, eps)
 
 
 def _check_conversion(
@@ -351,9 +351,16 @@ def conversions(
     return list(zip(p.tolist(), q.tolist(), strict=True))
 
 
-def mixed(p: float, x: Tensor, q: float, value: Tensor) -> Tensor:
-    """The sum p x + q ``value``, as of ``conversions``, without x where it has no part."""
-    return p * x + q * value if p else q * value
+def mixed(p: Tensor | float, x: Tensor, q: Tensor | float, value: Tensor) -> Tensor:
+    """The sum p x + q ``value``, with no work for the numbers 0, 1 and −1 of most pairs."""
+    if isinstance(p, float) and isinstance(q, float):
+        if q == 0:
+            return x if p == 1 else p * x
+        if p == 0:
+            return value if q == 1 else q * value
+        if p == -1 and q == 1:
+            return value - x
+    return p * x + q * value
 
 
 def mixture(
@@ -377,8 +384,8 @@ def per_example(value: Tensor | float, x: Tensor) -> Tensor:
 
     They get the dtype and the device of ``x``. One number stands for all: ``[B, 1, ...]`` as well.
     """
-    shape = (x.shape[0], *[1] * (x.ndim - 1))
+    n, ones = x.shape[0], [1] * (x.ndim - 1)
     if not isinstance(value, Tensor):
-        return x.new_full(shape, value)
-    value = value.to(x)
-    return value.reshape(shape) if value.numel() == shape[0] else value.expand(shape)
+        return x.new_full((n, *ones), value)
+    value = value.to(x).reshape(-1, *ones)
+    return value if value.shape[0] == n else value.expand(n, *ones)

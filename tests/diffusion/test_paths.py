@@ -16,6 +16,7 @@ from course_lib.diffusion import (
     per_example,
     slerp,
 )
+from course_lib.diffusion.paths import mixed
 from tests.diffusion.conftest import (
     GAUSSIAN,
     MIXTURE,
@@ -158,6 +159,25 @@ def test_per_example():
 
 def test_there_are_five_predictions():
     assert set(PREDICTIONS) == set(KINDS)
+
+
+def test_one_number_for_all_examples_has_the_shape_of_many():
+    x = randn(4, 3, 2, 2).float()
+    for one in (0.5, torch.tensor(0.5), torch.tensor([0.5]).double()):
+        got = per_example(one, x)
+        assert torch.equal(got, torch.full((4, 1, 1, 1), 0.5))
+
+
+@pytest.mark.parametrize("p", [-1.0, 0.0, 1.0, 0.3])
+@pytest.mark.parametrize("q", [-1.0, 0.0, 1.0, 0.3])
+def test_a_sum_is_the_same_with_less_work(p, q):
+    x, value = randn(9, 2), randn(9, 2, seed=1)
+    wanted = p * x + q * value
+    assert torch.equal(mixed(p, x, q, value), wanted)
+    column = torch.full((9, 1), 1.0, dtype=x.dtype)
+    assert torch.equal(mixed(p * column, x, q * column, value), wanted)
+    assert torch.equal(mixed(p, x, q * column, value), wanted)
+    assert torch.equal(mixed(p * column, x, q, value), wanted)
 
 
 @each_path
