@@ -15,6 +15,7 @@ __all__ = [
     "at_the_door",
     "check_bool",
     "check_classes",
+    "check_difference",
     "check_floats",
     "check_generator",
     "check_int",
@@ -30,6 +31,8 @@ __all__ = [
     "check_tokens",
 ]
 
+FUNCTORCH = torch._C._functorch
+
 
 def check_floats(
     name: str,
@@ -44,8 +47,18 @@ def check_floats(
     over them. What a layer gets inside a model is checked by ``check_tensor``.
     """
     check_tensor(name, x, shape, dtype=dtype)
-    if not stands_for_many(x) and not _all_finite(x.detach() if x.requires_grad else x):
-        raise ValueError(f"{name} must be finite, got NaN or infinite values")
+    _check_finite(name, x)
+
+
+def check_difference(difference: torch.Tensor, **parts: torch.Tensor) -> None:
+    """Require finite ``parts``, two tensors of which the ``difference`` is needed anyhow.
+
+    Where it is finite, so are both: one look is enough. Only where it is not, as that of huge
+    numbers may be, too, each of them is looked at.
+    """
+    if stands_for_many(difference) or not _all_finite(difference):
+        for name, x in parts.items():
+            _check_finite(name, x)
 
 
 def check_tensor(
@@ -88,17 +101,22 @@ def stands_for_many(x: torch.Tensor) -> bool:
 
     It stands for many tensors then: no single yes or no can be read off it.
     """
-    functorch = torch._C._functorch
-    while functorch.is_functorch_wrapped_tensor(x):
-        if functorch.is_batchedtensor(x):
+    while FUNCTORCH.is_functorch_wrapped_tensor(x):
+        if FUNCTORCH.is_batchedtensor(x):
             return True
-        x = functorch.get_unwrapped(x)
+        x = FUNCTORCH.get_unwrapped(x)
     return False
+
+
+def _check_finite(name: str, x: torch.Tensor) -> None:
+    if not stands_for_many(x) and not _all_finite(x):
+        raise ValueError(f"{name} must be finite, got NaN or infinite values")
 
 
 def _all_finite(x: torch.Tensor) -> bool:
     # One NaN or infinity makes the sum NaN or infinite. The quick look at the sum settles nearly
     # every case; only where finite numbers overflow in it are they looked at one by one.
+    x = x.detach() if x.requires_grad else x
     return math.isfinite(x.sum()) or bool(torch.isfinite(x).all())
 
 

@@ -9,6 +9,7 @@ import torch
 from course_lib import checks
 from course_lib.checks import (
     check_classes,
+    check_difference,
     check_floats,
     check_generator,
     check_int,
@@ -212,6 +213,34 @@ def test_numbers_too_large_for_a_float_are_refused():
 
 def test_finite_numbers_whose_sum_overflows_pass():
     check_floats("x", torch.full((4,), 3e38), (None,))
+
+
+def test_one_look_at_a_difference_is_one_at_both_parts():
+    x, huge = torch.zeros(3), torch.tensor([0.0, 3e38, -3e38])
+    check_difference(x - x, x=x, y=x)
+    assert not torch.isfinite(huge - -huge).all()
+    check_difference(huge - -huge, x=-huge, y=huge)  # finite numbers may be that far apart
+    for bad in (torch.nan, torch.inf, -torch.inf):
+        stray = torch.tensor([0.0, bad, 0.0])
+        for other in (x, huge):
+            with refuses("y must be finite, got NaN or infinite values"):
+                check_difference(stray - other, x=other, y=stray)
+            with refuses("x must be finite, got NaN or infinite values"):
+                check_difference(other - stray, x=stray, y=other)
+        with refuses("x must be finite, got NaN or infinite values"):
+            check_difference(stray - stray, x=stray, y=stray)
+    check_difference(x.requires_grad_() - huge, x=x, y=huge)
+
+
+def test_a_difference_that_stands_for_many_hides_no_stray_part():
+    def f(x, y):
+        check_difference(y - x, x=x, y=y)
+        return y - x
+
+    x = torch.zeros(3)
+    assert torch.equal(torch.func.vmap(f, (0, None))(torch.zeros(2, 3), x), torch.zeros(2, 3))
+    with refuses("y must be finite, got NaN or infinite values"):
+        torch.func.vmap(f, (0, None))(torch.zeros(2, 3), x + torch.nan)
 
 
 def test_vmap_below_another_transform_is_seen():

@@ -7,9 +7,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from course_lib.checks import at_the_door, check_floats, check_int, check_one_of
+from course_lib.checks import (
+    at_the_door,
+    check_difference,
+    check_floats,
+    check_int,
+    check_one_of,
+    check_tensor,
+)
 from course_lib.diffusion.continuous import StraightPath
-from course_lib.diffusion.denoiser import Denoiser, PredictionError
+from course_lib.diffusion.denoiser import Denoiser, PredictionError, mse_loss
 from course_lib.diffusion.ode import ode_encode, ode_sample
 from course_lib.diffusion.paths import per_example
 from course_lib.diffusion.sampling import last
@@ -110,15 +117,17 @@ class RectifiedFlow(Denoiser):
             PredictionError: When the network's output has another shape than ``x0``.
 
         """
-        check_floats("x0", x0, None, dtype=self.dtype)
-        check_floats("x1", x1, x0.shape, dtype=self.dtype)
+        check_tensor("x0", x0, None, dtype=self.dtype)
+        check_tensor("x1", x1, x0.shape, dtype=self.dtype)
+        velocity = x1 - x0
+        check_difference(velocity, x0=x0, x1=x1)
         t = self.path.draw_times(len(x0), generator=generator, device=x0.device)
         y = self.hide(y, generator=generator)
         v = self._call(interpolate.inside(x0, x1, t), t, y)
         if v.shape != x0.shape:
             what = f"{list(x0.shape)}, got {list(v.shape)}"
             raise PredictionError(f"net's output must have shape {what}")
-        return (v - (x1 - x0)).square().mean()
+        return mse_loss(v, velocity)
 
     def states(
         self,

@@ -98,6 +98,28 @@ def test_the_network_is_asked_on_the_line_and_told_its_direction():
     assert isinstance(model, Denoiser)
 
 
+def test_the_loss_is_the_formula_bit_for_bit_with_its_gradient():
+    model = RectifiedFlow(TimeMLP(2, [8], scale=1000)).to(torch.float32)
+    x0, x1 = randn(300, 2).float(), randn(300, 2, seed=1).float()
+    t = torch.rand(300, generator=seeded(4))
+    formula = (model.net(interpolate(x0, x1, t), t) - (x1 - x0)).square().mean()
+    loss = model.loss(x0, x1, generator=seeded(4))
+    assert torch.equal(loss, formula)
+    weights = list(model.parameters())
+    for ours, theirs in zip(
+        *(torch.autograd.grad(v, weights) for v in (loss, formula)), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_pairs_that_are_too_far_apart_for_a_number_are_no_bad_pairs():
+    """Their velocity overflows, and so does the loss; the network is asked all the same."""
+    net, asked = asked_network(0.0)
+    x = torch.full((2, 2), 3e38)
+    assert RectifiedFlow(net).loss(-x, x).item() == torch.inf
+    assert asked[0][0].isfinite().all()
+
+
 def test_with_noise_for_x1_it_is_flow_matching():
     """Chapter 09's loss is that of the independent pairs of data and noise."""
     net, x = TimeMLP(2, [8], scale=1000).double(), randn(50, 2)
@@ -475,6 +497,13 @@ def test_bad_pairs_are_named():
             function(x, x + torch.inf)
     with refuses("x0 must be torch.float32 like the model, got torch.float64"):
         model.loss(x.double(), x.double())
+    for stray in (x + torch.nan, x - torch.inf):
+        with refuses("x0 must be finite, got NaN or infinite values"):
+            model.loss(stray, stray)
+        with refuses("x1 must be finite, got NaN or infinite values"):
+            model.loss(x, stray)
+        with refuses("x1 must have shape [3, 2], got [3, 1]"):
+            model.loss(x, stray[:, :1])
     for t in (torch.zeros(2), torch.zeros(3, 1)):
         with refuses(
             f"t must be one time or a tensor of shape [3], got torch.float32 {list(t.shape)}"
