@@ -7,6 +7,7 @@ over one formula for a short step, which stands above it.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -152,7 +153,7 @@ def score_along(
     clipped = None if clip is None else conversions("x0", "score", t, model.path)
 
     def score(x: Tensor, i: int) -> Tensor:
-        (p, q), value = said[i], model.predict(x, times[i], target=model.predicts, y=y)
+        (p, q), value = said[i], model.prediction(x, times[i], y)
         value = mixed(p, x, q, value)
         if clip is None:
             return value
@@ -359,12 +360,12 @@ def _check_ratio(score: Tensor, noise: Tensor, *, snr: float) -> None:
     check_floats("score", score, None)
     check_floats("noise", noise, score.shape, dtype=score.dtype)
     check_number("snr", snr, above=0)
-    if not score.any():
+    if not score.square().any():
         raise ValueError("score must not be 0 everywhere, got nothing else")
 
 
 @at_the_door(_check_ratio)
-def corrector_step_size(score: Tensor, noise: Tensor, *, snr: float) -> Tensor:
+def corrector_step_size(score: Tensor, noise: Tensor, *, snr: float) -> float:
     """The h at which a Langevin step goes ``snr`` times as far by the score as by its noise.
 
     From h ‖score‖ = snr · √(2 h) ‖noise‖ follows h = 2 (snr ‖noise‖ / ‖score‖)², with both lengths
@@ -379,8 +380,9 @@ def corrector_step_size(score: Tensor, noise: Tensor, *, snr: float) -> Tensor:
         snr: The ratio, r in the paper.
 
     """
-    lengths = [v.flatten(1).norm(dim=1).mean() for v in (noise, score)]
-    return 2 * (snr * lengths[0] / lengths[1]) ** 2
+    lengths = torch.linalg.vector_norm(torch.stack([noise, score]).flatten(2), dim=2)  # [2, B]
+    noise_length, score_length = map(fmean, lengths.tolist())
+    return 2 * (snr * noise_length / score_length) ** 2
 
 
 @sampler
@@ -438,9 +440,11 @@ def predictor_corrector(
     for i, (f, g) in enumerate(f_and_g):
         for _ in range(corrector_steps):
             uphill, noise = score(x, i), model.noise(x.shape, generator)
-            h = corrector_step_size.inside(uphill, noise, snr=snr).item()
-            if not math.isfinite(h):
-                raise PredictionError(f"the score must not be 0 everywhere (at t = {times[i]:.6g})")
+            try:
+                h = corrector_step_size.inside(uphill, noise, snr=snr)
+            except ArithmeticError:  # divided by 0, or as good as that
+                where = f"(at t = {times[i]:.6g})"
+                raise PredictionError(f"the score must not be 0 everywhere {where}") from None
             x = langevin_step.inside(x, uphill, step_size=h, noise=noise)
         uphill, dt = score(x, i), times[i] - times[i + 1]
         noise = None if denoise and i == steps - 1 else model.noise(x.shape, generator)

@@ -514,6 +514,13 @@ def test_the_correctors_step():
     torch.testing.assert_close(lengths[0], 0.2 * lengths[1])
 
 
+def test_the_correctors_step_is_a_number_of_mean_lengths():
+    noise, score = torch.tensor([[3.0, 4.0], [0.0, 1.0]]), torch.tensor([[0.0, 6.0], [8.0, 0.0]])
+    h = corrector_step_size(score, noise, snr=0.5)
+    assert isinstance(h, float)
+    assert h == pytest.approx(2 * (0.5 * 3 / 7) ** 2)
+
+
 def test_without_corrector_it_is_euler_maruyama():
     model = ideal(VPPath())
     plain = euler_maruyama(model, (6, 1), steps=9, generator=seeded())
@@ -586,10 +593,12 @@ def test_calls_are_as_many_as_said(corrector_steps):
 
 def test_a_corrector_needs_a_score():
     """A network that says 0 everywhere, as an untrained one may, gives no length to go by."""
-    model = Denoiser(lambda x, t: 0 * x, VPPath())
-    states = predictor_corrector(model, (3, 2), steps=4, generator=seeded())
-    with refuses("the score must not be 0 everywhere (at t = 1)", PredictionError):
-        list(states)
+    for least in (0.0, 1e-30, 1e-160):  # whose squares are 0, or whose inverse is no number
+        model = Denoiser(lambda x, t, least=least: least * torch.ones_like(x), VPPath())
+        model = model.double() if least == 1e-160 else model
+        states = predictor_corrector(model, (3, 2), steps=4, generator=seeded())
+        with refuses("the score must not be 0 everywhere (at t = 1)", PredictionError):
+            list(states)
 
 
 # --- what the samplers share -------------------------------------------------------------------
@@ -769,6 +778,8 @@ def test_other_bad_steps_are_named():
         corrector_step_size(x + 1, x[:, 0], snr=0.1)
     with refuses("score must not be 0 everywhere, got nothing else"):
         corrector_step_size(x, x, snr=0.1)
+    with refuses("score must not be 0 everywhere, got nothing else"):
+        corrector_step_size(x.float() + 1e-30, x.float(), snr=0.1)  # whose squares are 0
     with refuses("t must lie in [0.001, 1.0], got 1.5"):
         predict_score(Denoiser(lambda x, t: x, VPPath()), x, 1.5)
 
