@@ -264,6 +264,8 @@ def _check_combination(
 def combine(kind: str, x0: Tensor, eps: Tensor, t: Tensor | float, path: GaussianPath) -> Tensor:
     """The quantity ``kind`` of x_t = a x_0 + b eps: c(t) x_0 + d(t) eps, ``[B, *event]``.
 
+    Where that is one of the two, it is the tensor that was given, not a copy.
+
     Args:
         kind: ``"eps"``, ``"x0"``, ``"v"`` = a eps − b x_0, ``"score"`` = −eps / b, or
             ``"velocity"`` = a' x_0 + b' eps.
