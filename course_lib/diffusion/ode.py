@@ -101,10 +101,12 @@ class ProbabilityFlow:
         return [(t, p, q) for t, (p, q) in zip(t.tolist(), pairs, strict=True)]
 
     def __call__(self, x: Tensor, t: float) -> Tensor:
-        """dx/dt ``[B, *event]`` at ``x [B, *event]`` and one time of the path."""
+        """dx/dt ``[B, *event]`` at ``x [B, *event]`` and one time of the path.
+
+        Solvers look at their states themselves: here only what the network says is looked at.
+        """
         t, p, q = self.known.get(t) or self.numbers([t])[0]
-        prediction = self.model.predict(x, t, target=self.model.predicts, y=self.y)
-        return mixed(p, x, q, prediction)
+        return mixed(p, x, q, self.model.prediction(x, t, self.y))
 
 
 def times_taken(

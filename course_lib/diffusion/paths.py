@@ -200,7 +200,7 @@ class GaussianPath(ABC):
         if not isinstance(t, Tensor | int | float):
             raise ValueError(f"t must be one time or a tensor of shape [{n}], got {t!r}")
         if type(t) in (int, float) and self.t_min <= t <= self.t_max:
-            return torch.full((), t).expand(n)  # quicker than what follows, for a sampler
+            return torch.full((1,), t).expand(n)  # quicker than what follows, for a sampler
         times = torch.as_tensor(t)
         if times.shape not in ((), (n,)) or times.is_complex() or times.dtype == torch.bool:
             what = f"{times.dtype} {list(times.shape)}"

@@ -191,7 +191,7 @@ def reverse_sde_step(
         noise: Standard normal ``[B, *event]``; None for the mean of the step alone.
 
     """
-    mean = x - (f * x - g**2 * score) * dt
+    mean = x - f * dt * x + g**2 * dt * score
     return mean if noise is None else mean + g * math.sqrt(dt) * noise
 
 

@@ -327,8 +327,10 @@ def _linear_score(x: Tensor) -> Tensor:
 def _draw_data(generator: torch.Generator) -> list[tuple]:
     cases = []
     for n, d in ((40, 2), (60, 3), (50, 4)):
-        mix = torch.eye(d) + 0.4 * randn(d, d, generator=generator)
-        cases.append((randn(n, d, generator=generator) @ mix + 0.7,))
+        # Turned scales, not any matrix: one that is nearly singular has no inverse in float32.
+        rotation, _ = torch.linalg.qr(randn(d, d, generator=generator))
+        scales = torch.linspace(0.6, 1.4, d)
+        cases.append((randn(n, d, generator=generator) * scales @ rotation + 0.7,))
     return cases
 
 
