@@ -101,7 +101,7 @@ class VAE(Placed):
     def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean μ and log σ² of q(z | x), both ``[B, latent_dim]``, for ``x [B, *data_shape]``."""
         self.check_data(x, y)
-        return self.encoder.layers(self.with_label(x.flatten(1), y)).chunk(2, dim=1)
+        return self.encoder(self.with_label(x.flatten(1), y)).chunk(2, dim=1)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """The mean of p(x | z), ``[B, *data_shape]``, for ``z [B, latent_dim]``.
@@ -110,7 +110,7 @@ class VAE(Placed):
         """
         check_floats("z", z, (None, self.latent_dim), dtype=self.dtype)
         check_classes("y", y, len(z), self.n_classes)
-        output = self.decoder.layers(self.with_label(z, y))
+        output = self.decoder(self.with_label(z, y))
         mean = output.sigmoid() if self.likelihood == "bernoulli" else output
         return mean.unflatten(1, self.data_shape)
 
@@ -130,7 +130,7 @@ class VAE(Placed):
         """The same as ``log_likelihood``, for data checked before: no number is looked at."""
         if y is not None:
             y = y.expand(z.shape[:-1])
-        output = self.decoder.layers(self.with_label(z, y))  # [..., B, D]
+        output = self.decoder(self.with_label(z, y))  # (..., B, D)
         if self.likelihood == "bernoulli":
             return bernoulli_log_prob(output, x.flatten(1))
         return gaussian_log_prob(x.flatten(1), output, self.log_noise)

@@ -18,9 +18,6 @@ class MLP(nn.Module):
         hidden: Width of each hidden layer; an empty sequence gives one linear map.
         n_out: Width of the output.
 
-    Attributes:
-        layers: The same without a look at the input, for a model that has looked at it itself.
-
     Example:
         >>> MLP(2, [8, 8], 1)(torch.zeros(5, 2)).shape
         torch.Size([5, 1])
