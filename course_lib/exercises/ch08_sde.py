@@ -385,7 +385,7 @@ formula(
 # --- The bias of Langevin ------------------------------------------------------------------------
 
 _STATIONARY = (
-    "A step is x' = (1 − h / V) x + √(2 h) noise. Where it stands still v = (1 − h/V)² v + 2 h."
+    "A step is x' = (1 − h/σ²) x + √(2 h) noise. Where it stands still V = (1 − h/σ²)² V + 2 h."
 )
 
 
@@ -401,10 +401,10 @@ _LANGEVIN_WRONG = [
           "Large steps overshoot: the variance grows."),
     Wrong(lambda h, v: v + h / 2, "That is the first order in h only.",
           "The equation can be solved exactly. " + _STATIONARY),
-    Wrong(lambda h, v: v / (1 - h / 2), "You forget that the score of N(0, V) is −x / V.",
+    Wrong(lambda h, v: v / (1 - h / 2), "You forget that the score of N(0, σ²) is −x / σ².",
           _STATIONARY),
     Wrong(lambda h, v: v / (2 - h / v), "Your noise is √h: it is √(2 h).", _STATIONARY),
-    Wrong(lambda h, v: 2 * h / (1 - (1 - h / v)), "You forget the square of 1 − h / V.",
+    Wrong(lambda h, v: 2 * h / (1 - (1 - h / v)), "You forget the square of 1 − h / σ².",
           "Multiplying by it multiplies a variance by its square."),
     Wrong(lambda h, v: (v / (1 - h / (2 * v))).sqrt(), "That is the standard deviation.", ""),
     Wrong(lambda h, v: v / (1 - h / (4 * v)), "Your steps are half as long.",
@@ -415,13 +415,13 @@ _LANGEVIN_WRONG = [
 formula(
     "08.langevin_variance",
     task="Derive, and write `langevin_variance`: the variance [B] at which Langevin steps of size "
-    "h [B] stand still when the density is N(0, variance), with h below 2 · variance.",
+    "h [B] stand still when the density is N(0, σ²), with variance = σ² and h below 2 σ².",
     signature="langevin_variance(h, variance) -> [B]",
     solution=langevin_step,
     hints=[
         "Put the score −x / variance into x + h · score + √(2 h) · noise.",
-        "The variance after a step is (1 − h / V)² times that before, and 2 h more.",
-        "v (1 − (1 − h / V)²) = 2 h: solve for v.",
+        "The variance after a step is (1 − h / σ²)² times that before, and 2 h more.",
+        "V (1 − (1 − h / σ²)²) = 2 h: solve for V.",
     ],
     right=_stationary,
     inputs=lambda generator: [
@@ -434,7 +434,7 @@ formula(
     hint=_STATIONARY,
     otherwise=("Your variance changes in the next step.", _STATIONARY),
     passes="With your variance a step changes nothing. It is too large by about h / 2, and "
-    "infinite at h = 2 V, where every step overshoots as far as it came.",
+    "infinite at h = 2 σ², where every step overshoots as far as it came.",
 )
 
 

@@ -404,8 +404,8 @@ formula(
         "variance": ("Your variance is not that of the tilted density.", _TILT),
     },
     passes="Your Gaussian is the tilted one: its mean goes past m, but no farther than "
-    "(m / v − M / V) / (1 / v − 1 / V), and it narrows like 1 / w. Guided samples are narrower "
-    "still: guidance mixes the scores of noised densities, and noise adds to variances.",
+    "(m / v − M / V) / (1 / v − 1 / V), and it narrows like 1 / w. With w > 1 guided samples are "
+    "narrower still: guidance mixes the scores of noised densities, and noise adds to variances.",
 )
 
 

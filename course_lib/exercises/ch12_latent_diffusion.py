@@ -96,16 +96,16 @@ prediction(
 
 
 def latent_scale(mu: Tensor, log_var: Tensor) -> Tensor:
-    """The factor, one number, that makes draws of z ~ N(μ, σ²) have variance 1 over everything.
+    """The factor, one number, that makes draws of z ~ N(μ, v) have variance 1 over everything.
 
-    By the law of total variance: Var z = E[σ²] + Var[μ]. ``mu`` and ``log_var`` are
+    By the law of total variance: Var z = E[v] + Var[μ]. ``mu`` and ``log_var`` are
     ``[N, c, h, w]``.
     """
     variance = log_var.exp().mean() + mu.var(correction=0)
     return variance**-0.5
 
 
-_TOTAL = "Var z = E[Var(z | x)] + Var[E(z | x)]: the mean of σ², and the variance of all μ."
+_TOTAL = "Var z = E[Var(z | x)] + Var[E(z | x)]: the mean of v, and the variance of all μ."
 
 
 def _by_variance(variance: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
@@ -134,13 +134,13 @@ _SCALE_WRONG = [
     Wrong(_by_variance(lambda m, s: s.exp().mean()), "You leave out how far the means are apart.",
           _TOTAL),
     Wrong(_by_variance(lambda m, s: (s / 2).exp().mean() + m.var()), "You add standard deviations "
-          "to a variance: e^(log_var) is σ², half of it in the exponent gives σ.", _TOTAL),
+          "to a variance: e^(log_var) is v, half of it in the exponent gives √v.", _TOTAL),
     Wrong(_by_variance(lambda m, s: (s / 2).exp().mean() ** 2 + m.var()), "You square the mean of "
-          "σ: the mean of σ² is larger.", _TOTAL),
-    Wrong(_by_variance(lambda m, s: s.mean().exp() + m.var()), "You take the mean of log σ²: "
-          "e^mean is less than the mean of e^(log σ²).", _TOTAL),
-    Wrong(_by_variance(lambda m, s: s.mean() + m.var()), "You take log σ² for σ².", _TOTAL),
-    Wrong(_by_variance(lambda m, s: (2 * s).exp().mean() + m.var()), "You take log σ² for log σ.",
+          "√v: the mean of v is larger.", _TOTAL),
+    Wrong(_by_variance(lambda m, s: s.mean().exp() + m.var()), "You take the mean of log v: "
+          "e^mean is less than the mean of e^(log v).", _TOTAL),
+    Wrong(_by_variance(lambda m, s: s.mean() + m.var()), "You take log v for v.", _TOTAL),
+    Wrong(_by_variance(lambda m, s: (2 * s).exp().mean() + m.var()), "You take log v for log √v.",
           _TOTAL),
     Wrong(_by_variance(lambda m, s: s.exp().mean() + (m**2).mean()), "You take the mean square of "
           "z: a variance is without the mean.", _TOTAL),
@@ -172,8 +172,8 @@ _SCALE_WRONG = [
 formula(
     "12.latent_scale",
     task="Write `latent_scale`: one factor, a tensor without axes, that makes the latents' "
-    "variance 1 over images, channels and places together. The latents are draws of N(μ, σ²), and "
-    "you are given μ and log σ² [N, c, h, w]: draw nothing.",
+    "variance 1 over images, channels and places together. A latent is scale · z with a "
+    "draw z of N(μ, v), and you are given μ and log v [N, c, h, w]: draw nothing.",
     signature="latent_scale(mu, log_var) -> scale",
     solution=[latent_scale, KLAutoencoder.measure_scale],
     hints=[

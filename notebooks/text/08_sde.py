@@ -111,7 +111,7 @@ FanOfPaths(
 # | $k$; $\varphi$ | an index of steps; a smooth function |
 # | $i$, $j$, $n$ | coordinates of an example, and how many |
 # | $J$; $v$; $L$; $R$ | a Jacobian; a vector of random signs; a loss; a far place |
-# | $\lambda$ | the weight of a time in the loss |
+# | $\lambda$ | the weight of a time in the loss; in exercise 5 the share of the noise |
 # | $h$; $\tau$; $U$ | Langevin's step size, its temperature, an energy |
 # | $r$ | the corrector's signal-to-noise ratio |
 # | $\mathbb E$; $\mathcal N$; $O$ | the mean over all that is drawn; a Gaussian; of the order of |
@@ -119,7 +119,7 @@ FanOfPaths(
 # %% [markdown]
 # ## 1. From steps to an equation
 #
-# A step of DDPM, with $\Delta t = 1/T$ and $\beta_k = \beta(t)\, \Delta t$ for the step that ends at $t = k/T$, is
+# A step of DDPM, with $\Delta t = 1/T$ and $\beta_k = \beta(t)\, \Delta t$ for the step that ends at $t = k/T$ (in short steps the $\beta$ of either end will do; below it is that of the start), is
 #
 # $$x_{t + \Delta t} = \sqrt{1 - \beta(t) \Delta t}\; x_t + \sqrt{\beta(t) \Delta t}\; \xi
 #   = x_t - \tfrac12 \beta(t)\, x_t\, \Delta t + \sqrt{\beta(t)} \sqrt{\Delta t}\; \xi + O(\Delta t^2),$$
@@ -174,9 +174,10 @@ Markdown(table)
 # noise of each of $N$ steps of length $1/N$ were $(1/N)^\gamma\, \xi$ with some power $\gamma$. All steps are independent,
 # and of independent noise the *variances* add, so that after $N$ steps the variance is
 # $N \cdot N^{-2\gamma} = N^{1 - 2\gamma}$. For $\gamma > \tfrac12$ it goes to 0: the steps are many, but their noise
-# cancels, and an ODE is left. For $\gamma < \tfrac12$ it goes to infinity. Only $\gamma = \tfrac12$ has a limit.
+# cancels, and an ODE is left. For $\gamma < \tfrac12$ it goes to infinity. Only $\gamma = \tfrac12$ leaves noise that neither
+# vanishes nor explodes.
 #
-# **Brownian motion**, or the **Wiener process**, is that limit for $f = 0$, $g = 1$: a random function $w(t)$ with $w(0) = 0$, whose
+# **Brownian motion**, or the **Wiener process**, is the limit then, for $f = 0$, $g = 1$: a random function $w(t)$ with $w(0) = 0$, whose
 # increments over times that do not overlap are independent, and
 #
 # $$w(t + \Delta t) - w(t) \sim \mathcal N(0, \Delta t).$$
@@ -899,7 +900,7 @@ Markdown(table)
 # (by parts; the mass $\int q$ stays 1). With noise $\sqrt{2 h \tau}$, a temperature $\tau$, it is $p^{1/\tau}$ instead: flatter if hot.
 #
 # **Exercise 7: derive the bias.** Steps of a finite size $h$ do not settle at $p$. At which variance do they, if
-# $p = \mathcal N(0, V)$? The next paragraph derives it; find it first.
+# $p = \mathcal N(0, \sigma^2)$ (`variance` is $\sigma^2$)? The next paragraph derives it; find it first.
 
 
 # %%
@@ -960,8 +961,8 @@ Langevin(
 # anything.
 #
 # **Annealing** (Song and Ermon 2019) answers all three: noise the data. At a large noise there is one broad hill, everything mixes at
-# once, and the shares are decided. Then walk down through the noise levels, with steps that shrink like $b^2$, since the narrowest well of
-# $p_t$ is about $b$ wide. It is a diffusion model, in other words, sampled by Langevin steps alone.
+# once, and the shares are decided. Then walk down through the noise levels, with steps that shrink with the square of the
+# narrowest well's width: $b^2$ for data that are points, $(a \cdot 0.25)^2 + b^2$ for our two clouds. It is a diffusion model, in other words, sampled by Langevin steps alone.
 
 
 # %%
@@ -997,7 +998,7 @@ print(
 #   h = 2 \left( r\, \frac{\|\xi\|}{\left\| \operatorname{score}_\theta \right\|} \right)^2 ,$$
 #
 # which is about $2 r^2 b^2$, as the score is about as long as $\varepsilon / b$: it shrinks along the way as annealing wants it. (The lengths are averaged over the batch, so
-# samples depend a little on their neighbours.)
+# samples depend a little on their neighbours. On VP's path Song et al. multiply this $h$ by $1 - \beta_k$, which is nearly 1, in algorithm 5; in algorithm 4, for VE's, they don't.)
 
 # %%
 show_source([corrector_step_size, predictor_corrector])

@@ -104,7 +104,7 @@ ParticlePlayer(
 # | $k_1, \dots, k_4$; $N$; $O(\mathrm dt^2)$ | velocities within a step; number of steps; terms that fall at least like $\mathrm dt^2$ |
 # | $\epsilon$ | a probe: independent signs |
 # | $c$; $L$ | the adjoint, $\partial L / \partial x_t$; a loss |
-# | $\pi$ | a permutation, who is paired with whom |
+# | $\pi$; $\varphi$ | a permutation, who is paired with whom; a smooth function that vanishes far out |
 # | $\mathbb E$, $\mathcal N$ | mean; normal density |
 # | $r_t$; $v_p$, $v_r$ | a second density that moves along; the velocities of both (section 8) |
 
@@ -254,8 +254,8 @@ check("09.field_divergence", field_divergence)
 # $$v(x, t) = - \frac12 \nabla \log p_t(x).$$
 #
 # Warmth flows from warm to cold; points flow from dense to thin, at half the slope of the log-density. So the score
-# of chapter 08 is here without any SDE. (It is not the only velocity with these densities: $v + w$ has them, too, if
-# $\nabla \cdot (p_t w) = 0$, as a whirl around the centre of a round cloud. It is the one that goes straight downhill.)
+# of chapter 08 is here without any SDE. (It is not the only velocity with these densities: $v + \tilde v$ has them, too, if
+# $\nabla \cdot (p_t \tilde v) = 0$, as a whirl around the centre of a round cloud. It is the one that goes straight downhill.)
 #
 # **Any path.** Chapter 08 found that $x_t = a x_0 + b \varepsilon$ has the densities of the SDE
 # $\mathrm d x = f x\, \mathrm dt + g\, \mathrm dw$ with $f = a'/a$, $g^2 = 2 b b' - 2 f b^2$. Its Fokker–Planck equation is
@@ -290,7 +290,7 @@ check("09.field_divergence", field_divergence)
 # the ODE of chapter 07. DDIM is Euler's method for the probability flow, in well-chosen units.
 #
 # **Check** on data that are two clouds, where all is known: the velocity from Fokker–Planck with the exact score, and the
-# one from the ideal denoiser, on two paths. And for the heat equation: points that follow $-\frac12 \nabla \log p_t$ must
+# one from the ideal denoiser, on two paths. And for the heat equation, with VE's clock: points that follow $-\frac12 g^2\, \nabla \log p_t$ must
 # keep their rank in the crowd, since nobody overtakes on a line.
 
 # %%
@@ -805,7 +805,13 @@ CrossingLines(
 # $$\sum_i \big\| x_0^{(i)} - \varepsilon^{(\pi(i))} \big\|^2$$
 #
 # is as small as any permutation $\pi$ can make it (the assignment problem; a batch of 256 takes milliseconds). Is that
-# allowed? The proof of section 3 asked for pairs $(x_0, \varepsilon)$, and nowhere that they be independent. What must hold is
+# allowed? That both losses have the same gradient asked for pairs $(x_0, \varepsilon)$, and nowhere that they be independent. That $v$ carries $p_t$ did ask for it: given $x_0$ the noise was
+# Gaussian. So prove it once more, for any pairs. Take a smooth function $\varphi$ that vanishes far out. By the chain rule, by the definition of $v$ as a mean over all pairs at one place, and by parts,
+#
+# $$\frac{\mathrm d}{\mathrm d t}\, \mathbb E\, \varphi(x_t) = \mathbb E\, \langle \nabla \varphi(x_t),\, u \rangle
+#   = \mathbb E\, \langle \nabla \varphi(x_t),\, v(x_t, t) \rangle = - \int \varphi\; \nabla \cdot (p_t\, v)\; \mathrm d x .$$
+#
+# The left side is $\int \varphi\, \partial_t p_t\, \mathrm d x$; as this holds for every $\varphi$, it is the continuity equation, whoever belongs to whom. What must hold is
 # that the densities at both ends are right. They are: in a batch *in random order* each example still is a draw of the
 # data, and each noise a draw of the noise; only who belongs to whom has changed. So the marginal velocity of these pairs leads from noise
 # to the same data, by densities in between that are not those of the Gaussian path any more. (Hence such a model
@@ -813,8 +819,8 @@ CrossingLines(
 #
 # *Why shorter means straighter.* If exchanging the noises of two pairs can't shorten them, then
 # $\langle x_0 - \tilde x_0,\; \varepsilon - \tilde\varepsilon \rangle \ge 0$ (multiply out the four squares). Two lines that are at one
-# place at one time $t$ have $(1-t)(x_0 - \tilde x_0) = -t\, (\varepsilon - \tilde\varepsilon)$, which makes that product
-# negative, unless the pairs are the same. **Pairs of an optimal coupling never meet.** With all data and all noise in one batch each place would
+# place at one time $t$, with $0 < t < 1$, have $(1-t)(x_0 - \tilde x_0) = -t\, (\varepsilon - \tilde\varepsilon)$, which makes that product
+# negative, unless the pairs are the same. **Pairs of an optimal coupling never meet on the way.** With all data and all noise in one batch each place would
 # have one velocity, the flow would go along straight lines, and a single Euler step would sample. A small batch only comes
 # near to that, and in many dimensions not very near: all distances between a batch of images and a batch of noise are much alike.
 

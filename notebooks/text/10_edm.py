@@ -35,7 +35,7 @@
 # Run the two cells below (Shift+Enter). The network is chapter 06's, a DDPM whose way has 400 small steps; nothing is trained
 # anew. DDIM samples it on its own path. The two other columns see the same network *from another path*, which it has never
 # met, and with samplers that were invented after it. All cells start from the same noise. Move over the table: the number says how far the digits are
-# from where very many steps lead (0 is there, and 1 is half of the grey scale).
+# from where 40 steps of Heun's method lead on EDM's path (0 is there, and 1 is half of the grey scale).
 
 # %%
 import math
@@ -204,7 +204,7 @@ show_figure(
 #
 # Put the models that you have met side by side, by how they get from data to the state at time $t$:
 #
-# | | one step of noising | $s(t)$ | $\sigma(t)$ |
+# | | the state at time $t$ | $s(t)$ | $\sigma(t)$ |
 # | --- | --- | --- | --- |
 # | flow matching (09) | $x_t = (1 - t)\, x_0 + t\, \varepsilon$ | $1 - t$ | $t / (1 - t)$ |
 # | score matching, VE (08) | $x_t = x_0 + \sigma_t\, \varepsilon$ | 1 | $\sigma_t$ |
@@ -322,7 +322,7 @@ show_source([GaussianPath.time_at, OnPath.match, OnPath.forward, on_path])
 # (`match` divides the two sizes $\sqrt{a^2 + b^2}$, which gives the same $k$ also where $a$ is 0.)
 #
 # **Four networks, three paths.** From chapters 06, 08 and 09, each with its own network and path; three say the noise, the last a velocity. Every cell is sampled by 16 steps of Heun in
-# that path's own time, on EDM's at the levels of section 6. The number says how far a cell is from where very many steps lead. The digits of a row are one network's, from one noise.
+# that path's own time, on EDM's at the levels of section 6. The number says how far a cell is from where 40 such steps lead on EDM's path. The digits of a row are one network's, from one noise.
 
 # %%
 from course_lib.diffusion import ode_sample
@@ -336,7 +336,7 @@ networks = {
 views, off, eps = [], [], eps[:6]
 for model in networks.values():
     edm = on_path(model, EDMPath())
-    end = last(heun_sample(edm, eps.shape, steps=24, z=edm.path.start_std * eps))
+    end = last(heun_sample(edm, eps.shape, steps=40, z=edm.path.start_std * eps))
     row = [last(heun_sample(edm, eps.shape, steps=16, z=edm.path.start_std * eps))]
     for path in (VPPath(), StraightPath()):
         own = type(path) is type(model.path)
@@ -412,7 +412,7 @@ from course_lib.diffusion import settings
 show_source(settings)
 
 # %% [markdown]
-# The numbers at one level, $\sigma = 2$, and beside them what the paper's table 1 writes:
+# The numbers at one level, $\sigma = 2$. At three levels they are compared with formulas derived by hand:
 
 # %%
 from IPython.display import Markdown
@@ -607,7 +607,7 @@ print(f"the mean image as the guess, σ = {at[-1]:.0f}: {mean_image:.1f}")
 # altogether. But most of the training images were turned and moved a little, so that they lie between the grey values; and training hardly ever draws such a level.) At the largest the mean image is as good a guess. In between lies what a network is for, and there the levels are drawn. (The paper's figure 5a shows
 # the same on photographs, and puts the hump where its loss falls.)
 #
-# **Exercise 2: derive.** The same two demands on the straight path, $x = (1 - t)\, x_0 + t\, \varepsilon$. Which $c_{\text{skip}}$ and $c_{\text{out}}$ do they give? Is it the velocity that $F$
+# **Exercise 2: derive.** The same two demands, and again the least $c_{\text{out}} > 0$, on the straight path, $x = (1 - t)\, x_0 + t\, \varepsilon$. Which $c_{\text{skip}}$ and $c_{\text{out}}$ do they give? Is it the velocity that $F$
 # should say?
 
 
@@ -791,7 +791,7 @@ check("10.heun_in_log", heun_in_log)
 # $$\hat x = x + \sqrt{\hat\sigma^2 - \sigma^2}\; \xi, \qquad \gamma = \min\big( S_{\text{churn}} / N,\; \sqrt 2 - 1 \big) .$$
 #
 # Variances of independent noise add, so $\hat x$ has the law that it should have at $\hat\sigma$, if $x$ had its own. With the largest $\gamma$ half of the variance is fresh. Three more numbers: churn only between two
-# levels, and noise a little larger than announced, $S_{\text{noise}}$.
+# levels, and noise a little larger than announced, $S_{\text{noise}}$. (Ours never goes above the largest level, where the network was not trained. So the first step has no churn.)
 
 # %%
 from course_lib.diffusion import churn_levels, churn_step
@@ -1072,10 +1072,10 @@ Markdown(table)
 # - **With calls to spare all ways end alike.** From 36 calls on, the samplers without noise all have distances of 5.5 to 5.9, on any path and of any order. What is left is the network's, and not
 #   the solver's.
 # - **With few calls the levels decide.** At 5 and 10 calls the straight path with even times is ahead, with Euler's steps, too. Euler's and Heun's at Karras' levels from 80 are
-#   far behind: at ten calls only two levels lie where digits are decided, and four where an image of 64 pixels is hardly more than noise. Between closer ends the same rule has more levels there, and from 10 down it is as good as the
+#   far behind: at ten calls only two of Euler's levels lie where digits are decided (and one of Heun's five), and four of Euler's where an image of 64 pixels is hardly more than noise. Between closer ends the same rule has more levels there, and from 10 down it is as good as the
 #   straight path. The paper's ends are for photographs; the principle, steps where the guess changes, is for everybody.
 # - **A remembered guess is better than a second call.** On Karras' levels from 80, at ten calls, DPM-Solver++ is at 6.4, Euler at 11.5, and Heun with half as many steps at 11.0. From 36 on the difference is chance. On good levels Euler's step is enough. (In the column of 5 calls Heun and churn at Karras' levels make only two steps, which is three calls; a third step would have used all five.)
-# - **Noise wants many calls.** DDPM, Euler–Maruyama and churn are behind until 36. At 100 calls predictor and corrector end lower than everything else, as in chapter 08 under VE: a sign that some of the network's own error is forgotten.
+# - **Noise wants many calls.** Until 36, DDPM, Euler–Maruyama and churn are behind the best samplers without noise. (With 5 and 10 calls DDPM is ahead of Euler's and Heun's steps at Karras' levels from 80; but these are bad levels.) At 100 calls predictor and corrector end lower than everything else, as in chapter 08 under VE: a sign that some of the network's own error is forgotten.
 # - **On MNIST**, where the network is told the class, few calls say the same: at ten, Euler's steps are at 16.3 with even times on the straight path and at 32.3 with Karras' levels from 80, and DPM-Solver++ (18.2) is ahead of Heun's
 #   on either (22.5 and 43.8). At twenty DDPM, with fresh noise in each step, is ahead of all samplers without noise (10.1; theirs are 13.9 and more), as on MNIST in chapter 07; Euler–Maruyama (12.3) is so by no more than chance.
 #   With calls to spare the two kinds part: at a hundred the samplers without noise all end at 13.7 to 14.1, as alike as on the digits, and those with fresh noise at 8.8 to 10.6 (DDPM 9.1, churn 8.8). At 36 DDPM is at 7.5. That fits a network whose errors noise corrects; we did not take it apart.

@@ -595,14 +595,14 @@ for name, model, dtype in (("ideal", ideal, torch.float64), ("trained", live, to
 #   \text{guidance:}\;\; \nabla \log p_t + \nabla \log \Big( \mathbb E \big[ p(y \mid x_0) \,\big|\, x_t \big] \Big)^{\!w} .$$
 #
 # **The power stands inside the mean, and guidance takes it outside.** For $w = 0$ and $w = 1$ that makes no difference, nor where $x_t$ shows what $x_0$ is: as $\sigma \to 0$ the two
-# scores meet, to $O(\sigma^2)$. Elsewhere it does, but for rare cases (one comes below).
+# scores meet, to $O(\sigma^2)$, wherever $p(y \mid x_0)$ is smooth and above 0. Elsewhere it does, but for rare cases (one comes below).
 #
 # *The extreme case.* Let the label be a function of the data, as an arm is of the point, or as the class of nearly every digit is. Then $p(y \mid x_0)$ is 0 or 1, and $1^w = 1$: **the tilted density is the conditional one, for every**
 # $w > 0$. A surer classifier explains nothing at all here. Yet in section 2 the points at $w = 4$ covered a fraction of their arms. Apart from the network's own errors, which are small at $w = 1$, all of that is the difference between inside and outside: seen through noise the label
 # is *not* certain, and guidance moves $x_t$ to where it would be, away from the places that a neighbour could have come from. Chidambaram et al. 2024
 # ([arXiv:2409.13074](https://arxiv.org/abs/2409.13074)) prove it of simple cases: the larger the scale, the more samples gather at the edge of what their class allows.
 #
-# **See the two fields**, on a line. Class A has clouds at $-1.2$ and $0.4$, class B one at $1.3$, and $w = 4$. By Tweedie's formula (chapter 06) the right score is $(\mathbb E_q[x_0 \mid x_t] - x_t) / \sigma^2$, with the mean over the tilted
+# **See the two fields**, on a line. Class A has clouds at $-1.2$ and $0.4$, class B one at $1.3$, and $w = 4$. By Tweedie's formula (chapter 08, section 5) the right score is $(\mathbb E_q[x_0 \mid x_t] - x_t) / \sigma^2$, with the mean over the tilted
 # data, which a sum over a fine grid computes. Guidance is the straight line through its values at $w = 0$ and $w = 1$.
 
 # %%
@@ -666,7 +666,7 @@ show_figure(
 #   \underbrace{V^{1 - w}\, v^w}_{\text{guided ODE}}, \qquad
 #   \underbrace{\frac{V v - V^{2 - 2w}\, v^{2w}}{(2w - 1)\, (V - v)}}_{\text{guided SDE}} .$$
 #
-# A harmonic mean, a geometric mean, and neither: three laws, equal at $w = 0$ and $w = 1$ alone. (For $V = 2$, $v = 1$ they are Bradley and Nakkiran's.) The cell below uses VP's path: there $x_t / a$ obeys the same equations (chapter 10).
+# A harmonic mean, a geometric mean, and neither: three laws, equal at $w = 0$ and $w = 1$ alone. (At $w = \frac12$ the third is 0/0; its limit is $V v \log(V / v) / (V - v)$. For $V = 2$, $v = 1$ they are Bradley and Nakkiran's.) The cell below uses VP's path: there $x_t / a$ obeys the same equations (chapter 10).
 
 # %%
 show_source([tilted_variance, guided_precision, tilted_precision, ode_variance, sde_variance])
@@ -708,10 +708,10 @@ for half, beyond in pushed.items():
     print(f"two clouds {2 * half:.0f} apart, w = 4: the ODE ends {beyond:.1f} beyond the cloud's centre")
 
 # %% [markdown]
-# Guided samples are narrower than the tilted density: at $w = 3$ the SDE's have two thirds of its variance, and those of the ODE, which adds no noise, a sixth.
+# For $w > 1$ guided samples are narrower than the tilted density: at $w = 3$ the SDE's have two thirds of its variance, and those of the ODE, which adds no noise, a sixth.
 #
-# **Where does the difference go away?** At $w = 0$ and $1$, as seen, and near $w = 1$ it is $O(w - 1)$. At *every* $w$ where $\log p_t(y \mid x)$ is a straight line in $x$ at each $t$: its multiple
-# has $w$ times the slope, inside the mean or outside. Gaussians of the *same* covariance with other means would be so, as a limit; a class of positive share cannot, since far out $p(y \mid x)$ would exceed 1. It does *not* go away as the classes move apart: the tilted density becomes the conditional one, as in the extreme case above,
+# **Where does the difference go away?** At $w = 0$ and $1$, as seen, and near $w = 1$ it is $O(w - 1)$. At *every* $w$ where $\log p(y \mid x_0)$ is a straight line in $x_0$ and all data are Gaussian along it. Then, given $x_t$,
+# $x_0$ is a Gaussian around a mean that is straight in $x_t$, and as wide everywhere; so the logarithm of the mean of $e^{w g x_0}$, with the line's slope $g$, has in $x_t$ $w$ times the slope that it has at $w = 1$: inside the mean or outside is the same. Gaussians of the *same* covariance with other means would be so, as a limit; a class of positive share cannot, since far out $p(y \mid x)$ would exceed 1. It does *not* go away as the classes move apart: the tilted density becomes the conditional one, as in the extreme case above,
 # but where $\sigma$ is about the distance of the classes, guidance still pushes: at $w = 4$ two equal clouds end by more than one of their standard deviations farther out, however far apart they are (the three lines above).
 #
 # **Exercise 5: tilt a Gaussian.** All data are $\mathcal N(M, V)$, those of the class $\mathcal N(m, v)$. Which Gaussian is $p\, (p(x \mid y) / p)^w$? Where does its mean go as $w$ grows: does it stay between $M$ and $m$?

@@ -212,7 +212,7 @@ show_figure(
 # Read the table from both ends. The caption, all that we shall ever ask for, has 13 bits. The bytes have 24,576. In between lie the codes: at $f = 2$ and 4 the classifier reads what comes back nearly as well as the image itself; at $f = 8$ the error is five times as large as at 4. (200 scenes are few for such a percentage; the cards have it for 2,000: 93 %, 92 % and 87 % for the three codes.) What the codes up to 4 threw away is
 # **perceptual**: no reader misses it. What is left to a diffusion model, to make 13 bits into a code, is **semantic**.
 #
-# (The bits of a code are its *rate*, chapter 02: what it costs to send a draw of $z$ to somebody who knows only $\mathcal N(0, I)$. The table's errors are those of draws, from the cards, which say them for 2,000 scenes.)
+# (The bits of a code are its *rate*, chapter 02: what it costs to send a draw of $z$ to somebody who knows only $\mathcal N(0, I)$. In the loss below it is in nats, of which a bit is $\log 2 = 0.69$. The table's errors are those of draws, from the cards, which say them for 2,000 scenes.)
 #
 # **The loss** of the autoencoder is that of a VAE. With $q(z \mid x) = \mathcal N(\mu, v)$ from the encoder and $n$ numbers in an image,
 #
@@ -308,7 +308,7 @@ for words, size in (("with the factor", 1.0), ("without", 1 / 0.18215)):
 # %% [markdown]
 # Without it, an eighth of what the network was trained on at the last step was image, and sampling starts without any. So the large, slow parts, as the brightness of the whole, would start out wrong; and at the other end every fine detail would have less noise on it than the schedule was made for. (Even the 0.5 % that are left with the factor are felt: Stable Diffusion hardly draws images that are all dark or all bright, since in training the last state still showed the brightness: Lin et al. 2023, [arXiv:2305.08891](https://arxiv.org/abs/2305.08891).)
 #
-# **Exercise 2: without a draw.** You have $\mu$ and $\log v$ of a batch, and no random numbers. Which $s$ is the right one for draws of $z$?
+# **Exercise 2: without a draw.** You have $\mu$ and $\log v$ of a batch (`log_var`), and no random numbers. Which $s$ is the right one for draws of $z$?
 
 
 # %%
@@ -430,7 +430,7 @@ print("what stands behind a word changes nothing in it:", same)
 #
 # $$\operatorname{softmax} \Big( \frac{Q K^\top}{\sqrt d} \Big)\, V, \qquad Q = h\, W_q, \quad K = c\, W_k, \quad V = c\, W_v .$$
 #
-# The only difference to chapter 15 is where keys and values come from. The table of comparisons has a row for each place and a column for each token: 64 × 12 here, 4,096 × 77 in Stable Diffusion's finest level. It is small, so that it can be looked at.
+# (So says one *head*, with $d$ numbers for each query. The layer has several, with matrices of their own and a bias for each, and a last matrix mixes what they answer.) The only difference to chapter 15 is where keys and values come from. The table of comparisons has a row for each place and a column for each token: 64 × 12 here, 4,096 × 77 in Stable Diffusion's finest level. It is small, so that it can be looked at.
 
 # %%
 show_source([CrossAttention.forward, CrossAttention.weights, CrossAttention.heads_of])
@@ -447,7 +447,7 @@ for part in (slice(0, 8), slice(8, 16)):  # one head after the other
     Q, K, V = h @ W_q.T + b_q, c @ W_k.T + b_k, c @ W_v.T + b_v
     by_hand.append(torch.softmax(Q @ K.mT / math.sqrt(8), 2) @ V)
 off = layer(h, c) - layer.out(torch.cat(by_hand, 2))
-print("the layer is the formula, within 1e-12:", off.abs().max().item() < 1e-12)
+print("the layer is the formula, head by head, within 1e-12:", off.abs().max().item() < 1e-12)
 
 # %% [markdown]
 # **Padding.** Sentences of a batch have different lengths, and all rows of a tensor the same. So the short ones are filled up. A softmax gives a weight to *every* key; the padding gets some. Fill the same sentence up to different lengths, and look:
@@ -588,7 +588,7 @@ Markdown(table)
 # %% [markdown]
 # ## 6. The whole of it
 #
-# One drawing, from the modules that run. On the left is what only training needs, the encoder; on the right the text. Below the U-Net the loop of the sampler closes; the decoder is called once.
+# One diagram, from the modules that run. At the upper left is the encoder, which a drawing from a prompt alone does not need (training does, and section 8); on the right the text. Below the U-Net the loop of the sampler closes; the decoder is called once.
 
 # %% jupyter={"source_hidden": true}
 from course_lib.diagrams import latent_diffusion_diagram
@@ -634,7 +634,7 @@ table += "".join(f"| {what} | {theirs} | {own} |\n" for what, theirs, own in row
 Markdown(table)
 
 # %% [markdown]
-# (Stable Diffusion's column: its [model card](https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5) and the configuration files beside it; weights are those of the modules that the library diffusers builds from these. Its noise schedule is DDPM's with 1,000 steps, ours EDM's; its network predicts $\varepsilon$. Neither changes the drawing.)
+# (Stable Diffusion's column: its [model card](https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5) and the configuration files beside it; weights are those of the modules that the library diffusers builds from these. Its noise schedule is DDPM's with 1,000 steps, ours EDM's; its network predicts $\varepsilon$. Neither changes the diagram.)
 #
 # ## 7. Classifier-free guidance, with an empty prompt
 #

@@ -104,7 +104,7 @@ Markdown(table)
 # Three things to notice:
 #
 # - **At strength 0 it is chapter 12's model.** The contour is not seen.
-# - **With more of it the strokes move to the contour where the prompt lets them**, and the colour still comes from the prompt. A 3 in the contour of a 3 fits to the pixel; a red 3 in a square, which no digit is, moves far and doesn't arrive. A 0 in the contour of an 8 doesn't move. (Two digits of one size in one place are within a pixel for the most part in any case: look at the column of strength 0. The number is blunt there; look at the picture, too.)
+# - **With more of it the strokes move to the contour where the prompt lets them**, and the colour still comes from the prompt. A 3 in the contour of a 3 is everywhere within a pixel of it; a red 3 in a square, which no digit is, moves far and doesn't arrive. A 0 in the contour of an 8 doesn't move. (Two digits of one size in one place are within a pixel for the most part in any case: look at the column of strength 0. The number is blunt there; look at the picture, too.)
 # - **Contour and prompt may disagree**, as a 0 in the contour of a 3. Then it is a matter of strength who wins. Section 7 measures it.
 
 # %% [markdown]
@@ -119,7 +119,7 @@ Markdown(table)
 # | symbol | meaning |
 # | --- | --- |
 # | $x$; $y$ | what a block or a layer sees; what it says |
-# | $c_f$ | the condition, an image of the contour |
+# | $c_f$; $c_h$ | the condition, an image of the contour; what the first convolutions make of it, as small as the latent |
 # | $u$; $\tilde u$; $k$, $\rho$ | brightness; the same, blurred; distance in pixels, and width of the blur |
 # | $p$; $g_x$, $g_y$; $S$, $n$ | a pixel; the slopes to the right and down; the steepness, and the direction uphill, of length 1 |
 # | $\mathcal F$; $\theta$, $\theta_c$ | a block of the network; its locked weights, the trained ones of the copy |
@@ -254,9 +254,9 @@ Markdown(table)
 #
 # A block of the network says $y = \mathcal F(x; \theta)$. Lock $\theta$, and let $\theta_c$ be a copy of it that is trained. A **zero convolution** $\mathcal Z$ is a 1×1 convolution whose weights and bias start at 0. The controlled block is the paper's equation 2, here with the strength $\lambda$:
 #
-# $$\boxed{\; y = \mathcal F(x; \theta) + \lambda\, \mathcal Z \big( \mathcal F( x + \mathcal Z(c_f; \theta_1);\ \theta_c );\ \theta_2 \big) \;}$$
+# $$\boxed{\; y = \mathcal F(x; \theta) + \lambda\, \mathcal Z \big( \mathcal F( x + \mathcal Z(c_h; \theta_1);\ \theta_c );\ \theta_2 \big) \;}$$
 #
-# In a U-Net not every block gets such a neighbour. The copy is of the **way down and the middle**, once. The contour comes in once, through a few convolutions that make it as small as the latent, the last of which is $\mathcal Z(\cdot\,; \theta_1)$. (The paper writes $c_f$ for what the others make of the contour.) Out go as many zero convolutions as there are things put aside for the way up, and one for the middle. The way up is not copied.
+# In a U-Net not every block gets such a neighbour. The copy is of the **way down and the middle**, once. The contour comes in once, through a few convolutions that make it as small as the latent, $c_h$, and then $\mathcal Z(\cdot\,; \theta_1)$. (The paper's equation 2 has $c$ in this place, and $c_f$ is its letter for our $c_h$.) Out go as many zero convolutions as there are things put aside for the way up, and one for the middle. The way up is not copied.
 
 # %%
 show_source([ZeroConv, ControlNet.forward, ControlledUNet.forward])
@@ -368,7 +368,7 @@ check("12.break_the_lock", bad_start)
 #   \frac{\partial L}{\partial b_o} = \sum_p \frac{\partial L}{\partial y_o(p)}, \qquad
 #   \frac{\partial L}{\partial x_i(p)} = \sum_o W_{oi}\, \frac{\partial L}{\partial y_o(p)} .$$
 #
-# Set $W = 0$. The first two don't contain $W$ at all: they are what they would be anyway. **Only the third is zero**, what goes back *through* the layer. A product of two factors has the gradient 0 in both only where both are 0; and $x$, here what the copy *says*, is not.
+# Set $W = 0$. In the first two no factor $W$ stands before $\partial L / \partial y$, and nothing makes them vanish. **Only the third is zero**, what goes back *through* the layer. A product of two factors has the gradient 0 in both only where both are 0; and $x$, here what the copy *says*, is not.
 
 # %%
 from course_lib.experiments import pointwise_gradients
@@ -516,7 +516,7 @@ Markdown(table)
 # %% [markdown]
 # It does. For 80 to 120 steps the four learn nothing that one could see. Then the middle half of the rise comes within 20 to 60 steps, of 480, at nearly the same time for all four; after that the contours are followed a little better, little by little. (All begin at one and the same value: with zeros, the seed of the copy's new layers doesn't matter yet.) It is no step from nothing to all; between two looks comes up to two thirds of it.
 #
-# Two things may make it so. The first is the product of section 5: what the contour does to the image goes through *two* layers that begin at zero, and while both are small, each makes the other's gradient small. In one number each: the contour's effect is a product $q r$, and the loss falls by $g$ for each unit of it, so that $q$ has the gradient $g r$ and $r$ has $g q$. From exactly 0 neither would ever move; the copy's answer without a contour moves $r$ first (section 5, step 1). Plain gradient descent then multiplies $q + r$ by $1 + \eta g$ in each step. AdamW, which trained these, divides the size of a gradient away: each factor moves by about $\eta$ a step, and after $k$ steps the product is about $(\eta k)^2$. Either way it is tiny at first, and then grows fast. The second is how one looks. The loss changes little by little, but a sampler calls the network step after step, each time with what the last call has made: once the
+# Two things may make it so. The first is the product of section 5: what the contour does to the image goes through *two* layers that begin at zero, and while both are small, each makes the other's gradient small. In one number each: the contour's effect is a product $q r$, and the loss falls by $g$ for each unit of it, so that $q$ has the gradient $-g r$ and $r$ has $-g q$. From exactly 0 neither would ever move; the copy's answer without a contour moves $r$ first (section 5, step 1). Plain gradient descent then multiplies $q + r$ by $1 + \eta g$ in each step. AdamW, which trained these, divides the size of a gradient away: each factor moves by about $\eta$ a step, and after $k$ steps the product is about $(\eta k)^2$. Either way it is tiny at first, and then grows fast. The second is how one looks. The loss changes little by little, but a sampler calls the network step after step, each time with what the last call has made: once the
 # network follows a little, the state that it sees fits the contour, and it follows more. (Both are our reading; the paper gives no cause.)
 
 # %% [markdown]
@@ -717,7 +717,7 @@ Markdown(table)
 #
 # - What a prompt cannot say, a second image can. It is added to what the network puts aside, level by level.
 # - Lock what is good. Train a copy of its way down, which sees well already.
-# - Zero convolutions make the start exact, bit for bit. Their own gradients are not zero; only what goes back through them is, for one step each.
+# - Zero convolutions make the start exact, bit for bit. Zero weights don't make a layer's own gradient zero, only what goes back through it. So those behind the copy learn at the first step, the copy and the hint's zero convolution at the second, and what is in front of that at the third.
 # - Following comes late and then fast. Images are good all the while.
 # - Strength is free to choose afterwards, and controls add. Where contour and prompt disagree, strength decides; at too much of it the line is kept and the digit is lost.
 #

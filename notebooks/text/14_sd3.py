@@ -192,7 +192,7 @@ Markdown(table)
 # | $q$, $k$; $g$, $g'$ | one query, one key; the learned factors of their norms |
 # | $i$, $j$ | running indices |
 # | $\pi(t)$; $u$; $\ell(t)$; $w(t)$ | density of the times of training (without a time, $\pi$ is the number 3.14…); what a time is made of; the loss at one time; a weight |
-# | $m$, $s$; $\mathcal N$ | mean and standard deviation of the logit of logit-normal times; in "mode", $s$ is how high; a normal density |
+# | $m$, $s$; $\mathcal N$ | mean and standard deviation of the logit of logit-normal times; in "mode", $s$ sets how high the middle is; a normal density |
 # | $\lambda$ | the log signal-to-noise ratio, $2 \log \big((1 - t) / t\big)$ |
 # | $N_1$, $N_2$; $t_1$, $t_2$; $\mu$ | numbers of pixels; times with the same uncertainty; the grey of a constant image |
 # | $\mathbb E$, $I$ | mean, the unit matrix |
@@ -203,6 +203,8 @@ Markdown(table)
 # Everything of chapter 13, on latents, told a text:
 #
 # $$\mathcal L = \mathbb E\, \big\| v_\theta(z_t;\, t, y) - (\varepsilon - z) \big\|^2, \qquad z_t = (1 - t)\, z + t\, \varepsilon, \quad \varepsilon \sim \mathcal N(0, I) .$$
+#
+# (The code's loss is divided by the number of coordinates, as in chapter 13. And in some examples $y$ is hidden, for guidance.)
 
 # %%
 show_source([interpolate, LatentDiffusion.loss, Denoiser.loss])
@@ -219,7 +221,7 @@ with torch.no_grad():
     y = model.hide(tokens, generator=generator)
     by_hand = (model(interpolate(latents, eps, t), t, y) - (eps - latents)).square().mean()
     loss = model.loss(latents, tokens, generator=seeded(4))
-print("the loss is the formula, within 1e-5:", abs(loss - by_hand).item() < 1e-5)
+print("the loss is the formula, for each coordinate, within 1e-5:", abs(loss - by_hand).item() < 1e-5)
 print("the path is", model.path, "and the network", type(flow.model).__name__)
 
 # %% [markdown]
@@ -289,7 +291,7 @@ print("shuffled together with its positions:", torch.allclose(carried, answer[:,
 #
 # $$H \;\leftarrow\; H + \gamma(c) \odot F\big( (1 + \alpha(c)) \odot \mathrm{LN}(H) + \beta(c) \big) .$$
 #
-# $\mathrm{LN}$ is layer normalization without weights of its own. $\alpha$, $\beta$ and $\gamma$ are one linear layer of $c$, and it **starts at 0**. (The letters are those of SD3's figure 2b, whose $\alpha$ is our $1 + \alpha$. DiT calls scale, shift and gate $\gamma$, $\beta$ and $\alpha$.) So at first $\gamma = 0$, and every block is the identity, however many there are:
+# $\mathrm{LN}$ is layer normalization without weights of its own. $\alpha$, $\beta$ and $\gamma$ are one linear layer of $\mathrm{SiLU}(c)$, where $\mathrm{SiLU}(x) = x / (1 + e^{-x})$, with a set of them for each branch; and it **starts at 0**. (The letters are those of SD3's figure 2b, whose $\alpha$ is our $1 + \alpha$. DiT calls scale, shift and gate $\gamma$, $\beta$ and $\alpha$.) So at first $\gamma = 0$, and every block is the identity, however many there are:
 
 # %%
 show_source([modulate, MMDiTBlock.forward])
@@ -603,11 +605,11 @@ Markdown(table)
 #
 # It is 0 at both ends. $m$ moves it, above 0 towards the noise; $s$ makes it wide.
 #
-# **Mode**, with heavy tails: $t = 1 - u - s \big( \cos^2 \frac{\pi u}{2} - 1 + u \big)$ with $u$ uniform. Here $s$ is how high the middle is. With $2 \cos a \sin a = \sin 2a$,
+# **Mode**, with heavy tails: $t = 1 - u - s \big( \cos^2 \frac{\pi u}{2} - 1 + u \big)$ with $u$ uniform. Here $s$ sets how high the middle is. With $2 \cos a \sin a = \sin 2a$,
 #
 # $$\pi(t) = \Big| \frac{\mathrm d t}{\mathrm d u} \Big|^{-1} = \frac{1}{\big| 1 + s \big( 1 - \frac \pi 2 \sin \pi u \big) \big|} \quad \text{at the } u \text{ that gives } t .$$
 #
-# At the ends $\sin \pi u = 0$ and the density is $1 / (1 + s)$, not 0. In the middle the slope must not change its sign: $1 + s (1 - \pi / 2) \ge 0$, or $s \le 2 / (\pi - 2) = 1.75$.
+# At the ends $\sin \pi u = 0$ and the density is $1 / (1 + s)$, not 0. In the middle it is $1 / \big(1 - s (\frac \pi 2 - 1)\big)$. The slope must not change its sign: $1 - s (\frac \pi 2 - 1) \ge 0$, or $s \le 2 / (\pi - 2) = 1.75$, and at the ends $1 + s \ge 0$, or $s \ge -1$.
 #
 # **CosMap**: which $t$ has the log signal-to-noise ratio of the cosine schedule at $u$ (chapter 06)? There the noise's share is $\sin \frac{\pi u}{2}$ and the data's $\cos \frac{\pi u}{2}$, so $t / (1 - t) = \tan \frac{\pi u}{2}$, and $u = \frac 2 \pi \arctan \frac{t}{1 - t}$. The slope of $t / (1 - t)$ is $1 / (1 - t)^2$, and that of the arctangent at $t / (1 - t)$ is 1 over one plus the square of it:
 #
@@ -733,7 +735,7 @@ TimeSampling(
 )
 
 # %% [markdown]
-# Drag $m$ and $s$, change the family, and look which measured training is nearest. These are five trainings of one small MM-DiT, on latents of scenes, each 75 seconds of processor time, from three starts:
+# Drag $m$ and $s$, change the family, and look which measured training is nearest. One small MM-DiT, on latents of scenes, was trained with each of five samplings of times from three starts, 75 seconds of processor time each:
 
 # %%
 counts = sorted({row["steps"] for row in study["mean quality by steps"]})
@@ -767,7 +769,7 @@ table += f"images without a fault: {min(gains):+.1%} to {max(gains):+.1%}."
 Markdown(table)
 
 # %% [markdown]
-# (± is the standard error of three starts.) The first of them is drawn to the side of the noise, $m = 0.5$, and narrow. In SD3's table 1 (at the end of this page) the same row is first of all with 50 steps, and far behind with 5; here it is ahead with 4 steps already. The logit-normal in the middle, their choice, is ahead of uniform times here in the distance alone.
+# (± is the standard error of three starts.) The times that come first, logit-normal (0.5, 0.6), lie to the side of the noise and are narrow. In SD3's table 1 (at the end of this page) the same row is first of all with 50 steps, and far behind with 5; here it is ahead with 4 steps already. The logit-normal in the middle, their choice, is ahead of uniform times here in the distance alone.
 #
 # **Exercise 4: another map.** Times are made as $t = \frac 1 2 + \frac 1 \pi \arctan u$, $u \sim \mathcal N(m, s^2)$. What is their density?
 

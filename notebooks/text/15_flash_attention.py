@@ -439,7 +439,7 @@ show_figure(
 # %% [markdown]
 # ## 8. Parts that merge
 #
-# `merge` in section 5 joined what was known with one key more. It joins *any* two partial results, of any two sets of keys:
+# `merge` in section 5 joined what was known with one key more. It joins *any* two partial results, of any two sets of keys without a common one (which would count twice):
 #
 # $$(m_a, \ell_a, \tilde o_a) \oplus (m_b, \ell_b, \tilde o_b) = \big( m,\;\; e^{m_a - m} \ell_a + e^{m_b - m} \ell_b,\;\; e^{m_a - m} \tilde o_a + e^{m_b - m} \tilde o_b \big),
 #   \qquad m = \max(m_a, m_b) .$$
@@ -531,7 +531,7 @@ prediction = ...
 check("15.predict_bytes", prediction)
 
 # %% [markdown]
-# **Count it, by doing it.** `counted_attention` runs on a memory that counts what goes in and out, and refuses to hold more than $M$ numbers:
+# **Count it, by doing it.** `counted_attention` runs on a memory that counts what goes in and out, and refuses to hold more than $M$ numbers. (The three steps get one that is never full, whatever $M$: what is counted is the least that they can move.)
 
 # %%
 from course_lib.attention import FastMemory, count_traffic, counted_attention
@@ -863,7 +863,7 @@ Markdown(table)
 #
 # - Attention is a soft lookup: $O = \operatorname{softmax}(Q K^\top / \sqrt d)\, V$. All that grows with $N^2$ is the table between the two products.
 # - A sum of exponentials can be corrected when its maximum moves, exactly, by one factor. So can the output, which is a sum. The softmax itself cannot: it has $N$ numbers.
-# - $(m, \ell, \tilde o)$ of two sets of keys merge, in any order: tiles, split-K and ring attention are one formula.
+# - $(m, \ell, \tilde o)$ of two sets of keys without a common one merge, in any order: tiles, split-K and ring attention are one formula.
 # - Tiles move $\Theta(N^2 d^2 / M)$ numbers in place of $\Theta(N d + N^2)$. They compute no less. They wait less.
 # - Backward the tile of $P$ is computed again from $L$; and $D_i = \mathrm do_i \cdot o_i$ is all that the softmax's Jacobian asks of the rest of the row.
 #

@@ -225,7 +225,7 @@ show_figure(
 #
 # - **The two processes agree to the last bit.** They must: a difference in one bit would never be repaired, since parameters are not sent again.
 # - **One process that takes the shares in turn agrees to the last bit, too.** It adds the same two numbers, and for two numbers the order doesn't matter, in floating point either.
-# - **One process with the whole batch does not.** The sum over 64 examples is then one matrix product, which adds up in another order, and floating-point sums depend on the order. After 150 steps of Adam the parameters differ in their last digits, no more: the dots lie on the line. This is what "the same as one big batch" can mean on real machines, as long as the order of a sum is left to the kernels.
+# - **One process with the whole batch does not.** The sum over 64 examples is then one matrix product, which adds up in another order, and floating-point sums depend on the order. After 150 steps of Adam no parameter differs by more than $10^{-4}$: the dots lie on the line. This is what "the same as one big batch" can mean on real machines, as long as the order of a sum is left to the kernels.
 #
 # With four processes the second statement would be lost as well: a sum of four numbers has several orders, and the ring has one of its own for every chunk (section 4).
 
@@ -499,7 +499,7 @@ show_source([buckets, DataParallel])
 # $$T(K) \;=\; \max(K p + q,\; p + K q)
 #   \;=\; \max\Big( u + \frac c K + a, \;\; \frac u K + c + K a \Big) .$$
 #
-# The first falls with $K$: smaller buckets, less to wait for at the end. The second is least where the derivative $-u / K^2 + a$ is 0. They meet where $p = q$, at $K = (u - c) / a$. So the best is
+# The first falls with $K$: smaller buckets, less to wait for at the end. The second is least where the derivative $-u / K^2 + a$ is 0. They meet where $p = q$, at $K = (u - c) / a$. So the best, if it is 1 or more (else one bucket is), and up to rounding, is
 #
 # $$K^\star \;=\; \max\Big( \sqrt{u / a},\; (u - c) / a \Big) .$$
 #
@@ -605,7 +605,7 @@ show_figure(
 )
 
 # %% [markdown]
-# **Weak** scaling on the slow network gives about half of $N$ at 8 processes (3.8) and a third at 64 (23.2): the bytes that a step waits for hardly grow with $N$, but the ring's latency does. Towards 512 it takes nearly all, on the fast network too: there is the place for trees, or for larger buckets. **Strong** scaling rises at best a little, then falls: the work shrinks like $1/N$, the bytes stay, and the number of messages grows. Eight processes on the
+# **Weak** scaling on the slow network gives about half of $N$ at 8 processes (3.8) and a third at 64 (23.2): the bytes that a step waits for hardly grow with $N$, but the ring's latency does. Towards 512 it takes nearly all, on the fast network too: there is the place for trees, or for larger buckets. **Strong** scaling on the fast network is 3.6 at 8 processes and falls from there; on the slow one it only falls: the work shrinks like $1/N$, the bytes stay, and the number of messages grows. Eight processes on the
 # slow network are slower than one (0.6).
 #
 # ## 6. Accumulate, and say nothing
@@ -839,7 +839,7 @@ Cost(models, model="GPT-2 1558M", title="Does it fit, and how fast is it?")
 #
 # - The gradient of a batch is the average of its shares' gradients. Equal starts, one all-reduce a step, equal models for ever: $g = \frac 1 N \sum_r g_r$.
 # - The ring sums with $2 \frac{N-1}{N} S$ bytes a process, and nothing can do with less; what grows with $N$ is latency.
-# - Buckets, in reverse order, hide the sending behind the backward pass. The best number of them is $\max(\sqrt{u/a}, (u-c)/a)$.
+# - Buckets, in reverse order, hide the sending behind the backward pass. The best number of them is $\max(\sqrt{u/a}, (u-c)/a)$, where that is 1 or more.
 # - It is the same as one big batch *if* shares are equal, examples independent (no BatchNorm), noise different and the order common. Otherwise it is something else, and says nothing.
 # - Bits: all processes agree to the last one, and differ from one process in the last ones.
 # - When memory is the limit, share out the optimiser's state, then gradients, then parameters: 16 Ψ/N bytes in the end.
