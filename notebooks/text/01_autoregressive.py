@@ -23,7 +23,7 @@
 # | | |
 # | --- | --- |
 # | You need | conditional probability, logistic regression, what a convolution is; some PyTorch |
-# | Time | about 36 minutes to read, 75 with the exercises. **The short way, 28 minutes:** up to and with *Train it*, then *PixelCNN*, *p(X, Y)*, *More than two levels* and *What to take away*. Two sections may be skipped and are folded; each says what it holds. The button *cells hidden* below such a heading opens it, and so does Shift+Enter |
+# | Time | about 36 minutes to read, 75 with the exercises. **The short way, 28 minutes:** up to and including *Train it*, then *PixelCNN*, *p(X, Y)*, *More than two levels* and *What to take away*. Two sections may be skipped and are folded; each says what it holds. The button *cells hidden* below such a heading opens it, and so does Shift+Enter |
 # | You will meet | the chain rule, FVSBN, NADE, MADE, PixelCNN, the blind spot, Bayes' rule as a classifier |
 # | Papers | Larochelle, Murray 2011, [NADE](https://proceedings.mlr.press/v15/larochelle11a.html); Germain, Gregor, Murray, Larochelle 2015, [MADE](https://arxiv.org/abs/1502.03509); van den Oord et al. 2016, [PixelRNN](https://arxiv.org/abs/1601.06759) and [gated PixelCNN](https://arxiv.org/abs/1606.05328) |
 # | Source articles | 链式法则与自回归分解, "The chain rule and the autoregressive factorisation", and 对 MNIST 任务建模 p(X,Y), "Modelling p(X, Y) for MNIST" (both in Chinese) |
@@ -161,7 +161,7 @@ check("01.predict_tables", prediction)
 # pixels of MNIST, it is a number with 237 digits. So the conditionals must be *functions* with far fewer
 # **parameters**, shared between histories. The models of this chapter differ in this function.
 #
-# **Exercise 2. Ancestral sampling**, whatever the function. `conditionals(x)` takes `[n, dim]` and returns the probabilities $p(x_i = 1 \mid x_{<i})$,
+# **Exercise 2. Ancestral sampling**, whatever the function. `conditionals(x)` takes `[n, dim]` (here `n` draws of `dim` pixels) and returns the probabilities $p(x_i = 1 \mid x_{<i})$,
 # for the order 0, 1, …, dim − 1. Draw all random numbers from `generator`.
 
 
@@ -868,7 +868,7 @@ show_figure(
 # $$w(x_H, y) = \frac{p(x_H, x_G, y)}{q(x_H, y)} = \prod_{i \in G} p(x_i \mid x_{<i}, y).$$
 #
 # So draw many, and draw again among them in proportion to $w$: what is picked has a probability in proportion to
-# $q\,w = p(x_H, x_G, y)$, exactly so as the number of draws grows. This is *sampling importance resampling*. How many of 400 draws do the
+# $q\,w = p(x_H, x_G, y)$: nearly, and exactly in the limit of many draws. This is *sampling importance resampling*. How many of 400 draws do the
 # work says the *effective sample size*, $(\sum w)^2 / \sum w^2$: 400 if all weigh the same, 1 if one has it all.
 
 # %%
@@ -964,7 +964,7 @@ show_figure(
 )
 
 # %% [markdown]
-# Blue is the true level. Far outside the digit (a) the model is certain. Where it is not, neighbouring levels have similar probabilities: nobody told it that 7 is close to 8. And the end of the scale is special,
+# Blue is the true level. Far outside the digit (a) the model is certain. Where it is not, neighbouring levels have similar probabilities: nobody told its softmax that 7 is close to 8. And the end of the scale is special,
 # as ink saturates: from (c) to (f) the likeliest level is 16, and at (d) and (f) a hump stands beside it. One Gaussian for each pixel could not say that.
 #
 # With 256 levels, a softmax sees each of them rarely. PixelCNN++ therefore predicts a **mixture of logistic distributions** over a line, five or so, and gives each level the mass of its
@@ -1013,7 +1013,7 @@ naive_nats = load_card("naive_pixelcnn_digits")["metrics"][nats]
 error = mnist_card["metrics"]["standard error (nats)"]
 masks = made_masks(MADE(784, [1200]).degrees[0])
 unmasked = 1200 + 784 + sum(mask.sum().item() for mask in masks)
-table += f"| PixelCNN, naive | {naive_nats:.1f} | | | |\n\nOf MADE's parameters {unmasked:,.0f} are not masked. "
+table += f"| PixelCNN, naive | {naive_nats:.1f} | | | |\n\nOf MADE's parameters {unmasked:,.0f} are not masked, of FVSBN's {784 * 783 // 2 + 784:,}. "
 Markdown(table + f"A mean over test images has a standard error of about {error:.1f} nats.")
 
 # %% [markdown]

@@ -23,7 +23,7 @@
 # | | |
 # | --- | --- |
 # | You need | Gaussians, Bayes' rule, the expectation of a function; some PyTorch. Chapter 01 is useful, not needed |
-# | Time | about 48 minutes to read, 90 with the exercises. **The short way, 25 minutes:** up to and with *The bound, three ways*, then *Rate against distortion* and *What to take away*. Two sections may be skipped and say so |
+# | Time | about 48 minutes to read, 90 with the exercises. **The short way, 25 minutes:** up to and including *The bound, three ways*, then *Rate against distortion* and *What to take away*. Two sections may be skipped and say so |
 # | You will meet | autoencoders, latent variables, the ELBO, the reparameterization trick, posterior collapse, the importance-weighted bound, GANs in a box |
 # | Papers | Kingma, Welling 2014, [Auto-encoding variational Bayes](https://arxiv.org/abs/1312.6114); Rezende, Mohamed, Wierstra 2014, [Stochastic backpropagation](https://arxiv.org/abs/1401.4082); Burda, Grosse, Salakhutdinov 2016, [IWAE](https://arxiv.org/abs/1509.00519); Goodfellow et al. 2014, [GAN](https://arxiv.org/abs/1406.2661) |
 # | Source article | 分布变换, "Transforming distributions" (VAE beside GAN, in Chinese) |
@@ -312,7 +312,7 @@ show_figure(
 #
 # Logarithms are natural; their unit is the *nat*, and a nat is $1/\ln 2 \approx 1.44$ bits.
 #
-# Given the code, pixels are independent: $\log p(x \mid z) = \sum_i \log \mathrm{sigmoid}\big((2 x_i - 1)\,a_i\big) = \sum_i x_i a_i - \log(1 + e^{a_i})$ with the decoder's logits $a(z)$, as in
+# Given the code, pixels are independent: $\log p(x \mid z) = \sum_i \log \mathrm{sigmoid}\big((2 x_i - 1)\,a_i\big) = \sum_i \big[ x_i a_i - \log(1 + e^{a_i}) \big]$ with the decoder's logits $a(z)$, as in
 # chapter 01. All that makes a digit hang together must pass through $z$.
 
 # %%
@@ -909,11 +909,11 @@ check("02.iwae_bound", iwae_bound)
 # %% [markdown]
 # ## In a box: the other answer of 2014, the GAN
 #
-# A **generative adversarial network** draws $z$, too, and sends it through a network, $x = g(z)$. It never writes down a likelihood. A second network, the **critic** (or discriminator), sees samples of both kinds, equally often, and learns to tell them apart. Let $c(x)$ be its logit of "this is data". Its classification loss is
+# A **generative adversarial network** draws $z$, too, and sends it through a network, $x = g(z)$. It never writes down a likelihood. A second network, the **critic** (or discriminator), sees samples of both kinds, equally often, and learns to tell them apart. Let $c(x)$ be its logit of "this is data". Twice its mean classification loss is
 #
 # $$L(c) = -\int \Big[p_\text{data}(x) \log \mathrm{sigmoid}(c(x)) + p_g(x) \log\big(1 - \mathrm{sigmoid}(c(x))\big)\Big]\,dx .$$
 #
-# The integrand is convex in $c(x)$, and its slope $p_g\,\mathrm{sigmoid}(c) - p_\text{data}\,(1 - \mathrm{sigmoid}(c))$ vanishes where $e^{c} = p_\text{data} / p_g$. So the best critic is a comparison of two distributions that are known by samples only:
+# With its minus the integrand is convex in $c(x)$, and its slope $p_g\,\mathrm{sigmoid}(c) - p_\text{data}\,(1 - \mathrm{sigmoid}(c))$ vanishes where $e^{c} = p_\text{data} / p_g$. So the best critic is a comparison of two distributions that are known by samples only:
 #
 # $$\boxed{\;c^*(x) = \log \frac{p_\text{data}(x)}{p_g(x)}\;}$$
 #
@@ -953,7 +953,8 @@ for (name, points, _), kind in zip(clouds[1:], ("gan", "vae"), strict=True):
     metrics = load_card(f"{kind}_eight_gaussians")["metrics"]
     log_p = toy_log_prob("eight_gaussians", points)
     print(
-        f"{name}: {metrics['modes reached']} of 8 modes; where no data are (log p_data < −10) "
+        f"{name}: {metrics['modes reached']} of 8 modes, by 25 of 2,000 samples or more within three "
+        f"standard deviations (an even share is 250); where no data are (log p_data < −10) "
         f"{(log_p < -10).float().mean():.0%} of the samples; mean log p_data {log_p.mean():.1f}"
     )
 

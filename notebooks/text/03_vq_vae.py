@@ -409,12 +409,12 @@ Markdown(table + f"\nOf all vectors, {leaning.float().mean():.0%} lie downhill o
 # (terms with $q = 0$ are 0, as the limit of $q \log q$). It is a *constant*: it has no gradient and disappears from the loss. What is left of the ELBO is the distortion, $-\log p(x \mid z_q)$: for a Gaussian decoder of fixed variance that is the squared error, up to a factor and a constant. (The two codebook losses come from no ELBO.) The source article comes to the same algorithm without all this: its encoder is a function, not a posterior, and the KL term was never there.
 #
 # Keep the paper's view for two things. It counts: with a learned prior
-# $p(k_1, \dots, k_{49})$ in place of the uniform one, $-\log p$ of the codes takes the place of $49 \log K$. It is the rate of chapter 02, as $D_\mathrm{KL}$ of a $q$ that is sure of $k$ is $-\log p(k)$. (There in nats; our tables have bits.)
+# $p(k_1, \dots, k_{49})$ in place of the uniform one, $-\log p$ of the codes takes the place of $49 \log K$. It is the rate of chapter 02, as $D_\mathrm{KL}$ of a $q$ that is sure of $k$ is $-\log p(k)$. (There in nats, as in the next table; those of code maps have bits.)
 # And it explains why this code is used at all.
 #
 # **Why a strong decoder does not silence it.** Chapter 02 shows a **posterior collapse**: a VAE whose decoder can do without the code saves the whole rate by making $q(z \mid x)$ equal to the prior. Here there is nothing to save.
 # While the autoencoder trains, the rate is $\log K$ whatever the encoder does, and a constant has no slope. All that can still fall is the distortion, and it falls with everything that the code tells. Take chapter 02's example, 8 noisy copies of one
-# coin, with two codes in place of the Gaussian latent. Once the decoder draws every bit for itself, once it sees all bits before it (an autoregressive decoder, as in chapter 01):
+# coin, with two codes in place of the Gaussian latent. In one run the decoder draws every bit for itself, in the other it sees all bits before it (an autoregressive decoder, as in chapter 01):
 
 # %%
 from course_lib.experiments import fit_codes, fit_strength

@@ -23,7 +23,7 @@
 # | | |
 # | --- | --- |
 # | You need | the chain rule, determinants, what a probability density is; some PyTorch |
-# | Time | about 36 minutes to read, 65 with the exercises. **The short way, 27 minutes:** up to and with *One peak*, then *Discrete data need noise*, *Train it: handwritten digits*, *One mode for ten classes* and *What to take away*. Three sections may be skipped and say so |
+# | Time | about 36 minutes to read, 65 with the exercises. **The short way, 27 minutes:** up to and including *One peak*, then *Discrete data need noise*, *Train it: handwritten digits*, *One mode for ten classes* and *What to take away*. Three sections may be skipped and say so |
 # | You will meet | the change of variables, additive couplings, volume-preserving flows and their one peak, dequantization, bits per dimension |
 # | Papers | Dinh, Krueger, Bengio 2014, [NICE](https://arxiv.org/abs/1410.8516); Rezende, Mohamed 2015, [planar flows](https://arxiv.org/abs/1505.05770); Theis, van den Oord, Bethge 2016, [on evaluation](https://arxiv.org/abs/1511.01844) |
 # | Source articles | 标准化流, "Normalizing flow", and "NICE: Nonlinear Independent Components Estimation" (both in Chinese) |
@@ -485,12 +485,12 @@ show_figure(
 # ## What the scales say
 #
 # In the latent, every coordinate has the same spread, that of the prior. So before the scaling layer, coordinate $i$ has a spread
-# proportional to $e^{-s_i}$: **a large $s_i$ marks a coordinate in which the data hardly vary** once the couplings have explained what they can, a small one a
+# proportional to $e^{-s_i}$: **a large $s_i$ marks a coordinate in which what comes in hardly varies** once the couplings have explained what they can, a small one a
 # coordinate with something left to say. The paper's appendix plots the spreads, sorted (Figure 8). They play the part that the square roots of
 # the eigenvalues play in principal component analysis, for a curved coordinate system.
 #
 # Latent coordinate $i$ is pixel $i$, shifted, so its spread can be drawn at that pixel. (Our image models first *standardize*
-# each pixel, $(x_i - \text{mean}_i)/\text{std}_i$, so that one learning rate suits all. In units of the image the spread is then $\text{std}_i\,e^{-s_i}$. *Spread* is here the prior's scale, carried back to the pixel; for the logistic prior the standard deviation is $\pi / \sqrt 3 \approx 1.81$ times as large.)
+# each pixel, $(x_i - \text{mean}_i)/\text{std}_i$, so that one learning rate suits all. In units of the image the spread is then $\text{std}_i\,e^{-s_i}$; $s_i$ alone says only how much of a pixel's own variation the couplings explain. *Spread* is here the prior's scale, carried back to the pixel; for the logistic prior the standard deviation is $\pi / \sqrt 3 \approx 1.81$ times as large.)
 
 # %%
 spread = {}  # of every latent coordinate, in grey values

@@ -24,7 +24,7 @@
 # | | |
 # | --- | --- |
 # | You need | chapter 04: the change of variables, couplings, bits per dimension; convolutions |
-# | Time | about 38 minutes to read, 80 with the exercises. **The short way, 25 minutes:** up to and with section 1, sections 3 and 4, *Train a Glow*, *A likelihood is no judge*, *What to take away*. One section may be skipped and says so |
+# | Time | about 38 minutes to read, 80 with the exercises. **The short way, 25 minutes:** up to and including section 1, sections 3 and 4, *Train a Glow*, *A likelihood is no judge*, *What to take away*. One section may be skipped and says so |
 # | You will meet | affine couplings, masks, squeeze, 1×1 convolutions, multi-scale flows, ActNorm, temperature |
 # | Papers | Dinh, Sohl-Dickstein, Bengio 2017, [RealNVP](https://arxiv.org/abs/1605.08803); Kingma, Dhariwal 2018, [Glow](https://arxiv.org/abs/1807.03039) |
 # | Source article | 精巧的 flow: RealNVP 与 Glow, "The ingenious flow: RealNVP and Glow" (in Chinese) |
@@ -911,10 +911,10 @@ check("05.merge_actnorm", merge_actnorm)
 # %% [markdown]
 # ## The two models, complete
 #
-# With these parts both models are short. RealNVP for images: at each scale couplings with checkerboards, a
-# squeeze, couplings with channel masks, a split. (Ours has an ActNorm where the paper's has batch
+# With these parts both models are short. RealNVP for images: at each scale but the last couplings with checkerboards, a
+# squeeze, couplings with channel masks, a split; at the last one couplings with checkerboards alone. (Ours has an ActNorm where the paper's has batch
 # normalisation, and plain small networks in place of residual ones.) Glow: a squeeze, then again and again
-# ActNorm, 1×1 convolution, affine coupling; then a split.
+# ActNorm, 1×1 convolution, affine coupling; then, at all levels but the last, a split.
 
 # %%
 show_source([RealNVP.for_images, Glow.for_images])
@@ -1246,7 +1246,7 @@ Markdown(toys)
 # %% [markdown]
 # How to read it:
 #
-# - **From NICE to RealNVP** bits and parameters fall; Glow saves some bits more, with more parameters than our
+# - **From NICE to RealNVP** bits and parameters fall; Glow saves a few hundredths of a bit per dimension more, with more parameters than our
 #   RealNVP. Do not give the affine coupling all the credit: the logit, the convolutions and the scales came in at
 #   once, and we did not measure each alone.
 # - **Behind the published numbers**, RealNVP by 0.15 and Glow by 0.11 bits (our NICE is ahead of its paper's: chapter 04). Our Glow has 16 steps with networks of 64

@@ -124,8 +124,9 @@ ImagePlayer(
 #
 # $$x_t = \sqrt{\alpha_t}\, x_{t-1} + \sqrt{\beta_t}\, \varepsilon_t, \qquad \alpha_t + \beta_t = 1,$$
 #
-# with fresh noise in every step. A variance $V$ becomes $\alpha_t V + \beta_t$: where it is 1 it stays 1, and any
-# other comes nearer to 1. So the end is the same for all data.
+# with fresh noise in every step. A mean is multiplied by $\sqrt{\alpha_t} < 1$ and comes nearer to 0. A variance $V$ becomes
+# $\alpha_t V + \beta_t$: where it is 1 it stays 1, and any other comes nearer to 1. So both end alike for all data; that the end
+# is Gaussian, too, is seen from the next formula.
 #
 # **All steps at once.** Insert $x_{t-1}$ into $x_t$:
 #
@@ -281,7 +282,7 @@ show_source(Denoiser.loss)
 # %% [markdown]
 # **Exercise 3: uneven times.** The loss draws $t$ evenly. Nichol and Dhariwal, who train on the bound of section 6, draw those times more often whose
 # terms of it have been large (**importance sampling**). Drawn unevenly, the simple loss is another one, unless you count each example with a weight. With which one is the mean still
-# $L_{\text{simple}}$?
+# $L_{\text{simple}}$? (As in the code above: with the *mean* of the squares over the numbers of an example in the place of their sum $\|\cdot\|^2$.)
 
 # %%
 def uneven_loss(net, x0, eps, t, share, alpha_bars):
@@ -334,7 +335,7 @@ for axes, title in ((real, "data"), (ours, "our samples")):
     axes.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", title=title, xlabel="x₁", ylabel="x₂")
 figure.tight_layout()
 show_figure(
-    figure, alt="Two moons, and samples of the model just trained: two moons, a little blurred."
+    figure, alt="Two moons, and samples of the model just trained: two moons, a little blurred, with stray points between them."
 )
 
 # %% [markdown]
@@ -987,8 +988,8 @@ error = (p - two_peaks(x, 2 * 0.5)).abs().max() / p.max()
 print("the grid and the closed form agree within 0.1 %:", error.item() < 1e-3)
 
 # %% [markdown]
-# **Why shrink as well.** Brownian motion grows for ever. So demolition pulls every grain towards 0 as well, just as
-# strongly as keeps a variance of 1.
+# **Why shrink as well.** Brownian motion grows for ever. So demolition pulls every grain towards 0 as well, just
+# strongly enough to keep a variance of 1.
 #
 # **See both**, on a cloud in the shape of a knot, with the same noise relative to its size. Press play; turn it with the
 # mouse.
@@ -1202,8 +1203,10 @@ Markdown(toys)
 #   differs: photographs of 256 levels, a far larger network, ten times as many noising steps, and clipped guesses. One seed each.
 # - **The likelihood is not the eye, once more.** Glow needs far fewer bits than our DDPM, and its samples are
 #   farther from real digits. The loss gives the details that cost bits hardly any weight (section 6).
-# - **Which variance is better for the bound** depends on the data. On the toys, which are smooth, $\beta$ is
-#   better by more than a nat, on MNIST the posterior's is (section 6 said why). That is why Nichol and Dhariwal learn it.
+# - **Which variance is better for the bound** depends on the data, and on the network. On the toys, which are smooth, $\beta$ is
+#   better by more than a nat, on MNIST the posterior's is (section 6 said why). On the digits $\beta$ is, although their grey
+#   levels are far apart for the first steps: there the network is wrong by half of the noise (section 7), and under a wider
+#   Gaussian an error costs less. That is why Nichol and Dhariwal learn it.
 # - **Not to be compared with ours** are the published numbers: photographs of 32×32 pixels in colour, a
 #   network of 35.7 million parameters (Ho et al., appendix B). And the VAE draws the mean of each black and white pixel: a
 #   part of its distance is a difference in kind.

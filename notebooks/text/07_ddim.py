@@ -129,7 +129,7 @@ SampleTable(
 #
 # $$\kappa a_t + \lambda = a_s, \qquad \kappa^2 b_t^2 + \sigma^2 = b_s^2 .$$
 #
-# **Two equations, three unknowns.** So one stays free; let it be $\sigma$, anything from 0 to $b_s$:
+# **Two equations, three unknowns.** So one stays free; let it be $\sigma$, anything from 0 to $b_s$. Of the two roots for $\kappa$ take the positive one, which keeps the noise and doesn't turn it round:
 #
 # $$\kappa = \frac{\sqrt{b_s^2 - \sigma^2}}{b_t}, \qquad \lambda = a_s - \kappa a_t .$$
 #
@@ -272,8 +272,9 @@ for eta in (1.0, 0.8, 0.5):
 
 # %% [markdown]
 # **The theorem** (Song et al., theorem 1). The model walks back with the same steps and its guess in the place of
-# the data, $p(x_{t-1} \mid x_t) = q_\sigma(x_{t-1} \mid x_t, \hat x_0)$. As in chapter 06 its bound is a sum of divergences,
-# one for each step, and a reconstruction. Each compares two Gaussians with
+# the data, $p(x_{t-1} \mid x_t) = q_\sigma(x_{t-1} \mid x_t, \hat x_0)$. As in chapter 06 its bound is a term of the
+# prior without the network, a sum of divergences, one for each step from $t = 2$ on, and a reconstruction. For that last step, where section 1 leaves no noise, the paper
+# takes a Gaussian around $\hat x_0$, so that it is a squared error of $\hat x_0$ as well. Each divergence compares two Gaussians with
 # the *same* variance $\sigma^2$, whose means differ by $\lambda (x_0 - \hat x_0)$. And
 # $x_0 - \hat x_0 = (b_t / a_t)(\hat\varepsilon - \varepsilon)$. So
 #
@@ -312,7 +313,7 @@ print("the divergence of two steps is the weighted square, within 1e-9:", worst 
 #
 # Two ways to spread $N$ times over $T$: *linear*, evenly; *quadratic*, in proportion to $1, 4, 9, \dots, N^2$, more of
 # them near the data, where details are made. Both here end at $T$, since sampling starts from pure noise. (The paper's
-# code stops a little short of it, and starts at the first time rather than after the first gap.)
+# code begins at the first time rather than after the first gap, and ends before $T$: one gap if linear, at $0.8\,T$ if quadratic.)
 
 # %% jupyter={"source_hidden": true}
 figure = Figure(figsize=(7, 1.7))
@@ -763,8 +764,8 @@ Markdown(
 # How to read it:
 #
 # - **The shape is the paper's** (table 1, page 7). At $\eta = 0$ the distance falls steeply up to 20 steps and hardly after
-#   50, in both. Ours is flatter from 10 steps on, but what real images have is in both numbers: above that floor the digits' fall by
-#   nearly as much as the paper's FID (printed above). The paper's times are quadratic, ours even.
+#   50, in both. Ours is flatter from 10 steps on, but even real images have a distance, the floor, and it is a part of both numbers: what lies above it falls, on the digits, by
+#   nearly as large a factor as the paper's FID (printed above). The paper's times are quadratic, ours even.
 # - **No noise is better than DDPM's**, $\eta = 0$ than $\eta = 1$, at every number of steps, in the paper and on our digits with the linear schedule.
 #   (That our digits are worse at $\eta = 1$ with all steps than with 100 is not in the paper, and we can't explain it.)
 # - **The 3.17 of chapter 06 is another row**, $\hat\sigma$: DDPM with the variance $\beta$, which Ho et al. took for CIFAR-10.
