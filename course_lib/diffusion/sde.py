@@ -373,6 +373,7 @@ def corrector_step_size(score: Tensor, noise: Tensor, *, snr: float) -> float:
 
     Reference:
         Song et al. 2021, https://arxiv.org/abs/2011.13456, appendix G, algorithm 4, with ε for h.
+        (Algorithm 5, for VP, multiplies it by 1 − β of the step, which is nearly 1.)
 
     Args:
         score: ``[B, *event]``.
