@@ -953,13 +953,12 @@ for (name, points, _), kind in zip(clouds[1:], ("gan", "vae"), strict=True):
     metrics = load_card(f"{kind}_eight_gaussians")["metrics"]
     log_p = toy_log_prob("eight_gaussians", points)
     print(
-        f"{name}: {metrics['modes reached']} of 8 modes, by 25 of 2,000 samples or more within three "
-        f"standard deviations (an even share is 250); where no data are (log p_data < −10) "
+        f"{name}: {metrics['modes reached']} of 8 modes; where no data are (log p_data < −10) "
         f"{(log_p < -10).float().mean():.0%} of the samples; mean log p_data {log_p.mean():.1f}"
     )
 
 # %% [markdown]
-# The GAN reaches half of the modes (**mode collapse**), *and* more of its samples lie where no data are. It is tempting to explain this by divergences: the VAE minimises an upper bound of $D_\mathrm{KL}(p_\text{data} \,\|\, p)$ (second way), which punishes missed modes (mode-covering), a GAN something nearer to the other direction, which punishes samples in empty places (mode-seeking). (For a perfect critic and this
+# (The card calls a mode reached by 25 of 2,000 samples or more within three standard deviations of its centre; an even share is 250.) The GAN reaches half of the modes (**mode collapse**), *and* more of its samples lie where no data are. It is tempting to explain this by divergences: the VAE minimises an upper bound of $D_\mathrm{KL}(p_\text{data} \,\|\, p)$ (second way), which punishes missed modes (mode-covering), a GAN something nearer to the other direction, which punishes samples in empty places (mode-seeking). (For a perfect critic and this
 # generator's loss the gradient is that of $D_\mathrm{KL}(p_g \,\|\, p_\text{data}) - 2\,\mathrm{JSD}$: Arjovsky and Bottou 2017, [arXiv:1701.04862](https://arxiv.org/abs/1701.04862), theorem 2.5.) Our numbers say no: this GAN is worse on both counts. What you see is a *training* that failed: two
 # networks chase each other, no critic is perfect, and no loss tells. Goodfellow's tutorial, too, sees another cause of mode collapse than the choice of divergence (2016, [arXiv:1701.00160](https://arxiv.org/abs/1701.00160), section 3.2.5). Better training does reach all eight on such a ring
 # (unrolled GANs, Metz et al. 2017, [arXiv:1611.02163](https://arxiv.org/abs/1611.02163)), and for years no model wrote sharper pictures than a GAN. But it is trained without a number that says how well it does; that is the price, and the reason why this course follows likelihoods.
