@@ -108,7 +108,8 @@ def gaussian_kl(
     if other_log_var is not None:
         difference = difference * (-0.5 * other_log_var).exp()
         log_ratio = log_var - other_log_var
-    return 0.5 * (log_ratio.exp() + difference**2 - 1 - log_ratio).sum(dim=1)
+    # expm1(a) is e^a − 1, and exact where a code is hardly used: there a is near 0.
+    return 0.5 * (log_ratio.expm1() - log_ratio + difference**2).sum(dim=1)
 
 
 def check_fit(x: Tensor, mean: Tensor) -> None:

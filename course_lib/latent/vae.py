@@ -19,7 +19,7 @@ from course_lib.checks import (
     check_one_of,
 )
 from course_lib.latent.gaussian import gaussian_kl, reparameterize
-from course_lib.nn import MLP, Placed, bernoulli_log_prob, gaussian_log_prob
+from course_lib.nn import MLP, Placed, gaussian_log_prob
 
 __all__ = ["VAE"]
 
@@ -124,16 +124,17 @@ class VAE(Placed):
         if z.shape[-2:] != (len(x), self.latent_dim):
             wanted = f"[..., {len(x)}, {self.latent_dim}]"
             raise ValueError(f"z must have shape {wanted}, got {list(z.shape)}")
-        return self.decoder_log_prob(x, z, y)
+        return -self.distortion(x, z, y)
 
-    def decoder_log_prob(self, x: Tensor, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """The same as ``log_likelihood``, for data checked before: no number is looked at."""
+    def distortion(self, x: Tensor, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """−log p(x | z), as ``log_likelihood``, for data checked before: no number is looked at."""
         if y is not None:
             y = y.expand(z.shape[:-1])
-        output = self.decoder(self.with_label(z, y))  # (..., B, D)
+        output, x = self.decoder(self.with_label(z, y)), x.flatten(1)  # [..., B, D], [B, D]
         if self.likelihood == "bernoulli":
-            return bernoulli_log_prob(output, x.flatten(1))
-        return gaussian_log_prob(x.flatten(1), output, self.log_noise)
+            x = x.expand_as(output)
+            return F.binary_cross_entropy_with_logits(output, x, reduction="none").sum(dim=-1)
+        return -gaussian_log_prob(x, output, self.log_noise)
 
     def rate_distortion(
         self,
@@ -150,7 +151,7 @@ class VAE(Placed):
         """
         mu, log_var = self.encode(x, y)
         z = reparameterize(mu, log_var, n_samples, generator=generator)  # [n_samples, B, d]
-        distortion = -self.decoder_log_prob(x, z, y).mean(dim=0)
+        distortion = self.distortion(x, z, y).mean(dim=0)
         return gaussian_kl(mu, log_var), distortion
 
     def elbo(
@@ -186,7 +187,8 @@ class VAE(Placed):
         z = reparameterize(mu, log_var, n_samples, generator=generator)  # [n_samples, B, d]
         log_prior = gaussian_log_prob(z, torch.zeros_like(mu), torch.zeros_like(mu))
         log_q = gaussian_log_prob(z, mu, log_var)
-        return self.decoder_log_prob(x, z, y) + log_prior - log_q
+        log_likelihood = -self.distortion(x, z, y)
+        return log_likelihood + log_prior - log_q
 
     def importance_log_prob(
         self,
@@ -220,8 +222,8 @@ class VAE(Placed):
         check_generator(generator, x.device)
         mu, log_var = self.encode(x, y)
         z = reparameterize.inside(mu, log_var, generator=generator)  # one draw for each x
-        rate = gaussian_kl.inside(mu, log_var)
-        return (self.beta * rate - self.decoder_log_prob(x, z, y)).mean()
+        distortion, rate = self.distortion(x, z, y), gaussian_kl.inside(mu, log_var)
+        return (distortion + self.beta * rate).mean()
 
     @torch.no_grad()
     def sample(

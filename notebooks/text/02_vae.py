@@ -313,12 +313,10 @@ show_figure(
 # Logarithms are natural; their unit is the *nat*, and a nat is $1/\ln 2 \approx 1.44$ bits.
 #
 # Given the code, pixels are independent: $\log p(x \mid z) = \sum_i \log \mathrm{sigmoid}\big((2 x_i - 1)\,a_i\big) = \sum_i \big[ x_i a_i - \log(1 + e^{a_i}) \big]$ with the decoder's logits $a(z)$, as in
-# chapter 01. All that makes a digit hang together must pass through $z$.
+# chapter 01. All that makes a digit hang together must pass through $z$. The loss needs it with the other sign, where it is called binary cross-entropy:
 
 # %%
-from course_lib.nn import bernoulli_log_prob
-
-show_source([VAE.decoder_log_prob, bernoulli_log_prob])
+show_source(VAE.distortion)
 
 # %% [markdown]
 # **Why not draw $z$ from the prior and average?** $p(x) = \mathbb E_{z \sim p(z)}\,p(x \mid z)$ is an average that anybody can estimate. The

@@ -33,6 +33,7 @@ from playwright.sync_api import (
     Locator,
     Page,
     Request,
+    expect,
     sync_playwright,
 )
 
@@ -40,7 +41,7 @@ from course_lib.widgets import CourseWidget
 from course_lib.widgets.base import javascript
 from course_lib.widgets.store import KERNEL, run_notebook
 from tests.browser.gallery import GALLERY, SETUP
-from tests.browser.harness import live_widget, run_all, settle, stored_widget
+from tests.browser.harness import ACTS, PATIENCE, live_widget, run_all, settle, stored_widget
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM_OPTIONS = [
@@ -53,6 +54,7 @@ CHROMIUM_OPTIONS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+expect.set_options(timeout=PATIENCE)
 NOTIFICATION = "@jupyterlab/apputils-extension:notification"
 QUIET = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
 
@@ -145,7 +147,7 @@ def running_lab(
         yield Lab(url, token, folder, NotebookNotary(data_dir=str(home / "data")))
     finally:
         server.terminate()
-        server.wait(timeout=20)
+        server.wait(timeout=120)  # it ends its kernels first
         log.close()
 
 
@@ -204,6 +206,7 @@ def open_page(lab: Lab, browser: Browser) -> Iterator[Callable[[str], Page]]:
     def open_(name: str) -> Page:
         context = browser.new_context(viewport={"width": 1000, "height": 900})
         page = context.new_page()
+        page.add_init_script(ACTS)
         opened.append((context, name, Watch(page, lab.url)))
         page.goto(f"{lab.url}/doc/tree/{name}?reset&token={lab.token}")
         page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)

@@ -9,6 +9,9 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Frame, Locator, Page
 
+# How long a test waits for what is to come, in ms: as long as a busy machine may take.
+PATIENCE = 20_000
+
 # A number that changes when any pixel does (FNV-1a over the canvas's pixels).
 FINGERPRINT = """canvas => {
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -22,14 +25,14 @@ FINGERPRINT = """canvas => {
 }"""
 
 # Look at the picture once a frame until `done(fingerprint, how many frames it has stood still)`;
-# null after `timeout` ms. A page that is not on the screen gets no frames: then ten times a second.
-WATCH = f"""async (widget, done, timeout) => {{
+# null where that never happens. A page out of sight gets no frames: then ten times a second.
+WATCH = f"""async (widget, done) => {{
   const fingerprint = {FINGERPRINT};
   const frame = () => new Promise((next) => {{
     requestAnimationFrame(next);
     setTimeout(next, 100);
   }});
-  const end = performance.now() + timeout;
+  const end = performance.now() + {PATIENCE};
   let before = null;
   let still = 0;
   while (performance.now() < end) {{
@@ -47,8 +50,22 @@ TWO_FRAMES = """async () => {
   for (let k = 0; k < 2; k++) await new Promise(requestAnimationFrame);
 }"""
 
+# When a hand last did something in a page: the times are those of performance.now().
+ACTS = """(() => {
+  const kinds = ["pointerdown", "pointermove", "pointerup", "click", "keydown", "input", "change"];
+  const note = () => { window.lastAct = performance.now(); };
+  for (const kind of kinds) window.addEventListener(kind, note, { capture: true });
+})()"""
+
+# Widgets tell the kernel what a hand does up to 200 ms later, and keep a change to themselves while
+# the kernel has not done with the one before. What is asked after that comes after it.
 EXECUTE = """async code => {
   const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+  const left = 300 - (performance.now() - (window.lastAct ?? -Infinity));
+  if (left > 0) {
+    await new Promise((next) => setTimeout(next, left));
+    await kernel.requestExecute({ code: "", silent: true }).done;
+  }
   const future = kernel.requestExecute({ code, store_history: false });
   let text = "";
   future.onIOPub = ({ header, content }) => {
@@ -88,7 +105,10 @@ def run_all(page: Page) -> None:
 
 
 def python(page: Page, code: str) -> str:
-    """Run code in the open notebook's kernel; what it prints, or its error."""
+    """Run code in the open notebook's kernel; what it prints, or its error.
+
+    The kernel has heard before of all that a hand did in the page.
+    """
     return page.evaluate(EXECUTE, code)
 
 
@@ -121,7 +141,7 @@ def live_widget(page: Page, index: int) -> Locator:
 
 def stored_frame(page: Page, index: int) -> Frame:
     """The iframe of a stored widget under a cell."""
-    handle = cell_output(page, index).locator("iframe").element_handle(timeout=20_000)
+    handle = cell_output(page, index).locator("iframe").element_handle(timeout=PATIENCE)
     frame = handle.content_frame()
     frame.wait_for_selector(".course-widget canvas")
     return frame
@@ -157,22 +177,22 @@ def pixels(widget: Locator) -> np.ndarray:
     return np.asarray(picture.convert("RGB"), dtype=int)
 
 
-def wait_until_it_differs(widget: Locator, before: int, *, timeout: float = 5_000) -> None:
+def wait_until_it_differs(widget: Locator, before: int) -> None:
     """Wait until the widget's picture is another one."""
-    other = f"(widget, [before, timeout]) => ({WATCH})(widget, (now) => now !== before, timeout)"
-    assert widget.evaluate(other, [before, timeout]) is not None, "the picture did not change"
+    other = f"(widget, before) => ({WATCH})(widget, (now) => now !== before)"
+    assert widget.evaluate(other, before) is not None, "the picture did not change"
 
 
-def wait_until_it_is(widget: Locator, wanted: int, *, timeout: float = 5_000) -> None:
+def wait_until_it_is(widget: Locator, wanted: int) -> None:
     """Wait until the widget's picture is this one."""
-    same = f"(widget, [wanted, timeout]) => ({WATCH})(widget, (now) => now === wanted, timeout)"
-    found = widget.evaluate(same, [wanted, timeout])
+    same = f"(widget, wanted) => ({WATCH})(widget, (now) => now === wanted)"
+    found = widget.evaluate(same, wanted)
     assert found is not None, "the picture did not become the wanted one"
 
 
 def settle(widget: Locator) -> int:
     """Wait until the picture is painted and stands still for three frames; its fingerprint."""
-    found = widget.evaluate(f"widget => ({WATCH})(widget, (now, still) => still >= 3, 10_000)")
+    found = widget.evaluate(f"widget => ({WATCH})(widget, (now, still) => still >= 3)")
     assert found is not None, "the picture keeps moving"
     return found
 
@@ -193,9 +213,9 @@ def press_keys(target: Locator, keys: list[str]) -> None:
     )
 
 
-def wait_for_python(page: Page, code: str, wanted: str, *, timeout: float = 5_000) -> None:
+def wait_for_python(page: Page, code: str, wanted: str) -> None:
     """Wait until code, run in the open notebook's kernel, prints what is wanted."""
-    end = time.monotonic() + timeout / 1000
+    end = time.monotonic() + PATIENCE / 1000
     while (told := python(page, code)) != wanted:
         assert time.monotonic() < end, f"{code} printed {told}, not {wanted}"
         page.wait_for_timeout(20)

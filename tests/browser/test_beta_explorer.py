@@ -19,6 +19,7 @@ from tests.browser.harness import (
     settle,
     stored_widget,
     wait_until_it_differs,
+    wait_until_it_is,
 )
 
 CELL = list(GALLERY).index("beta") + 1
@@ -167,15 +168,13 @@ def test_python_drives_it_and_reads_it_back(live: Page) -> None:
     python(live, "beta.fit = False")
     widget.focus()
     widget.press("ArrowLeft")
-    live.wait_for_timeout(500)
     assert json.loads(python(live, "print([beta.index, beta.costs['rate']])")) == [1, 4.0]
     light = settle(widget)
     set_theme(live, "Dark")
     wait_until_it_differs(widget, light)
     assert pixels(widget)[60, 60].max() < 60
     set_theme(live, "Light")
-    live.wait_for_timeout(300)
-    assert settle(widget) == light
+    wait_until_it_is(widget, light)
 
 
 def test_nothing_is_cut_off_and_the_slider_is_smooth(show: Callable[..., Locator]) -> None:

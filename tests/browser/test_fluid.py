@@ -154,7 +154,7 @@ def test_keys_move_the_knot_in_focus_and_the_time(fluid: Locator) -> None:
 def test_python_hears_of_the_field_and_sets_it(live: Page) -> None:
     widget = live_widget(live, CELL)
     python(live, f"fluid.step = 30.0; fluid.velocities = {WILD}")
-    live.wait_for_timeout(200)
+    expect(widget.locator(".fluid-knot").last).to_have_attribute("aria-valuetext", "-1.00")
     assert field(widget) == WILD
     mass, *_ = said(widget)
     assert mass == pytest.approx(float(python(live, "print(fluid.mass)")), abs=2e-3)

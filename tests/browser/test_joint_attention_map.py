@@ -39,7 +39,7 @@ def check(widget: Locator, twin: JointAttentionMap) -> None:
     name = twin.name_of(twin.token)
     own = of_patches.sum()
     said = f"{name[0].upper()}{name[1:]} takes {percent(own)} of patches and {percent(1 - own)}"
-    expect(widget.locator(".joint-told")).to_contain_text(said, timeout=10_000)
+    expect(widget.locator(".joint-told")).to_contain_text(said)
     under = widget.locator(".cw-word small")
     expect(under).to_have_text([percent(share) for share in of_words])
     chosen = widget.locator("[role=radio][aria-checked=true]")

@@ -25,6 +25,7 @@ from tests.browser.harness import (
     set_theme,
     settle,
     stored_widget,
+    wait_for_python,
     wait_until_it_differs,
     wait_until_it_is,
 )
@@ -68,12 +69,7 @@ def stored(trusted: Page) -> Locator:
 
 def eventually(page: Page, expression: str, wanted: str) -> None:
     """Ask the kernel until it prints what is wanted: it answers widgets beside its cells."""
-    for _ in range(100):
-        found = python(page, f"print({expression})")
-        if found == wanted:
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"{expression} is {found}, not {wanted}")
+    wait_for_python(page, f"print({expression})", wanted)
 
 
 def mark(widget: Locator) -> Locator:
@@ -135,7 +131,6 @@ def drag(widget: Locator, start: tuple[float, float], *path: tuple[float, float]
 
 def state(page: Page) -> dict:
     """What Python holds, once the browser has sent it."""
-    page.wait_for_timeout(300)
     text = "print(json.dumps({'z': plane.z, 'z_end': plane.z_end, 'n': len(decoded)}))"
     return json.loads(python(page, f"import json; {text}"))
 
@@ -263,8 +258,7 @@ def test_both_themes(plane: Locator) -> None:
     wait_until_it_differs(plane, light)
     assert plane.locator("canvas").first.evaluate(corner) < 110
     set_theme(plane.page, "Light")
-    plane.page.wait_for_timeout(300)
-    assert settle(plane) == light
+    wait_until_it_is(plane, light)
 
 
 @pytest.mark.parametrize("form", ["points", "corners"])
@@ -291,7 +285,6 @@ def test_nothing_is_cut_off_and_a_drag_is_smooth(form: str, show: Callable[..., 
 def square(live: Page) -> Locator:
     """The live square at its first point, decoded."""
     widget = live_widget(live, SQUARE)
-    live.wait_for_timeout(300)  # what the test before moved last is still on its way to Python
     python(
         live,
         "sulk = ''; square.walk = False; square.z, square.z_end = (0.18, -0.23), (-0.18, 0.23)",
@@ -355,7 +348,6 @@ def test_a_drag_in_the_square_moves_the_shares(square: Locator, live: Page) -> N
     wait_until_it_differs(square.locator(".cw-stage"), before)
     expect(shares(square)).not_to_have_text(written((0.18, -0.23)))
     expect(mark(square)).to_have_text(EXACT)
-    live.wait_for_timeout(300)
     z = tuple(json.loads(python(live, "print(list(square.z))")))
     np.testing.assert_allclose(z, (-0.62, 0.81), atol=0.02)
     expect(shares(square)).to_have_text(written(z))

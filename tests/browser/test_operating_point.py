@@ -34,7 +34,7 @@ def twin() -> OperatingPoint:
 def check(widget: Locator, twin: OperatingPoint, name: str, k: int) -> None:
     """The point is named in words, and its sheet is shown, or said to be missing."""
     twin.chosen = [name, k]
-    expect(widget.get_by_role("status")).to_have_text(twin.words, timeout=10_000)
+    expect(widget.get_by_role("status")).to_have_text(twin.words)
     grip = widget.get_by_role("slider", name="Operating point")
     assert grip.get_attribute("aria-valuetext") == twin.words
     settle(widget)

@@ -21,6 +21,7 @@ from tests.browser.harness import (
     stored_widget,
     wait_for_python,
     wait_until_it_differs,
+    wait_until_it_is,
 )
 
 CELL = list(GALLERY).index("pixels") + 1
@@ -107,7 +108,6 @@ def click(widget: Locator, row: int, column: int) -> None:
 
 def ask(page: Page, expression: str) -> object:
     """What an expression is in the kernel, through JSON."""
-    page.wait_for_timeout(300)
     return json.loads(python(page, f"import json; print(json.dumps({expression}))"))
 
 
@@ -308,7 +308,7 @@ def test_a_stale_answer_is_not_shown(pixels: Locator, live: Page, gate: Path) ->
     expect(pixels.locator(".pixel-mean")).to_contain_text("no pixel given")
     assert colours(pixels, 10) == before[:10]
     gate.write_text("2")
-    expect(status(pixels)).to_contain_text("Flipped row 6, column 7", timeout=5_000)
+    expect(status(pixels)).to_contain_text("Flipped row 6, column 7")
     expect(pixels).to_have_attribute("aria-busy", "false")
     assert ask(live, "[call[1] for call in written]") == [11, 54]  # (3, 1) was never asked
     given = ask(live, "written[-1][0].T.ravel().tolist()")
@@ -336,7 +336,7 @@ def test_an_answer_to_someone_else_is_not_taken_for_ours(
     pixels.page.wait_for_timeout(300)
     expect(pixels.locator(".pixel-mean")).to_contain_text("no pixel given")
     gate.write_text("2")
-    expect(status(pixels)).to_contain_text("Flipped row 3, column 2", timeout=5_000)
+    expect(status(pixels)).to_contain_text("Flipped row 3, column 2")
     assert ask(live, "[call[1] for call in written]") == [5, 11]
     expect(pixels.locator(".pixel-mean")).to_contain_text("11 given pixels")
 
@@ -400,8 +400,7 @@ def test_both_themes(pixels: Locator, live: Page) -> None:
     wait_until_it_differs(pixels, light)
     assert (pixels.evaluate(ink), max(colour(pixels, 7, 7)) < 140) == ("rgb(232, 234, 237)", True)
     set_theme(pixels.page, "Light")
-    pixels.page.wait_for_timeout(300)
-    assert settle(pixels) == light
+    wait_until_it_is(pixels, light)
 
 
 @pytest.mark.parametrize("width", [500, 640, 700, 1000])

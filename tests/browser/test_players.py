@@ -148,7 +148,7 @@ def test_python_starts_and_stops_the_motion(live: Page, name: str) -> None:
     widget = live_widget(live, CELL[name])
     python(live, f"{name}.step = 0.0; {name}.playing = True")
     expect(widget.get_by_role("button", name="Pause")).to_be_visible()
-    live.wait_for_timeout(1500 if name in WHOLE else 400)  # a step takes a second
+    expect(widget.locator(".cw-readout")).not_to_have_text("0 / 4")
     python(live, f"{name}.playing = False")
     expect(widget.get_by_role("button", name="Play")).to_be_visible()
     live.wait_for_timeout(500)

@@ -82,7 +82,6 @@ def test_python_drives_the_view_and_reads_it_back(live: Page) -> None:
     python(live, "cloud.step = 0.0")
     press_keys(widget, ["0"])
     before = settle(widget)
-    live.wait_for_timeout(300)  # Python hears of the key up to 100 ms later, and must not after us
     python(live, "cloud.yaw, cloud.pitch, cloud.zoom = -60.0, 45.0, 2.0")
     wait_until_it_differs(widget, before)
     settle(widget)

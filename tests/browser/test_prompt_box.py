@@ -24,7 +24,7 @@ def slot(widget: Locator, name: str) -> Locator:
 
 
 def said(widget: Locator, words: str) -> None:
-    expect(widget.get_by_role("status")).to_have_text(words, timeout=10_000)
+    expect(widget.get_by_role("status")).to_have_text(words)
 
 
 def check_colours(widget: Locator, images: np.ndarray) -> None:
@@ -76,7 +76,7 @@ def test_the_kernel_draws_other_sentences(live: Page, twin: PromptBox) -> None:
         slot(widget, "where").select_option(where)
         slot(widget, "below it").select_option(other)
     slot(widget, "colour").select_option("green")
-    expect(widget.get_by_role("status")).to_contain_text("step 1 of 2", timeout=10_000)
+    expect(widget.get_by_role("status")).to_contain_text("step 1 of 2")
     said(widget, "“green 3 above a white 0”, scale 3: drawn in 2 steps.")
     assert python(live, "print(len(asked) < 7, asked[-1][0][0])") == "True green 3 above a white 0"
     python(live, "slow = 0.0; broken = 'no such word'")

@@ -11,7 +11,14 @@ from playwright.sync_api import Locator, Page
 from course_lib.widgets import PALETTE, Reparameterization
 from course_lib.widgets.reparameterization import ESTIMATORS, NODES, WEIGHTS, gradient_terms
 from tests.browser.gallery import GALLERY, in_python
-from tests.browser.harness import computing_time, live_widget, python, settle, wait_until_it_differs
+from tests.browser.harness import (
+    TWO_FRAMES,
+    computing_time,
+    live_widget,
+    python,
+    settle,
+    wait_until_it_differs,
+)
 
 CELL = list(GALLERY).index("reparam") + 1
 WAYS = dict(zip(("path", "score"), ESTIMATORS, strict=True))
@@ -43,7 +50,7 @@ def place(widget: Locator) -> tuple[float, float]:
 
 def assert_shown(widget: Locator, wanted: Reparameterization) -> None:
     """Every number on the screen is what Python computes, to its last digit."""
-    widget.page.wait_for_timeout(50)  # a frame
+    widget.evaluate(TWO_FRAMES)
     assert place(widget) == pytest.approx((wanted.mu, wanted.sigma), abs=0.0051)
     numbers = lambda text: re.findall(r"-?\d+\.?\d*", text.replace("−", "-"))  # noqa: E731
     for k, parameter in enumerate(("mu", "sigma")):
@@ -202,7 +209,7 @@ def test_downhill_is_a_step_along_the_estimate_and_fresh_noise(stored: Locator) 
     assert sigma < 0.3
     button(stored, "Reset").click()
     wanted.mu, wanted.sigma = -0.4, 0.7
-    stored.page.wait_for_timeout(50)
+    stored.evaluate(TWO_FRAMES)
     assert place(stored) == (-0.4, 0.7)
 
 
@@ -235,7 +242,6 @@ def test_a_drag_reaches_python_and_python_the_screen(live: Page) -> None:
     state = "print([reparam.mu, reparam.sigma, reparam.seed, reparam.n_samples])"
 
     def kernel() -> Reparameterization:
-        live.wait_for_timeout(300)
         same = in_python("reparam")
         same.mu, same.sigma, same.seed, same.n_samples = json.loads(python(live, state))
         return same

@@ -47,7 +47,7 @@ def check(widget: Locator, twin: SameNoise) -> None:
     # A hair more: where a number lies halfway the page rounds up, and Python to the even digit.
     small, large = (f"± {value * (1 + 1e-9):.3g}" for value in twin.deviations)
     said = f"known to {small} in the small picture, to {large} in the large one"
-    expect(widget.locator(".sizes-said")).to_contain_text(said, timeout=10_000)
+    expect(widget.locator(".sizes-said")).to_contain_text(said)
     for name, t in (("t, small", twin.t), ("t′, large", twin.t_large)):
         slider = widget.get_by_role("slider", name=name)
         expect(slider).to_have_attribute("aria-valuetext", f"{t:.2f}")

@@ -62,7 +62,7 @@ def check(widget: Locator, twin: TimeSampling) -> None:
     """The nearest measured sampling is the one that Python finds, and its button is pressed."""
     row = twin.nearest
     said = f"{row['name']}: {row['quality']:g} ± {row['error']:g}"
-    expect(widget.locator(".times-said")).to_contain_text(said, timeout=10_000)
+    expect(widget.locator(".times-said")).to_contain_text(said)
     expect(widget.locator(".times-rows button[aria-pressed=true]")).to_have_text(said)
 
 
@@ -137,7 +137,7 @@ def test_the_density_goes_where_its_point_is_dragged(
     mouse.move(x + 45, y - 60, steps=3)
     mouse.up()
     # Higher is narrower, to the right is later.
-    expect(grip).not_to_have_attribute("aria-valuetext", "m = 0.2, s = 1", timeout=10_000)
+    expect(grip).not_to_have_attribute("aria-valuetext", "m = 0.2, s = 1")
     settle(widget)
     said = dict(one.split(" = ") for one in grip.get_attribute("aria-valuetext").split(", "))
     m, s = float(said["m"]), float(said["s"])

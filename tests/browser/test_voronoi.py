@@ -12,7 +12,14 @@ from playwright.sync_api import Locator, Page
 from course_lib.widgets import PALETTE, Voronoi
 from course_lib.widgets.voronoi import nearest_codes, perplexity, voronoi_cells
 from tests.browser.gallery import GALLERY, in_python
-from tests.browser.harness import computing_time, live_widget, python, settle, wait_until_it_differs
+from tests.browser.harness import (
+    TWO_FRAMES,
+    computing_time,
+    live_widget,
+    python,
+    settle,
+    wait_until_it_differs,
+)
 
 CELL = list(GALLERY).index("voronoi") + 1
 SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
@@ -38,7 +45,7 @@ def place(widget: Locator, name: str) -> list[float]:
 
 def assert_shown(widget: Locator, wanted: Voronoi) -> None:
     """Handles, use and distances on the screen are what Python computes."""
-    widget.page.wait_for_timeout(60)  # a frame
+    widget.evaluate(TWO_FRAMES)
     assert place(widget, "z") == pytest.approx(wanted.z, abs=0.0051)
     assert place(widget, "target") == pytest.approx(wanted.target, abs=0.0051)
     usage = widget.locator(".vq-usage").inner_text()
@@ -161,7 +168,7 @@ def test_steps_leave_the_output_alone_until_a_border_is_crossed(stored: Locator)
     assert crossed >= 1
     assert stored.locator(".cw-readout").inner_text() == "0 / 4"  # the slider's keys are its own
     stored.locator(".vq-z").press("ArrowUp")  # by hand: that it crossed is past
-    stored.page.wait_for_timeout(60)
+    stored.evaluate(TWO_FRAMES)
     assert "crossed" not in stored.locator(".vq-said").inner_text()
 
 
@@ -268,7 +275,6 @@ def test_a_drag_reaches_python_and_python_the_screen(live: Page) -> None:
     state = "print([voronoi.step, voronoi.z, voronoi.target, voronoi.code])"
 
     def kernel() -> Voronoi:
-        live.wait_for_timeout(300)
         same = in_python("voronoi")
         same.step, same.z, same.target, code = json.loads(python(live, state))
         assert code == same.code

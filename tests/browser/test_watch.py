@@ -24,9 +24,11 @@ def test_a_failed_request_is_a_fault(browser: Browser, status: int, path: str, n
     page.route("**/*", lambda route: route.fulfill(status=200, content_type="text/html", body=""))
     page.goto(ORIGIN)
     page.route(f"**{path}", lambda route: route.fulfill(status=status, body=""))
-    with page.expect_response(f"**{path}"):
-        page.evaluate("path => fetch(path).then(answer => answer.text())", path)
-    page.wait_for_timeout(50)
+    with page.expect_console_message(lambda message: message.text == "done"):
+        page.evaluate(
+            "path => fetch(path).then(answer => answer.text()).then(() => console.log('done'))",
+            path,
+        )
     page.close()
     assert len(watch.faults) == noticed, watch.faults
     assert all(path in fault for fault in watch.faults)

@@ -10,7 +10,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, expect
 
 from course_lib import widgets
-from tests.browser.harness import fingerprint, settle
+from tests.browser.harness import TWO_FRAMES, fingerprint, settle
 
 PATH = np.random.default_rng(0).normal(size=(5, 100, 2)).cumsum(0)
 
@@ -135,7 +135,8 @@ def test_it_shrinks_with_the_page(show: Callable[..., Locator]) -> None:
     player = show(plain(), width=700)
     before = player.locator("canvas").bounding_box()["width"]
     player.page.set_viewport_size({"width": 360, "height": 700})
-    player.page.wait_for_timeout(300)
+    player.page.wait_for_function("() => document.querySelector('iframe').clientWidth < 360")
+    player.evaluate(TWO_FRAMES)
     after = player.locator("canvas").bounding_box()
     assert after["width"] < 360 < before
     assert fingerprint(player) != 0
