@@ -147,7 +147,13 @@ def running_lab(
         yield Lab(url, token, folder, NotebookNotary(data_dir=str(home / "data")))
     finally:
         server.terminate()
-        server.wait(timeout=120)  # it ends its kernels first
+        try:
+            server.wait(timeout=60)  # it ends its kernels first
+        except subprocess.TimeoutExpired:
+            # Now and then it has ended all, and Python waits for ever for a thread that reads
+            # files for it (AnyIO's) and was never told to end.
+            server.kill()
+            server.wait()
         log.close()
 
 
