@@ -4,8 +4,8 @@ All sides of a comparison hold the same weights (``tests/parity`` checks that th
 numbers). They take turns within one run, and what is compared is the median of many repetitions.
 
 - The VAE against two plain PyTorch forms: that of PyTorch's own example, with formulas written out,
-  and one with torch.distributions. Ours checks its input at every step, and has one more dimension,
-  for several draws of z; the example does neither. Without the checks it is the line "unchecked",
+  and one with torch.distributions. Ours checks its input at every step, and has the rate and the
+  distortion of each example; PyTorch's does neither. Without the checks it is the line "unchecked",
   with them it may take ``SLACK`` longer than a peer.
 - The IWAE, which decodes all draws of z at once, against a loop over the draws.
 - The vector quantizer against vector-quantize-pytorch's: equal size, moving averages, commitment
