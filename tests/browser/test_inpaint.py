@@ -151,9 +151,8 @@ def test_the_kernel_fills_in_and_its_steps_are_played(inpaint: Locator, live: Pa
     expect(status(inpaint)).to_contain_text("filled in")
     wait_until_it_differs(inpaint, scratched)
     expect(inpaint.locator(".cw-readout")).to_have_text("4 / 4")
-    live.wait_for_timeout(300)
-    told = python(live, "print(inpaint.status, inpaint.image_index, inpaint.step, len(calls))")
-    assert told == "done 1 4.0 1"
+    told = "print(inpaint.status, inpaint.image_index, inpaint.step, len(calls))"
+    wait_for_python(live, told, "done 1 4.0 1")
     filled = settle(inpaint)
     inpaint.focus()
     inpaint.press("Home")

@@ -1,7 +1,5 @@
 """Every player, live in JupyterLab and stored: it moves, answers, and stays quiet otherwise."""
 
-import json
-
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
@@ -151,8 +149,7 @@ def test_python_starts_and_stops_the_motion(live: Page, name: str) -> None:
     expect(widget.locator(".cw-readout")).not_to_have_text("0 / 4")
     python(live, f"{name}.playing = False")
     expect(widget.get_by_role("button", name="Play")).to_be_visible()
-    live.wait_for_timeout(500)
-    assert 0 < json.loads(python(live, f"print({name}.step)")) < 4
+    wait_for_python(live, f"print(0 < {name}.step < 4)", "True")
 
 
 def test_keys_do_not_move_the_notebook(live: Page) -> None:
