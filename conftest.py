@@ -31,15 +31,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def together(nodeid: str) -> str:
-    """What one process runs as a whole: a file, or half of the browser tests that share a server.
-
-    All of those would take one process longer than the other two take for everything else.
-    """
+    """What one process runs as a whole: a file, or the browser tests that share a server."""
     file = nodeid.partition("::")[0]
-    folder, _, name = file.rpartition("/")
-    if folder != "tests/browser":
-        return file
-    return f"{folder}, {'first' if name < 'test_n' else 'second'} half"
+    folder = file.rpartition("/")[0]
+    return folder if folder == "tests/browser" else file
 
 
 @pytest.hookimpl(optionalhook=True)  # without pytest-xdist nobody asks

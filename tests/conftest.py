@@ -25,8 +25,8 @@ def rank(path: Path, *, shared: bool) -> int:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Sort by rank; within a rank (and so within a notebook) the order stays.
 
-    Of three processes (`pytest -n 3`) two have the browser first, which waits much, and the third
-    goes through the rest in the usual order.
+    Of three processes (`pytest -n 3`) one has the browser first, which waits much, and the others
+    go through the rest in the usual order.
     """
     # An address differs from process to process: they would not agree on the tests.
     assert not [item.nodeid for item in items if " at 0x" in item.nodeid]

@@ -1,4 +1,4 @@
-"""How processes share the suite: whole files, and the browser's tests by two of them."""
+"""How processes share the suite: by whole files, those of the shared browser as one."""
 
 import importlib.util
 from pathlib import Path
@@ -20,9 +20,9 @@ def settings(path: str):
     [
         ("tests/nn/test_time.py::test_defaults", "tests/nn/test_time.py"),
         ("tests/nn/test_time.py::Laws::test_x[tests/browser/a::b]", "tests/nn/test_time.py"),
-        ("tests/browser/test_inpaint.py::test_x[1.0]", "tests/browser, first half"),
-        ("tests/browser/test_mask_explorer.py::test_x", "tests/browser, first half"),
-        ("tests/browser/test_players.py::test_x[a/b::c]", "tests/browser, second half"),
+        ("tests/browser/test_inpaint.py::test_x[1.0]", "tests/browser"),
+        ("tests/browser/test_mask_explorer.py::test_x", "tests/browser"),
+        ("tests/browser/test_players.py::test_x[a/b::c]", "tests/browser"),
         (
             "tests/browser/alone/test_plain_page.py::test_y",
             "tests/browser/alone/test_plain_page.py",

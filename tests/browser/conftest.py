@@ -8,6 +8,7 @@ set: there a missing browser is a failure.
 """
 
 import copy
+import itertools
 import json
 import os
 import secrets
@@ -19,7 +20,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ from nbformat.sign import NotebookNotary
 from playwright.sync_api import (
     Browser,
     ConsoleMessage,
+    Error,
     Locator,
     Page,
     Request,
@@ -184,11 +186,22 @@ class Watch:
     def __init__(self, page: Page, origin: str) -> None:
         self.faults: list[str] = []
         self.allowed = (origin, origin.replace("http", "ws", 1), "data:", "blob:", "about:")
-        page.on(
-            "pageerror", lambda error: self.faults.append(f"page error: {error}\n{error.stack}")
-        )
-        page.on("console", self._console)
-        page.on("request", self._request)
+        self.page = page
+        self.heard = {
+            "pageerror": self._error,
+            "console": self._console,
+            "request": self._request,
+        }
+        for event, hear in self.heard.items():
+            page.on(event, hear)
+
+    def stop(self) -> None:
+        """What the page does from now on is nobody's fault."""
+        for event, hear in self.heard.items():
+            self.page.remove_listener(event, hear)
+
+    def _error(self, error: Error) -> None:
+        self.faults.append(f"page error: {error}\n{error.stack}")
 
     def _console(self, message: ConsoleMessage) -> None:
         url = message.location["url"]
@@ -272,41 +285,76 @@ def untrusted(
     return open_page(lab.save("untrusted.ipynb", other))
 
 
+@pytest.fixture(scope="package")
+def plain_page(browser: Browser) -> Callable[..., AbstractContextManager[Page]]:
+    """Open pages without JupyterLab; at the end none may have misbehaved.
+
+    It is asked ``with plain_page(html, path, width, height) as page``, which writes the page to the
+    path; other options are those of a browser's page.
+
+    A browser's page takes three times as long to start as to show something else: it is kept for
+    the next one that asks for no options.
+    """
+    idle = []
+
+    @contextmanager
+    def plain_page_(
+        html: str, path: Path, width: int, height: int, **options: object
+    ) -> Iterator[Page]:
+        path.write_text(f"<!DOCTYPE html><meta charset='utf-8'>{html}")
+        page = idle.pop() if idle and not options else browser.new_page(**options)
+        page.set_viewport_size({"width": width, "height": height})
+        watch = Watch(page, path.as_uri())
+        page.goto(path.as_uri())
+        yield page
+        watch.stop()
+        if options:
+            page.close()
+        else:
+            page.mouse.move(0, 0)
+            page.emulate_media(media="null")
+            page.goto("about:blank")
+            page.set_viewport_size({"width": 1, "height": 1})  # of which nothing else remains
+            idle.append(page)
+        assert not watch.faults
+
+    return plain_page_
+
+
+def widget_of(page: Page) -> Locator:
+    """The stored widget of a plain page, painted."""
+    shown = page.query_selector("iframe").content_frame().locator(".course-widget")
+    settle(shown)
+    return shown
+
+
 @pytest.fixture
-def show(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Locator]]:
+def show(
+    plain_page: Callable[..., AbstractContextManager[Page]], tmp_path: Path
+) -> Iterator[Callable[..., Locator]]:
     """``show(widget)`` opens its stored form in a plain page, as nbconvert writes it; at the end no
     page may have misbehaved.
 
     ``width`` is the page's, ``style`` its body's; ``before`` and ``after`` are HTML around the
     widget; other options are those of a browser's page.
     """
-    opened = []
+    names = (f"page_{k}.html" for k in itertools.count())
+    with ExitStack() as opened:
 
-    def show_(
-        widget: CourseWidget,
-        *,
-        width: int = 800,
-        style: str = "background: white",
-        before: str = "",
-        after: str = "",
-        **options: object,
-    ) -> Locator:
-        path = tmp_path / f"page_{len(opened)}.html"
-        path.write_text(
-            f"<!DOCTYPE html><meta charset='utf-8'><body style='{style}'>"
-            f"{before}{widget.static_html()}{after}"
-        )
-        page = browser.new_page(viewport={"width": width, "height": 1000}, **options)
-        opened.append((page, Watch(page, path.as_uri())))
-        page.goto(path.as_uri())
-        shown = page.query_selector("iframe").content_frame().locator(".course-widget")
-        settle(shown)
-        return shown
+        def show_(
+            widget: CourseWidget,
+            *,
+            width: int = 800,
+            style: str = "background: white",
+            before: str = "",
+            after: str = "",
+            **options: object,
+        ) -> Locator:
+            html = f"<body style='{style}'>{before}{widget.static_html()}{after}"
+            page = plain_page(html, tmp_path / next(names), width, 1000, **options)
+            return widget_of(opened.enter_context(page))
 
-    yield show_
-    for page, _ in opened:
-        page.close()
-    assert not [fault for _, watch in opened for fault in watch.faults]
+        yield show_
 
 
 @pytest.fixture(scope="package")

@@ -77,12 +77,12 @@ EXECUTE = """async code => {
 }"""
 
 
-# How long each of 120 frames takes while a widget with a player plays.
+# How long each of 60 frames takes while a widget with a player plays.
 PLAY = """async widget => {
   widget.querySelector(".cw-play").click();
   const took = [];
   let before = await new Promise(requestAnimationFrame);
-  for (let k = 0; k < 120; k++) {
+  for (let k = 0; k < 60; k++) {
     const now = await new Promise(requestAnimationFrame);
     took.push(now - before);
     before = now;
@@ -285,7 +285,7 @@ def computing_time(target: Locator, script: str, *arguments: object) -> float:
     return each / slower
 
 
-# For `computing_time`: press the mouse on a canvas and move it on in circles, 120 frames long. What
+# For `computing_time`: press the mouse on a canvas and move it on in circles, 60 frames long. What
 # the element `said` tells must change all the while: to at least so many different things.
 DRAG_IN_CIRCLES = """async (canvas, [middle, radius, said, least]) => {
   const { left, top } = canvas.getBoundingClientRect();
@@ -296,7 +296,7 @@ DRAG_IN_CIRCLES = """async (canvas, [middle, radius, said, least]) => {
   fire("pointerdown", 60, 60);
   const [words, took] = [new Set(), []];
   let before = await new Promise(requestAnimationFrame);
-  for (let k = 0; k < 120; k++) {
+  for (let k = 0; k < 120; k += 2) {
     fire("pointermove", middle + radius * Math.sin(k / 9), middle + radius * Math.cos(k / 7));
     const now = await new Promise(requestAnimationFrame);
     took.push(now - before);

@@ -29,7 +29,7 @@ SLIDE = """async slider => {
   const took = [];
   const [low, high] = [Number(slider.min), Number(slider.max)];
   let before = await new Promise(requestAnimationFrame);
-  for (let k = 0; k < 120; k++) {
+  for (let k = 0; k < 120; k += 2) {
     slider.value = low + ((high - low) * (1 + Math.sin(k / 9))) / 2;
     slider.dispatchEvent(new Event("input", { bubbles: true }));
     const now = await new Promise(requestAnimationFrame);

@@ -322,7 +322,7 @@ MOVE = """async widget => {
   fire("pointerdown", 0);
   const took = [];
   let before = await new Promise(requestAnimationFrame);
-  for (let k = 0; k < 90; k++) {
+  for (let k = 0; k < 60; k++) {
     fire("pointermove", 30 * Math.sin(k / 6));
     slider.value = String((7 * k) % 1000);
     slider.dispatchEvent(new Event("input"));

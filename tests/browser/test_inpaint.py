@@ -248,4 +248,4 @@ def test_a_stroke_is_smooth(show: Callable[..., Locator]) -> None:
     widget = show(Inpaint(images, lambda image, known: image, title="Scratch"))
     press(widget, "Clear")
     canvas = widget.locator(".cw-stage canvas")
-    assert computing_time(canvas, DRAG_IN_CIRCLES, [160, 110, ".inpaint-status", 60]) < 15
+    assert computing_time(canvas, DRAG_IN_CIRCLES, [160, 110, ".inpaint-status", 30]) < 15

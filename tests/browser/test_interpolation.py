@@ -46,7 +46,7 @@ DRAG = """async widget => {
   const buttons = [...widget.querySelectorAll(".between-pairs button")];
   const took = [];
   let before = await new Promise(requestAnimationFrame);
-  for (let k = 0; k < 100; k++) {
+  for (let k = 0; k < 60; k++) {
     fire("pointermove", (0.5 + 0.4 * Math.sin(k / 5)) * width);
     if (k % 10 === 0) buttons[(k / 10) % buttons.length].click();
     const now = await new Promise(requestAnimationFrame);

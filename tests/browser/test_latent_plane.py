@@ -275,7 +275,7 @@ def test_nothing_is_cut_off_and_a_drag_is_smooth(form: str, show: Callable[..., 
         assert shown["width"] % 28 == 0  # all pixels equally large
         assert shown["width"] >= 5 * 28
     canvas = widget.locator(".cw-stage canvas")
-    assert computing_time(canvas, DRAG_IN_CIRCLES, [150, 90, ".latent-z", 60]) < 15
+    assert computing_time(canvas, DRAG_IN_CIRCLES, [150, 90, ".latent-z", 30]) < 15
 
 
 # -------------------------------------------------------------------------- between four images

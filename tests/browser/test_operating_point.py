@@ -215,7 +215,7 @@ def twelve() -> OperatingPoint:
 
 def test_frames_are_short_and_nothing_is_cut_off(show: Callable[..., Locator]) -> None:
     widget = show(twelve(), width=820)
-    circles = [[220, 130, ".point-grip", 12]]
+    circles = [[220, 130, ".point-grip", 6]]
     assert computing_time(widget.locator("canvas"), DRAG_IN_CIRCLES, *circles) < 15
     assert cut_off(widget, (320, 400, 560, 800), "canvas, button, p") == []
 

@@ -42,7 +42,7 @@ DRAG = """async widget => {
   const slider = widget.querySelector("input[type=range]");
   const deltas = [];
   let before = await new Promise(requestAnimationFrame);
-  for (let i = 0; i < 200; i++) {
+  for (let i = 0; i < 65; i++) {
     slider.value = String(i % 65);
     slider.dispatchEvent(new Event("input", { bubbles: true }));
     const now = await new Promise(requestAnimationFrame);

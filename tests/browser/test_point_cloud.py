@@ -204,7 +204,7 @@ MOVE = """async widget => {
   fire("pointerdown", 0, 0);
   const took = [];
   let before = await new Promise(requestAnimationFrame);
-  for (let k = 0; k < 90; k++) {
+  for (let k = 0; k < 60; k++) {
     fire("pointermove", 3 * k, 60 * Math.sin(k / 9));
     slider.value = String((k / 7) % 11);
     slider.dispatchEvent(new Event("input"));

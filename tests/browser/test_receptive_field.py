@@ -338,4 +338,4 @@ def test_a_drag_frame_is_short(show: Callable[..., Locator]) -> None:
     fields = np.ones((2, 6, 55, 55), dtype=bool)
     widget = show(ReceptiveField(fields, names=["a", "b"], size=(28, 28)), width=1000)
     canvas = widget.locator("canvas").first
-    assert computing_time(canvas, DRAG_IN_CIRCLES, [180, 120, ".field-said", 60]) < 15
+    assert computing_time(canvas, DRAG_IN_CIRCLES, [180, 120, ".field-said", 30]) < 15

@@ -43,7 +43,7 @@ SWITCH = """async widget => {
   const draws = [...widget.querySelectorAll(".mixer-draws button")];
   const took = [];
   let before = await new Promise(requestAnimationFrame);
-  for (let k = 0; k < 90; k++) {
+  for (let k = 0; k < 60; k++) {
     switches[k % switches.length].click();
     images[k % images.length].click();
     draws[k % draws.length].click();

@@ -23,7 +23,7 @@ from tests.browser.harness import (
 CELL = list(GALLERY).index("where") + 1
 GRIP = "Density at its median"
 
-# How long each of 120 frames takes while the point is dragged in circles.
+# How long each of 60 frames takes while the point is dragged in circles.
 DRAG_THE_GRIP = """async grip => {
   const { left, top } = grip.getBoundingClientRect();
   grip.setPointerCapture = () => {};
@@ -33,7 +33,7 @@ DRAG_THE_GRIP = """async grip => {
   fire("pointerdown", 0, 0);
   const [said, took] = [new Set(), []];
   let before = await new Promise(requestAnimationFrame);
-  for (let k = 0; k < 120; k++) {
+  for (let k = 0; k < 120; k += 2) {
     fire("pointermove", 60 * Math.sin(k / 9), 40 * Math.sin(k / 7));
     const now = await new Promise(requestAnimationFrame);
     took.push(now - before);
@@ -41,7 +41,7 @@ DRAG_THE_GRIP = """async grip => {
     said.add(grip.getAttribute("aria-valuetext"));
   }
   fire("pointerup", 0, 0);
-  if (said.size < 12) throw new Error(`nothing was dragged: ${said.size} different places`);
+  if (said.size < 6) throw new Error(`nothing was dragged: ${said.size} different places`);
   return took;
 }"""
 

@@ -86,6 +86,11 @@ def verdicts(name, answer, times):
     return (on_draw(name, answer, drawn) for drawn in draws(name)[:times])
 
 
+def verdict(name, answer):
+    """One verdict on an answer whose faults do not depend on the inputs."""
+    return next(iter(verdicts(name, answer, 1)))
+
+
 def on_draw(name, answer, drawn):
     checker = partial(declared(name[:2])[name].judge, drawn=drawn)
     return registry._judge(replace(registry._EXERCISES[name], checker=checker), answer)
@@ -392,10 +397,10 @@ class ExerciseLaws:
             given.extend(inputs)
             raise KeyError
 
-        check(function_name, look)
+        verdict(function_name, look)
         for i, (name, value) in enumerate(zip(names, given, strict=True)):
             if isinstance(value, torch.Tensor | list):
-                result = check(function_name, spoiling(right, i))
+                result = verdict(function_name, spoiling(right, i))
                 assert f"changes its input `{name}` in place" in result.reason, result
 
     def test_a_prediction_that_is_no_number_is_told(self):
@@ -405,7 +410,7 @@ class ExerciseLaws:
                     assert said in check(name, answer).reason
 
     def test_another_number_of_arguments_is_told(self, function_name):
-        result = check(function_name, lambda: 1)
+        result = verdict(function_name, lambda: 1)
         arguments = ", ".join(registry._EXERCISES[function_name].argument_names())
         assert f"it is called with `({arguments})`" in result.reason
 
@@ -428,7 +433,7 @@ class ExerciseLaws:
     def test_a_stub_is_not_attempted(self, name, stub):
         if is_prediction(name):
             stub = ...
-        first, second = check(name, stub), check(name, stub)
+        first, second = verdict(name, stub), verdict(name, stub)
         assert first.status == "not attempted", first
         assert repr(first) == repr(second)
         assert first._repr_html_() == second._repr_html_()
@@ -436,7 +441,7 @@ class ExerciseLaws:
 
     def test_any_answer_gets_a_verdict(self, name, strange_answer):
         attempt = strange_answer if is_prediction(name) else lambda *args: strange_answer
-        result = check(name, attempt)
+        result = verdict(name, attempt)
         assert result.status == "fails", result
         assert "\n" not in result.reason
 
@@ -452,16 +457,16 @@ class ExerciseLaws:
             answer = right(*inputs)
             return (*answer[:-1], on_another_device(answer[-1]))
 
-        result = check(function_name, all_elsewhere)
+        result = verdict(function_name, all_elsewhere)
         assert result.status == "fails" or "meta" not in str(answers[0]), result
         if isinstance(answers[0], tuple) and "meta" in str(answers[0]):
-            assert check(function_name, last_elsewhere).status == "fails"
+            assert verdict(function_name, last_elsewhere).status == "fails"
 
     def test_an_exception_is_told_in_one_line(self, function_name):
         def attempt(*args):
             raise KeyError("first\nsecond")
 
-        result = check(function_name, attempt)
+        result = verdict(function_name, attempt)
         assert result.status == "fails", result
         assert "KeyError" in result.reason
         assert "\n" not in result.reason

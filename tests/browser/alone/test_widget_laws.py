@@ -4,18 +4,18 @@ How a widget is stored, trusted and reopened is in ``test_every_widget.py``, its
 JupyterLab in ``test_themes.py``. What only one widget must do is in that widget's own file.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Locator, Page
 
-from tests.browser.conftest import Watch
+from tests.browser.conftest import widget_of
 from tests.browser.gallery import GALLERY, in_python
-from tests.browser.harness import TWO_FRAMES, cut_off, settle
+from tests.browser.harness import TWO_FRAMES, cut_off
 
 NARROWEST = 320
-LOW = {"width": 1000, "height": 514}
+LOW = (1000, 514)
 PAINTED = {"contour", "inpaint", "swap"}  # a finger on their canvas draws
 # Below a certain width their parts stand one below the other: higher.
 LAYERS = {"beta", "masks", "reparam"}
@@ -29,26 +29,19 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def opened(
-    name: str, browser: Browser, tmp_path_factory: pytest.TempPathFactory
+    name: str,
+    plain_page: Callable[..., AbstractContextManager[Page]],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Locator, list[float]]]:
     """The stored form in a page of its own, which all laws use one after another; and how wide and
     high its picture was at first, in a low window.
     """
-    path: Path = tmp_path_factory.mktemp("law") / "page.html"
-    path.write_text(
-        "<!DOCTYPE html><meta charset='utf-8'><body style='background: white'>"
-        + in_python(name).static_html()
-    )
-    page = browser.new_page(viewport=LOW)
-    watch = Watch(page, path.as_uri())
-    page.goto(path.as_uri())
-    shown = page.query_selector("iframe").content_frame().locator(".course-widget")
-    settle(shown)
-    first = picture_size(shown)
-    resize(shown, 800, 1000)
-    yield shown, first
-    page.close()
-    assert not watch.faults
+    html = f"<body style='background: white'>{in_python(name).static_html()}"
+    with plain_page(html, tmp_path_factory.mktemp("law") / "page.html", *LOW) as page:
+        shown = widget_of(page)
+        first = picture_size(shown)
+        resize(shown, 800, 1000)
+        yield shown, first
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +129,7 @@ def test_a_picture_is_as_large_as_at_first_once_the_window_is(
 ) -> None:
     widget, first = opened
     resize(widget, 420, 900)
-    resize(widget, LOW["width"], LOW["height"])
+    resize(widget, *LOW)
     assert picture_size(widget) == first
     resize(widget, 800, 1000)
 
