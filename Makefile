@@ -23,11 +23,11 @@ LAB_URL := /lab$(if $(NOTEBOOKS),/tree/$(firstword $(NOTEBOOKS)))
 LAB_IP = $(if $(findstring ip=,$(LAB_ARGS)),,--ServerApp.ip=localhost)
 LAB_ROOT_USER = $(if $(filter 0,$(shell id -u)),--allow-root)
 # Processes share the tests; conftest.py says what stays together, tests/conftest.py the order.
-# For two cores: two processes, and a third where browsers wait. Dozens of kernels and servers start:
-# what they import is compiled once, not by each of them.
-unexport PYTHONDONTWRITEBYTECODE
+# For two cores: two processes, and a third where browsers wait.
 PYTEST = $(PY) -m pytest --timeout=600 -n
 SANITIZE := $(firstword $(wildcard *sanitize* tests/*sanitize* tests/notebooks/*sanitize*))
+# Dozens of kernels and servers start: what they import is compiled once, not by each of them.
+unexport PYTHONDONTWRITEBYTECODE
 NBVAL = --nbval --nbval-cell-timeout=300 $(if $(SANITIZE),--nbval-sanitize-with $(SANITIZE))
 
 .PHONY: help install lab test lint unit browser notebooks format clean
