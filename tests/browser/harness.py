@@ -24,14 +24,17 @@ FINGERPRINT = """canvas => {
   return hash;
 }"""
 
+# The next frame; a page out of sight gets none: then a tenth of a second later.
+FRAME = """() => new Promise((next) => {
+  requestAnimationFrame(next);
+  setTimeout(next, 100);
+})"""
+
 # Look at the picture once a frame until `done(fingerprint, how many frames it has stood still)`;
-# null where that never happens. A page out of sight gets no frames: then ten times a second.
+# null where that never happens.
 WATCH = f"""async (widget, done) => {{
   const fingerprint = {FINGERPRINT};
-  const frame = () => new Promise((next) => {{
-    requestAnimationFrame(next);
-    setTimeout(next, 100);
-  }});
+  const frame = {FRAME};
   const end = performance.now() + {PATIENCE};
   let before = null;
   let still = 0;
@@ -197,8 +200,17 @@ def settle(widget: Locator) -> int:
     return found
 
 
+def painted(node: Locator) -> Locator:
+    """The same node, once all is drawn that a hand asked for: widgets draw, and write, once a
+    frame.
+    """
+    node.evaluate(FRAME)
+    return node
+
+
 def press_keys(target: Locator, keys: list[str]) -> None:
     """Press keys faster than a hand: the page hears of them as if they were pressed on ``target``.
+    What they change is drawn.
 
     Real keys, which go through JupyterLab, take longer than what most tests want to know.
     """
@@ -211,6 +223,7 @@ def press_keys(target: Locator, keys: list[str]) -> None:
         }""",
         keys,
     )
+    painted(target)
 
 
 def wait_for_python(page: Page, code: str, wanted: str) -> None:

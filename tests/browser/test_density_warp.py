@@ -16,6 +16,7 @@ from tests.browser.harness import (
     computing_time,
     fingerprint,
     live_widget,
+    painted,
     python,
     settle,
     stored_frame,
@@ -68,7 +69,7 @@ def areas(widget: Locator) -> tuple[float, float, float]:
 
 def place(handle: Locator) -> list[float]:
     """The two numbers that a handle says it stands for."""
-    text = handle.get_attribute("aria-valuetext")
+    text = painted(handle).get_attribute("aria-valuetext")
     return [float(word) for word in text.replace(",", "").split() if word.strip("-")[0].isdigit()]
 
 

@@ -120,7 +120,7 @@ def test_what_has_no_say_is_faint(design: Locator) -> None:
     choose(design, "times", "even in t")
     expect(faint).to_have_text(["ρ7.0"])
     choose(design, "axis", "log σ")
-    assert faint.count() == 2
+    expect(faint).to_have_count(2)
 
 
 def test_keys_change_steps_and_rho(design: Locator) -> None:

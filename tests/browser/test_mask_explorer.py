@@ -14,6 +14,7 @@ from tests.browser.harness import (
     computing_time,
     fingerprint,
     live_widget,
+    painted,
     press_keys,
     python,
     settle,
@@ -51,7 +52,7 @@ def button(widget: Locator, name: str) -> Locator:
 
 
 def words(widget: Locator) -> str:
-    return widget.locator(".mask-words").inner_text()
+    return painted(widget.locator(".mask-words")).inner_text()
 
 
 def way_to(layer: int, unit: int) -> list[str]:

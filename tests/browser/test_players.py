@@ -7,6 +7,7 @@ from tests.browser.gallery import GALLERY, PLAYERS
 from tests.browser.harness import (
     fingerprint,
     live_widget,
+    painted,
     python,
     settle,
     stored_frame,
@@ -42,7 +43,7 @@ def player(name: str, form: str, live: Page, trusted: Page) -> Locator:
 
 
 def readout(player: Locator) -> str:
-    return player.locator(".cw-readout").inner_text()
+    return painted(player.locator(".cw-readout")).inner_text()
 
 
 def test_nothing_moves_until_asked(player: Locator) -> None:

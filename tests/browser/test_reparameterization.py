@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, expect
 
 from course_lib.widgets import PALETTE, Reparameterization
 from course_lib.widgets.reparameterization import ESTIMATORS, NODES, WEIGHTS, gradient_terms
@@ -146,7 +146,7 @@ def test_keys_noise_and_samples(stored: Locator) -> None:
         assert_shown(stored, wanted)
     for n in (8, 96, 24):
         button(stored, str(n)).click()
-        assert button(stored, str(n)).get_attribute("aria-pressed") == "true"
+        expect(button(stored, str(n))).to_have_attribute("aria-pressed", "true")
         wanted.n_samples = n
         assert_shown(stored, wanted)
 

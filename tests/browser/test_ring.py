@@ -13,6 +13,7 @@ from tests.browser.harness import (
     computing_time,
     cut_off,
     live_widget,
+    painted,
     press_keys,
     python,
     settle,
@@ -30,7 +31,7 @@ def said(widget: Locator) -> str:
 
 
 def place(widget: Locator) -> str:
-    return widget.locator(".cw-readout").inner_text()
+    return painted(widget.locator(".cw-readout")).inner_text()
 
 
 def test_the_browser_holds_what_python_does(functions_of: Callable[[str, str], Page]) -> None:

@@ -1,6 +1,7 @@
 """SampleTable in a real browser: cells chosen by hand and by key, and the samples they show."""
 
 import json
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_cells_are_chosen_by_click_and_by_drag(
     table[0][0].hover()  # the hand has let go
     check(widget, twin, 2, 3)
     drag(widget, table[1][1], widget.locator(".cw-hint"))  # beyond the table: the nearest cell
-    assert widget.get_by_role("status").inner_text().startswith("steps = 100,")
+    expect(widget.get_by_role("status")).to_have_text(re.compile("^steps = 100,"))
 
 
 def test_keys_walk_and_stop_at_the_edge(show: Callable[..., Locator], twin: SampleTable) -> None:
