@@ -165,7 +165,8 @@ class ReceptiveField(PlayerWidget):
                 said = f"{self.step_name(step)}: {count['seen']} of {count['before']}"
                 ax.set_title(said, fontsize=7)
                 for (i, j), state in np.ndenumerate(states):
-                    ax.add_patch(Rectangle((j, i), 1, 1, **self._look(state, i, j)))
+                    # Not add_patch, which looks anew for limits that are given below.
+                    ax.add_artist(Rectangle((j, i), 1, 1, **self._look(state, i, j)))
                 ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal", xticks=[], yticks=[])
                 pale_frame(ax)
             row[0].set_ylabel(textwrap.fill(self.names[v], 22), fontsize=7)
