@@ -20,13 +20,16 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
 import nbformat
 import pytest
+from matplotlib.figure import Figure
 from nbformat.sign import NotebookNotary
 from playwright.sync_api import (
     Browser,
@@ -40,7 +43,7 @@ from playwright.sync_api import (
 )
 
 from course_lib.widgets import CourseWidget
-from course_lib.widgets.base import javascript
+from course_lib.widgets.base import javascript, png
 from course_lib.widgets.store import KERNEL, run_notebook
 from tests.browser.gallery import GALLERY, SETUP
 from tests.browser.harness import ACTS, PATIENCE, live_widget, run_all, settle, stored_widget
@@ -64,7 +67,8 @@ QUIET = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": Tru
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """One Chromium for all browser tests."""
-    chromium = shutil.which("chromium")
+    # Without windows it does the same for a fifth less of the processor's time.
+    chromium = shutil.which("chromium-headless-shell") or shutil.which("chromium")
     if chromium is None:
         message = "no chromium on the PATH (Debian: apt-get install chromium)"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
@@ -321,6 +325,12 @@ def plain_page(browser: Browser) -> Callable[..., AbstractContextManager[Page]]:
     return plain_page_
 
 
+@cache
+def white() -> bytes:
+    """A still picture of nothing, as large as most."""
+    return png(Figure(figsize=(6, 4)))
+
+
 def widget_of(page: Page) -> Locator:
     """The stored widget of a plain page, painted."""
     shown = page.query_selector("iframe").content_frame().locator(".course-widget")
@@ -336,7 +346,8 @@ def show(
     page may have misbehaved.
 
     ``width`` is the page's, ``style`` its body's; ``before`` and ``after`` are HTML around the
-    widget; other options are those of a browser's page.
+    widget; other options are those of a browser's page. The still picture, which a living widget
+    hides, takes longest to make: it is a white one unless ``picture`` asks for the widget's own.
     """
     names = (f"page_{k}.html" for k in itertools.count())
     with ExitStack() as opened:
@@ -348,9 +359,12 @@ def show(
             style: str = "background: white",
             before: str = "",
             after: str = "",
+            picture: bool = False,
             **options: object,
         ) -> Locator:
-            html = f"<body style='{style}'>{before}{widget.static_html()}{after}"
+            with nullcontext() if picture else patch.object(widget, "still", white):
+                stored = widget.static_html()
+            html = f"<body style='{style}'>{before}{stored}{after}"
             page = plain_page(html, tmp_path / next(names), width, 1000, **options)
             return widget_of(opened.enter_context(page))
 

@@ -32,7 +32,7 @@ def test_it_is_alive_and_its_picture_gone(show: Callable[..., Locator]) -> None:
 
 
 def test_on_paper_the_picture_stands_again(show: Callable[..., Locator]) -> None:
-    player = show(plain(), width=700)
+    player = show(plain(), width=700, picture=True)
     height = player.page.locator("iframe").bounding_box()["height"]
     words = player.page.locator("body").inner_text().strip()
     player.page.evaluate("dispatchEvent(new Event('beforeprint'))")
