@@ -24,17 +24,17 @@ FINGERPRINT = """canvas => {
   return hash;
 }"""
 
-# The next frame; a page out of sight gets none: then a tenth of a second later.
-FRAME = """() => new Promise((next) => {
+# The next frame. A page out of sight gets none: then so many ms later.
+FRAME = """(later) => new Promise((next) => {
   requestAnimationFrame(next);
-  setTimeout(next, 100);
+  setTimeout(next, later);
 })"""
 
 # Look at the picture once a frame until `done(fingerprint, how many frames it has stood still)`;
 # null where that never happens.
 WATCH = f"""async (widget, done) => {{
   const fingerprint = {FINGERPRINT};
-  const frame = {FRAME};
+  const frame = () => ({FRAME})(100);
   const end = performance.now() + {PATIENCE};
   let before = null;
   let still = 0;
@@ -204,7 +204,7 @@ def painted(node: Locator) -> Locator:
     """The same node, once all is drawn that a hand asked for: widgets draw, and write, once a
     frame.
     """
-    node.evaluate(FRAME)
+    node.evaluate(f"() => ({FRAME})(2000)")  # a busy machine may take long for a frame
     return node
 
 
