@@ -7,5 +7,6 @@ import torch.distributed as dist
 from course_lib.experiments import train_or_die
 
 if __name__ == "__main__":
-    print("the end:", train_or_die(sys.argv[1], *map(int, sys.argv[2:])))
+    end = train_or_die(sys.argv[1], *map(int, sys.argv[2:]))
+    sys.stdout.write(f"the end: {end}\n")  # at once: print's parts may mix with another process's
     dist.destroy_process_group()
