@@ -6,6 +6,7 @@ What is measured is the processor time of one thread: what else runs on the mach
 import contextlib
 import ctypes
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -37,24 +38,26 @@ def milliseconds(
 ) -> Medians:
     """Processor time of each, in one thread: its median, and of the others by their ratios.
 
-    In every round each is called once, and each round begins with another one. What disturbs a
-    round, a slow clock or a full cache, disturbs all of them: so a candidate's ratio to the first
-    is the median of their ratios within a round, and it is told as the first's median times that.
+    In every round each is called once, in an order drawn anew: what runs next finds the caches as
+    the one before left them, and of two equal steps the one that always followed the other was up
+    to 2 % faster. What disturbs a round, a slow clock or a full cache, disturbs all of them: so a
+    candidate's ratio to the first is the median of their ratios within a round, and it is told as
+    the first's median times that.
     (The same step under two names, 100 rounds on a busy machine: such a ratio strays from 1 by 1.3
     %, that of two medians by 2 %, that of two minima by 3 %.)
     """
     torch.set_num_threads(1)
     keep_memory()
     durations: dict[str, list[float]] = {name: [] for name in candidates}
-    order = list(candidates)  # of a round
+    order, orders = list(candidates), random.Random(0)
     for repetition in range(warm_up + repetitions):
+        orders.shuffle(order)
         for name in order:
             call = candidates[name]
             started = time.process_time()
             call()
             if repetition >= warm_up:
                 durations[name].append(1000 * (time.process_time() - started))
-        order.append(order.pop(0))
     first = next(iter(durations.values()))
     ratios = {
         name: [b / a for a, b in zip(first, values, strict=True)]

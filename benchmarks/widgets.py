@@ -74,7 +74,7 @@ def examples() -> dict[str, widgets.CourseWidget]:
 
 def main() -> int:
     """Print median and 95th percentile for each widget; 1 where one is too slow."""
-    chromium = shutil.which("chromium")
+    chromium = shutil.which("chromium-headless-shell") or shutil.which("chromium")
     if chromium is None:
         print("no chromium on the PATH (Debian: apt-get install chromium)", file=sys.stderr)
         return 1

@@ -109,7 +109,7 @@ def gaussian_kl(
         difference = difference * (-0.5 * other_log_var).exp()
         log_ratio = log_var - other_log_var
     # expm1(a) is e^a − 1, and exact where a code is hardly used: there a is near 0.
-    return 0.5 * (log_ratio.expm1() - log_ratio + difference**2).sum(dim=1)
+    return 0.5 * (log_ratio.expm1() - log_ratio + difference * difference).sum(dim=1)
 
 
 def check_fit(x: Tensor, mean: Tensor) -> None:
